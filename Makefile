@@ -1,0 +1,67 @@
+# `make help` lists the targets. Needs Python >= 3.10 with its headers, and gcc; everything else goes into .venv.
+PYTHON ?= python3
+VENV ?= .venv
+SIZE ?= 1GiB
+FILE ?= bench/data/sample-$(SIZE).bin
+SOAK_S ?= 300
+ARGS ?=
+
+BIN := $(VENV)/bin
+SOURCES := setup.py $(wildcard src/_uring/*.pyx src/_uring/*.pxd src/_uring/*.h)
+# setup.py decides what to rebuild; RANGEIO_REQUIRE_EXT makes a module that does not compile an error here.
+COMPILE := RANGEIO_REQUIRE_EXT=1 $(BIN)/python setup.py -q build_ext --inplace --parallel 4
+
+.DEFAULT_GOAL := build
+.PHONY: help setup build test bench peers debug asan soak check format clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+$(BIN)/python:
+	tools/make-venv $(PYTHON) $(VENV)
+
+$(VENV)/installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install -q "setuptools>=77" "Cython>=3.1"
+	RANGEIO_NO_EXT=1 $(BIN)/python -m pip install -q --no-build-isolation -e '.[dev]'
+	@touch $@
+
+$(VENV)/built: $(SOURCES) $(VENV)/installed
+	$(COMPILE)
+	@touch $@
+
+setup: $(VENV)/installed ## the virtual environment with every tool
+build: $(VENV)/built ## the native core, in the tree; again whenever its sources changed
+
+test: build ## every test (ARGS="-k ring -x" goes to pytest)
+	$(BIN)/python -m pytest $(ARGS)
+
+peers: $(VENV)/installed ## other readers for the bench, those that have a wheel
+	tools/install-peers $(BIN)/python
+
+bench: build peers ## measure this machine on a sample file (SIZE=1GiB FILE=path)
+	tools/make-sample $(FILE) $(SIZE)
+	$(BIN)/rangeio bench $(FILE) $(ARGS)
+
+debug: $(VENV)/installed ## tests with -O0, assertions and leak counters on
+	@rm -f $(VENV)/built
+	RANGEIO_DEBUG=1 $(COMPILE)
+	RANGEIO_DEBUG=1 $(BIN)/python -m pytest $(ARGS)
+
+asan: $(VENV)/installed ## the core's tests under AddressSanitizer
+	@rm -f $(VENV)/built
+	RANGEIO_DEBUG=1 RANGEIO_SANITIZE=address $(COMPILE)
+	tools/with-asan $(BIN)/python -m pytest $(ARGS)
+
+soak: build ## random reads, faults and forks for SOAK_S seconds
+	RANGEIO_SOAK_S=$(SOAK_S) $(BIN)/python -m pytest -m soak $(ARGS)
+
+check: build ## format, lint, types, stubs
+	$(BIN)/ruff format --check . && $(BIN)/ruff check .
+	$(BIN)/mypy
+	cd src && ../$(BIN)/python -m mypy.stubtest _uring --ignore-missing-stub
+
+format: $(VENV)/installed ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+clean: ## remove what was built
+	rm -rf build dist $(VENV) src/*.egg-info src/_uring/*.so
