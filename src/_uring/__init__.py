@@ -1,0 +1,66 @@
+"""The core of rangeio: the compiled extension, or its pure-Python twin where that is not built.
+
+RANGEIO_BACKEND=uring|pool|python forces a backend, and fails where it cannot be had.
+"""
+
+import os
+from typing import Any
+
+from _uring import fallback
+from _uring.surface import Backend, ErrorFactory, ErrorKind, FileStat, set_error_factory
+
+__all__ = [
+    "Backend",
+    "Buffer",
+    "ErrorFactory",
+    "ErrorKind",
+    "File",
+    "FileStat",
+    "Reactor",
+    "default_reactor",
+    "extension_error",
+    "set_error_factory",
+]
+
+_forced = os.environ.get("RANGEIO_BACKEND", "") or "auto"
+_extension_error = ""
+_native: Any = None
+try:
+    from _uring import reactor as _native
+except ImportError as error:
+    _extension_error = f"{error}; to build it, install a C compiler and reinstall rangeio (pip install --no-binary rangeio rangeio)"
+
+if _native is None or _forced == "python":
+    from _uring.fallback import Buffer, File
+else:
+    from _uring.file import File
+    from _uring.memory import Buffer
+
+
+class Reactor:
+    """The reactor of the backend that was asked for; an instance of that backend's own class."""
+
+    def __new__(cls, *, backend: str = "auto", **options: Any) -> Any:
+        if backend == "auto":
+            backend = _forced
+        if backend == "python" or (backend == "auto" and _native is None):
+            return fallback.Reactor(**options)
+        if _native is None:
+            raise ImportError(f"backend {backend!r} was asked for, but the compiled extension is not there: {_extension_error}")
+        return _native.Reactor(backend=backend, **options)
+
+
+_default: Any = None
+
+
+def default_reactor() -> Any:
+    """The process's reactor, made on first use. A forked child goes on with it: rings and threads are made anew there."""
+    global _default
+    if _default is None:
+        _default = Reactor()
+    return _default
+
+
+def extension_error() -> str:
+    """Why the compiled extension is not there; empty if it is."""
+    return _extension_error

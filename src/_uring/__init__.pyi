@@ -1,0 +1,180 @@
+"""The surface of the native core: all that `rangeio` may use of it.
+
+The same names come from the compiled extension (backends ``uring`` and ``pool``) and from
+`_uring.fallback` (backend ``python``), so nothing above needs to know which one runs.
+
+Rules that hold for every call:
+
+- Offsets and lengths are bytes, integers by ``operator.index`` (numpy integers pass, floats are
+  `TypeError`), at least 0 (`ValueError`), below 2**63 (`OverflowError`). They are checked before any I/O.
+- A result is full, or ends at the end of the object; one past the end is empty, not an error.
+- Every call may be made from any thread; the GIL is not held while a call waits.
+- Errors other than those of arguments come from the factory given to `set_error_factory`.
+"""
+
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Any, Literal, NamedTuple, Protocol, Self, SupportsIndex, overload
+
+import numpy.typing as npt
+from typing_extensions import Buffer as SupportsBuffer
+
+ErrorKind = Literal["errno", "changed", "eof", "closed", "unsupported"]
+
+class ErrorFactory(Protocol):
+    """Make the exception to raise. `errno` is 0 unless `kind` is ``"errno"``; offset and limit may be None."""
+
+    def __call__(
+        self, kind: ErrorKind, errno: int, path: str, offset: int | None, limit: int | None, detail: str
+    ) -> BaseException: ...
+
+def set_error_factory(factory: ErrorFactory) -> None: ...
+
+class Buffer:
+    """Read-only bytes in memory of the reactor, as one row of bytes or a table of records.
+
+    Supports the buffer protocol (``memoryview``, ``numpy.frombuffer``, ``bytes``) without a copy. The memory
+    goes back to its pool when the Buffer, its slices and every view of them are gone, whatever dies first.
+    """
+
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def nbytes_pinned(self) -> int:
+        """Bytes of pool memory that this Buffer keeps from being reused."""
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def released(self) -> bool: ...
+    def __len__(self) -> int:
+        """Bytes; of a table, its records."""
+    @overload
+    def __getitem__(self, index: slice) -> Buffer: ...
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> int | Buffer: ...
+    def __eq__(self, other: object) -> bool:
+        """Equal to any bytes-like object with the same bytes (shape is not compared)."""
+    __hash__: None  # type: ignore[assignment]
+    def __bytes__(self) -> bytes: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+    def tobytes(self) -> bytes: ...
+    def numpy(
+        self, dtype: npt.DTypeLike = "u1", shape: int | tuple[int, ...] | None = None, *, writable: bool = False
+    ) -> npt.NDArray[Any]:
+        """An array over the same memory, read-only.
+
+        With `writable` the memory is handed over if nothing else looks at it (no view, no slice): the array
+        may be written, and until it dies the Buffer gives out no other view (`BufferError`). Else a copy.
+        """
+    def compact(self) -> Buffer:
+        """Itself if it pins little more than its own bytes, else a copy that does."""
+    def release(self) -> None:
+        """Give the memory back now. `BufferError` while views exist; a second call does nothing."""
+    def __dlpack__(self, **kwargs: Any) -> Any: ...
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+class FileStat(NamedTuple):
+    """What fstat(2) says of an open file now. `size` is None where the file system does not know it (/proc, /sys)."""
+
+    size: int | None
+    mtime_ns: int
+    device: int
+    inode: int
+
+class File:
+    """One open regular file, read by position. No cursor, no lock; made by `Reactor.open`."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def size(self) -> int | None:
+        """Bytes at the time of opening (of now, if not pinned); None where the file system does not know it."""
+    @property
+    def direct(self) -> bool:
+        """Whether reads use O_DIRECT."""
+    @property
+    def direct_reason(self) -> str:
+        """Why `direct` is what it is, for people to read."""
+    @property
+    def alignment(self) -> int:
+        """What O_DIRECT wants offsets and lengths to be multiples of; 0 where it is not supported."""
+    def fileno(self) -> int: ...
+    def read_at(self, offset: SupportsIndex, limit: SupportsIndex) -> Buffer:
+        """`limit` bytes from `offset`; fewer only at the end of the file, none at or past it. `limit` 0 does no I/O."""
+    def read_into(self, buffer: SupportsBuffer, offset: SupportsIndex = 0) -> int:
+        """Fill a writable C-contiguous buffer from `offset`; the bytes read, fewer than its size only at the end."""
+    def read_many(self, starts: Any, lengths: Any, concurrent: int = 0) -> list[Buffer]:
+        """One Buffer for each (start, length), in order, each short only at the end of the file.
+
+        starts, lengths: sequences of int or int64 arrays of the same size. The requests are sent as they are:
+        nothing is merged. concurrent: most requests in flight, 0 for the reactor's choice.
+        """
+    def iter_many(self, starts: Any, lengths: Any, concurrent: int = 0) -> Iterator[tuple[int, Buffer]]:
+        """As `read_many`, each as (index, Buffer) as soon as it is complete. Closing the iterator stops reading."""
+    def read_batch(self, offsets: Any, length: SupportsIndex) -> Buffer:
+        """The records of `length` bytes at `offsets` as one table of shape (len(offsets), length).
+
+        A record that would pass the end is an ``"eof"`` error (its index in `detail`); nothing is returned then.
+        """
+    def stat(self) -> FileStat: ...
+    def close(self) -> None:
+        """Refuse new reads; reads in flight complete, Buffers stay valid. A second call does nothing."""
+
+class Backend(NamedTuple):
+    """What the reactor reads with. `str()` of it is the name."""
+
+    name: Literal["uring", "pool", "python"]
+    reason: str
+    """Why this one: the library and features found, or what refused the ring and what to do about it."""
+    liburing: str
+    """Path of the liburing in use, empty if none."""
+    tried: tuple[tuple[str, str], ...]
+    """Every liburing that was considered, with what came of it."""
+
+class Reactor:
+    """Owns the memory, the rings and the worker threads."""
+
+    def __init__(
+        self,
+        *,
+        entries: int = 256,
+        pool_bytes: int | None = None,
+        backend: Literal["auto", "uring", "pool", "python"] = "auto",
+        workers: int = 8,
+    ) -> None:
+        """entries: of each ring. pool_bytes: free memory kept for reuse (default an eighth of the machine's, at most 2 GiB)."""
+    @property
+    def backend(self) -> Backend: ...
+    def open(
+        self, path: str | bytes, *, direct: bool | Literal["auto"] = "auto", pin: bool = True
+    ) -> File:
+        """Open a regular file. A directory, FIFO or socket is refused without blocking."""
+    def from_fd(
+        self, fd: int, *, closefd: bool = False, direct: bool | Literal["auto"] = "auto", pin: bool = True, path: str = ""
+    ) -> File: ...
+    def read_files(
+        self, jobs: Sequence[tuple[str, int, int | None]], *, pin: bool = True
+    ) -> list[Buffer | BaseException]:
+        """(path, start, stop) each; opens and reads many at once, a bounded number of files open at a time.
+
+        `stop` None reads to the end. A job that fails has its exception in its place.
+        """
+    def allocate(self, nbytes: int) -> Buffer: ...
+    def writable(self, buffer: Buffer) -> memoryview:
+        """The memory of a Buffer that nobody else has seen yet, to be filled (by a socket, say)."""
+    def stats(self) -> dict[str, int]:
+        """Counters since the start: reads, bytes_asked, bytes_fetched, inline_hits, ring_enters, ring_reads, pool_reads,
+        fallbacks; and of now: buffers_live, bytes_live, bytes_pooled, bytes_mapped, files_open, in_flight."""
+    def close(self) -> None: ...
+
+def default_reactor() -> Reactor:
+    """The process's reactor, made on first use (backend from RANGEIO_BACKEND) and made anew in a forked child."""
+
+def extension_error() -> str:
+    """Why the compiled extension is not there; empty if it is."""

@@ -1,0 +1,245 @@
+"""The Buffer of the ``python`` backend: an array that is read-only bytes.
+
+Before Python 3.12 a pure class cannot export the buffer protocol, so this Buffer is a numpy array by birth. Its
+surface is that of the native one (`__init__.pyi`); what an array can do beyond it is an accident, not an offer.
+
+How it hangs together, each holding the next::
+
+    memoryview(buffer) -> Buffer -> anchor -> memoryview of the block -> block (numpy's memory)
+    np.frombuffer(buffer), np.asarray(buffer), its slices ... -> anchor
+
+The anchor is a plain array without an array below it, so numpy's collapsing of bases ends there: its reference count
+says whether arrays over this one Buffer exist, and its death is the death of the Buffer and of every view.
+"""
+
+import gc
+import math
+import operator
+import sys
+import weakref
+from collections.abc import Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, SupportsIndex, cast
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from typing_extensions import Self
+
+_Array = np.ndarray[Any, np.dtype[np.uint8]]
+
+_PAGE = 4096
+# Of an anchor nobody looks at: by the Buffer as its base, by the Buffer's attribute, by the question itself.
+_IDLE_REFERENCES = 3
+
+
+class Memory:
+    """Counts the Buffers of one reactor, and the bytes that they keep.
+
+    The bytes are numpy's own: nothing is recycled, so whatever still looks at them keeps them right.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: dict[int, tuple[weakref.ref[_Array], int]] = {}
+        self._blocks: dict[int, tuple[weakref.ref[_Array], int]] = {}
+
+    @property
+    def buffers_live(self) -> int:
+        return len(self._buffers)
+
+    @property
+    def bytes_live(self) -> int:
+        return sum(nbytes for _, nbytes in list(self._blocks.values()))
+
+    def allocate(self, *shape: int) -> "Buffer":
+        """A Buffer of that shape, in bytes, holding whatever was there; `Buffer.fill_view` lets its maker write it."""
+        block = np.empty(math.prod(shape), dtype=np.uint8)
+        _watch(block, self._blocks)
+        return self.expose(block.data, 0, shape)
+
+    def expose(self, block: memoryview, start: int, shape: tuple[int, ...]) -> "Buffer":
+        """A Buffer over the bytes of `block` from `start`."""
+        nbytes = math.prod(shape)
+        anchor = np.frombuffer(block, np.uint8, nbytes, start) if nbytes else np.empty(0, np.uint8)
+        anchor.flags.writeable = False
+        if anchor.nbytes:
+            _watch(anchor, self._buffers)
+        buffer = anchor.reshape(shape).view(Buffer)
+        buffer._memory, buffer._block, buffer._start, buffer._anchor = self, block, start, anchor
+        return buffer
+
+
+def _watch(array: _Array, table: "dict[int, tuple[weakref.ref[_Array], int]]") -> None:
+    """Keep `array` in `table` until it dies, by its id: arrays, and so weak references to them, have no hash."""
+
+    def forget(_: object, key: int = id(array)) -> None:
+        table.pop(key, None)
+
+    table[id(array)] = weakref.ref(array, forget), array.nbytes
+
+
+class Buffer(_Array):
+    """Read-only bytes, as one row or a table of records; see the surface for every method.
+
+    `release` cannot free the memory while the object lives (an unseen view, held by C code, would read freed
+    memory): it empties the Buffer, and the memory goes when the last reference to it does.
+    """
+
+    # Below that of a plain array: what numpy computes from Buffers is an array, not a Buffer.
+    __array_priority__ = -1e6
+    __hash__ = None
+
+    _memory: Memory
+    _block: memoryview
+    _start: int
+    _anchor: _Array
+    _released = False
+
+    def __new__(cls, *_: object) -> "Self":
+        raise TypeError("a Buffer is made by a read; rangeio.from_bytes() makes a Reader of bytes you have")
+
+    @property
+    def nbytes_pinned(self) -> int:
+        """Bytes of memory that this Buffer keeps from being reused."""
+        return self._block.nbytes
+
+    @property
+    def released(self) -> bool:
+        return self._released
+
+    def fill_view(self) -> memoryview:
+        """The memory, writable. Only for the maker of the Buffer, and only before anybody else has seen it."""
+        return self._block[self._start : self._start + self.nbytes]
+
+    def __getitem__(self, index: Any) -> Any:
+        self._check_usable()
+        width = self.shape[1] if self.ndim == 2 else 1
+        if isinstance(index, slice):
+            start, stop, step = index.indices(self.shape[0])
+            if step != 1:
+                raise ValueError(f"a Buffer slice has step 1, not {step}; use numpy() for strides")
+            shape = (max(start, stop) - start, *self.shape[1:])
+            return self._memory.expose(self._block, self._start + start * width, shape)
+        i = operator.index(index)
+        if i < 0:
+            i += self.shape[0]
+        if not 0 <= i < self.shape[0]:
+            raise IndexError(f"index {index} of a Buffer of length {self.shape[0]}")
+        if self.ndim == 2:
+            return self._memory.expose(self._block, self._start + i * width, (width,))
+        return self._block[self._start + i]
+
+    def __setitem__(self, index: object, value: object) -> None:
+        raise TypeError("a Buffer is read-only; numpy(writable=True) gives an array to write")
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))
+
+    def __contains__(self, value: object) -> bool:
+        return any(value == item for item in self)
+
+    def __bool__(self) -> bool:
+        return len(self) > 0
+
+    def __eq__(self, other: object) -> bool:
+        try:
+            view = memoryview(cast(bytes, other))
+        except TypeError:
+            return NotImplemented
+        self._check_usable()
+        if not view.c_contiguous:
+            return NotImplemented
+        if view.nbytes != self.nbytes:
+            return False
+        return view.nbytes == 0 or np.array_equal(np.frombuffer(view, np.uint8), self._anchor)
+
+    def __ne__(self, other: object) -> bool:
+        same = self.__eq__(other)
+        return same if same is NotImplemented else not same
+
+    def __bytes__(self) -> bytes:
+        return self.tobytes()
+
+    def tobytes(self, order: Any = "C") -> bytes:
+        self._check_usable()
+        return self._anchor.tobytes()
+
+    def __repr__(self) -> str:
+        if self._released:
+            return "<rangeio.Buffer released>"
+        size = " x ".join(map(str, self.shape))
+        return (
+            f"<rangeio.Buffer of {size} bytes: {self._anchor[:16].tobytes()!r}{'...' * (self.nbytes > 16)}>"
+        )
+
+    __str__ = __repr__
+
+    def numpy(
+        self,
+        dtype: "npt.DTypeLike" = "u1",
+        shape: "int | tuple[int, ...] | None" = None,
+        *,
+        writable: bool = False,
+    ) -> "npt.NDArray[Any]":
+        """A read-only array over the same memory. With `writable` always a copy: nothing here can prove it is alone."""
+        self._check_usable()
+        array: npt.NDArray[Any] = np.frombuffer(self._anchor, dtype=dtype)
+        if writable:
+            array = array.copy()
+        if shape is None:
+            whole = self.ndim == 2 and self.shape[1] and self.shape[1] % array.itemsize == 0
+            shape = (self.shape[0], self.shape[1] // array.itemsize) if whole else (-1,)
+        return array.reshape(shape)
+
+    def compact(self) -> "Buffer":
+        """Itself if it pins little more than its own bytes, else a copy that does."""
+        self._check_usable()
+        if self.nbytes_pinned <= 2 * max(self.nbytes, _PAGE):
+            return self
+        copy = self._memory.allocate(*self.shape)
+        copy.fill_view()[:] = self.fill_view()
+        return copy
+
+    def release(self) -> None:
+        """Give the memory back. `BufferError` while views exist; a second call does nothing."""
+        if self._released:
+            return
+        if self._is_viewed():
+            raise BufferError("views of this Buffer exist; delete them first (numpy arrays, memoryviews)")
+        self._released = True
+        emptied: Any = (1, (0,), np.dtype(np.uint8), False, b"")
+        np.ndarray.__setstate__(self, emptied)
+
+    def _is_viewed(self) -> bool:
+        # A memoryview holds the Buffer by a managed buffer, which only the collector can see. A scan takes
+        # milliseconds; release() is for the one large Buffer, not for every small one.
+        return sys.getrefcount(self._anchor) > _IDLE_REFERENCES or any(
+            type(holder).__name__ == "managedbuffer" for holder in gc.get_referrers(self)
+        )
+
+    def _check_usable(self) -> None:
+        if self._released:
+            raise ValueError("this Buffer was released")
+
+    def __enter__(self) -> "Self":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def __dlpack__(self, **kwargs: Any) -> Any:
+        return self.numpy().__dlpack__(**kwargs)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        """Compute as a plain array would: comparisons and sums of Buffers are arrays and numbers."""
+        plain = (np.asarray(item) if isinstance(item, Buffer) else item for item in inputs)
+        return getattr(ufunc, method)(*plain, **kwargs)
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a Buffer cannot be pickled; pickle its Reader, or bytes(buffer)")
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        return self.__reduce__()

@@ -1,0 +1,45 @@
+"""What runs a Batch: the page cache first, then the ring or the workers."""
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from _uring.liburing cimport Library
+from _uring.memory cimport Memory
+from _uring.pool cimport Pool, Step
+from _uring.request cimport Batch
+from _uring.ring cimport Ring
+
+
+cdef struct Counters:
+    uint64_t reads
+    uint64_t bytes_asked
+    uint64_t bytes_fetched
+    uint64_t inline_hits
+    uint64_t ring_enters
+    uint64_t ring_reads
+    uint64_t pool_reads
+    uint64_t fallbacks
+
+
+cdef class Engine:
+    cdef readonly Memory memory
+    cdef readonly Library library
+    cdef Pool pool
+    cdef Counters counters
+    cdef readonly int entries
+    cdef readonly int workers
+    cdef int helpers
+    cdef bint must_ring
+    cdef object key
+    cdef object rings
+    cdef readonly str refusal
+    cdef readonly Py_ssize_t files_open
+
+    cdef Pool crew(self)
+    cdef Ring ring(self)
+    cdef Ring make_ring(self, uint32_t flags)
+    cdef int run(self, Batch batch) except -1
+    cdef int sweep(self, Batch batch) except -1
+    cdef int run_ring(self, Ring ring, Batch batch) except -1
+    cdef Ring shared_ring(self)
+    cdef int refuse(self, error) except -1
+    cdef int count_ring(self, Ring ring) except -1

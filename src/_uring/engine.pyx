@@ -1,0 +1,168 @@
+"""What runs a Batch. One way for every read that may be long:
+
+1. the sweep: whatever the page cache has is copied at once (`preadv2(RWF_NOWAIT)`), by the caller and, when there is much
+   to copy and a CPU to spare, by a worker beside it;
+2. the ring takes the rest; or, without a ring, the workers do, by pread.
+
+So a hot batch costs a loop of system calls and no more, a cold one gets the depth of the device, and the two need not
+be told apart beforehand.
+"""
+
+import os
+import weakref
+
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.object cimport PyObject
+from libc.errno cimport EINTR
+from libc.stdint cimport uint32_t
+
+from _uring.pool cimport Step
+from _uring.process cimport usable_cpus
+from _uring.request cimport Group, read_one, sweep_one
+
+cdef extern from "Python.h":
+    PyObject *PyThreadState_GetDict()  # borrowed
+
+# Below this the hand-over to a second thread (a futex wake-up, 2-5 us) costs more than it gains.
+cdef Py_ssize_t SHARE_REQUESTS = 16
+cdef size_t SHARE_BYTES = 256 << 10
+# Requests swept between two looks for signals: some 10 ms of copying.
+cdef Py_ssize_t SWEEP_SMALL = 16384
+cdef Py_ssize_t SWEEP_LARGE = 128
+
+
+cdef class Engine:
+    """The memory, rings and threads of one reactor. Each thread gets a ring of its own, on its first read that waits."""
+
+    def __cinit__(self, Memory memory, Library library, int entries, int workers, bint must_ring):
+        self.memory = memory
+        self.library = library
+        self.entries = entries
+        self.workers = workers
+        self.must_ring = must_ring
+        self.helpers = min(usable_cpus(), 4) - 1
+        self.key = object()
+        self.rings = weakref.WeakSet()
+        self.refusal = ""
+
+    cdef Pool crew(self):
+        """The worker threads; new ones in a forked child, where the parent's do not exist."""
+        if self.pool is None or not self.pool.usable():
+            self.pool = Pool(self.workers)
+        return self.pool
+
+    cdef Ring ring(self):
+        """This thread's ring, or None where there cannot be one."""
+        cdef Ring ring
+        cdef dict here
+        if self.library is None:
+            return None
+        here = <object>PyThreadState_GetDict()
+        ring = here.get(self.key)
+        if ring is None or ring.inherited():
+            try:
+                ring = self.make_ring(self.library.batch_flags)
+            except OSError as error:
+                self.refuse(error)
+                return None
+            here[self.key] = ring
+        return ring if ring.usable() else None
+
+    cdef Ring make_ring(self, uint32_t flags):
+        cdef Ring ring = Ring(self.library, self.entries, flags)
+        self.rings.add(ring)
+        return ring
+
+    cdef Ring shared_ring(self):
+        """A ring that any thread may use, one at a time; None where there cannot be one."""
+        if self.library is None:
+            return None
+        try:
+            return self.make_ring(self.library.loop_flags)
+        except OSError as error:
+            self.refuse(error)
+            return None
+
+    cdef int refuse(self, error) except -1:
+        """Remember why a ring could not be had, or say so where one was insisted on."""
+        self.refusal = f"{error.strerror}: {os.strerror(error.errno)}"
+        self.counters.fallbacks += 1
+        if self.must_ring:
+            raise error
+        return 0
+
+    cdef int count_ring(self, Ring ring) except -1:
+        self.counters.ring_enters += ring.enters
+        self.counters.ring_reads += ring.reads
+        ring.enters = ring.reads = 0
+        return 0
+
+    def forget_ring(self):
+        """Drop the calling thread's ring, for a reactor that closes."""
+        (<dict><object>PyThreadState_GetDict()).pop(self.key, None)
+
+    cdef int run(self, Batch batch) except -1:
+        """Read everything in the batch. Failures stay with their requests; this raises only for signals."""
+        cdef Group *group = &batch.group
+        cdef Ring ring
+        self.sweep(batch)
+        if group.unfinished:
+            ring = self.ring()
+            if ring is not None:
+                self.run_ring(ring, batch)
+                if ring.refused:
+                    self.refusal = f"io_uring_enter: {os.strerror(ring.refused)}"
+                    self.counters.fallbacks += 1
+                batch.settle()
+            if group.unfinished:
+                self.counters.pool_reads += group.unfinished
+                self.crew().run(<Step>read_one, group, 0, group.count, 1, min(self.workers, batch.depth), False, batch)
+                batch.settle()
+        return 0
+
+    cdef int sweep(self, Batch batch) except -1:
+        """Copy what is cached."""
+        cdef Group *group = &batch.group
+        cdef Py_ssize_t first = 0, stop, i
+        cdef Py_ssize_t turn = SWEEP_LARGE if batch.bytes > <size_t>group.count << 16 else SWEEP_SMALL
+        cdef bint share = self.helpers > 0 and group.count > 1 and (
+            group.count >= SHARE_REQUESTS or batch.bytes >= SHARE_BYTES
+        )
+        if not batch.sweepable:
+            return 0
+        while first < group.count and group.misses < 8:
+            stop = min(first + turn, group.count)
+            if share:
+                self.crew().run(<Step>sweep_one, group, first, stop, 8 if turn == SWEEP_SMALL else 1, self.helpers, True, batch)
+            else:
+                with nogil:
+                    for i in range(first, stop):
+                        sweep_one(group, i)
+            first = stop
+            if first < group.count:
+                PyErr_CheckSignals()
+        batch.settle()
+        return 0
+
+    cdef int run_ring(self, Ring ring, Batch batch) except -1:
+        try:
+            if batch.group.unfinished >= 64 and batch.only_fd >= 0:
+                ring.fix_file(batch.only_fd)
+                if batch.fixed_base != NULL:
+                    ring.fix_memory(batch.fixed_base, batch.fixed_size)
+            ring.run(batch)
+        finally:
+            if ring.usable() and ring.in_flight == 0:
+                ring.unfix()
+            self.count_ring(ring)
+        return 0
+
+    @property
+    def has_ring(self):
+        """Whether some thread reads by a ring now."""
+        return any((<Ring>ring).usable() for ring in self.rings)
+
+    @property
+    def in_flight(self):
+        """Reads that the kernel has of every thread's ring, abandoned ones included."""
+        return sum((<Ring>ring).in_flight for ring in self.rings if not (<Ring>ring).inherited())

@@ -1,0 +1,182 @@
+"""The public face of one open file: arguments in, results out.
+
+A small read of cached bytes takes one system call with the GIL held and touches no other object than its Buffer; it is the
+path that `Reader.read_at` is, with nothing in between. Whatever may wait is made a read (reads.pyx) and goes to the engine.
+"""
+
+cimport cython
+from cpython.long cimport PyLong_AsLongLong, PyLong_CheckExact
+from libc.errno cimport EAGAIN, EINTR, errno
+from libc.string cimport memcpy
+
+from _uring.engine cimport Engine
+from _uring.iteration cimport Iteration
+from _uring.opened cimport Descriptor
+from _uring.process cimport coarse_clock_ns
+from _uring.reads cimport FileRead, read_at, read_batch, read_into, read_many
+
+from _uring.surface import FileStat, byte_array, byte_arrays, byte_index, writable_bytes
+
+cdef extern from *:
+    """
+    #include <sys/uio.h>
+    #ifndef RWF_NOWAIT
+    #define RWF_NOWAIT 8
+    #endif
+    """
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+    ssize_t preadv2(int fd, iovec *parts, int count, int64_t offset, int flags) nogil
+    int RWF_NOWAIT
+
+# Copying this much takes some 6 us; above it the GIL is released, for other threads' sake.
+cdef int64_t INLINE = 64 << 10
+# How long a small cached read trusts the identity seen last: an fstat each would cost a third of it.
+cdef int64_t CHECK_EVERY_NS = 1000000000
+# How much of a file of unknown size is read at a time.
+cdef int64_t GROWING_PIECE = 256 << 10
+
+
+cdef inline int64_t to_bytes(object value, str name) except -1:
+    """An offset or length; the common case without a call."""
+    cdef long long number
+    if PyLong_CheckExact(value):
+        try:
+            number = PyLong_AsLongLong(value)
+        except OverflowError:
+            number = -1
+        if number >= 0:
+            return number
+    return byte_index(value, name)
+
+
+@cython.final
+cdef class File(Opened):
+    """See the stub for the surface. Made by Reactor.open and Reactor.from_fd."""
+
+    def __cinit__(self, Engine engine, str path, Descriptor plain, direct, bint pin):
+        self.fd = plain.fd
+        self.inline_reads = self.straight is None and not self.synthetic
+
+    @property
+    def direct(self):
+        return self.straight is not None
+
+    @property
+    def closed(self):
+        return self.plain is None
+
+    @property
+    def size(self):
+        if self.synthetic:
+            return None
+        if not self.pin and self.plain is not None:
+            self.verify(self.plain, None, None)
+        return self.identity.size
+
+    def fileno(self):
+        return self.held().fd
+
+    def stat(self):
+        self.verify(self.held(), None, None)
+        size = None if self.synthetic else self.identity.size
+        return FileStat(size, self.identity.mtime_ns, self.identity.device, self.identity.inode)
+
+    def close(self):
+        self.inline_reads = False
+        self.fd = -1
+        self.drop()
+
+    cdef Buffer read_inline(self, int64_t start, int64_t want):
+        """The whole read from the page cache, or None: not all of it is there, or the end of the file is near."""
+        cdef Buffer buffer = self.engine.memory.allocate(want)
+        cdef iovec part
+        cdef ssize_t got
+        part.iov_base, part.iov_len = buffer.data, want
+        got = preadv2(self.fd, &part, 1, start, RWF_NOWAIT)
+        if got != want:
+            if got < 0 and errno != EAGAIN and errno != EINTR:
+                self.inline_reads = False  # EOPNOTSUPP: this file system cannot tell. Errors are met by the read that waits.
+            return None
+        if coarse_clock_ns() - self.checked_ns > CHECK_EVERY_NS:
+            self.verify(self.plain, start, want)
+        self.engine.counters.reads += 1
+        self.engine.counters.inline_hits += 1
+        self.engine.counters.bytes_asked += want
+        self.engine.counters.bytes_fetched += want
+        return buffer
+
+    def read_at(self, offset, limit):
+        cdef int64_t start = to_bytes(offset, "offset")
+        cdef int64_t want = to_bytes(limit, "limit")
+        cdef Buffer buffer
+        if want <= INLINE and self.inline_reads and want:
+            buffer = self.read_inline(start, want)
+            if buffer is not None:
+                return buffer
+        self.held()
+        if want == 0:
+            return self.engine.memory.allocate(0)
+        if self.synthetic:
+            return self.read_growing(start, want)
+        return self.run(read_at(self, start, want))
+
+    def read_into(self, buffer, offset=0):
+        cdef int64_t start = to_bytes(offset, "offset")
+        view = writable_bytes(buffer)
+        self.held()
+        return self.run(read_into(self, view, start)) if view.nbytes else 0
+
+    def read_many(self, starts, lengths, int concurrent=0):
+        first, second = byte_arrays(starts, lengths)
+        self.held()
+        if len(first) == 0:
+            return []
+        if self.synthetic:
+            return [self.read_at(start, length) for start, length in zip(first.tolist(), second.tolist())]
+        return self.run(read_many(self, first, second, concurrent))
+
+    def iter_many(self, starts, lengths, int concurrent=0):
+        first, second = byte_arrays(starts, lengths)
+        self.held()
+        if self.synthetic:
+            return enumerate([self.read_at(start, length) for start, length in zip(first.tolist(), second.tolist())])
+        return Iteration(self.engine, self, first, second, concurrent)
+
+    def read_batch(self, offsets, length):
+        array = byte_array(offsets, "offsets")
+        cdef int64_t each = to_bytes(length, "length")
+        self.held()
+        if len(array) and each > 0x7FFFFFFFFFFFFFFF // <int64_t>len(array):
+            raise OverflowError(f"{len(array)} records of {each} bytes are more than 2**63 bytes")
+        return self.run(read_batch(self, array, each))
+
+    cdef object run(self, FileRead read):
+        if read.group.unfinished:
+            self.engine.run(read)
+        return read.finish()
+
+    cdef Buffer read_growing(self, int64_t start, int64_t want):
+        """From a file that does not know its size, piece by piece until a read comes short."""
+        cdef Buffer whole, part
+        cdef list parts = []
+        cdef int64_t total = 0, length
+        while total < want:
+            length = min(want - total, GROWING_PIECE)
+            part = <Buffer>self.run(read_at(self, start + total, length))
+            parts.append(part)
+            total += part.bytes
+            if part.bytes < length:
+                break
+        if len(parts) == 1:
+            return parts[0]
+        whole = self.engine.memory.allocate(total)
+        total = 0
+        for part in parts:
+            memcpy(whole.data + total, part.data, part.bytes)
+            total += part.bytes
+        return whole
+
+    def __repr__(self):
+        return f"<_uring.File {self.path!r}{' closed' if self.closed else ''}>"

@@ -1,0 +1,29 @@
+"""Many files, each opened, read and closed once."""
+
+from libc.stdint cimport int64_t
+
+from _uring.engine cimport Engine
+from _uring.pool cimport Step
+
+
+cdef struct Visit:
+    const char *path
+    char *data
+    int64_t start
+    int64_t want
+    int64_t got
+    int fd
+    int error
+    int refusal
+
+
+cdef class Visits:
+    cdef Engine engine
+    cdef Visit *visits
+    cdef Py_ssize_t count
+    cdef list names
+    cdef list buffers
+
+    cdef list run(self, Py_ssize_t window)
+    cdef int read_window(self, list indices, list results) except -1
+    cdef visit(self, Step step, Py_ssize_t first, Py_ssize_t stop)

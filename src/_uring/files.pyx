@@ -1,0 +1,167 @@
+"""Many files, each opened, read and closed once, with several opens and reads under way at a time.
+
+Opening a cold file is itself a wait (directory and inode blocks), which io_uring can only hand to kernel threads one file at a
+time; so the workers do the whole visit. Between opening and reading the caller allocates, for which it needs the sizes and the GIL.
+The files open at one time are bounded by the window.
+"""
+
+import os
+
+from libc.errno cimport EINTR, EISDIR, EMFILE, ENFILE, errno
+from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+
+from _uring.memory cimport Buffer
+from _uring.pool cimport Step
+
+from _uring.surface import byte_index, make_error
+
+cdef extern from *:
+    """
+    #include <fcntl.h>
+    #include <sys/stat.h>
+    #include <unistd.h>
+    """
+    struct stat_t "stat":
+        uint32_t st_mode
+        int64_t st_size
+    int c_open "open"(const char *path, int flags) nogil
+    int close(int fd) nogil
+    int fstat(int fd, stat_t *answer) nogil
+    ssize_t pread(int fd, void *data, size_t size, int64_t offset) nogil
+    int O_RDONLY, O_CLOEXEC, O_NONBLOCK, O_NOCTTY
+    unsigned S_IFMT, S_IFREG, S_IFDIR
+
+cdef enum:
+    # What a visit may find that read_files leaves to Reactor.open: it knows block devices and made-up files.
+    UNUSUAL = 1
+
+cdef int64_t LARGEST = 0x7FF00000
+cdef int64_t UNBOUNDED = 0x7FFFFFFFFFFFFFFF
+
+
+cdef void open_one(void *context, Py_ssize_t index) noexcept nogil:
+    """Open and measure."""
+    cdef Visit *visit = &(<Visit *>context)[index]
+    cdef stat_t answer
+    while True:
+        visit.fd = c_open(visit.path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)
+        if visit.fd >= 0 or errno != EINTR:
+            break
+    if visit.fd < 0 or fstat(visit.fd, &answer) != 0:
+        visit.error = errno
+        return
+    if (answer.st_mode & S_IFMT) != S_IFREG or answer.st_size == 0 or answer.st_size == 4096:
+        visit.refusal = UNUSUAL
+        return
+    visit.want = max(0, min(visit.want, answer.st_size - visit.start))
+
+
+cdef void read_one_file(void *context, Py_ssize_t index) noexcept nogil:
+    """Read what was measured, and close."""
+    cdef Visit *visit = &(<Visit *>context)[index]
+    cdef ssize_t got
+    while visit.fd >= 0 and visit.error == 0 and visit.refusal == 0 and visit.got < visit.want:
+        got = pread(visit.fd, visit.data + visit.got, min(visit.want - visit.got, LARGEST), visit.start + visit.got)
+        if got < 0 and errno == EINTR:
+            continue
+        if got <= 0:
+            visit.error = errno if got < 0 else 0
+            break
+        visit.got += got
+    if visit.fd >= 0:
+        close(visit.fd)
+        visit.fd = -1
+
+
+cdef class Visits:
+    def __cinit__(self, Engine engine, jobs):
+        cdef Py_ssize_t i
+        cdef Visit *visit
+        self.engine = engine
+        self.count = len(jobs)
+        self.visits = <Visit *>calloc(max(1, self.count), sizeof(Visit))
+        if self.visits == NULL:
+            raise MemoryError(f"cannot allocate {self.count} visits")
+        self.names, self.buffers = [], [None] * self.count
+        for i in range(self.count):
+            self.visits[i].fd = -1
+        for i, (path, start, stop) in enumerate(jobs):
+            visit = &self.visits[i]
+            name = os.fsencode(path)
+            self.names.append(name)
+            visit.path = <const char *><bytes>name
+            visit.start = byte_index(start, "start")
+            visit.want = UNBOUNDED if stop is None else max(0, byte_index(stop, "stop") - visit.start)
+
+    def __dealloc__(self):
+        cdef Py_ssize_t i
+        if self.visits == NULL:
+            return
+        for i in range(self.count):
+            if self.visits[i].fd >= 0:
+                close(self.visits[i].fd)
+        free(self.visits)
+
+    cdef list run(self, Py_ssize_t window):
+        """A Buffer, an exception, or None (unusual: ask Reactor.open) for each visit."""
+        cdef list results = [None] * self.count
+        cdef list waiting = list(range(self.count))
+        cdef Py_ssize_t before
+        while waiting:
+            before = len(waiting)
+            starved = self.read_window(waiting[:window], results)
+            waiting = waiting[window:]
+            if starved and window > 1:
+                # Descriptors ran out: the rest of the window got some, so fewer at a time may do.
+                waiting = self.starved(results, before) + waiting
+                window = max(1, window // 4)
+        return results
+
+    def starved(self, list results, before):
+        """Indices whose visit failed for want of a descriptor, made ready to be tried again."""
+        again = [i for i in range(self.count) if results[i] == "starved"]
+        for i in again:
+            self.visits[<Py_ssize_t>i].error = 0
+            results[i] = None
+        return again
+
+    cdef int read_window(self, list indices, list results) except -1:
+        """Visit a run of files; the number that could not be opened for want of a descriptor."""
+        cdef Py_ssize_t i, first, stop
+        cdef Visit *visit
+        cdef Buffer buffer
+        cdef int starved = 0
+        first, stop = indices[0], indices[len(indices) - 1] + 1
+        if stop - first != len(indices):
+            # Left over from a window that ran out of descriptors: one at a time.
+            for i in indices:
+                starved += self.read_window([i], results)
+            return starved
+        self.visit(<Step>open_one, first, stop)
+        for i in range(first, stop):
+            visit = &self.visits[i]
+            if visit.error == 0 and visit.refusal == 0:
+                buffer = self.engine.memory.allocate(visit.want)
+                self.buffers[i], visit.data = buffer, buffer.data
+        self.visit(<Step>read_one_file, first, stop)
+        for i in range(first, stop):
+            visit = &self.visits[i]
+            if visit.error:
+                if (visit.error == EMFILE or visit.error == ENFILE) and stop - first > 1:
+                    results[i] = "starved"
+                    starved += 1
+                    continue
+                results[i] = make_error("errno", visit.error, os.fsdecode(self.names[i]))
+            elif visit.refusal == 0:
+                buffer = <Buffer>self.buffers[i]
+                buffer.resize(0, visit.got)
+                results[i] = buffer
+                self.engine.counters.reads += 1
+                self.engine.counters.bytes_asked += visit.want
+                self.engine.counters.bytes_fetched += visit.got
+            self.buffers[i] = None
+        return starved
+
+    cdef visit(self, Step step, Py_ssize_t first, Py_ssize_t stop):
+        self.engine.crew().run(step, self.visits, first, stop, 4 if stop - first > 64 else 1, self.engine.workers, False, self)

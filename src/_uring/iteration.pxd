@@ -1,0 +1,29 @@
+"""Reads handed out as they complete."""
+
+from libc.stdint cimport int64_t
+
+from _uring.engine cimport Engine
+from _uring.opened cimport Opened
+from _uring.reads cimport ReadAt
+from _uring.ring cimport Ring
+
+
+cdef class Iteration:
+    cdef Engine engine
+    cdef Opened file
+    cdef const int64_t[::1] starts
+    cdef const int64_t[::1] lengths
+    cdef Ring ring
+    cdef object ready
+    cdef set under_way
+    cdef Py_ssize_t next
+    cdef int depth
+    cdef bint busy
+
+    cdef int pump(self) except -1
+    cdef int start(self, Py_ssize_t index) except -1
+    cdef int send(self, ReadAt read) except -1
+    cdef int wait(self) except -1
+    cdef int finish(self, ReadAt read) except -1
+    cdef feed(self, ReadAt read)
+    cdef enter(self, int count)

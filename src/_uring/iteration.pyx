@@ -1,0 +1,119 @@
+"""Reads of one file handed out as they complete, at most `depth` of them under way.
+
+An iteration has a ring of its own, of the kind that any thread may use: it may be advanced by another thread than the one
+that began it, and it may be left half-way. What is cached is delivered at once, without the ring. Without a ring the reads
+are made one after the other, on the worker threads.
+"""
+
+from collections import deque
+
+from cpython.exc cimport PyErr_CheckSignals
+from libc.errno cimport EINTR, ETIME
+
+from _uring.reads cimport read_at
+
+cdef int DEFAULT_DEPTH = 32
+
+
+cdef class Iteration:
+    """An iterator of (index, Buffer). `close()` stops it; what is under way then completes into memory nobody sees."""
+
+    def __init__(self, Engine engine, Opened file, starts, lengths, int depth):
+        self.engine, self.file, self.starts, self.lengths = engine, file, starts, lengths
+        self.depth = depth if depth > 0 else DEFAULT_DEPTH
+        self.ready, self.under_way = deque(), set()
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self.busy:
+            raise ValueError("this iterator is being advanced by another thread")
+        self.busy = True
+        try:
+            while not self.ready:
+                if self.next == self.starts.shape[0] and not self.under_way:
+                    self.close()
+                    raise StopIteration
+                self.pump()
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            self.busy = False
+        return self.ready.popleft()
+
+    cdef int pump(self) except -1:
+        """Start reads until one is complete or enough are under way; then wait for one."""
+        while self.next < self.starts.shape[0] and len(self.under_way) < self.depth:
+            self.next += 1
+            self.start(self.next - 1)
+            if self.ready:
+                return 0
+        return self.wait() if self.under_way else 0
+
+    cdef int start(self, Py_ssize_t index) except -1:
+        cdef ReadAt read = read_at(self.file, self.starts[index], self.lengths[index])
+        read.index = index
+        if read.group.unfinished:
+            self.engine.sweep(read)
+        if read.group.unfinished and self.ring is None:
+            self.ring = self.engine.shared_ring()
+        if read.group.unfinished and self.ring is not None:
+            return self.send(read)
+        if read.group.unfinished:
+            self.engine.run(read)
+        return self.finish(read)
+
+    cdef int send(self, ReadAt read) except -1:
+        """Give a read to the ring, which hands it back in `wait`."""
+        read.group.notify = 1
+        self.ring.start(read)
+        self.under_way.add(read)
+        self.feed(read)
+        return 0
+
+    cdef feed(self, ReadAt read):
+        """Push what the read may have under way, and submit it."""
+        while self.ring.fill(&read.group, read.depth):
+            self.enter(0)
+
+    cdef enter(self, int count):
+        cdef int result
+        with nogil:
+            result = self.ring.enter(count)
+            self.ring.reap()
+        if result == -EINTR or result == -ETIME:
+            PyErr_CheckSignals()
+        elif result < 0:
+            raise OSError(-result, "io_uring_enter was refused during an iteration")
+
+    cdef int wait(self) except -1:
+        """Wait for a completion, take all that have come, and refill the reads that want more."""
+        self.enter(1)
+        for read in self.ring.take_ended():
+            if read in self.under_way:
+                self.under_way.remove(read)
+                self.finish(read)
+        for read in self.under_way:
+            self.feed(read)
+        return 0
+
+    cdef int finish(self, ReadAt read) except -1:
+        self.ready.append((read.index, read.finish()))
+        return 0
+
+    def close(self):
+        """Stop. Reads under way keep their memory and file until they complete."""
+        cdef ReadAt read
+        for read in self.under_way:
+            self.ring.abandon(read)
+        self.under_way = set()
+        if self.ring is not None:
+            self.engine.count_ring(self.ring)
+            self.ring = None
+        self.next = self.starts.shape[0]
+        self.ready.clear()
+
+    def __del__(self):
+        self.close()

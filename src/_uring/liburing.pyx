@@ -1,0 +1,151 @@
+"""liburing, resolved at run time: pyuring's copy, then the system's, then none, each with the reason kept.
+
+Nothing is linked: the build needs no header and no library beyond libc, and a machine without liburing
+still imports the core (the reactor then takes the pread pool). A candidate counts only when all its symbols
+resolve and a NOP travels through a ring made with it, because a kernel may lack io_uring (ENOSYS), a
+seccomp filter may refuse it (EPERM), and the layout of `struct io_uring` is fixed by convention only.
+"""
+
+import importlib.util
+import os
+import sys
+
+from libc.errno cimport EINVAL, ENOMEM, ENOSYS, EPERM
+from libc.string cimport memset, strerror
+from posix.dlfcn cimport RTLD_LOCAL, RTLD_NOW, dlclose, dlerror, dlopen, dlsym
+
+
+cdef class Library:
+    @staticmethod
+    cdef Library open(str path):
+        """Load and prove one candidate. OSError says what it lacks or what the kernel answered."""
+        cdef Library library = Library.__new__(Library)
+        library.path = path
+        # RTLD_LOCAL: another liburing of the process must neither see these symbols nor replace them.
+        library.handle = dlopen(os.fsencode(path), RTLD_NOW | RTLD_LOCAL)
+        if library.handle == NULL:
+            raise OSError((<bytes>dlerror()).decode(errors="replace"))
+        library.resolve()
+        library.prove()
+        return library
+
+    def __dealloc__(self):
+        if self.handle != NULL:
+            dlclose(self.handle)
+
+    cdef void *symbol(self, bytes name) except NULL:
+        cdef void *found = dlsym(self.handle, name)
+        if found == NULL:
+            raise OSError(f"has no symbol {name.decode()}")
+        return found
+
+    cdef int resolve(self) except -1:
+        cdef abi_functions *call = &self.call
+        (<void **>&call.queue_init_params)[0] = self.symbol(b"io_uring_queue_init_params")
+        (<void **>&call.queue_exit)[0] = self.symbol(b"io_uring_queue_exit")
+        (<void **>&call.submit)[0] = self.symbol(b"io_uring_submit")
+        (<void **>&call.submit_and_wait_timeout)[0] = self.symbol(b"io_uring_submit_and_wait_timeout")
+        (<void **>&call.get_events)[0] = self.symbol(b"io_uring_get_events")
+        (<void **>&call.ring_dontfork)[0] = self.symbol(b"io_uring_ring_dontfork")
+        (<void **>&call.register_files)[0] = self.symbol(b"io_uring_register_files")
+        (<void **>&call.register_files_update)[0] = self.symbol(b"io_uring_register_files_update")
+        (<void **>&call.register_buffers)[0] = self.symbol(b"io_uring_register_buffers")
+        (<void **>&call.unregister_buffers)[0] = self.symbol(b"io_uring_unregister_buffers")
+        return 0
+
+    cdef int prove(self) except -1:
+        """Send a NOP through a ring of each kind, dropping setup flags that this kernel does not know."""
+        cdef uint32_t single = ABI_SETUP_SINGLE_ISSUER
+        # The ring of a synchronous batch is used by one thread, which waits in the kernel: completions may be
+        # deferred to that wait (6.1). A ring whose fd an event loop polls must not: it loses wake-ups.
+        self.batch_flags = self.first_accepted([single | ABI_SETUP_DEFER_TASKRUN, ABI_SETUP_COOP_TASKRUN, 0])
+        self.loop_flags = self.first_accepted([ABI_SETUP_COOP_TASKRUN, 0])
+        return 0
+
+    cdef uint32_t first_accepted(self, list choices) except? 0xffffffff:
+        cdef int result = 0
+        cdef uint32_t flags
+        for flags in choices:
+            result = self.try_nop(flags)
+            if result == 0:
+                return flags
+            if result != -EINVAL:
+                break
+        raise OSError(-result, explain(-result))
+
+    cdef int try_nop(self, uint32_t flags):
+        cdef abi_ring ring
+        cdef abi_params params
+        cdef abi_cqe *cqe = NULL
+        cdef abi_sqe *sqe
+        cdef abi_timespec timeout
+        cdef int result
+        memset(&ring, 0, sizeof(ring))
+        memset(&params, 0, sizeof(params))
+        params.flags = flags
+        result = self.call.queue_init_params(4, &ring, &params)
+        if result < 0:
+            return result
+        self.features = params.features
+        if not (params.features & ABI_FEAT_EXT_ARG):
+            result = -ENOSYS  # before 5.11 a timed wait costs an entry of its own: the pool serves better
+        else:
+            timeout.tv_sec, timeout.tv_nsec = 5, 0
+            sqe = abi_get_sqe(&ring)
+            sqe.opcode = ABI_OP_NOP
+            sqe.user_data = 0x5241
+            result = self.call.submit_and_wait_timeout(&ring, &cqe, 1, &timeout, NULL)
+            if result >= 0:
+                result = 0 if cqe != NULL and cqe.user_data == 0x5241 and cqe.res == 0 else -ENOSYS
+        self.call.queue_exit(&ring)
+        return result
+
+
+cdef str explain(int errno):
+    """What to do about a refusal, in words for people (tigerbeetle#2246: EPERM and ENOSYS are told apart)."""
+    if errno == EPERM:
+        return (
+            "io_uring_setup: not permitted. Either the sysctl kernel.io_uring_disabled is not 0, or a seccomp filter"
+            " forbids it (Docker's default does): use --security-opt seccomp=<profile that allows io_uring>"
+        )
+    if errno == ENOSYS:
+        return "io_uring_setup: this kernel (or its sandbox, as gVisor) has no usable io_uring; Linux 5.11 or newer is needed"
+    if errno == ENOMEM:
+        return "io_uring_setup: no memory that may be locked; raise RLIMIT_MEMLOCK (ulimit -l)"
+    return f"io_uring_setup: {strerror(errno).decode()}"
+
+
+def candidates():
+    """Yield the paths to try, in order. RANGEIO_LIBURING names the only one."""
+    forced = os.environ.get("RANGEIO_LIBURING")
+    if forced:
+        yield forced
+        return
+    # find_spec does not import pyuring: none of its code runs, only its shared library is used.
+    try:
+        spec = importlib.util.find_spec("pyuring")
+    except (ImportError, ValueError):
+        spec = None
+    if spec is not None and spec.submodule_search_locations:
+        for folder in spec.submodule_search_locations:
+            for name in ("liburingwrap.so", "liburing.so.2"):
+                path = os.path.join(folder, "lib", name)
+                if os.path.exists(path):
+                    yield path
+    yield "liburing.so.2"
+
+
+def find():
+    """(Library or None, ((path, what came of it), ...)): the first candidate that works, and all that were tried."""
+    if sys.platform != "linux":
+        return None, (("", f"io_uring is Linux only; this is {sys.platform}"),)
+    tried = []
+    for path in candidates():
+        try:
+            library = Library.open(path)
+        except OSError as error:
+            tried.append((path, error.strerror or str(error)))
+        else:
+            tried.append((path, "works"))
+            return library, tuple(tried)
+    return None, tuple(tried)

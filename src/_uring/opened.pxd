@@ -1,0 +1,44 @@
+"""One open file as the kernel knows it."""
+
+from libc.stdint cimport int64_t, uint64_t
+
+from _uring.engine cimport Engine
+
+
+cdef class Descriptor:
+    cdef Engine engine
+    cdef readonly int fd
+    cdef bint owned
+
+
+cdef class Identity:
+    cdef uint64_t device
+    cdef uint64_t inode
+    cdef int64_t size
+    cdef int64_t mtime_ns
+    cdef uint64_t mode
+
+    cdef int read(self, int fd) except -1
+    cdef str difference(self, Identity now)
+
+
+cdef class Opened:
+    cdef Engine engine
+    cdef readonly str path
+    cdef Descriptor plain
+    cdef Descriptor scattered
+    cdef Descriptor straight
+    cdef bint pin
+    cdef bint synthetic
+    cdef Identity identity
+    cdef int64_t checked_ns
+    cdef int64_t border
+    cdef readonly int alignment
+    cdef readonly str direct_reason
+
+    cdef int start_direct(self, object wanted) except -1
+    cdef Descriptor held(self)
+    cdef int64_t verify(self, Descriptor plain, object offset, object limit) except -2
+    cdef int came_short(self, Descriptor plain, int64_t start, int64_t want, int64_t got) except -1
+    cdef Descriptor source(self, Py_ssize_t count)
+    cdef void drop(self) noexcept

@@ -1,0 +1,245 @@
+"""One open file as the kernel knows it: its descriptors, its identity, and what O_DIRECT wants of it."""
+
+import os
+
+cimport cython
+from libc.errno cimport EINTR, EISDIR, errno
+from libc.stdint cimport uint8_t, uint32_t
+from libc.string cimport memset
+
+from _uring.memory cimport PAGE
+from _uring.process cimport coarse_clock_ns
+
+from _uring.surface import make_error
+
+cdef extern from *:
+    """
+    #include <fcntl.h>
+    #include <sys/ioctl.h>
+    #include <sys/stat.h>
+    #include <sys/syscall.h>
+    #include <sys/vfs.h>
+    #include <unistd.h>
+    #ifndef BLKGETSIZE64
+    #define BLKGETSIZE64 _IOR(0x12, 114, size_t)
+    #endif
+    /* statx(2), Linux 6.1: the request bit, and where the answer lies; older libc headers have neither. */
+    #define RANGEIO_STATX_DIOALIGN 0x2000u
+    #define RANGEIO_AT_EMPTY_PATH 0x1000
+    static long rangeio_statx(int fd, void *answer)
+    {
+    #ifdef SYS_statx
+        return syscall(SYS_statx, fd, "", RANGEIO_AT_EMPTY_PATH, RANGEIO_STATX_DIOALIGN, answer);
+    #else
+        return -1;
+    #endif
+    }
+    """
+    struct timespec:
+        int64_t tv_sec
+        int64_t tv_nsec
+    struct stat_t "stat":
+        uint64_t st_dev
+        uint64_t st_ino
+        uint32_t st_mode
+        int64_t st_size
+        int64_t st_blocks
+        timespec st_mtim
+    struct statfs_t "statfs":
+        long f_type
+    int c_open "open"(const char *path, int flags) nogil
+    int close(int fd) nogil
+    int fstat(int fd, stat_t *answer) nogil
+    int fstatfs(int fd, statfs_t *answer) nogil
+    int fcntl(int fd, int command, ...) nogil
+    int ioctl(int fd, unsigned long request, ...) nogil
+    int posix_fadvise(int fd, int64_t offset, int64_t length, int advice) nogil
+    long rangeio_statx(int fd, void *answer) nogil
+    int O_RDONLY, O_CLOEXEC, O_NONBLOCK, O_NOCTTY, O_DIRECT, F_GETFL, F_SETFL
+    int POSIX_FADV_RANDOM
+    unsigned long BLKGETSIZE64
+    unsigned S_IFMT, S_IFREG, S_IFDIR, S_IFBLK
+
+# A batch of so many reads is scattered: the kernel's read-ahead would fetch what nobody asked for.
+cdef Py_ssize_t SCATTERED = 4
+# File systems that make up their content on reading; st_size and st_mtime say nothing there (linux/magic.h).
+cdef set SYNTHETIC = {
+    0x9FA0,  # proc
+    0x62656572,  # sysfs
+    0x27E0EB,  # cgroup
+    0x63677270,  # cgroup2
+    0x64626720,  # debugfs
+    0x74726163,  # tracefs
+    0xCAFE4A11,  # bpf
+    0x62656570,  # configfs
+    0x73636673,  # securityfs
+}
+
+
+@cython.final
+cdef class Descriptor:
+    """A file descriptor that is closed when the last user, a read still under way for instance, lets go of it."""
+
+    def __cinit__(self, Engine engine, int fd, bint owned):
+        self.engine = engine
+        self.fd = fd
+        self.owned = owned
+        engine.files_open += 1
+
+    def __dealloc__(self):
+        self.engine.files_open -= 1
+        if self.owned:
+            close(self.fd)
+
+
+@cython.final
+cdef class Identity:
+    """What must not change while a file is pinned."""
+
+    cdef int read(self, int fd) except -1:
+        cdef stat_t answer
+        cdef int result
+        cdef uint64_t blocks_size = 0
+        with nogil:
+            result = fstat(fd, &answer)
+        if result != 0:
+            raise OSError(errno, os.strerror(errno))
+        self.device, self.inode, self.mode = answer.st_dev, answer.st_ino, answer.st_mode
+        self.size = answer.st_size
+        self.mtime_ns = answer.st_mtim.tv_sec * 1000000000 + answer.st_mtim.tv_nsec
+        if (self.mode & S_IFMT) == S_IFBLK and ioctl(fd, BLKGETSIZE64, &blocks_size) == 0:
+            self.size = <int64_t>blocks_size
+        return answer.st_blocks == 0 and answer.st_size <= PAGE
+
+    cdef str difference(self, Identity now):
+        """What became of the file, in words; empty if nothing did."""
+        if (self.device, self.inode) != (now.device, now.inode):
+            return "it is another file now"
+        if now.size != self.size:
+            return f"it {'shrank' if now.size < self.size else 'grew'} from {self.size} to {now.size} bytes"
+        if now.mtime_ns != self.mtime_ns:
+            return "it was written to (its modification time changed)"
+        return ""
+
+
+def open_descriptor(Engine engine, path, int flags=0):
+    """Open without ever blocking on a FIFO, and without leaving O_NONBLOCK on (io_uring would answer EAGAIN)."""
+    cdef bytes name = os.fsencode(path)
+    cdef const char *raw = name
+    cdef int fd
+    while True:
+        with nogil:
+            fd = c_open(raw, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | flags)
+        if fd >= 0 or errno != EINTR:
+            break
+    if fd < 0:
+        raise make_error("errno", errno, os.fsdecode(name))
+    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK)
+    return Descriptor(engine, fd, True)
+
+
+cdef class Opened:
+    """An open regular file or block device. What of it changes: nothing while it is pinned."""
+
+    def __cinit__(self, Engine engine, str path, Descriptor plain, direct, bint pin):
+        cdef bint maybe_synthetic
+        cdef statfs_t system
+        self.engine, self.path, self.plain, self.pin = engine, path, plain, pin
+        self.identity = Identity()
+        try:
+            maybe_synthetic = self.identity.read(self.plain.fd)
+        except OSError as error:
+            raise make_error("errno", error.errno, path)
+        self.refuse_unseekable()
+        if maybe_synthetic and fstatfs(self.plain.fd, &system) == 0 and system.f_type in SYNTHETIC:
+            self.synthetic = True
+        self.border = 1
+        self.checked_ns = coarse_clock_ns()
+        self.start_direct(direct)
+
+    def refuse_unseekable(self):
+        cdef uint64_t kind = self.identity.mode & S_IFMT
+        if kind == S_IFDIR:
+            raise make_error("errno", EISDIR, self.path)
+        if kind != S_IFREG and kind != S_IFBLK:
+            raise make_error(
+                "unsupported", 0, self.path, detail="not a regular file: a FIFO, socket or character device has no offsets to read at"
+            )
+
+    cdef int start_direct(self, object wanted) except -1:
+        """Open the O_DIRECT descriptor if it is wanted and the file system has it; say why not otherwise."""
+        cdef uint8_t[256] answer
+        cdef uint32_t *fields = <uint32_t *>answer
+        memset(answer, 0, sizeof(answer))
+        self.alignment = PAGE
+        if rangeio_statx(self.plain.fd, answer) == 0 and fields[0] & 0x2000:
+            self.alignment = max(fields[38], fields[39])  # stx_dio_mem_align, stx_dio_offset_align
+        if wanted is not True:
+            self.direct_reason = "not asked for" if wanted is False else "auto: through the page cache"
+            return 0
+        if self.alignment == 0 or self.alignment > PAGE or self.synthetic:
+            self.direct_reason = "asked for, but statx(2) says that this file has no direct I/O; reading through the page cache"
+            return 0
+        try:
+            self.straight = self.reopen(O_DIRECT)
+        except OSError as error:
+            self.direct_reason = f"asked for, but the file system refused O_DIRECT ({error.strerror}); reading through the page cache"
+            return 0
+        self.border = self.alignment
+        self.direct_reason = f"asked for; offsets and lengths are aligned to {self.alignment} bytes"
+        return 0
+
+    def reopen(self, int flags):
+        """A second description of the same inode, whatever has become of its name."""
+        return open_descriptor(self.engine, f"/proc/self/fd/{self.plain.fd}", flags)
+
+    cdef Descriptor held(self):
+        """The descriptor, for as long as the caller keeps it; the "closed" error after close()."""
+        if self.plain is None:
+            raise make_error("closed", 0, self.path, detail="the reader was closed; open it again")
+        return self.plain
+
+    cdef int64_t verify(self, Descriptor plain, object offset, object limit) except -2:
+        """Look at the file's identity again; its size now, or 2**63 - 1 where unknown. A pinned file must not have changed."""
+        cdef Identity now = Identity()
+        cdef str difference
+        try:
+            now.read(plain.fd)
+        except OSError as error:
+            raise make_error("errno", error.errno, self.path, offset, limit)
+        self.checked_ns = coarse_clock_ns()
+        if self.synthetic:
+            return 0x7FFFFFFFFFFFFFFF
+        if self.pin:
+            difference = self.identity.difference(now)
+            if difference:
+                raise make_error("changed", 0, self.path, offset, limit, difference)
+        self.identity = now
+        return now.size
+
+    cdef int came_short(self, Descriptor plain, int64_t start, int64_t want, int64_t got) except -1:
+        """The file ended before the size it had when the read began."""
+        cdef int64_t size = self.verify(plain, start, want)
+        if not self.synthetic and start + got < min(size, start + want):
+            raise make_error(
+                "eof", 0, self.path, start, want, f"the file system says {size} bytes but gave only {got} from there"
+            )
+        return 0
+
+    cdef Descriptor source(self, Py_ssize_t count):
+        """The descriptor to read with: without the page cache, without read-ahead, or plain."""
+        if self.straight is not None:
+            return self.straight
+        if count < SCATTERED:
+            return self.plain
+        if self.scattered is None:
+            try:
+                self.scattered = self.reopen(0)
+                posix_fadvise(self.scattered.fd, 0, 0, POSIX_FADV_RANDOM)
+            except OSError:
+                self.scattered = self.plain  # /proc not mounted, or the file is not ours to open: only read-ahead is lost
+        return self.scattered
+
+    cdef void drop(self) noexcept:
+        """Let go of the descriptors; reads still under way hold them until they complete."""
+        self.plain = self.scattered = self.straight = None

@@ -1,0 +1,58 @@
+"""Worker threads and the jobs they share with the caller."""
+
+from libc.stdint cimport int64_t
+
+from _uring.request cimport Batch, Group
+
+
+ctypedef void (*Step)(void *context, Py_ssize_t index) noexcept nogil
+
+
+cdef extern from *:
+    """
+    #include <pthread.h>
+    """
+    ctypedef struct pthread_mutex_t:
+        pass
+    ctypedef struct pthread_cond_t:
+        pass
+
+
+cdef struct Job:
+    Step step
+    void *context
+    Py_ssize_t count
+    Py_ssize_t claimed
+    Py_ssize_t grain
+    int active
+    int limit
+    int listed
+    int abandoned
+    pthread_cond_t over
+    Job *next
+    void *owner
+
+
+cdef struct Crew:
+    # What the threads share; it outlives the Pool while a thread is stuck in a read.
+    pthread_mutex_t lock
+    pthread_cond_t work
+    Job *first
+    Job *dead
+    int threads
+    int idle
+    int stopping
+
+
+cdef class Pool:
+    cdef Crew *crew
+    cdef readonly int workers
+    cdef int made_after_forks
+
+    cdef bint usable(self) noexcept
+    cdef void post(self, Job *job) noexcept nogil
+    cdef int finish(self, Job *job) noexcept nogil
+    cdef int run(self, Step step, void *context, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t grain, int helpers, bint take_part, object owner) except -1
+    cdef void release_dead(self)
+    cdef void abandon(self, Job *job)
+    cdef void drop(self, Job *job)

@@ -1,0 +1,289 @@
+"""Worker threads. They never touch a Python object: a job is a C function called with every index of a range.
+
+Two uses: a caller lets workers help with what does not wait (copying from the page cache), taking part itself; or it lets them
+do what may wait (pread without a ring, opening files) and watches for signals meanwhile. Threads are made when first needed
+and sleep on a futex.
+
+A caller that leaves early (Ctrl-C) abandons its job. The job lies in memory of its owner, to which this file holds a
+reference until the last worker is out of it; that reference is dropped later, by a thread that has the GIL.
+"""
+
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.errno cimport EINTR
+from libc.stdlib cimport calloc, free
+
+from _uring.process cimport fork_count
+
+cdef extern from * nogil:
+    """
+    #include <errno.h>
+    #include <pthread.h>
+    #include <signal.h>
+    #include <time.h>
+
+    static void rangeio_cond_init(pthread_cond_t *cond)
+    {
+        pthread_condattr_t attributes;
+        pthread_condattr_init(&attributes);
+        pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+        pthread_cond_init(cond, &attributes);
+        pthread_condattr_destroy(&attributes);
+    }
+
+    /* True when woken, false after `ms`. */
+    static int rangeio_cond_wait_ms(pthread_cond_t *cond, pthread_mutex_t *lock, long ms)
+    {
+        struct timespec until;
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_nsec += ms * 1000000;
+        until.tv_sec += until.tv_nsec / 1000000000;
+        until.tv_nsec %= 1000000000;
+        return pthread_cond_timedwait(cond, lock, &until) != ETIMEDOUT;
+    }
+
+    /* A detached thread with a small stack and every signal blocked: Ctrl-C is for threads that run Python. */
+    static int rangeio_spawn(void *(*body)(void *), void *argument)
+    {
+        pthread_t thread;
+        pthread_attr_t attributes;
+        sigset_t all, before;
+        int result;
+        pthread_attr_init(&attributes);
+        pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+        pthread_attr_setstacksize(&attributes, 256 << 10);
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, &before);
+        result = pthread_create(&thread, &attributes, body, argument);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        pthread_attr_destroy(&attributes);
+        return result;
+    }
+
+    #define rangeio_claim(counter, grain) __atomic_fetch_add(counter, grain, __ATOMIC_ACQ_REL)
+    #define rangeio_load(counter) __atomic_load_n(counter, __ATOMIC_ACQUIRE)
+    #define rangeio_store(counter, value) __atomic_store_n(counter, value, __ATOMIC_RELEASE)
+    """
+    int pthread_mutex_init(pthread_mutex_t *lock, void *attributes)
+    int pthread_mutex_destroy(pthread_mutex_t *lock)
+    int pthread_mutex_lock(pthread_mutex_t *lock)
+    int pthread_mutex_unlock(pthread_mutex_t *lock)
+    int pthread_cond_wait(pthread_cond_t *cond, pthread_mutex_t *lock)
+    int pthread_cond_signal(pthread_cond_t *cond)
+    int pthread_cond_broadcast(pthread_cond_t *cond)
+    int pthread_cond_destroy(pthread_cond_t *cond)
+    void rangeio_cond_init(pthread_cond_t *cond)
+    int rangeio_cond_wait_ms(pthread_cond_t *cond, pthread_mutex_t *lock, long ms)
+    int rangeio_spawn(void *(*body)(void *) noexcept nogil, void *argument)
+    Py_ssize_t rangeio_claim(Py_ssize_t *counter, Py_ssize_t grain)
+    Py_ssize_t rangeio_load(Py_ssize_t *counter)
+    void rangeio_store(Py_ssize_t *counter, Py_ssize_t value)
+
+# As for a ring: how long a wait goes on before signal handlers get their turn.
+cdef long WAIT_MS = 100
+# Threads that may be stuck in stalled reads (a dead network file system) before new reads wait for them.
+cdef int MOST_STUCK = 64
+
+
+cdef void work(Job *job) noexcept nogil:
+    """Take indices until none is left. Run by workers and by a caller that takes part."""
+    cdef Py_ssize_t at, stop
+    while True:
+        at = rangeio_claim(&job.claimed, job.grain)
+        if at >= job.count:
+            return
+        stop = min(at + job.grain, job.count)
+        while at < stop:
+            job.step(job.context, at)
+            at += 1
+
+
+cdef void unlist(Crew *crew, Job *job) noexcept nogil:
+    cdef Job **link = &crew.first
+    while link[0] != NULL:
+        if link[0] == job:
+            link[0] = job.next
+            job.listed = 0
+            return
+        link = &link[0].next
+
+
+cdef void *worker(void *argument) noexcept nogil:
+    cdef Crew *crew = <Crew *>argument
+    cdef Job *job
+    cdef bint last
+    pthread_mutex_lock(&crew.lock)
+    while True:
+        while crew.first == NULL and not crew.stopping:
+            crew.idle += 1
+            pthread_cond_wait(&crew.work, &crew.lock)
+            crew.idle -= 1
+        if crew.stopping:
+            break
+        job = crew.first
+        job.active += 1
+        if job.active >= job.limit:
+            unlist(crew, job)
+        pthread_mutex_unlock(&crew.lock)
+        work(job)
+        pthread_mutex_lock(&crew.lock)
+        if job.listed:
+            unlist(crew, job)
+        job.active -= 1
+        if job.active == 0:
+            if job.abandoned:
+                job.next = crew.dead
+                crew.dead = job
+            else:
+                pthread_cond_signal(&job.over)
+    crew.threads -= 1
+    last = crew.threads == 0
+    pthread_mutex_unlock(&crew.lock)
+    if last:
+        dismiss(crew)
+    return NULL
+
+
+cdef void dismiss(Crew *crew) noexcept nogil:
+    pthread_cond_destroy(&crew.work)
+    pthread_mutex_destroy(&crew.lock)
+    free(crew)
+
+
+cdef class Pool:
+    """At most `workers` threads, shared by all callers of a reactor."""
+
+    def __cinit__(self, int workers):
+        self.workers = max(1, workers)
+        self.made_after_forks = fork_count
+        self.crew = <Crew *>calloc(1, sizeof(Crew))
+        if self.crew == NULL:
+            raise MemoryError("cannot allocate a thread pool")
+        pthread_mutex_init(&self.crew.lock, NULL)
+        rangeio_cond_init(&self.crew.work)
+
+    def __dealloc__(self):
+        cdef bint last
+        # After a fork the threads are not here and the lock may be held by one of them: leave it all.
+        if self.crew == NULL or self.made_after_forks != fork_count:
+            return
+        self.release_dead()
+        pthread_mutex_lock(&self.crew.lock)
+        self.crew.stopping = 1
+        last = self.crew.threads == 0
+        pthread_cond_broadcast(&self.crew.work)
+        pthread_mutex_unlock(&self.crew.lock)
+        if last:
+            dismiss(self.crew)
+
+    @property
+    def threads(self):
+        return self.crew.threads
+
+    cdef bint usable(self) noexcept:
+        return self.made_after_forks == fork_count
+
+    cdef void post(self, Job *job) noexcept nogil:
+        """Put a job where workers find it, waking or making as many as it may use."""
+        cdef Crew *crew = self.crew
+        cdef Job **tail
+        cdef int wanted, i
+        pthread_mutex_lock(&crew.lock)
+        tail = &crew.first
+        while tail[0] != NULL:
+            tail = &tail[0].next
+        tail[0] = job
+        job.listed = 1
+        wanted = min(job.limit, self.workers)
+        for i in range(min(wanted, crew.idle)):
+            pthread_cond_signal(&crew.work)
+        wanted -= crew.idle
+        while wanted > 0 and crew.threads < self.workers:
+            if rangeio_spawn(worker, crew) != 0:
+                break  # no more threads to be had: those there are, or the caller, do it
+            crew.threads += 1
+            wanted -= 1
+        pthread_mutex_unlock(&crew.lock)
+
+    cdef int finish(self, Job *job) noexcept nogil:
+        """Wait until no worker is in the job and nothing is left to claim. -EINTR every WAIT_MS, to look for signals."""
+        cdef Crew *crew = self.crew
+        cdef bint woken
+        pthread_mutex_lock(&crew.lock)
+        if job.listed and (rangeio_load(&job.claimed) >= job.count or job.abandoned):
+            unlist(crew, job)
+        if job.listed and crew.threads == 0:
+            unlist(crew, job)
+            pthread_mutex_unlock(&crew.lock)
+            work(job)
+            return 0
+        while job.active or job.listed:
+            woken = rangeio_cond_wait_ms(&job.over, &crew.lock, WAIT_MS)
+            if not woken and (job.active or job.listed):
+                if job.active == 0 and crew.threads < MOST_STUCK and rangeio_spawn(worker, crew) == 0:
+                    crew.threads += 1  # every worker is stuck in a read that stalls: others must not wait for it
+                pthread_mutex_unlock(&crew.lock)
+                return -EINTR
+        pthread_mutex_unlock(&crew.lock)
+        return 0
+
+    cdef int run(self, Step step, void *context, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t grain, int helpers, bint take_part, object owner) except -1:
+        """Call step(context, i) for every i from first to stop, by `helpers` workers and perhaps the caller. `owner` owns context."""
+        cdef Job *job = <Job *>calloc(1, sizeof(Job))
+        cdef int result
+        if job == NULL:
+            raise MemoryError("cannot allocate a job")
+        self.release_dead()
+        job.step, job.context, job.grain, job.limit = step, context, grain, helpers
+        job.claimed, job.count = first, stop
+        job.owner = <void *>owner
+        rangeio_cond_init(&job.over)
+        Py_INCREF(owner)
+        try:
+            while True:
+                with nogil:
+                    if not job.listed and job.active == 0 and helpers:
+                        self.post(job)
+                        helpers = 0
+                    if take_part:
+                        work(job)
+                    result = self.finish(job)
+                if result == 0:
+                    break
+                PyErr_CheckSignals()
+        except BaseException:
+            self.abandon(job)
+            raise
+        self.drop(job)
+        return 0
+
+    cdef void abandon(self, Job *job):
+        """The caller leaves: nothing more is claimed, and the last worker in it puts the job among the dead."""
+        cdef bint over
+        rangeio_store(&job.claimed, job.count)
+        pthread_mutex_lock(&self.crew.lock)
+        if job.listed:
+            unlist(self.crew, job)
+        job.abandoned = 1
+        over = job.active == 0
+        pthread_mutex_unlock(&self.crew.lock)
+        if over:
+            self.drop(job)
+
+    cdef void drop(self, Job *job):
+        cdef object owner = <object>job.owner
+        pthread_cond_destroy(&job.over)
+        free(job)
+        Py_DECREF(owner)
+
+    cdef void release_dead(self):
+        """Drop what abandoned jobs still held."""
+        cdef Job *job
+        pthread_mutex_lock(&self.crew.lock)
+        job = self.crew.dead
+        self.crew.dead = NULL
+        pthread_mutex_unlock(&self.crew.lock)
+        while job != NULL:
+            following = job.next
+            self.drop(job)
+            job = following

@@ -1,0 +1,125 @@
+"""The reactor: chooses ring or pool once, and makes what reads."""
+
+import os
+
+from _uring.file cimport File
+from _uring.files cimport Visits
+from _uring.liburing cimport Library
+from _uring.memory cimport Buffer, Memory
+from _uring.opened cimport Descriptor
+from _uring.process cimport usable_cpus
+
+from _uring.liburing import find
+from _uring.memory import default_pool_bytes
+from _uring.opened import open_descriptor
+from _uring.surface import Backend, make_error
+
+# Files open at one time in read_files; a quarter of the usual soft limit of 1024.
+cdef Py_ssize_t OPEN_AT_ONCE = 256
+
+
+cdef class Reactor:
+    def __init__(self, *, int entries=256, pool_bytes=None, str backend="auto", int workers=8):
+        cdef Library library = None
+        if backend not in ("auto", "uring", "pool"):
+            raise ValueError(f"backend must be 'auto', 'uring', 'pool' or 'python', not {backend!r}")
+        if entries < 1 or entries > 32768:
+            raise ValueError(f"entries must be 1 to 32768 (io_uring_setup(2)), not {entries}")
+        if workers < 1:
+            raise ValueError(f"workers must be at least 1, not {workers}")
+        if pool_bytes is not None and pool_bytes < 0:
+            raise ValueError(f"pool_bytes must not be negative, got {pool_bytes}")
+        if backend == "pool":
+            self.tried = ()
+        else:
+            library, self.tried = find()
+        if backend == "uring" and library is None:
+            raise make_error("unsupported", 0, "", detail=f"backend 'uring' was asked for but cannot be had: {self.refusals()}")
+        self.engine = Engine(
+            Memory(default_pool_bytes() if pool_bytes is None else pool_bytes), library, entries, workers, backend == "uring"
+        )
+
+    def refusals(self):
+        return "; ".join(f"{path or 'liburing'}: {why}" for path, why in self.tried if why != "works")
+
+    @property
+    def backend(self):
+        cdef Library library = self.engine.library
+        if library is None:
+            return Backend("pool", f"no ring: {self.refusals()}" if self.tried else "asked for", "", self.tried)
+        if self.engine.refusal and not self.engine.has_ring:
+            return Backend(
+                "pool", f"the ring was refused after it had been proved: {self.engine.refusal}", library.path, self.tried
+            )
+        kind = "completions deferred to the waiting thread (6.1)" if library.batch_flags & 1 << 13 else "cooperative or plain completions"
+        return Backend("uring", f"liburing works on this kernel; {kind}", library.path, self.tried)
+
+    def open(self, path, *, direct="auto", bint pin=True):
+        self.check()
+        name = os.fsdecode(path)
+        return File(self.engine, name, open_descriptor(self.engine, path), direct, pin)
+
+    def from_fd(self, int fd, *, bint closefd=False, direct="auto", bint pin=True, str path=""):
+        self.check()
+        os.fstat(fd)
+        return File(self.engine, path or f"<fd {fd}>", Descriptor(self.engine, fd, closefd), direct, pin)
+
+    def read_files(self, jobs, *, bint pin=True):
+        cdef Visits visits
+        cdef list results
+        self.check()
+        jobs = list(jobs)
+        visits = Visits(self.engine, jobs)
+        results = visits.run(OPEN_AT_ONCE)
+        for i, result in enumerate(results):
+            if result is None:
+                results[i] = self.read_unusual(*jobs[i])
+        return results
+
+    def read_unusual(self, path, start, stop):
+        """A file that is empty, made up on reading, or not regular."""
+        try:
+            file = self.open(path, pin=False)
+            try:
+                return file.read_at(start, max(0, (0x7FFFFFFFFFFFFFFF if stop is None else stop) - start))
+            finally:
+                file.close()
+        except Exception as error:
+            return error
+
+    def allocate(self, nbytes):
+        if nbytes < 0:
+            raise ValueError(f"nbytes must not be negative, got {nbytes}")
+        return self.engine.memory.allocate(nbytes)
+
+    def writable(self, Buffer buffer not None):
+        return memoryview(buffer.filling())
+
+    def stats(self):
+        counters = dict(self.engine.counters)
+        return counters | {
+            "buffers_live": self.engine.memory.buffers_live,
+            "bytes_live": self.engine.memory.bytes_live,
+            "bytes_pooled": self.engine.memory.bytes_mapped - self.engine.memory.bytes_live,
+            "bytes_mapped": self.engine.memory.bytes_mapped,
+            "files_open": self.engine.files_open,
+            "in_flight": self.engine.in_flight,
+        }
+
+    def close(self):
+        """Refuse new files and drop this thread's ring. Files and Buffers that exist stay usable."""
+        self.shut = True
+        self.engine.forget_ring()
+
+    def check(self):
+        if self.shut:
+            raise make_error("closed", 0, "", detail="the reactor was closed")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def __repr__(self):
+        return f"<_uring.Reactor {self.backend.name}>"

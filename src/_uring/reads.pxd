@@ -1,0 +1,62 @@
+"""The kinds of read: what each asks of the engine, and what it makes of the bytes."""
+
+from libc.stdint cimport int64_t
+
+from _uring.memory cimport Buffer
+from _uring.opened cimport Descriptor, Opened
+from _uring.request cimport Batch
+
+
+cdef class FileRead(Batch):
+    cdef Opened file
+    cdef Descriptor plain
+    cdef Descriptor source
+    cdef int64_t size
+
+    cdef int begin(self, Opened file, Py_ssize_t count, object start, object want) except -1
+    cdef int queue(self, char *data, int64_t start, int64_t length) except -1
+    cdef int check_failure(self, int64_t start, int64_t want) except -1
+    cdef void account(self, Py_ssize_t reads, int64_t asked, int64_t fetched) noexcept
+    cdef void choose_depth(self, int concurrent) noexcept
+
+
+cdef class ReadAt(FileRead):
+    cdef int64_t start
+    cdef int64_t want
+    cdef int64_t length
+    cdef Buffer buffer
+    cdef Py_ssize_t index
+
+
+cdef class ReadInto(FileRead):
+    cdef int64_t start
+    cdef int64_t want
+    cdef int64_t length
+
+
+cdef class ReadMany(FileRead):
+    cdef const int64_t[::1] starts
+    cdef const int64_t[::1] lengths
+    cdef list buffers
+    cdef list firsts
+
+    cdef list results(self)
+
+
+cdef class ReadBatch(FileRead):
+    cdef const int64_t[::1] offsets
+    cdef int64_t length
+    cdef Buffer table
+
+    cdef int refuse(self, Py_ssize_t index, int64_t size) except -1
+
+
+cdef class ReadBounced(ReadMany):
+    cdef Buffer table
+    cdef int64_t length
+
+
+cdef ReadAt read_at(Opened file, int64_t start, int64_t want)
+cdef ReadInto read_into(Opened file, object view, int64_t start)
+cdef ReadMany read_many(Opened file, object starts, object lengths, int concurrent)
+cdef FileRead read_batch(Opened file, object offsets, int64_t length)

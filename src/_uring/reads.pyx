@@ -1,0 +1,237 @@
+"""The kinds of read: what each asks of the engine, and what it makes of the bytes.
+
+Each is a Batch made in two halves. The function of its name checks the file, allocates and queues requests, and returns
+the read; `finish` turns what came into a result or an error. Whoever runs it in between, a blocked thread or an event
+loop, is none of its business.
+
+A read holds the descriptors it uses, so that it survives the close() of its file.
+"""
+
+from cpython.memoryview cimport PyMemoryView_GET_BUFFER
+from libc.string cimport memcpy
+
+from _uring.surface import make_error
+
+# Pieces of a long read, and how many of them are under way. Through the page cache 1 MiB at depth 8 keeps a device busy; O_DIRECT
+# into huge pages gains another tenth with 4 MiB (bench: one_gib).
+cdef Py_ssize_t PIECE = 1 << 20
+cdef Py_ssize_t DIRECT_PIECE = 4 << 20
+cdef int DEPTH_OF_PIECES = 8
+cdef int DEPTH_OF_RECORDS = 128
+
+
+cdef class FileRead(Batch):
+    """What all kinds share."""
+
+    cdef int begin(self, Opened file, Py_ssize_t count, object start, object want) except -1:
+        self.file = file
+        self.plain = file.held()
+        self.size = file.verify(self.plain, start, want)
+        self.source = file.source(count)
+        self.only_fd = self.source.fd
+        self.piece = PIECE if file.straight is None else DIRECT_PIECE
+        return 0
+
+    cdef int queue(self, char *data, int64_t start, int64_t length) except -1:
+        return self.add(self.source.fd, self.plain.fd, self.source is self.file.straight, data, start, length)
+
+    cdef void choose_depth(self, int concurrent) noexcept:
+        if concurrent > 0:
+            self.depth = concurrent
+        else:
+            self.depth = DEPTH_OF_PIECES if self.bytes > <size_t>self.group.count << 18 else DEPTH_OF_RECORDS
+
+    cdef int check_failure(self, int64_t start, int64_t want) except -1:
+        """Raise for the first request that failed, as part of the read (start, want) or by itself."""
+        cdef Py_ssize_t index = self.failed()
+        if index >= 0:
+            if start < 0:
+                start, want = self.group.requests[index].offset, self.group.requests[index].left
+            raise make_error("errno", self.group.requests[index].error, self.file.path, start, want)
+        return 0
+
+    cdef void account(self, Py_ssize_t reads, int64_t asked, int64_t fetched) noexcept:
+        self.file.engine.counters.reads += reads
+        self.file.engine.counters.bytes_asked += asked
+        self.file.engine.counters.bytes_fetched += fetched
+
+
+cdef inline int64_t clamp(int64_t start, int64_t length, int64_t size) noexcept:
+    """How much of a range lies in the file."""
+    return min(length, max(<int64_t>0, size - start))
+
+
+cdef inline int64_t aligned_span(int64_t start, int64_t length, int64_t border) noexcept:
+    """Bytes from the border at or below `start` to the border at or above its end. (100, 50, 512) -> 512."""
+    cdef int64_t span = start % border + length
+    return span + (border - span % border) % border if length else 0
+
+
+cdef class ReadAt(FileRead):
+    """One range into one Buffer; with O_DIRECT a view of the aligned stretch around it."""
+
+    cdef object finish(self):
+        cdef int64_t shift = self.start % self.file.border
+        cdef int64_t got
+        self.check_failure(self.start, self.want)
+        got = clamp(shift, self.length, <int64_t>self.received(0, self.group.count))
+        if self.length:
+            self.buffer.resize(shift, got)
+        if got < self.length:
+            self.file.came_short(self.plain, self.start, self.want, got)
+        self.account(1, self.want, got)
+        return self.buffer
+
+
+cdef ReadAt read_at(Opened file, int64_t start, int64_t want):
+    cdef ReadAt read = ReadAt()
+    cdef int64_t span
+    read.begin(file, 1, start, want)
+    read.start, read.want, read.length = start, want, clamp(start, want, read.size)
+    span = aligned_span(start, read.length, file.border)
+    read.buffer = file.engine.memory.allocate(span)
+    read.queue(read.buffer.data, start - start % file.border, span)
+    read.choose_depth(0)
+    return read
+
+
+cdef class ReadInto(FileRead):
+    """One range into the caller's memory, which `keep` holds exported until the last byte has landed."""
+
+    cdef object finish(self):
+        cdef int64_t got
+        self.check_failure(self.start, self.want)
+        got = self.received(0, self.group.count)
+        if got < self.length:
+            self.file.came_short(self.plain, self.start, self.want, got)
+        self.account(1, self.want, got)
+        return got
+
+
+cdef ReadInto read_into(Opened file, object view, int64_t start):
+    cdef ReadInto read = ReadInto()
+    cdef char *data = <char *>PyMemoryView_GET_BUFFER(view).buf
+    read.start, read.want = start, PyMemoryView_GET_BUFFER(view).len
+    read.begin(file, 1, start, read.want)
+    read.keep.append(view)
+    read.length = clamp(start, read.want, read.size)
+    if (start | read.length | <int64_t>data) % file.border:
+        read.add(read.plain.fd, -1, False, data, start, read.length)  # the caller's memory is as it is: by the page cache
+    else:
+        read.queue(data, start, read.length)
+    read.choose_depth(0)
+    return read
+
+
+cdef class ReadMany(FileRead):
+    """Many ranges, a Buffer each."""
+
+    cdef list results(self):
+        cdef Py_ssize_t i
+        cdef int64_t start, want, shift, got, total = 0
+        cdef Buffer buffer
+        self.check_failure(-1, 0)
+        for i in range(self.starts.shape[0]):
+            start = self.starts[i]
+            shift = start % self.file.border
+            want = clamp(start, self.lengths[i], self.size)
+            got = clamp(shift, want, <int64_t>self.received(self.firsts[i], self.firsts[i + 1]))
+            buffer = <Buffer>self.buffers[i]
+            if want:
+                buffer.resize(shift, got)
+            if got < want:
+                self.file.came_short(self.plain, start, self.lengths[i], got)
+            total += got
+        self.account(len(self.buffers), total, total)
+        return self.buffers
+
+    cdef object finish(self):
+        return self.results()
+
+
+cdef ReadMany fill_many(ReadMany read, Opened file, object starts, object lengths, int concurrent):
+    cdef Py_ssize_t i
+    cdef int64_t start, span
+    cdef Buffer buffer
+    read.begin(file, len(starts), None, None)
+    read.starts, read.lengths = starts, lengths
+    read.buffers, read.firsts = [], []
+    for i in range(read.starts.shape[0]):
+        start = read.starts[i]
+        span = aligned_span(start, clamp(start, read.lengths[i], read.size), file.border)
+        buffer = file.engine.memory.allocate(span)
+        read.buffers.append(buffer)
+        read.firsts.append(read.group.count)
+        read.queue(buffer.data, start - start % file.border, span)
+    read.firsts.append(read.group.count)
+    read.choose_depth(concurrent)
+    return read
+
+
+cdef ReadMany read_many(Opened file, object starts, object lengths, int concurrent):
+    return fill_many(ReadMany(), file, starts, lengths, concurrent)
+
+
+cdef class ReadBatch(FileRead):
+    """Records of one length, side by side in one table."""
+
+    cdef int refuse(self, Py_ssize_t index, int64_t size) except -1:
+        cdef int64_t offset = self.offsets[index]
+        raise make_error(
+            "eof", 0, self.file.path, offset, self.length,
+            f"record {index} of the batch ends at {offset + self.length}, the file at {size}",
+        )
+
+    cdef object finish(self):
+        cdef Py_ssize_t count = self.offsets.shape[0]
+        cdef Py_ssize_t each = self.group.count // count if count else 0
+        cdef Py_ssize_t i
+        self.check_failure(-1, 0)
+        if self.received(0, self.group.count) != <size_t>self.table.bytes:
+            for i in range(count):
+                if self.received(each * i, each * (i + 1)) != <size_t>self.length:
+                    self.refuse(i, self.file.verify(self.plain, self.offsets[i], self.length))
+        self.account(count, self.table.bytes, self.table.bytes)
+        return self.table
+
+
+cdef class ReadBounced(ReadMany):
+    """Records that O_DIRECT cannot place where they belong: the aligned stretches around them, copied."""
+
+    cdef object finish(self):
+        cdef Py_ssize_t i
+        cdef Buffer part
+        for i, part in enumerate(self.results()):
+            if part.bytes != self.length:
+                raise make_error("eof", 0, self.file.path, self.starts[i], self.length, f"record {i} came short")
+            memcpy(self.table.data + i * self.length, part.data, self.length)
+        return self.table
+
+
+cdef FileRead read_batch(Opened file, object offsets, int64_t length):
+    cdef ReadBatch read = ReadBatch()
+    cdef ReadBounced bounced
+    cdef int64_t joined = length
+    cdef Py_ssize_t count = len(offsets), i
+    read.begin(file, count, None, length)
+    read.offsets, read.length = offsets, length
+    for i in range(count):
+        joined |= read.offsets[i]
+        if length and read.offsets[i] > read.size - length:
+            read.refuse(i, read.size)
+    read.table = file.engine.memory.allocate(count * length)
+    read.table.tabulate(count, length)
+    if joined % file.border:
+        bounced = fill_many(ReadBounced(), file, offsets, full_like(offsets, length), 0)
+        bounced.table, bounced.length = read.table, length
+        return bounced
+    read.fixed_base, read.fixed_size = read.table.data, count * length
+    for i in range(count):
+        read.queue(read.table.data + i * length, read.offsets[i], length)
+    read.choose_depth(0)
+    return read
+
+
+cdef object full_like(object array, int64_t value):
+    import numpy
+    return numpy.full_like(array, value)

@@ -1,0 +1,64 @@
+"""One read of one stretch of a file, and the group of them that a caller waits for."""
+
+from libc.stdint cimport int64_t, uint8_t
+
+cdef enum:
+    QUEUED = 0
+    PUSHED = 1
+    FINISHED = 2
+
+cdef enum:
+    LARGEST_READ = 0x7ff00000
+
+
+cdef struct Request:
+    char *data
+    int64_t offset
+    size_t left
+    size_t done
+    int fd
+    int plain_fd
+    int error
+    uint8_t state
+    uint8_t direct
+    uint8_t tries
+    Group *group
+    Request *next
+
+
+cdef struct Group:
+    Request *requests
+    Py_ssize_t count
+    Py_ssize_t next
+    Py_ssize_t unfinished
+    Py_ssize_t in_flight
+    Py_ssize_t misses
+    Group *ended
+    void *owner
+    int abandoned
+    int notify
+
+
+cdef bint advance(Request *request, int64_t result) noexcept nogil
+cdef void sweep_one(Group *group, Py_ssize_t index) noexcept nogil
+cdef void read_one(Group *group, Py_ssize_t index) noexcept nogil
+
+
+cdef class Batch:
+    cdef Group group
+    cdef Py_ssize_t capacity
+    cdef readonly list keep
+    cdef Py_ssize_t piece
+    cdef size_t bytes
+    cdef bint sweepable
+    cdef int only_fd
+    cdef int depth
+    cdef object waiter
+    cdef char *fixed_base
+    cdef size_t fixed_size
+
+    cdef Py_ssize_t add(self, int fd, int plain_fd, bint direct, char *data, int64_t offset, size_t length) except -1
+    cdef size_t received(self, Py_ssize_t first, Py_ssize_t stop) noexcept
+    cdef Py_ssize_t failed(self) noexcept
+    cdef void settle(self) noexcept
+    cdef object finish(self)

@@ -1,0 +1,44 @@
+"""One io_uring instance: push, enter, reap."""
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from _uring.liburing cimport Library, abi_ring
+from _uring.request cimport Batch, Group, Request
+
+
+cdef class Ring:
+    cdef Library library
+    cdef abi_ring ring
+    cdef readonly int entries
+    cdef int made_after_forks
+    cdef bint open
+    cdef int refused
+    cdef int burst
+    cdef int window
+    cdef readonly Py_ssize_t in_flight
+    cdef readonly uint64_t enters
+    cdef readonly uint64_t reads
+    cdef Request *retry
+    cdef Group *ended
+    cdef char *fixed_base
+    cdef char *fixed_end
+    cdef int fixed_fd
+    cdef bint has_files
+
+    cdef bint push(self, Request *request) noexcept nogil
+    cdef int fill(self, Group *group, int depth) noexcept nogil
+    cdef int enter(self, int wait) noexcept nogil
+    cdef void reap(self) noexcept nogil
+    cdef int drive(self, Group *group, int depth) noexcept nogil
+    cdef int run(self, Batch batch) except -1
+    cdef void recall(self) noexcept nogil
+    cdef int await_lost(self) noexcept nogil
+    cdef void start(self, Batch batch)
+    cdef void abandon(self, Batch batch)
+    cdef list take_ended(self)
+    cdef bint usable(self) noexcept
+    cdef bint inherited(self) noexcept
+    cdef object __weakref__
+    cdef void fix_file(self, int fd) noexcept
+    cdef void fix_memory(self, char *base, size_t size) noexcept
+    cdef void unfix(self) noexcept

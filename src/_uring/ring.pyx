@@ -1,0 +1,322 @@
+"""One io_uring instance. Every byte shared with the kernel is touched in this file, in four steps:
+
+    push    fill a submission entry from a Request
+    enter   hand the entries over, and perhaps wait for completions
+    reap    take completions and let `advance` (request.pyx) say what each means
+    end     give back, with the GIL, the batches that are done and wait for nobody
+
+The kernel knows a request by its address (user_data). It stays valid because a ring holds a reference to the Batch from
+its first push to its last completion: block reads cannot be cancelled (IORING_OP_ASYNC_CANCEL finds none), so an
+interrupted caller leaves, and its batch stays here as `abandoned` until the kernel is done with it.
+"""
+
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.errno cimport EAGAIN, EBUSY, EINTR, EIO, ETIME
+from libc.string cimport memset
+
+from _uring.liburing cimport (
+    ABI_OP_READ,
+    ABI_OP_READ_FIXED,
+    ABI_SETUP_CLAMP,
+    ABI_SETUP_CQSIZE,
+    ABI_SQE_FIXED_FILE,
+    abi_cq_advance,
+    abi_cq_needs_flush,
+    abi_cq_peek,
+    abi_cq_ready,
+    abi_cqe,
+    abi_get_sqe,
+    abi_params,
+    abi_sq_at,
+    abi_sq_pending,
+    abi_sqe,
+    abi_timespec,
+)
+from _uring.process cimport fork_count
+from _uring.request cimport FINISHED, LARGEST_READ, PUSHED, QUEUED, advance
+
+cdef extern from * nogil:
+    """
+    #include <unistd.h>
+    #include <time.h>
+    #include <sys/uio.h>
+    static void rangeio_sleep_ms(long ms)
+    {
+        struct timespec t = {0, ms * 1000000};
+        nanosleep(&t, NULL);
+    }
+    """
+    int close(int fd)
+    void rangeio_sleep_ms(long ms)
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+
+# How long a wait goes on before Python's signal handlers get their turn: Ctrl-C is answered within this time even when the
+# signal was delivered to another thread.
+cdef long long WAIT_NS = 100000000
+# How long closing a ring waits for reads that are still under way, before their memory is left to the kernel for good.
+cdef int DRAIN_TURNS = 10
+
+
+cdef class Ring:
+    """`flags` are IORING_SETUP_*; a ring with SINGLE_ISSUER is used by the thread that made it, others under the GIL."""
+
+    def __cinit__(self, Library library, int entries, uint32_t flags):
+        cdef abi_params params
+        cdef int result
+        memset(&params, 0, sizeof(params))
+        params.flags = flags | ABI_SETUP_CQSIZE | ABI_SETUP_CLAMP
+        params.cq_entries = 4 * entries
+        self.library = library
+        self.made_after_forks = fork_count
+        self.fixed_fd = -1
+        # Entries per enter while filling up, and completions waited for when full: O_DIRECT at depth 32 loses 15 % when
+        # the whole window is refilled at once (bench: direct).
+        self.burst, self.window = 8, 4
+        result = library.call.queue_init_params(entries, &self.ring, &params)
+        if result < 0:
+            raise OSError(-result, "io_uring_setup")
+        self.open = True
+        self.entries = self.ring.sq.ring_entries
+        # The child must not submit through these pages (its entries would complete into this process).
+        library.call.ring_dontfork(&self.ring)
+
+    def __dealloc__(self):
+        cdef int turn
+        if not self.open:
+            return
+        if self.made_after_forks != fork_count:
+            # The pages of the ring are not here (ring_dontfork); something else may be mapped at their address.
+            close(self.ring.ring_fd)
+            return
+        with nogil:
+            for turn in range(DRAIN_TURNS):
+                if self.in_flight == 0 or self.refused:
+                    break
+                self.enter(<int>self.in_flight)
+                self.reap()
+        # Closing does not wait for reads that reached the device: what is still in flight keeps its batch for ever.
+        self.take_ended()
+        self.library.call.queue_exit(&self.ring)
+
+    cdef bint usable(self) noexcept:
+        return self.open and not self.refused and self.made_after_forks == fork_count
+
+    cdef bint inherited(self) noexcept:
+        """Whether this is the ring of the process that forked this one."""
+        return self.made_after_forks != fork_count
+
+    cdef bint push(self, Request *request) noexcept nogil:
+        """Make one entry of a request; False when the queue has no room for it."""
+        cdef abi_sqe *sqe = abi_get_sqe(&self.ring)
+        if sqe == NULL:
+            return False
+        sqe.opcode = ABI_OP_READ
+        if self.fixed_base <= request.data and request.data + request.left <= self.fixed_end:
+            sqe.opcode = ABI_OP_READ_FIXED
+        sqe.fd = request.fd
+        if request.fd == self.fixed_fd:
+            sqe.fd = 0
+            sqe.flags = ABI_SQE_FIXED_FILE
+        sqe.off = request.offset
+        sqe.addr = <uint64_t>request.data
+        sqe.len = <uint32_t>min(request.left, <size_t>LARGEST_READ)
+        sqe.user_data = <uint64_t>request
+        request.state = PUSHED
+        request.group.in_flight += 1
+        self.in_flight += 1
+        self.reads += 1
+        return True
+
+    cdef int fill(self, Group *group, int depth) noexcept nogil:
+        """Push what is queued, at most one burst and at most to `depth` in flight; the number pushed."""
+        cdef int pushed = 0
+        cdef Request *request
+        while pushed < self.burst and group.in_flight < depth:
+            if self.retry != NULL:
+                request = self.retry
+                if not self.push(request):
+                    break
+                self.retry = request.next
+            elif group.next < group.count:
+                request = &group.requests[group.next]
+                if request.state == QUEUED and not self.push(request):
+                    break
+                group.next += 1
+                if request.state != PUSHED:
+                    continue
+            else:
+                break
+            pushed += 1
+        return pushed
+
+    cdef int enter(self, int wait) noexcept nogil:
+        """Submit what was pushed and wait for `wait` completions, at most WAIT_NS. 0, or a negative errno."""
+        cdef abi_cqe *cqe = NULL
+        cdef abi_timespec timeout
+        cdef int result
+        self.enters += 1
+        if wait == 0:
+            result = self.library.call.submit(&self.ring)
+        else:
+            timeout.tv_sec, timeout.tv_nsec = 0, WAIT_NS
+            result = self.library.call.submit_and_wait_timeout(&self.ring, &cqe, wait, &timeout, NULL)
+        return result if result < 0 else 0
+
+    cdef void reap(self) noexcept nogil:
+        """Take every completion that is there."""
+        cdef uint32_t ready, i
+        cdef abi_cqe *cqe
+        cdef Request *request
+        cdef Group *group
+        while True:
+            ready = abi_cq_ready(&self.ring)
+            if ready == 0:
+                if not abi_cq_needs_flush(&self.ring) or self.library.call.get_events(&self.ring) < 0:
+                    return
+                ready = abi_cq_ready(&self.ring)
+                if ready == 0:
+                    return
+            for i in range(ready):
+                cqe = abi_cq_peek(&self.ring, i)
+                request = <Request *>cqe.user_data
+                group = request.group
+                self.in_flight -= 1
+                group.in_flight -= 1
+                if advance(request, cqe.res) or group.abandoned:
+                    group.unfinished -= 1
+                else:
+                    request.next = self.retry
+                    self.retry = request
+                if group.in_flight == 0 and (group.abandoned or group.notify and group.unfinished == 0):
+                    group.ended = self.ended
+                    self.ended = group
+            abi_cq_advance(&self.ring, ready)
+
+    cdef int drive(self, Group *group, int depth) noexcept nogil:
+        """Push, enter and reap until the group is finished. 0, -EINTR when a signal may wait, or what refused the ring."""
+        cdef int pushed, more, wait, result
+        while group.unfinished:
+            pushed = self.fill(group, depth)
+            more = group.in_flight < depth and (self.retry != NULL or group.next < group.count)
+            # Of this group's: reads of an abandoned one may be stalled for good.
+            wait = <int>max(1, min(<Py_ssize_t>self.window, group.in_flight))
+            result = self.enter(0 if more and pushed else wait)
+            self.reap()
+            if result == -EINTR or result == -ETIME:
+                if group.unfinished:
+                    return -EINTR
+            elif result < 0 and result != -EAGAIN and result != -EBUSY:
+                return result
+        return 0
+
+    cdef int run(self, Batch batch) except -1:
+        """Read all that is queued in the batch. Whatever the ring refuses stays QUEUED for somebody else."""
+        cdef Group *group = &batch.group
+        cdef int depth = max(1, min(batch.depth, 2 * self.entries))
+        cdef int result
+        self.take_ended()
+        self.start(batch)
+        try:
+            while True:
+                with nogil:
+                    result = self.drive(group, depth)
+                if result != -EINTR:
+                    break
+                PyErr_CheckSignals()
+            if result < 0:
+                self.refused = -result
+                with nogil:
+                    self.recall()
+                    result = self.await_lost()
+                if result:
+                    raise OSError(EIO, f"io_uring_enter was refused (errno {self.refused}) with {result} reads under way")
+        finally:
+            self.abandon(batch)
+        return 0
+
+    cdef void recall(self) noexcept nogil:
+        """Queue again what was pushed but never taken by the kernel: nobody else will read those entries."""
+        cdef uint32_t i
+        cdef Request *request
+        for i in range(abi_sq_pending(&self.ring)):
+            request = <Request *>abi_sq_at(&self.ring, i).user_data
+            request.state = QUEUED
+            request.group.in_flight -= 1
+            self.in_flight -= 1
+
+    cdef int await_lost(self) noexcept nogil:
+        """After a refusal, give what the kernel did take a second to complete by itself; the number that did not."""
+        cdef int turn
+        for turn in range(100):
+            if self.in_flight == 0:
+                break
+            rangeio_sleep_ms(10)
+            self.reap()
+        return <int>self.in_flight
+
+    cdef void start(self, Batch batch):
+        """Hold a batch whose requests are about to be pushed, until it has ended."""
+        Py_INCREF(batch)
+        batch.group.owner = <void *>batch
+
+    cdef void abandon(self, Batch batch):
+        """Nobody waits for a started batch any more: push no more of it, and keep it only while the kernel has some of it."""
+        cdef Request **link = &self.retry
+        batch.group.abandoned = 1
+        while link[0] != NULL:
+            if link[0].group == &batch.group:
+                link[0] = link[0].next
+            else:
+                link = &link[0].next
+        if batch.group.in_flight == 0:
+            Py_DECREF(batch)
+
+    cdef list take_ended(self):
+        """The batches that ended since the last call: those that are done and wanted telling, and those abandoned."""
+        cdef list batches = []
+        cdef Group *group
+        while self.ended != NULL:
+            group = self.ended
+            self.ended = group.ended
+            batches.append(<object>group.owner)
+            Py_DECREF(<object>group.owner)
+        return batches
+
+    cdef void fix_file(self, int fd) noexcept:
+        """Register a file for the batch to come: saves the look-up of every entry. Without effect where refused."""
+        cdef int none = -1
+        if self.in_flight:
+            return
+        if not self.has_files:
+            if self.library.call.register_files(&self.ring, &none, 1) < 0:
+                return
+            self.has_files = True
+        if self.library.call.register_files_update(&self.ring, 0, &fd, 1) >= 0:
+            self.fixed_fd = fd
+
+    cdef void fix_memory(self, char *base, size_t size) noexcept:
+        """Register the destination of the batch to come, or as much of it as RLIMIT_MEMLOCK allows: saves pinning its
+        pages read by read. Halved down to 2 MiB, then without."""
+        cdef iovec part
+        if self.in_flight:
+            return
+        size = min(size, <size_t>1 << 30)  # the kernel's limit of one buffer
+        while size >= 2 << 20:
+            part.iov_base, part.iov_len = base, size
+            if self.library.call.register_buffers(&self.ring, &part, 1) >= 0:
+                self.fixed_base, self.fixed_end = base, base + size
+                return
+            size = size // 2
+
+    cdef void unfix(self) noexcept:
+        """Unregister what the last batch had: a file in the table would stay open, a buffer pinned."""
+        cdef int none = -1
+        if self.fixed_fd >= 0:
+            self.library.call.register_files_update(&self.ring, 0, &none, 1)
+            self.fixed_fd = -1
+        if self.fixed_base != NULL:
+            self.library.call.unregister_buffers(&self.ring)
+            self.fixed_base = self.fixed_end = NULL

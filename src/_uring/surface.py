@@ -1,0 +1,159 @@
+"""What the native core and its pure-Python twin share: records, arguments, and the one door for errors.
+
+Nothing here does I/O or knows which backend runs, so both can import it.
+"""
+
+import errno as _errno
+import io
+import operator
+import os
+from array import array
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, SupportsIndex
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from typing_extensions import Buffer as SupportsBuffer
+
+OFFSET_MAX = 2**63 - 1
+"""Largest offset, length and end: off_t is signed. What would end beyond it ends there."""
+
+ErrorKind = Literal["errno", "changed", "eof", "closed", "unsupported"]
+
+
+class ErrorFactory(Protocol):
+    """Make the exception to raise. `errno` is 0 unless `kind` is ``"errno"``; offset and limit may be None."""
+
+    def __call__(
+        self, kind: ErrorKind, errno: int, path: str, offset: int | None, limit: int | None, detail: str
+    ) -> BaseException: ...
+
+
+class FileStat(NamedTuple):
+    """What fstat(2) says of an open file now. `size` is None where the file system does not know it (/proc, /sys)."""
+
+    size: int | None
+    mtime_ns: int
+    device: int
+    inode: int
+
+
+class Backend(NamedTuple):
+    """What the reactor reads with. `str()` of it is the name."""
+
+    name: Literal["uring", "pool", "python"]
+    reason: str
+    """Why this one: the library and features found, or what refused the ring and what to do about it."""
+    liburing: str
+    """Path of the liburing in use, empty if none."""
+    tried: tuple[tuple[str, str], ...]
+    """Every liburing that was considered, with what came of it."""
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _builtin_error(
+    kind: ErrorKind, errno: int, path: str, offset: int | None, limit: int | None, detail: str
+) -> BaseException:
+    """The factory until another is set: the builtin exceptions, so that the core can be used alone."""
+    asked = "" if offset is None else f" (offset {offset}, limit {limit})"
+    text = f"{path!r}{asked}: {detail or kind}"
+    if kind == "errno":
+        return OSError(errno, f"{os.strerror(errno)}{asked}{': ' if detail else ''}{detail}", path)
+    if kind == "eof":
+        return EOFError(text)
+    if kind == "closed":
+        return ValueError(text)
+    if kind == "unsupported":
+        return io.UnsupportedOperation(text)
+    return OSError(getattr(_errno, "ESTALE", _errno.EIO), text)
+
+
+_factory: ErrorFactory = _builtin_error
+
+
+def set_error_factory(factory: ErrorFactory) -> None:
+    """Have every error of the core made by `factory`, in this process, from now on."""
+    global _factory
+    _factory = factory
+
+
+def make_error(
+    kind: ErrorKind,
+    errno: int = 0,
+    path: str = "",
+    offset: int | None = None,
+    limit: int | None = None,
+    detail: str = "",
+) -> BaseException:
+    """The exception for one failure, to be raised by the caller. Keyword or positional, as the factory takes them."""
+    return _factory(kind, errno, path, offset, limit, detail)
+
+
+def without_frames(error: BaseException) -> BaseException:
+    """`error` as a value: its traceback would keep the frames it passed, and all they hold, until a collection."""
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return error
+
+
+def byte_index(value: SupportsIndex, name: str) -> int:
+    """`value` as a plain int from 0 to 2**63 - 1. TypeError for floats, ValueError below, OverflowError above."""
+    number = operator.index(value)
+    if number < 0:
+        raise ValueError(f"{name} must not be negative, got {number}")
+    if number > OFFSET_MAX:
+        raise OverflowError(f"{name} must be below 2**63, got {number}")
+    return number
+
+
+def byte_array(values: Any, name: str) -> "npt.NDArray[np.int64]":
+    """`values` as a C-contiguous int64 array of one dimension; every one under the rules of `byte_index`.
+
+    An array of integers is not copied if it already is int64; bools and unsigned ones are converted.
+    """
+    if not isinstance(values, np.ndarray):
+        if isinstance(values, (str, bytes, bytearray)) or not isinstance(values, Iterable):
+            raise TypeError(f"{name} must be a sequence of integers, not {type(values).__name__}")
+        try:
+            # array("q") refuses floats and takes whatever has __index__, at a quarter of the cost of a Python loop.
+            numbers = np.frombuffer(array("q", values), dtype=np.int64)
+        except OverflowError:
+            raise OverflowError(f"{name}: every one must be below 2**63") from None
+    elif values.dtype.kind not in "iub":
+        raise TypeError(f"{name} must be integers, not {values.dtype}")
+    elif values.dtype.kind == "u" and values.size and int(values.max()) > OFFSET_MAX:
+        raise OverflowError(f"{name}: every one must be below 2**63, got {values.max()}")
+    else:
+        numbers = np.ascontiguousarray(values, dtype=np.int64)
+    if numbers.ndim != 1:
+        raise ValueError(f"{name} must have one dimension, not {numbers.ndim}")
+    if numbers.size and (least := int(numbers.min())) < 0:
+        raise ValueError(f"{name} must not be negative, got {least}")
+    return numbers
+
+
+def byte_arrays(starts: Any, lengths: Any) -> "tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]":
+    """The checked arguments of a batch: two arrays of one size."""
+    first, second = byte_array(starts, "starts"), byte_array(lengths, "lengths")
+    if first.size != second.size:
+        raise ValueError(f"starts and lengths differ in size: {first.size} and {second.size}")
+    return first, second
+
+
+def writable_bytes(destination: "SupportsBuffer") -> memoryview:
+    """The bytes of `destination`, to be filled. TypeError unless writable, BufferError unless C-contiguous."""
+    view = memoryview(destination)
+    if view.readonly:
+        raise TypeError(f"the destination must be writable; this {type(destination).__name__} is read-only")
+    if not view.c_contiguous:
+        raise BufferError("the destination must be C-contiguous; copy it, or read into a contiguous part")
+    if view.nbytes == 0:
+        return memoryview(bytearray())
+    # Through numpy because memoryview.cast() refuses formats it does not know, such as those of records.
+    return np.frombuffer(view, dtype=np.uint8).data
