@@ -12,12 +12,14 @@ Rules that hold for every call:
 - Errors other than those of arguments come from the factory given to `set_error_factory`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Protocol, Self, SupportsIndex, overload
 
 import numpy.typing as npt
 from typing_extensions import Buffer as SupportsBuffer
+
+from _uring.loops import Waiter
 
 ErrorKind = Literal["errno", "changed", "eof", "closed", "unsupported"]
 
@@ -122,6 +124,17 @@ class File:
 
         A record that would pass the end is an ``"eof"`` error (its index in `detail`); nothing is returned then.
         """
+    def read_at_async(self, offset: SupportsIndex, limit: SupportsIndex) -> Awaitable[Buffer]:
+        """As `read_at`, to be awaited under asyncio or trio. Arguments are checked by this call, not by the await.
+
+        What the page cache has is read before this returns: the awaitable is done already, or gives the loop one turn when hot
+        reads have held it for long. Cancelling returns at once; the read keeps its memory and file until it completes.
+        """
+    def read_into_async(self, buffer: SupportsBuffer, offset: SupportsIndex = 0) -> Awaitable[int]: ...
+    def read_many_async(self, starts: Any, lengths: Any, concurrent: int = 0) -> Awaitable[list[Buffer]]: ...
+    def read_batch_async(self, offsets: Any, length: SupportsIndex) -> Awaitable[Buffer]: ...
+    def begin_at(self, offset: int, limit: int, waiter: Waiter) -> None:
+        """Start reading a range in the running loop; `waiter` is given the Buffer or the error, perhaps before this returns."""
     def stat(self) -> FileStat: ...
     def close(self) -> None:
         """Refuse new reads; reads in flight complete, Buffers stay valid. A second call does nothing."""
@@ -165,7 +178,8 @@ class Reactor:
 
         `stop` None reads to the end. A job that fails has its exception in its place.
         """
-    def allocate(self, nbytes: int) -> Buffer: ...
+    def allocate(self, shape: int | tuple[int, int]) -> Buffer:
+        """A Buffer of so many bytes, or a table of (records, length); its content is whatever the memory held before."""
     def writable(self, buffer: Buffer) -> memoryview:
         """The memory of a Buffer that nobody else has seen yet, to be filled (by a socket, say)."""
     def stats(self) -> dict[str, int]:

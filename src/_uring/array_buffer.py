@@ -61,8 +61,10 @@ class Memory:
     def expose(self, block: memoryview, start: int, shape: tuple[int, ...]) -> "Buffer":
         """A Buffer over the bytes of `block` from `start`."""
         nbytes = math.prod(shape)
-        anchor = np.frombuffer(block, np.uint8, nbytes, start) if nbytes else np.empty(0, np.uint8)
-        anchor.flags.writeable = False
+        # Over a view that is read-only itself: numpy would let anybody make an array of a writable one writable again.
+        anchor = np.frombuffer(
+            block.toreadonly() if nbytes else b"", np.uint8, nbytes, start if nbytes else 0
+        )
         if anchor.nbytes:
             _watch(anchor, self._buffers)
         buffer = anchor.reshape(shape).view(Buffer)

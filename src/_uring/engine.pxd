@@ -31,6 +31,7 @@ cdef class Engine:
     cdef bint must_ring
     cdef object key
     cdef object rings
+    cdef readonly dict loops
     cdef readonly str refusal
     cdef readonly Py_ssize_t files_open
 

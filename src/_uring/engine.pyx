@@ -43,6 +43,7 @@ cdef class Engine:
         self.helpers = min(usable_cpus(), 4) - 1
         self.key = object()
         self.rings = weakref.WeakSet()
+        self.loops = {}
         self.refusal = ""
 
     cdef Pool crew(self):
@@ -156,6 +157,13 @@ cdef class Engine:
                 ring.unfix()
             self.count_ring(ring)
         return 0
+
+    def forget_closed_loops(self):
+        """Let go of what belongs to loops that are closed: nothing else tells."""
+        for key, reads in list(self.loops.items()):
+            if reads.is_closed:
+                del self.loops[key]
+                reads.close()
 
     @property
     def has_ring(self):

@@ -12,6 +12,9 @@ cdef class File(Opened):
     cdef bint inline_reads
     cdef object __weakref__
 
+    cdef int64_t fill_inline(self, object destination, int64_t start) except? -1
+    cdef int count_hit(self, int64_t start, int64_t bytes) except -1
     cdef Buffer read_inline(self, int64_t start, int64_t want)
     cdef object run(self, FileRead read)
+    cdef object run_async(self, FileRead read)
     cdef Buffer read_growing(self, int64_t start, int64_t want)

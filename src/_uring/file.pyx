@@ -5,13 +5,15 @@ path that `Reader.read_at` is, with nothing in between. Whatever may wait is mad
 """
 
 cimport cython
+from cpython.buffer cimport PyBUF_ANY_CONTIGUOUS, PyBUF_WRITABLE, PyBuffer_IsContiguous, PyBuffer_Release, PyObject_GetBuffer
 from cpython.long cimport PyLong_AsLongLong, PyLong_CheckExact
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.string cimport memcpy
 
 from _uring.engine cimport Engine
 from _uring.iteration cimport Iteration
-from _uring.opened cimport Descriptor
+from _uring.loop cimport LoopReads, hand_out, loop_reads
+from _uring.opened cimport CHECK_EVERY_NS, SMALL, Descriptor
 from _uring.process cimport coarse_clock_ns
 from _uring.reads cimport FileRead, read_at, read_batch, read_into, read_many
 
@@ -30,10 +32,6 @@ cdef extern from *:
     ssize_t preadv2(int fd, iovec *parts, int count, int64_t offset, int flags) nogil
     int RWF_NOWAIT
 
-# Copying this much takes some 6 us; above it the GIL is released, for other threads' sake.
-cdef int64_t INLINE = 64 << 10
-# How long a small cached read trusts the identity seen last: an fstat each would cost a third of it.
-cdef int64_t CHECK_EVERY_NS = 1000000000
 # How much of a file of unknown size is read at a time.
 cdef int64_t GROWING_PIECE = 256 << 10
 
@@ -88,6 +86,34 @@ cdef class File(Opened):
         self.fd = -1
         self.drop()
 
+    cdef int64_t fill_inline(self, object destination, int64_t start) except? -1:
+        """Fill a small destination from the page cache; -1 where that cannot be done, whatever the reason."""
+        cdef Py_buffer view
+        cdef iovec part
+        cdef int64_t got = -1
+        try:
+            PyObject_GetBuffer(destination, &view, PyBUF_WRITABLE | PyBUF_ANY_CONTIGUOUS)
+        except (TypeError, BufferError, ValueError):
+            return -1  # writable_bytes() says what is wrong with it
+        if 0 < view.len <= SMALL and PyBuffer_IsContiguous(&view, c"C"):
+            part.iov_base, part.iov_len = view.buf, view.len
+            got = preadv2(self.fd, &part, 1, start, RWF_NOWAIT)
+            got = got if got == view.len else -1
+        PyBuffer_Release(&view)
+        if got > 0:
+            self.count_hit(start, got)
+        return got
+
+    cdef int count_hit(self, int64_t start, int64_t bytes) except -1:
+        """Account for a read made inline; look at the pin when that is due."""
+        if coarse_clock_ns() - self.checked_ns > CHECK_EVERY_NS:
+            self.verify(self.plain, start, bytes)
+        self.engine.counters.reads += 1
+        self.engine.counters.inline_hits += 1
+        self.engine.counters.bytes_asked += bytes
+        self.engine.counters.bytes_fetched += bytes
+        return 0
+
     cdef Buffer read_inline(self, int64_t start, int64_t want):
         """The whole read from the page cache, or None: not all of it is there, or the end of the file is near."""
         cdef Buffer buffer = self.engine.memory.allocate(want)
@@ -99,19 +125,14 @@ cdef class File(Opened):
             if got < 0 and errno != EAGAIN and errno != EINTR:
                 self.inline_reads = False  # EOPNOTSUPP: this file system cannot tell. Errors are met by the read that waits.
             return None
-        if coarse_clock_ns() - self.checked_ns > CHECK_EVERY_NS:
-            self.verify(self.plain, start, want)
-        self.engine.counters.reads += 1
-        self.engine.counters.inline_hits += 1
-        self.engine.counters.bytes_asked += want
-        self.engine.counters.bytes_fetched += want
+        self.count_hit(start, want)
         return buffer
 
     def read_at(self, offset, limit):
         cdef int64_t start = to_bytes(offset, "offset")
         cdef int64_t want = to_bytes(limit, "limit")
         cdef Buffer buffer
-        if want <= INLINE and self.inline_reads and want:
+        if want <= SMALL and self.inline_reads and want:
             buffer = self.read_inline(start, want)
             if buffer is not None:
                 return buffer
@@ -122,8 +143,62 @@ cdef class File(Opened):
             return self.read_growing(start, want)
         return self.run(read_at(self, start, want))
 
+    def read_at_async(self, offset, limit):
+        cdef int64_t start = to_bytes(offset, "offset")
+        cdef int64_t want = to_bytes(limit, "limit")
+        cdef Buffer buffer
+        cdef FileRead read
+        if want <= SMALL and self.inline_reads and want:
+            buffer = self.read_inline(start, want)
+            if buffer is not None:
+                return hand_out(buffer, want)
+        self.held()
+        if want == 0 or self.synthetic:
+            return hand_out(self.read_at(offset, limit), want)
+        return self.run_async(read_at(self, start, want))
+
+    def begin_at(self, offset, limit, waiter):
+        """Start reading a range and tell `waiter` of the result, perhaps before this returns."""
+        cdef FileRead read
+        cdef LoopReads reads = loop_reads(self.engine)
+        self.held()
+        if limit == 0 or self.synthetic:
+            waiter.set_result(self.read_at(offset, limit))
+            return
+        read = read_at(self, to_bytes(offset, "offset"), to_bytes(limit, "limit"))
+        read.waiter = waiter
+        if read.group.unfinished and not reads.sweep(read):
+            reads.begin(read)
+        else:
+            reads.settle(read)
+
+    def read_into_async(self, buffer, offset=0):
+        cdef int64_t start = to_bytes(offset, "offset")
+        view = writable_bytes(buffer)
+        self.held()
+        return self.run_async(read_into(self, view, start)) if view.nbytes else hand_out(0, 0)
+
+    def read_many_async(self, starts, lengths, int concurrent=0):
+        first, second = byte_arrays(starts, lengths)
+        self.held()
+        if len(first) == 0 or self.synthetic:
+            return hand_out(self.read_many(first, second), 0)
+        return self.run_async(read_many(self, first, second, concurrent))
+
+    def read_batch_async(self, offsets, length):
+        array, each = self.check_batch(offsets, length)
+        return self.run_async(read_batch(self, array, each))
+
+    cdef object run_async(self, FileRead read):
+        if not read.group.unfinished:
+            return hand_out(read.finish(), 0)
+        return loop_reads(self.engine).submit(read)
+
     def read_into(self, buffer, offset=0):
         cdef int64_t start = to_bytes(offset, "offset")
+        cdef int64_t filled = self.fill_inline(buffer, start) if self.inline_reads else -1
+        if filled >= 0:
+            return filled
         view = writable_bytes(buffer)
         self.held()
         return self.run(read_into(self, view, start)) if view.nbytes else 0
@@ -145,12 +220,16 @@ cdef class File(Opened):
         return Iteration(self.engine, self, first, second, concurrent)
 
     def read_batch(self, offsets, length):
+        array, each = self.check_batch(offsets, length)
+        return self.run(read_batch(self, array, each))
+
+    def check_batch(self, offsets, length):
         array = byte_array(offsets, "offsets")
         cdef int64_t each = to_bytes(length, "length")
         self.held()
         if len(array) and each > 0x7FFFFFFFFFFFFFFF // <int64_t>len(array):
             raise OverflowError(f"{len(array)} records of {each} bytes are more than 2**63 bytes")
-        return self.run(read_batch(self, array, each))
+        return array, each
 
     cdef object run(self, FileRead read):
         if read.group.unfinished:

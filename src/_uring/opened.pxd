@@ -4,6 +4,9 @@ from libc.stdint cimport int64_t, uint64_t
 
 from _uring.engine cimport Engine
 
+cdef int64_t SMALL
+cdef int64_t CHECK_EVERY_NS
+
 
 cdef class Descriptor:
     cdef Engine engine
@@ -38,6 +41,7 @@ cdef class Opened:
 
     cdef int start_direct(self, object wanted) except -1
     cdef Descriptor held(self)
+    cdef int64_t trusted_size(self, Descriptor plain, object start, object want) except -2
     cdef int64_t verify(self, Descriptor plain, object offset, object limit) except -2
     cdef int came_short(self, Descriptor plain, int64_t start, int64_t want, int64_t got) except -1
     cdef Descriptor source(self, Py_ssize_t count)

@@ -28,9 +28,16 @@ cdef struct Job:
     int limit
     int listed
     int abandoned
+    Mailbox *mailbox
     pthread_cond_t over
     Job *next
     void *owner
+
+
+cdef struct Mailbox:
+    # Where jobs that nobody waits for are reported: a list under the crew's lock, and an eventfd.
+    Job *first
+    int event
 
 
 cdef struct Crew:
@@ -53,6 +60,9 @@ cdef class Pool:
     cdef void post(self, Job *job) noexcept nogil
     cdef int finish(self, Job *job) noexcept nogil
     cdef int run(self, Step step, void *context, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t grain, int helpers, bint take_part, object owner) except -1
+    cdef int delegate(self, Step step, void *context, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t grain, int helpers, object owner, Mailbox *mailbox) except -1
+    cdef list take_mail(self, Mailbox *mailbox)
+    cdef Job *make(self, Step step, void *context, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t grain, int helpers, object owner) except NULL
     cdef void release_dead(self)
     cdef void abandon(self, Job *job)
     cdef void drop(self, Job *job)

@@ -18,6 +18,7 @@ from _uring.process cimport fork_count
 cdef extern from * nogil:
     """
     #include <errno.h>
+    #include <sys/eventfd.h>
     #include <pthread.h>
     #include <signal.h>
     #include <time.h>
@@ -64,6 +65,7 @@ cdef extern from * nogil:
     #define rangeio_load(counter) __atomic_load_n(counter, __ATOMIC_ACQUIRE)
     #define rangeio_store(counter, value) __atomic_store_n(counter, value, __ATOMIC_RELEASE)
     """
+    int eventfd_write(int fd, unsigned long long count)
     int pthread_mutex_init(pthread_mutex_t *lock, void *attributes)
     int pthread_mutex_destroy(pthread_mutex_t *lock)
     int pthread_mutex_lock(pthread_mutex_t *lock)
@@ -108,6 +110,20 @@ cdef void unlist(Crew *crew, Job *job) noexcept nogil:
         link = &link[0].next
 
 
+cdef void report(Crew *crew, Job *job) noexcept nogil:
+    """The last worker left a job that is used up. Called under the lock."""
+    cdef Mailbox *mailbox = job.mailbox
+    if mailbox != NULL:
+        job.next = mailbox.first
+        mailbox.first = job
+        eventfd_write(mailbox.event, 1)
+    elif job.abandoned:
+        job.next = crew.dead
+        crew.dead = job
+    else:
+        pthread_cond_signal(&job.over)
+
+
 cdef void *worker(void *argument) noexcept nogil:
     cdef Crew *crew = <Crew *>argument
     cdef Job *job
@@ -131,11 +147,7 @@ cdef void *worker(void *argument) noexcept nogil:
             unlist(crew, job)
         job.active -= 1
         if job.active == 0:
-            if job.abandoned:
-                job.next = crew.dead
-                crew.dead = job
-            else:
-                pthread_cond_signal(&job.over)
+            report(crew, job)
     crew.threads -= 1
     last = crew.threads == 0
     pthread_mutex_unlock(&crew.lock)
@@ -229,16 +241,8 @@ cdef class Pool:
 
     cdef int run(self, Step step, void *context, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t grain, int helpers, bint take_part, object owner) except -1:
         """Call step(context, i) for every i from first to stop, by `helpers` workers and perhaps the caller. `owner` owns context."""
-        cdef Job *job = <Job *>calloc(1, sizeof(Job))
+        cdef Job *job = self.make(step, context, first, stop, grain, helpers, owner)
         cdef int result
-        if job == NULL:
-            raise MemoryError("cannot allocate a job")
-        self.release_dead()
-        job.step, job.context, job.grain, job.limit = step, context, grain, helpers
-        job.claimed, job.count = first, stop
-        job.owner = <void *>owner
-        rangeio_cond_init(&job.over)
-        Py_INCREF(owner)
         try:
             while True:
                 with nogil:
@@ -256,6 +260,47 @@ cdef class Pool:
             raise
         self.drop(job)
         return 0
+
+    cdef Job *make(self, Step step, void *context, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t grain, int helpers, object owner) except NULL:
+        cdef Job *job = <Job *>calloc(1, sizeof(Job))
+        if job == NULL:
+            raise MemoryError("cannot allocate a job")
+        self.release_dead()
+        job.step, job.context, job.grain, job.limit = step, context, grain, helpers
+        job.claimed, job.count = first, stop
+        job.owner = <void *>owner
+        rangeio_cond_init(&job.over)
+        Py_INCREF(owner)
+        return job
+
+    cdef int delegate(self, Step step, void *context, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t grain, int helpers, object owner, Mailbox *mailbox) except -1:
+        """As `run`, without waiting: `owner` is put in the mailbox when it is done."""
+        cdef Job *job = self.make(step, context, first, stop, grain, helpers, owner)
+        job.mailbox = mailbox
+        with nogil:
+            self.post(job)
+            if self.crew.threads == 0:
+                work(job)
+                pthread_mutex_lock(&self.crew.lock)
+                unlist(self.crew, job)
+                report(self.crew, job)
+                pthread_mutex_unlock(&self.crew.lock)
+        return 0
+
+    cdef list take_mail(self, Mailbox *mailbox):
+        """The owners of the jobs that are done since the last call."""
+        cdef list owners = []
+        cdef Job *job
+        pthread_mutex_lock(&self.crew.lock)
+        job = mailbox.first
+        mailbox.first = NULL
+        pthread_mutex_unlock(&self.crew.lock)
+        while job != NULL:
+            following = job.next
+            owners.append(<object>job.owner)
+            self.drop(job)
+            job = following
+        return owners
 
     cdef void abandon(self, Job *job):
         """The caller leaves: nothing more is claimed, and the last worker in it puts the job among the dead."""

@@ -87,10 +87,15 @@ cdef class Reactor:
         except Exception as error:
             return error
 
-    def allocate(self, nbytes):
-        if nbytes < 0:
-            raise ValueError(f"nbytes must not be negative, got {nbytes}")
-        return self.engine.memory.allocate(nbytes)
+    def allocate(self, shape):
+        cdef Buffer buffer
+        count, length = shape if isinstance(shape, tuple) else (1, shape)
+        if count < 0 or length < 0:
+            raise ValueError(f"a Buffer cannot have a negative size, got {shape}")
+        buffer = self.engine.memory.allocate(count * length)
+        if isinstance(shape, tuple):
+            buffer.tabulate(count, length)
+        return buffer
 
     def writable(self, Buffer buffer not None):
         return memoryview(buffer.filling())

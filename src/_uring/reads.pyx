@@ -7,6 +7,8 @@ loop, is none of its business.
 A read holds the descriptors it uses, so that it survives the close() of its file.
 """
 
+from bisect import bisect_right
+
 from cpython.memoryview cimport PyMemoryView_GET_BUFFER
 from libc.string cimport memcpy
 
@@ -26,7 +28,7 @@ cdef class FileRead(Batch):
     cdef int begin(self, Opened file, Py_ssize_t count, object start, object want) except -1:
         self.file = file
         self.plain = file.held()
-        self.size = file.verify(self.plain, start, want)
+        self.size = file.trusted_size(self.plain, start, want)
         self.source = file.source(count)
         self.only_fd = self.source.fd
         self.piece = PIECE if file.straight is None else DIRECT_PIECE
@@ -41,14 +43,17 @@ cdef class FileRead(Batch):
         else:
             self.depth = DEPTH_OF_PIECES if self.bytes > <size_t>self.group.count << 18 else DEPTH_OF_RECORDS
 
-    cdef int check_failure(self, int64_t start, int64_t want) except -1:
-        """Raise for the first request that failed, as part of the read (start, want) or by itself."""
+    cdef int check_failure(self) except -1:
+        """Raise for the first range, in the order asked for, of which a request failed."""
         cdef Py_ssize_t index = self.failed()
         if index >= 0:
-            if start < 0:
-                start, want = self.group.requests[index].offset, self.group.requests[index].left
+            start, want = self.asked_by(index)
             raise make_error("errno", self.group.requests[index].error, self.file.path, start, want)
         return 0
+
+    cdef tuple asked_by(self, Py_ssize_t request):
+        """The range (offset, limit) that a request is part of."""
+        raise NotImplementedError
 
     cdef void account(self, Py_ssize_t reads, int64_t asked, int64_t fetched) noexcept:
         self.file.engine.counters.reads += reads
@@ -70,10 +75,13 @@ cdef inline int64_t aligned_span(int64_t start, int64_t length, int64_t border) 
 cdef class ReadAt(FileRead):
     """One range into one Buffer; with O_DIRECT a view of the aligned stretch around it."""
 
+    cdef tuple asked_by(self, Py_ssize_t request):
+        return self.start, self.want
+
     cdef object finish(self):
         cdef int64_t shift = self.start % self.file.border
         cdef int64_t got
-        self.check_failure(self.start, self.want)
+        self.check_failure()
         got = clamp(shift, self.length, <int64_t>self.received(0, self.group.count))
         if self.length:
             self.buffer.resize(shift, got)
@@ -98,9 +106,12 @@ cdef ReadAt read_at(Opened file, int64_t start, int64_t want):
 cdef class ReadInto(FileRead):
     """One range into the caller's memory, which `keep` holds exported until the last byte has landed."""
 
+    cdef tuple asked_by(self, Py_ssize_t request):
+        return self.start, self.want
+
     cdef object finish(self):
         cdef int64_t got
-        self.check_failure(self.start, self.want)
+        self.check_failure()
         got = self.received(0, self.group.count)
         if got < self.length:
             self.file.came_short(self.plain, self.start, self.want, got)
@@ -126,11 +137,15 @@ cdef ReadInto read_into(Opened file, object view, int64_t start):
 cdef class ReadMany(FileRead):
     """Many ranges, a Buffer each."""
 
+    cdef tuple asked_by(self, Py_ssize_t request):
+        cdef Py_ssize_t index = bisect_right(self.firsts, request) - 1
+        return self.starts[index], self.lengths[index]
+
     cdef list results(self):
         cdef Py_ssize_t i
         cdef int64_t start, want, shift, got, total = 0
         cdef Buffer buffer
-        self.check_failure(-1, 0)
+        self.check_failure()
         for i in range(self.starts.shape[0]):
             start = self.starts[i]
             shift = start % self.file.border
@@ -175,6 +190,9 @@ cdef ReadMany read_many(Opened file, object starts, object lengths, int concurre
 cdef class ReadBatch(FileRead):
     """Records of one length, side by side in one table."""
 
+    cdef tuple asked_by(self, Py_ssize_t request):
+        return self.offsets[request // (self.group.count // self.offsets.shape[0])], self.length
+
     cdef int refuse(self, Py_ssize_t index, int64_t size) except -1:
         cdef int64_t offset = self.offsets[index]
         raise make_error(
@@ -186,7 +204,7 @@ cdef class ReadBatch(FileRead):
         cdef Py_ssize_t count = self.offsets.shape[0]
         cdef Py_ssize_t each = self.group.count // count if count else 0
         cdef Py_ssize_t i
-        self.check_failure(-1, 0)
+        self.check_failure()
         if self.received(0, self.group.count) != <size_t>self.table.bytes:
             for i in range(count):
                 if self.received(each * i, each * (i + 1)) != <size_t>self.length:
@@ -213,7 +231,7 @@ cdef FileRead read_batch(Opened file, object offsets, int64_t length):
     cdef ReadBounced bounced
     cdef int64_t joined = length
     cdef Py_ssize_t count = len(offsets), i
-    read.begin(file, count, None, length)
+    read.begin(file, count, None, None)
     read.offsets, read.length = offsets, length
     for i in range(count):
         joined |= read.offsets[i]

@@ -13,8 +13,6 @@ cdef class Ring:
     cdef int made_after_forks
     cdef bint open
     cdef int refused
-    cdef int burst
-    cdef int window
     cdef readonly Py_ssize_t in_flight
     cdef readonly uint64_t enters
     cdef readonly uint64_t reads
@@ -35,6 +33,7 @@ cdef class Ring:
     cdef int await_lost(self) noexcept nogil
     cdef void start(self, Batch batch)
     cdef void abandon(self, Batch batch)
+    cdef void release(self, Batch batch)
     cdef list take_ended(self)
     cdef bint usable(self) noexcept
     cdef bint inherited(self) noexcept

@@ -56,6 +56,9 @@ cdef extern from * nogil:
 # How long a wait goes on before Python's signal handlers get their turn: Ctrl-C is answered within this time even when the
 # signal was delivered to another thread.
 cdef long long WAIT_NS = 100000000
+# Most entries of one enter. The device starts on them while the next are made: O_DIRECT at depth 32 loses 15 % when the whole
+# window is refilled at once (bench: direct). For the same reason only an eighth of it is waited for, and at most this many.
+cdef int BURST = 8
 # How long closing a ring waits for reads that are still under way, before their memory is left to the kernel for good.
 cdef int DRAIN_TURNS = 10
 
@@ -72,9 +75,6 @@ cdef class Ring:
         self.library = library
         self.made_after_forks = fork_count
         self.fixed_fd = -1
-        # Entries per enter while filling up, and completions waited for when full: O_DIRECT at depth 32 loses 15 % when
-        # the whole window is refilled at once (bench: direct).
-        self.burst, self.window = 8, 4
         result = library.call.queue_init_params(entries, &self.ring, &params)
         if result < 0:
             raise OSError(-result, "io_uring_setup")
@@ -134,7 +134,7 @@ cdef class Ring:
         """Push what is queued, at most one burst and at most to `depth` in flight; the number pushed."""
         cdef int pushed = 0
         cdef Request *request
-        while pushed < self.burst and group.in_flight < depth:
+        while pushed < BURST and group.in_flight < depth:
             if self.retry != NULL:
                 request = self.retry
                 if not self.push(request):
@@ -202,7 +202,7 @@ cdef class Ring:
             pushed = self.fill(group, depth)
             more = group.in_flight < depth and (self.retry != NULL or group.next < group.count)
             # Of this group's: reads of an abandoned one may be stalled for good.
-            wait = <int>max(1, min(<Py_ssize_t>self.window, group.in_flight))
+            wait = <int>max(1, min(min(BURST, depth // 8), group.in_flight))
             result = self.enter(0 if more and pushed else wait)
             self.reap()
             if result == -EINTR or result == -ETIME:
@@ -273,6 +273,11 @@ cdef class Ring:
                 link = &link[0].next
         if batch.group.in_flight == 0:
             Py_DECREF(batch)
+
+    cdef void release(self, Batch batch):
+        """Let go of a started batch that is to be read by somebody else."""
+        batch.group.owner = NULL
+        Py_DECREF(batch)
 
     cdef list take_ended(self):
         """The batches that ended since the last call: those that are done and wanted telling, and those abandoned."""

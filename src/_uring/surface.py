@@ -120,11 +120,12 @@ def byte_array(values: Any, name: str) -> "npt.NDArray[np.int64]":
     if not isinstance(values, np.ndarray):
         if isinstance(values, (str, bytes, bytearray)) or not isinstance(values, Iterable):
             raise TypeError(f"{name} must be a sequence of integers, not {type(values).__name__}")
+        values = values if isinstance(values, (list, tuple)) else list(values)
         try:
             # array("q") refuses floats and takes whatever has __index__, at a quarter of the cost of a Python loop.
             numbers = np.frombuffer(array("q", values), dtype=np.int64)
         except OverflowError:
-            raise OverflowError(f"{name}: every one must be below 2**63") from None
+            numbers = np.array([byte_index(value, name) for value in values])  # raises, and says for which
     elif values.dtype.kind not in "iub":
         raise TypeError(f"{name} must be integers, not {values.dtype}")
     elif values.dtype.kind == "u" and values.size and int(values.max()) > OFFSET_MAX:

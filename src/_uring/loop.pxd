@@ -1,0 +1,46 @@
+"""Reads awaited on an event loop."""
+
+from libc.stdint cimport int64_t
+
+from _uring.engine cimport Engine
+from _uring.pool cimport Mailbox, Step
+from _uring.request cimport Batch
+from _uring.ring cimport Ring
+
+
+cdef class Ready:
+    cdef object value
+
+
+cdef class Turn:
+    cdef object value
+    cdef bint given
+
+
+cdef class LoopReads:
+    cdef Engine engine
+    cdef object binding
+    cdef Ring ring
+    cdef dict waiting
+    cdef set started
+    cdef set shared
+    cdef Mailbox *mailbox
+    cdef int event
+    cdef bint flush_due
+    cdef bint shut
+
+    cdef object submit(self, Batch batch)
+    cdef bint sweep(self, Batch batch)
+    cdef int begin(self, Batch batch) except -1
+    cdef int send(self, Batch batch) except -1
+    cdef int turn(self) except -1
+    cdef bint can_push(self)
+    cdef int flush_soon(self) except -1
+    cdef int push_retries(self) except -1
+    cdef int ring_lost(self, int errno) except -1
+    cdef object settle(self, Batch batch)
+    cdef object share(self, Batch batch, Step step)
+
+
+cdef LoopReads loop_reads(Engine engine)
+cdef object hand_out(object value, int64_t bytes)

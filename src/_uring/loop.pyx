@@ -1,0 +1,372 @@
+"""Reads awaited on an event loop.
+
+A read that the page cache answers is done before it is awaited: it comes as a `Ready`, which costs no future and no turn of the
+loop, within a budget per turn so that hot reads cannot starve other tasks. What must wait goes to a ring that belongs to the
+loop: requests of one turn go in with one io_uring_enter, and the ring's own descriptor, watched by the loop, says when to
+reap. Copies too long for the loop's thread are made by the workers, who report through an eventfd; so is everything where there
+is no ring.
+
+A waiter may be gone (cancelled) when its read completes. The batch then ends like any other, and nobody is told.
+"""
+
+import os
+from functools import partial
+
+cimport cython
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF
+from libc.errno cimport EAGAIN, EBUSY, EINTR
+from libc.stdint cimport uint32_t
+from libc.stdlib cimport calloc, free
+
+from _uring.liburing cimport abi_sq_pending
+from _uring.pool cimport Mailbox, Step
+from _uring.request cimport Group, Request, read_one, sweep_one
+
+from _uring.loops import after_checkpoint, bind, current_key
+
+cdef extern from *:
+    """
+    #include <time.h>
+    static void rangeio_set_send(PyTypeObject *type, void *send) { type->tp_as_async->am_send = (sendfunc)send; }
+    static long long rangeio_clock_ns(void)
+    {
+        struct timespec now;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        return now.tv_sec * 1000000000LL + now.tv_nsec;
+    }
+    """
+    ctypedef struct PyTypeObject:
+        pass
+    void rangeio_set_send(PyTypeObject *type, void *send)
+    long long rangeio_clock_ns()
+    int PYGEN_RETURN
+
+# Hot reads that one task may make before the loop gets a turn, and how long hot reads may hold it in all before each
+# gives a turn: a heartbeat beside 1024 reading tasks waits for one read of each, some 2 ms.
+cdef int HITS_PER_TURN = 32
+cdef int64_t BYTES_PER_TURN = 1 << 20
+cdef long long TURN_NS = 1000000
+# The most that is copied on the loop's own thread at once (some 50 us); more is the workers' to copy.
+cdef size_t COPY_ON_LOOP = 256 << 10
+
+cdef int hits = 0
+cdef int64_t hit_bytes = 0
+cdef long long turn_began = 0
+cdef bint turn_spent = False
+
+
+@cython.no_gc
+@cython.freelist(128)
+@cython.final
+cdef class Ready:
+    """An awaitable that is already done. `am_send` (CPython 3.10) hands its value over without an exception or a future."""
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        raise StopIteration(self.value)
+
+
+cdef int send_ready(PyObject *ready, PyObject *value, PyObject **result) noexcept:
+    cdef object handed = (<Ready>ready).value
+    Py_INCREF(handed)
+    result[0] = <PyObject *>handed
+    return PYGEN_RETURN
+
+
+rangeio_set_send(<PyTypeObject *>Ready, <void *>send_ready)
+
+
+@cython.final
+cdef class Turn:
+    """As Ready, after one turn of the asyncio loop."""
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if not self.given:
+            self.given = True
+            return None
+        raise StopIteration(self.value)
+
+
+cdef object hand_out(object value, int64_t bytes):
+    """An awaitable of a value that is there, which gives the loop a turn when the budget is spent."""
+    global hits, hit_bytes, turn_began
+    cdef Ready ready
+    hits += 1
+    hit_bytes += bytes
+    if hits == 1:
+        turn_began = rangeio_clock_ns()
+    if turn_spent or hits >= HITS_PER_TURN or hit_bytes >= BYTES_PER_TURN:
+        return give_turn(value)
+    ready = Ready.__new__(Ready)
+    ready.value = value
+    return ready
+
+
+cdef object give_turn(object value):
+    global hits, hit_bytes, turn_spent
+    cdef Turn turn
+    try:
+        key = current_key()
+    except RuntimeError:
+        key = None
+    hits = 1 if hits else 0
+    hit_bytes = 0
+    if key is None or not hasattr(key, "call_soon"):
+        return after_checkpoint(value)
+    if not turn_spent and rangeio_clock_ns() - turn_began > TURN_NS:
+        turn_spent = True
+        key.call_soon(begin_turn)
+    turn = Turn.__new__(Turn)
+    turn.value = value
+    return turn
+
+
+def begin_turn():
+    """Called by the loop at the start of its next turn."""
+    global hits, hit_bytes, turn_spent
+    hits, hit_bytes, turn_spent = 0, 0, False
+
+
+cdef LoopReads loop_reads(Engine engine):
+    """The running loop's reads; RuntimeError outside of a loop."""
+    cdef LoopReads reads
+    key = current_key()
+    reads = engine.loops.get(key)
+    if reads is None or reads.shut or (reads.ring is not None and reads.ring.inherited()):
+        engine.forget_closed_loops()
+        reads = engine.loops[key] = LoopReads(engine, bind(key))
+    return reads
+
+
+cdef class LoopReads:
+    """What one loop has under way with one engine. Every method runs in the loop's thread."""
+
+    def __init__(self, Engine engine, binding):
+        self.engine, self.binding = engine, binding
+        self.waiting, self.started, self.shared = {}, set(), set()
+        self.event = -1
+        self.ring = engine.shared_ring()
+        if self.ring is not None:
+            binding.watch(self.ring.ring.ring_fd, self.on_ready)
+
+    cdef object submit(self, Batch batch):
+        """An awaitable of the batch's result."""
+        if batch.group.unfinished and not self.sweep(batch):
+            batch.waiter = self.binding.waiter(partial(self.cancel, batch) if batch.group.count > 1 else None)
+            waiter = batch.waiter
+            self.begin(batch)
+            return self.binding.wait(waiter)
+        return hand_out(batch.finish(), batch.bytes)
+
+    cdef bint sweep(self, Batch batch):
+        """Copy at once what is cached, if it is little; whether that was all."""
+        cdef Group *group = &batch.group
+        cdef Py_ssize_t i
+        if batch.sweepable and batch.bytes <= COPY_ON_LOOP and group.misses == 0:
+            with nogil:
+                for i in range(group.count):
+                    sweep_one(group, i)
+            batch.settle()
+            group.misses = 1
+        return group.unfinished == 0
+
+    cdef int begin(self, Batch batch) except -1:
+        """Start a batch that has a waiter."""
+        if self.ring is None or not self.ring.usable():
+            self.share(batch, <Step>read_one)
+        elif batch.sweepable and batch.bytes > COPY_ON_LOOP and batch.group.misses == 0:
+            self.share(batch, <Step>sweep_one)
+        else:
+            self.send(batch)
+        return 0
+
+    cdef int send(self, Batch batch) except -1:
+        """Give the batch to the ring; it is submitted at the loop's next turn, with all others of this one."""
+        batch.group.notify = 1
+        self.ring.start(batch)
+        self.started.add(batch)
+        self.waiting[batch] = None
+        self.flush_soon()
+        return 0
+
+    def flush(self):
+        self.flush_due = False
+        if not self.shut:
+            self.turn()
+
+    def on_ready(self):
+        if not self.shut:
+            self.ring.reap()
+            self.turn()
+
+    cdef int turn(self) except -1:
+        """Push what may be under way, submit it, and settle what has completed."""
+        cdef Batch batch
+        cdef list full = []
+        cdef int result = 0
+        for batch in self.waiting:
+            while self.ring.fill(&batch.group, batch.depth):
+                # An entry each time: a burst is as much as a hot device likes at once, and the queue may be shorter than the batch.
+                if abi_sq_pending(&self.ring.ring) >= <uint32_t>self.ring.entries // 2:
+                    result = self.ring.enter(0)
+            if batch.group.next >= batch.group.count:
+                full.append(batch)
+        for batch in full:
+            del self.waiting[batch]
+        self.push_retries()
+        if abi_sq_pending(&self.ring.ring):
+            result = self.ring.enter(0)
+        self.ring.reap()
+        if result < 0 and result != -EINTR and result != -EAGAIN and result != -EBUSY:
+            self.ring_lost(-result)
+        for batch in self.ring.take_ended():
+            self.started.discard(batch)
+            self.settle(batch)
+        self.engine.count_ring(self.ring)
+        if self.can_push():
+            self.flush_soon()
+        return 0
+
+    cdef bint can_push(self):
+        """Whether completions that were reaped at once have made room: no event will tell of that."""
+        cdef Batch batch
+        for batch in self.waiting:
+            if batch.group.in_flight < batch.depth:
+                return True
+        return self.ring.retry != NULL
+
+    cdef int flush_soon(self) except -1:
+        if not self.flush_due:
+            self.flush_due = True
+            self.binding.call_soon(self.flush)
+        return 0
+
+    cdef int push_retries(self) except -1:
+        cdef Request *request
+        while self.ring.retry != NULL:
+            request = self.ring.retry
+            if not self.ring.push(request):
+                return 0
+            self.ring.retry = request.next
+        return 0
+
+    cdef int ring_lost(self, int errno) except -1:
+        """The kernel refuses the ring from now on: what it has not taken goes to the workers."""
+        cdef Batch batch
+        self.ring.refused = errno
+        self.ring.recall()
+        for batch in list(self.started):
+            if batch.group.in_flight == 0:
+                self.started.discard(batch)
+                self.waiting.pop(batch, None)
+                batch.group.notify = 0
+                batch.settle()
+                self.share(batch, <Step>read_one)
+                self.ring.release(batch)
+        return 0
+
+    cdef object settle(self, Batch batch):
+        """Tell the waiter of a batch that is done."""
+        waiter = batch.waiter
+        batch.waiter = None
+        if waiter is None or waiter.done():
+            return
+        try:
+            result = batch.finish()
+        except BaseException as error:
+            waiter.set_exception(error)
+        else:
+            waiter.set_result(result)
+
+    def cancel(self, Batch batch):
+        """The task that awaited the batch was cancelled."""
+        if batch.waiter is None:
+            return
+        batch.waiter = None
+        self.waiting.pop(batch, None)
+        if batch in self.started:
+            self.started.discard(batch)
+            self.ring.abandon(batch)
+        else:
+            batch.group.abandoned = 1
+
+    cdef object share(self, Batch batch, Step step):
+        """Have the workers do it; `on_event` hears of it."""
+        cdef int helpers = max(1, self.engine.helpers) if step == <Step>sweep_one else min(self.engine.workers, batch.depth)
+        if self.mailbox == NULL:
+            self.mailbox = <Mailbox *>calloc(1, sizeof(Mailbox))
+            if self.mailbox == NULL:
+                raise MemoryError("cannot allocate a mailbox")
+            self.event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            self.mailbox.event = self.event
+            self.binding.watch(self.event, self.on_event)
+        self.shared.add(batch)
+        self.engine.counters.pool_reads += batch.group.unfinished if step == <Step>read_one else 0
+        self.engine.crew().delegate(step, &batch.group, 0, batch.group.count, 1, helpers, batch, self.mailbox)
+
+    def on_event(self):
+        cdef Batch batch
+        if self.shut:
+            return
+        try:
+            os.eventfd_read(self.event)
+        except BlockingIOError:
+            pass
+        for batch in self.engine.crew().take_mail(self.mailbox):
+            self.shared.discard(batch)
+            batch.settle()
+            batch.group.misses = 1
+            if batch.waiter is not None and batch.group.unfinished:
+                self.begin(batch)
+            else:
+                self.settle(batch)
+
+    def close(self):
+        """The loop is gone: nobody is told anything any more. What is under way keeps its memory until it completes."""
+        cdef Batch batch
+        if self.shut:
+            return
+        self.shut = True
+        for batch in self.started:
+            batch.waiter = None
+            if not self.ring.inherited():
+                self.ring.abandon(batch)
+        for batch in self.shared:
+            batch.waiter = None
+            batch.group.abandoned = 1
+        self.started, self.waiting = set(), {}
+        if self.ring is not None:
+            self.binding.unwatch(self.ring.ring.ring_fd)
+            self.ring = None
+        if self.event >= 0:
+            self.binding.unwatch(self.event)
+            self.close_mail()
+
+    def close_mail(self):
+        """Close the mailbox, or leave it to workers that will still write to it."""
+        for batch in self.engine.crew().take_mail(self.mailbox):
+            self.shared.discard(batch)
+        if not self.shared:
+            os.close(self.event)
+            free(self.mailbox)
+        self.mailbox = NULL
+        self.event = -1
+
+    @property
+    def is_closed(self):
+        return self.shut or self.binding.is_closed()
+
+    def __del__(self):
+        self.close()
