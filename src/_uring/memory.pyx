@@ -50,6 +50,7 @@ fill_class_table()
 # Blocks up to this size serve small reads, whose latency the first touch would dominate.
 cdef size_t PREFAULT_BELOW = 64 << 10
 cdef char empty[1]
+cdef Py_ssize_t one = 1
 cdef char *byte_format = "B"
 
 
@@ -330,6 +331,7 @@ cdef class Buffer:
         return <unsigned char>self.data[i]
 
     def __getbuffer__(self, Py_buffer *view, int flags):
+        cdef bint flat
         self.check_usable()
         if flags & PyBUF_WRITABLE and self.lending != OFFERED:
             raise BufferError("a Buffer is read-only; numpy(writable=True) hands its memory over")
@@ -339,9 +341,11 @@ cdef class Buffer:
         view.itemsize = 1
         view.readonly = self.lending != OFFERED
         view.format = byte_format if flags & PyBUF_FORMAT else NULL
-        view.ndim = self.dimensions if flags & PyBUF_ND else 1
-        view.shape = self.extent if flags & PyBUF_ND else NULL
-        view.strides = self.stride if (flags & PyBUF_STRIDES) == PyBUF_STRIDES else NULL
+        # Who fills a table sees it as one row: memoryview cannot assign slices of two dimensions.
+        flat = self.dimensions == 1 or self.lending == OFFERED
+        view.ndim = 1 if flat or not flags & PyBUF_ND else 2
+        view.shape = NULL if not flags & PyBUF_ND else &self.bytes if flat else self.extent
+        view.strides = NULL if (flags & PyBUF_STRIDES) != PyBUF_STRIDES else &one if flat else self.stride
         view.suboffsets = NULL
         view.internal = NULL
         self.exports += 1

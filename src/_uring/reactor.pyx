@@ -60,9 +60,13 @@ cdef class Reactor:
         return File(self.engine, name, open_descriptor(self.engine, path), direct, pin)
 
     def from_fd(self, int fd, *, bint closefd=False, direct="auto", bint pin=True, str path=""):
+        path = path or f"<fd {fd}>"
         self.check()
-        os.fstat(fd)
-        return File(self.engine, path or f"<fd {fd}>", Descriptor(self.engine, fd, closefd), direct, pin)
+        try:
+            os.fstat(fd)
+        except OSError as error:
+            raise make_error("errno", error.errno, path)
+        return File(self.engine, path, Descriptor(self.engine, fd, closefd), direct, pin)
 
     def read_files(self, jobs, *, bint pin=True):
         cdef Visits visits
