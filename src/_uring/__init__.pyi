@@ -117,8 +117,13 @@ class File:
         starts, lengths: sequences of int or int64 arrays of the same size. The requests are sent as they are:
         nothing is merged. concurrent: most requests in flight, 0 for the reactor's choice.
         """
-    def iter_many(self, starts: Any, lengths: Any, concurrent: int = 0) -> Iterator[tuple[int, Buffer]]:
-        """As `read_many`, each as (index, Buffer) as soon as it is complete. Closing the iterator stops reading."""
+    def iter_many(
+        self, starts: Any, lengths: Any, concurrent: int = 0, ordered: bool = False
+    ) -> Iterator[tuple[int, Buffer]]:
+        """As `read_many`, each as (index, Buffer) as soon as it is complete. Closing the iterator stops reading.
+
+        ordered: in the order given; then at most `concurrent` are under way or wait for their turn.
+        """
     def read_batch(self, offsets: Any, length: SupportsIndex) -> Buffer:
         """The records of `length` bytes at `offsets` as one table of shape (len(offsets), length).
 

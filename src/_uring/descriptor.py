@@ -4,11 +4,14 @@ import errno
 import os
 import stat
 import threading
+import time
 
 from _uring.surface import FileStat, make_error
 
 # Most bytes of one read(2) on Linux, whatever the word size; more is cut by the kernel.
 _READ_MAX = 0x7FFFF000
+# Times that a read is tried again a millisecond after EAGAIN.
+_PATIENCE = 1000
 _OPEN_FLAGS = (
     os.O_RDONLY
     | getattr(os, "O_CLOEXEC", 0)
@@ -36,19 +39,30 @@ _seek_lock = threading.Lock()
 
 def read_into(fd: int, view: memoryview, offset: int) -> int:
     """Fill `view` from `offset`; the bytes read, fewer than its size only where the file ends. EINTR: PEP 475."""
-    done = 0
+    done = patience = 0
     while done < len(view):
         part = view[done : done + _READ_MAX]
-        if hasattr(os, "preadv"):
-            got = os.preadv(fd, [part], offset + done)
-        else:
-            data = pread(fd, len(part), offset + done)
-            got = len(data)
-            part[:got] = data
+        try:
+            got = _read_once(fd, part, offset + done)
+        except BlockingIOError:
+            # Of a regular file only a strange file system says so, and means: later.
+            patience += 1
+            if patience > _PATIENCE:
+                raise
+            time.sleep(0.001)
+            continue
         if got == 0:
             break
         done += got
     return done
+
+
+def _read_once(fd: int, part: memoryview, offset: int) -> int:
+    if hasattr(os, "preadv"):
+        return os.preadv(fd, [part], offset)
+    data = pread(fd, len(part), offset)
+    part[: len(data)] = data
+    return len(data)
 
 
 def pread(fd: int, limit: int, offset: int) -> bytes:

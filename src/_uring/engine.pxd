@@ -32,6 +32,7 @@ cdef class Engine:
     cdef object key
     cdef object rings
     cdef readonly dict loops
+    cdef list parked
     cdef readonly str refusal
     cdef readonly Py_ssize_t files_open
 
@@ -44,3 +45,5 @@ cdef class Engine:
     cdef Ring shared_ring(self)
     cdef int refuse(self, error) except -1
     cdef int count_ring(self, Ring ring) except -1
+    cdef int part_with(self, Ring ring) except -1
+    cdef int unpark(self) except -1

@@ -44,6 +44,7 @@ cdef class Engine:
         self.key = object()
         self.rings = weakref.WeakSet()
         self.loops = {}
+        self.parked = []
         self.refusal = ""
 
     cdef Pool crew(self):
@@ -78,6 +79,7 @@ cdef class Engine:
         """A ring that any thread may use, one at a time; None where there cannot be one."""
         if self.library is None:
             return None
+        self.unpark()
         try:
             return self.make_ring(self.library.loop_flags)
         except OSError as error:
@@ -98,6 +100,26 @@ cdef class Engine:
         ring.enters = ring.reads = 0
         return 0
 
+    cdef int part_with(self, Ring ring) except -1:
+        """Let go of a shared ring, keeping it while reads are under way: dropping it now would mean to wait for them."""
+        self.count_ring(ring)
+        if ring.in_flight and not ring.inherited():
+            self.parked.append(ring)
+        return 0
+
+    cdef int unpark(self) except -1:
+        """Drop the parked rings whose last read has completed since, and what this thread's ring still held for nobody."""
+        cdef Ring ring = (<dict><object>PyThreadState_GetDict()).get(self.key)
+        if ring is not None and ring.in_flight and ring.usable():
+            self.library.call.get_events(&ring.ring)  # the ring defers completions until it is asked for them
+            ring.reap()
+            ring.take_ended()
+        for ring in self.parked:
+            ring.reap()
+            ring.take_ended()
+        self.parked = [ring for ring in self.parked if ring.in_flight and not ring.inherited()]
+        return 0
+
     def forget_ring(self):
         """Drop the calling thread's ring, for a reactor that closes."""
         (<dict><object>PyThreadState_GetDict()).pop(self.key, None)
@@ -108,7 +130,7 @@ cdef class Engine:
         cdef Ring ring
         self.sweep(batch)
         if group.unfinished:
-            ring = self.ring()
+            ring = self.ring() if batch.by_ring else None
             if ring is not None:
                 self.run_ring(ring, batch)
                 if ring.refused:
@@ -172,5 +194,6 @@ cdef class Engine:
 
     @property
     def in_flight(self):
-        """Reads that the kernel has of every thread's ring, abandoned ones included."""
+        """Reads that the kernel has of every ring, abandoned ones included."""
+        self.unpark()
         return sum((<Ring>ring).in_flight for ring in self.rings if not (<Ring>ring).inherited())

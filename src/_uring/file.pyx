@@ -95,7 +95,7 @@ cdef class File(Opened):
             PyObject_GetBuffer(destination, &view, PyBUF_WRITABLE | PyBUF_ANY_CONTIGUOUS)
         except (TypeError, BufferError, ValueError):
             return -1  # writable_bytes() says what is wrong with it
-        if 0 < view.len <= SMALL and PyBuffer_IsContiguous(&view, c"C"):
+        if 0 < view.len <= SMALL and (not self.pin or start <= self.identity.size - view.len) and PyBuffer_IsContiguous(&view, c"C"):
             part.iov_base, part.iov_len = view.buf, view.len
             got = preadv2(self.fd, &part, 1, start, RWF_NOWAIT)
             got = got if got == view.len else -1
@@ -116,9 +116,12 @@ cdef class File(Opened):
 
     cdef Buffer read_inline(self, int64_t start, int64_t want):
         """The whole read from the page cache, or None: not all of it is there, or the end of the file is near."""
-        cdef Buffer buffer = self.engine.memory.allocate(want)
+        cdef Buffer buffer
         cdef iovec part
         cdef ssize_t got
+        if self.pin and start > self.identity.size - want:
+            return None  # what lies there now is of another version, or nothing
+        buffer = self.engine.memory.allocate(want)
         part.iov_base, part.iov_len = buffer.data, want
         got = preadv2(self.fd, &part, 1, start, RWF_NOWAIT)
         if got != want:
@@ -212,12 +215,16 @@ cdef class File(Opened):
             return [self.read_at(start, length) for start, length in zip(first.tolist(), second.tolist())]
         return self.run(read_many(self, first, second, concurrent))
 
-    def iter_many(self, starts, lengths, int concurrent=0):
+    def iter_many(self, starts, lengths, int concurrent=0, bint ordered=False):
         first, second = byte_arrays(starts, lengths)
         self.held()
         if self.synthetic:
-            return enumerate([self.read_at(start, length) for start, length in zip(first.tolist(), second.tolist())])
-        return Iteration(self.engine, self, first, second, concurrent)
+            return self.each_growing(first.tolist(), second.tolist())
+        return Iteration(self.engine, self, first, second, concurrent, ordered)
+
+    def each_growing(self, starts, lengths):
+        for index, (start, length) in enumerate(zip(starts, lengths)):
+            yield index, self.read_at(start, length)
 
     def read_batch(self, offsets, length):
         array, each = self.check_batch(offsets, length)

@@ -89,6 +89,8 @@ cdef class Visits:
         for i, (path, start, stop) in enumerate(jobs):
             visit = &self.visits[i]
             name = os.fsencode(path)
+            if b"\0" in name:
+                raise ValueError(f"embedded null byte in the path {path!r}")
             self.names.append(name)
             visit.path = <const char *><bytes>name
             visit.start = byte_index(start, "start")

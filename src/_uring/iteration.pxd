@@ -19,6 +19,9 @@ cdef class Iteration:
     cdef Py_ssize_t next
     cdef int depth
     cdef bint busy
+    cdef bint ordered
+    cdef dict held
+    cdef Py_ssize_t released
 
     cdef int pump(self) except -1
     cdef int start(self, Py_ssize_t index) except -1

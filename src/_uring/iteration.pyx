@@ -3,6 +3,9 @@
 An iteration has a ring of its own, of the kind that any thread may use: it may be advanced by another thread than the one
 that began it, and it may be left half-way. What is cached is delivered at once, without the ring. Without a ring the reads
 are made one after the other, on the worker threads.
+
+Where they are handed out in order, those that wait for their turn count as under way: so a slow one stops the reading
+ahead, and memory stays bounded.
 """
 
 from collections import deque
@@ -18,10 +21,11 @@ cdef int DEFAULT_DEPTH = 32
 cdef class Iteration:
     """An iterator of (index, Buffer). `close()` stops it; what is under way then completes into memory nobody sees."""
 
-    def __init__(self, Engine engine, Opened file, starts, lengths, int depth):
+    def __init__(self, Engine engine, Opened file, starts, lengths, int depth, bint ordered):
         self.engine, self.file, self.starts, self.lengths = engine, file, starts, lengths
         self.depth = depth if depth > 0 else DEFAULT_DEPTH
         self.ready, self.under_way = deque(), set()
+        self.ordered, self.held = ordered, {}
 
     def __iter__(self):
         return self
@@ -45,7 +49,7 @@ cdef class Iteration:
 
     cdef int pump(self) except -1:
         """Start reads until one is complete or enough are under way; then wait for one."""
-        while self.next < self.starts.shape[0] and len(self.under_way) < self.depth:
+        while self.next < self.starts.shape[0] and len(self.under_way) + len(self.held) < self.depth:
             self.next += 1
             self.start(self.next - 1)
             if self.ready:
@@ -57,9 +61,9 @@ cdef class Iteration:
         read.index = index
         if read.group.unfinished:
             self.engine.sweep(read)
-        if read.group.unfinished and self.ring is None:
+        if read.group.unfinished and self.ring is None and read.by_ring:
             self.ring = self.engine.shared_ring()
-        if read.group.unfinished and self.ring is not None:
+        if read.group.unfinished and self.ring is not None and read.by_ring:
             return self.send(read)
         if read.group.unfinished:
             self.engine.run(read)
@@ -100,7 +104,13 @@ cdef class Iteration:
         return 0
 
     cdef int finish(self, ReadAt read) except -1:
-        self.ready.append((read.index, read.finish()))
+        if not self.ordered:
+            self.ready.append((read.index, read.finish()))
+            return 0
+        self.held[read.index] = read.finish()
+        while self.released in self.held:
+            self.ready.append((self.released, self.held.pop(self.released)))
+            self.released += 1
         return 0
 
     def close(self):
@@ -110,10 +120,11 @@ cdef class Iteration:
             self.ring.abandon(read)
         self.under_way = set()
         if self.ring is not None:
-            self.engine.count_ring(self.ring)
+            self.engine.part_with(self.ring)
             self.ring = None
         self.next = self.starts.shape[0]
         self.ready.clear()
+        self.held.clear()
 
     def __del__(self):
         self.close()

@@ -184,7 +184,7 @@ cdef class LoopReads:
 
     cdef int begin(self, Batch batch) except -1:
         """Start a batch that has a waiter."""
-        if self.ring is None or not self.ring.usable():
+        if self.ring is None or not self.ring.usable() or not batch.by_ring:
             self.share(batch, <Step>read_one)
         elif batch.sweepable and batch.bytes > COPY_ON_LOOP and batch.group.misses == 0:
             self.share(batch, <Step>sweep_one)
@@ -349,6 +349,7 @@ cdef class LoopReads:
         self.started, self.waiting = set(), {}
         if self.ring is not None:
             self.binding.unwatch(self.ring.ring.ring_fd)
+            self.engine.part_with(self.ring)
             self.ring = None
         if self.event >= 0:
             self.binding.unwatch(self.event)

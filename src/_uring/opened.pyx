@@ -3,7 +3,7 @@
 import os
 
 cimport cython
-from libc.errno cimport EINTR, EISDIR, errno
+from libc.errno cimport EAGAIN, EINTR, EISDIR, errno
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memset
 
@@ -18,8 +18,12 @@ cdef extern from *:
     #include <sys/ioctl.h>
     #include <sys/stat.h>
     #include <sys/syscall.h>
+    #include <sys/uio.h>
     #include <sys/vfs.h>
     #include <unistd.h>
+    #ifndef RWF_NOWAIT
+    #define RWF_NOWAIT 8
+    #endif
     #ifndef BLKGETSIZE64
     #define BLKGETSIZE64 _IOR(0x12, 114, size_t)
     #endif
@@ -35,6 +39,9 @@ cdef extern from *:
     #endif
     }
     """
+    struct iovec:
+        void *iov_base
+        size_t iov_len
     struct timespec:
         int64_t tv_sec
         int64_t tv_nsec
@@ -54,9 +61,10 @@ cdef extern from *:
     int fcntl(int fd, int command, ...) nogil
     int ioctl(int fd, unsigned long request, ...) nogil
     int posix_fadvise(int fd, int64_t offset, int64_t length, int advice) nogil
+    ssize_t preadv2(int fd, iovec *parts, int count, int64_t offset, int flags) nogil
     long rangeio_statx(int fd, void *answer) nogil
     int O_RDONLY, O_CLOEXEC, O_NONBLOCK, O_NOCTTY, O_DIRECT, F_GETFL, F_SETFL
-    int POSIX_FADV_RANDOM
+    int POSIX_FADV_RANDOM, RWF_NOWAIT
     unsigned long BLKGETSIZE64
     unsigned S_IFMT, S_IFREG, S_IFDIR, S_IFBLK
 
@@ -131,6 +139,8 @@ def open_descriptor(Engine engine, path, int flags=0):
     cdef bytes name = os.fsencode(path)
     cdef const char *raw = name
     cdef int fd
+    if b"\0" in name:
+        raise ValueError(f"embedded null byte in the path {path!r}")
     while True:
         with nogil:
             fd = c_open(raw, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | flags)
@@ -158,6 +168,7 @@ cdef class Opened:
         if maybe_synthetic and fstatfs(self.plain.fd, &system) == 0 and system.f_type in SYNTHETIC:
             self.synthetic = True
         self.border = 1
+        self.asynchronous = -1
         self.checked_ns = coarse_clock_ns()
         self.start_direct(direct)
 
@@ -204,9 +215,10 @@ cdef class Opened:
         return self.plain
 
     cdef int64_t trusted_size(self, Descriptor plain, object start, object want) except -2:
-        """The size to plan a read with: seen within the last second if the read is small, else of now."""
+        """The size to plan a read with: seen within the last second if the read is small and
+        ends before it, else of now."""
         if self.pin and not self.synthetic and want is not None and <int64_t>want <= SMALL:
-            if coarse_clock_ns() - self.checked_ns < CHECK_EVERY_NS:
+            if <int64_t>start <= self.identity.size - <int64_t>want and coarse_clock_ns() - self.checked_ns < CHECK_EVERY_NS:
                 return self.identity.size
         return self.verify(plain, start, want)
 
@@ -236,6 +248,19 @@ cdef class Opened:
                 "eof", 0, self.path, start, want, f"the file system says {size} bytes but gave only {got} from there"
             )
         return 0
+
+    cdef bint by_ring(self):
+        """Whether the file system can start a read and complete it later.
+
+        Where it cannot (FUSE, older NFS), io_uring blocks a kernel thread a read, as a worker of ours would, or even the
+        caller; and on FUSE with direct_io a short read continued by the kernel (6.18) comes back with the wrong bytes.
+        """
+        cdef iovec nothing
+        cdef char byte
+        if self.asynchronous < 0:
+            nothing.iov_base, nothing.iov_len = &byte, 1
+            self.asynchronous = preadv2(self.plain.fd, &nothing, 1, 0, RWF_NOWAIT) >= 0 or errno == EAGAIN
+        return self.asynchronous
 
     cdef Descriptor source(self, Py_ssize_t count):
         """The descriptor to read with: without the page cache, without read-ahead, or plain."""

@@ -30,6 +30,7 @@ cdef class FileRead(Batch):
         self.plain = file.held()
         self.size = file.trusted_size(self.plain, start, want)
         self.source = file.source(count)
+        self.by_ring = file.by_ring()
         self.only_fd = self.source.fd
         self.piece = PIECE if file.straight is None else DIRECT_PIECE
         return 0

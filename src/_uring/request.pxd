@@ -51,6 +51,7 @@ cdef class Batch:
     cdef Py_ssize_t piece
     cdef size_t bytes
     cdef bint sweepable
+    cdef bint by_ring
     cdef int only_fd
     cdef int depth
     cdef object waiter

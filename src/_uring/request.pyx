@@ -100,7 +100,7 @@ cdef class Batch:
     """Requests that one caller waits for together, and what is made of them when they are done (`finish`).
 
     `piece`: longer reads are cut, to be under way in parallel. `depth`: most of them under way at once. `waiter`: who is to
-    be told, where nobody blocks on it.
+    be told, where nobody blocks on it. `by_ring`: whether a ring may have it.
     """
 
     def __cinit__(self):
@@ -108,6 +108,7 @@ cdef class Batch:
         self.keep = []
         self.piece = 1 << 20
         self.only_fd = -1
+        self.by_ring = True
 
     def __dealloc__(self):
         free(self.group.requests)
