@@ -1,0 +1,109 @@
+"""rangeio reads byte ranges: one stateless call, over local files and object stores, into memory the reactor owns.
+
+    with rangeio.open("data/model.bin") as r:
+        buf = r.read_at(4096, 65536)
+        bufs = r.read_ranges([(0, 100), (8192, 12288)])
+        table = r.read_batch(offsets, 256)
+
+`Reader` and `Operator` hold the documentation of the calls, `rangeio.errors` that of what they raise.
+"""
+
+from typing import TYPE_CHECKING
+
+import _uring
+from _uring import Backend, Buffer, Reactor
+from rangeio.errors import (
+    ClosedError,
+    ConditionNotMatchError,
+    ConfigInvalidError,
+    ConnectionFailedError,
+    ContentEncodedError,
+    Error,
+    IsDirectoryError,
+    NotDirectoryError,
+    NotFoundError,
+    NotModifiedError,
+    ObjectChangedError,
+    PermissionDeniedError,
+    RangeNotSatisfiedError,
+    RangeNotSupportedError,
+    RateLimitedError,
+    ServerError,
+    TimedOutError,
+    UnauthenticatedError,
+    UnexpectedEofError,
+    UnexpectedError,
+    UnsupportedError,
+    from_native,
+)
+from rangeio.operator import Operator, from_bytes, from_fd, open
+from rangeio.ranges import Plan, Suffix
+from rangeio.reader import Reader
+from rangeio.service import Capability, Options, Stat
+
+__all__ = [
+    "open",
+    "from_bytes",
+    "from_fd",
+    "Operator",
+    "Reader",
+    "Buffer",
+    "Suffix",
+    "Plan",
+    "Stat",
+    "Capability",
+    "Options",
+    "Reactor",
+    "Backend",
+    "backend",
+    "stats",
+    "Error",
+    "NotFoundError",
+    "PermissionDeniedError",
+    "UnauthenticatedError",
+    "IsDirectoryError",
+    "NotDirectoryError",
+    "ConditionNotMatchError",
+    "NotModifiedError",
+    "ObjectChangedError",
+    "RangeNotSatisfiedError",
+    "RangeNotSupportedError",
+    "ContentEncodedError",
+    "UnexpectedEofError",
+    "UnsupportedError",
+    "ConfigInvalidError",
+    "RateLimitedError",
+    "TimedOutError",
+    "ConnectionFailedError",
+    "ServerError",
+    "ClosedError",
+    "UnexpectedError",
+    "__version__",
+]
+
+_uring.set_error_factory(from_native)
+
+if TYPE_CHECKING:
+    __version__: str
+else:
+
+    def __getattr__(name: str) -> str:
+        """The version, looked up when asked for: importing importlib.metadata takes longer than all of rangeio."""
+        if name != "__version__":
+            raise AttributeError(f"module 'rangeio' has no attribute {name!r}")
+        from importlib import metadata
+
+        try:
+            return metadata.version("rangeio")
+        except metadata.PackageNotFoundError:  # a source tree on the path, not installed
+            return "0+unknown"
+
+
+def backend() -> Backend:
+    """What the process's reactor reads with: ``uring``, ``pool`` or ``python``, and why."""
+    return _uring.default_reactor().backend
+
+
+def stats() -> dict[str, int]:
+    """Counters of the process's reactor: reads, bytes asked and fetched, Buffers live and pooled, reads in flight."""
+    return _uring.default_reactor().stats()

@@ -1,0 +1,221 @@
+"""What a Reader needs of a storage service: the two protocols, and the records that pass between.
+
+A `Service` knows one storage (its root, its credentials) and opens objects; a `Source` is one opened object. A Reader
+plans, a Source sends what was planned and fills Buffers. Offsets and lengths given to a Source were checked by the
+Reader or are checked by the native core; they may reach beyond the end, where results are short.
+"""
+
+import operator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol, SupportsIndex, TypeAlias
+
+from rangeio.errors import ConfigInvalidError, Error, closest
+from rangeio.ranges import Offsets
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from typing_extensions import Buffer as SupportsBuffer
+
+    from _uring import Buffer
+
+FileResults: TypeAlias = "Sequence[Buffer | BaseException]"
+
+
+@dataclass(frozen=True, slots=True)
+class Capability:
+    """What can be had of one object, and how it is read.
+
+    positioned: reads have an offset natively (files, memory), and cost no round trip. suffix: the last bytes can be
+    asked for without knowing the size. list: the service can list. pin: what tells one version from another, empty if
+    nothing does. backend: what reads (``uring``, ``pool``, ``python``, ``memory``, ``http``). direct: O_DIRECT is in
+    use, with the reason why or why not, and the alignment in bytes that it wants (0: not supported).
+    """
+
+    positioned: bool
+    suffix: bool
+    list: bool
+    pin: str
+    backend: str
+    direct: bool = False
+    direct_reason: str = ""
+    alignment: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """What is known of an object.
+
+    size: bytes, None where nobody knows before reading (/proc). pin: identifies this version, for comparing; empty if
+    nothing does. mtime_ns: since 1970. etag, version: as the service gives them.
+    """
+
+    path: str
+    size: int | None
+    pin: str = ""
+    mtime_ns: int | None = None
+    etag: str | None = None
+    version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How one object is opened and read. Each has a default that the service chooses.
+
+    gap: most bytes between two ranges that are still fetched as one; 0 joins what touches or overlaps, None nothing.
+    max_merged: most bytes that joining may make of ranges that do not overlap; None for no bound.
+    chunk: most bytes of one request, None for no bound.
+    concurrent: most requests in flight, None for the reactor's choice.
+    size: bytes of the object if known beforehand, a hint that saves asking; files need none.
+    pin: refuse what is not the version that was opened. direct: O_DIRECT for files.
+    """
+
+    gap: int | None = 0
+    max_merged: int | None = 1 << 20
+    chunk: int | None = None
+    concurrent: int | None = None
+    size: int | None = None
+    pin: bool = True
+    direct: bool | Literal["auto"] = "auto"
+
+    def updated(self, changes: dict[str, Any]) -> "Options":
+        """With `changes` made. ConfigInvalidError for a wrong name or value."""
+        check_names(changes, OPTION_NAMES, "option")
+        return replace(self, **{name: _checked(name, value) for name, value in changes.items()})
+
+
+OPTION_NAMES = [field.name for field in fields(Options)]
+
+
+def check_names(given: dict[str, Any], known: list[str], what: str) -> None:
+    """ConfigInvalidError for the first name that is not known, with the nearest one that is."""
+    for name in given:
+        if name not in known:
+            raise ConfigInvalidError(f"unknown {what} {name!r}; {closest(name, known)}")
+
+
+def _checked(name: str, value: Any) -> Any:
+    if name == "pin":
+        return bool(value)
+    if name == "direct":
+        if value in (True, False, "auto"):
+            return value
+        raise ConfigInvalidError(f"direct must be True, False or 'auto', not {value!r}")
+    if value is None:
+        return None
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise ConfigInvalidError(f"{name} must be a whole number of bytes or None, not {value!r}") from None
+    least = 0 if name in ("gap", "size") else 1
+    if not least <= number < 2**63:
+        raise ConfigInvalidError(f"{name} must be at least {least} and below 2**63, got {number}")
+    return number
+
+
+# Before Python 3.12 numpy's stubs do not say that an array is a buffer.
+Destination: TypeAlias = "SupportsBuffer | npt.NDArray[Any]"
+
+
+class ReadAt(Protocol):
+    """`limit` bytes from `offset`, fewer only at the end of the object; no I/O if `limit` is 0."""
+
+    def __call__(self, offset: SupportsIndex, limit: SupportsIndex) -> "Buffer": ...
+
+
+class ReadInto(Protocol):
+    """Fill a writable C-contiguous buffer from `offset`; the bytes read, fewer than its size only at the end."""
+
+    def __call__(self, buffer: Destination, offset: SupportsIndex = 0) -> int: ...
+
+
+class ReadBatch(Protocol):
+    """The records of `length` bytes at `offsets`, as a table. UnexpectedEofError if one would pass the end."""
+
+    def __call__(self, offsets: Any, length: SupportsIndex) -> "Buffer": ...
+
+
+class Source(Protocol):
+    """One opened object. Any thread may call anything; reads in flight survive `close`, and so do Buffers."""
+
+    @property
+    def path(self) -> str:
+        """For people: what was opened, without credentials."""
+        ...
+
+    @property
+    def capability(self) -> Capability:
+        """What can be had of this object."""
+        ...
+
+    @property
+    def closed(self) -> bool:
+        """Whether reads are refused."""
+        ...
+
+    @property
+    def size(self) -> int | None:
+        """Bytes, if known without I/O; None otherwise."""
+        ...
+
+    # The next three check their arguments themselves, because the Reader hands them out as its own methods.
+    @property
+    def read_at(self) -> ReadAt:
+        """Read one range."""
+        ...
+
+    @property
+    def read_into(self) -> ReadInto:
+        """Read into the caller's memory."""
+        ...
+
+    @property
+    def read_batch(self) -> ReadBatch:
+        """Read records of one length."""
+        ...
+
+    def fetch(
+        self, starts: Offsets, lengths: Offsets, *, chunk: int | None, concurrent: int | None
+    ) -> "list[Buffer]":
+        """One Buffer for each request, in order; the first failure in that order is raised, with its `index`.
+
+        Nothing is merged. Requests longer than `chunk` are sent in pieces, each landing in its place of one Buffer.
+        """
+        ...
+
+    def fetch_each(
+        self, starts: Offsets, lengths: Offsets, *, chunk: int | None, concurrent: int | None
+    ) -> "Iterator[tuple[int, Buffer | Error]]":
+        """As `fetch`, each with its index as soon as it is complete; a failure takes the place of its Buffer."""
+        ...
+
+    def stat(self) -> Stat:
+        """Ask again; ObjectChangedError if it is pinned and changed."""
+        ...
+
+    def close(self) -> None:
+        """Refuse new reads; a second call does nothing."""
+        ...
+
+
+class Service(Protocol):
+    """One storage, configured."""
+
+    scheme: str
+    defaults: Options
+
+    def open(self, path: str, options: Options) -> Source:
+        """Open an object. NotFoundError, PermissionDeniedError and so on."""
+        ...
+
+    def address(self, path: str) -> str:
+        """The path by which another process opens the same object."""
+        ...
+
+    def list(self, prefix: str) -> Iterator[Stat]:
+        """The objects whose path begins with `prefix`, sorted by path."""
+        ...
+
+    def read_files(self, jobs: Sequence[tuple[str, int, int | None]], options: Options) -> FileResults:
+        """(path, start, stop) each: one range of each of many objects. A job that fails has its exception there."""
+        ...

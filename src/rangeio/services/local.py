@@ -1,0 +1,199 @@
+"""Local files. A Source here is little more than the native File: what that can do itself is handed out as it is."""
+
+import os
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, cast
+
+from _uring.surface import without_frames
+from rangeio.errors import Error, PermissionDeniedError, from_native
+from rangeio.ranges import OPEN, Offsets, split
+from rangeio.service import Capability, FileResults, Options, ReadAt, ReadBatch, ReadInto, Stat
+
+if TYPE_CHECKING:
+    from _uring import Buffer, File, Reactor
+
+
+class LocalSource:
+    """One open file. `read_at`, `read_into` and `read_batch` are the File's own bound methods."""
+
+    __slots__ = ("_file", "_pin", "_reactor", "read_at", "read_batch", "read_into")
+
+    read_at: ReadAt
+    read_into: ReadInto
+    read_batch: ReadBatch
+
+    def __init__(self, reactor: "Reactor", file: "File", *, pin: bool) -> None:
+        self._reactor = reactor
+        self._file = file
+        self._pin = pin
+        self.read_at = file.read_at
+        self.read_into = cast("ReadInto", file.read_into)
+        self.read_batch = file.read_batch
+
+    @property
+    def path(self) -> str:
+        return self._file.path
+
+    @property
+    def closed(self) -> bool:
+        return self._file.closed
+
+    @property
+    def size(self) -> int | None:
+        return self._file.size
+
+    @property
+    def capability(self) -> Capability:
+        return Capability(
+            positioned=True,
+            suffix=True,
+            list=True,
+            pin="device+inode+size+mtime" if self._pin and self._file.size is not None else "",
+            backend=str(self._reactor.backend),
+            direct=self._file.direct,
+            direct_reason=self._file.direct_reason,
+            alignment=self._file.alignment,
+        )
+
+    def fetch(
+        self, starts: Offsets, lengths: Offsets, *, chunk: int | None, concurrent: int | None
+    ) -> "list[Buffer]":
+        try:
+            if chunk is None or not (lengths > chunk).any():
+                return self._file.read_many(starts, lengths, concurrent or 0)
+            return self._fetch_long(starts, lengths, chunk, concurrent or 0)
+        except Error as error:
+            hits = (starts == error.offset).nonzero()[0]
+            error.index = int(hits[0]) if hits.size else None
+            raise
+
+    def _fetch_long(self, starts: Offsets, lengths: Offsets, chunk: int, concurrent: int) -> "list[Buffer]":
+        """Those within `chunk` in one batch, then the longer ones piece by piece."""
+        short = lengths <= chunk
+        batch = iter(self._file.read_many(starts[short], lengths[short], concurrent))
+        return [
+            next(batch) if is_short else self._fetch_pieces(start, length, chunk)
+            for is_short, start, length in zip(short.tolist(), starts.tolist(), lengths.tolist(), strict=True)
+        ]
+
+    def _fetch_pieces(self, start: int, length: int, chunk: int) -> "Buffer":
+        stop = min(start + length, OPEN)
+        if length <= chunk or stop == OPEN:
+            return self.read_at(start, length)
+        buffer = self._reactor.allocate(length)
+        memory = self._reactor.writable(buffer)
+        got = 0
+        for first, last in split(start, stop, chunk):
+            got += self.read_into(memory[first - start : last - start], first)
+            if got < last - start:
+                break
+        self._file.stat()  # all pieces are of one version, or this raises
+        return buffer if got == length else buffer[:got]
+
+    def fetch_each(
+        self, starts: Offsets, lengths: Offsets, *, chunk: int | None, concurrent: int | None
+    ) -> "Iterator[tuple[int, Buffer | Error]]":
+        if chunk is None or not (lengths > chunk).any():
+            replies = self._file.iter_many(starts, lengths, concurrent or 0)
+        else:  # what is sent in pieces is read one by one
+            replies = self._file.iter_many((), ())
+        return self._fetch_rest(replies, starts.tolist(), lengths.tolist(), chunk)
+
+    def _fetch_rest(
+        self,
+        replies: "Iterator[tuple[int, Buffer]]",
+        starts: list[int],
+        lengths: list[int],
+        chunk: int | None,
+    ) -> "Iterator[tuple[int, Buffer | Error]]":
+        """`replies` until one fails, then what they did not bring, one by one: only so each failure finds its place."""
+        missing = dict.fromkeys(range(len(starts)))
+        try:
+            with closing(cast("Generator[tuple[int, Buffer]]", replies)):
+                for index, buffer in replies:
+                    del missing[index]
+                    yield index, buffer
+        except Error:
+            pass
+        for index in missing:
+            try:
+                yield index, self._fetch_pieces(starts[index], lengths[index], chunk or OPEN)
+            except Error as error:
+                without_frames(error)
+                yield index, error
+
+    def stat(self) -> Stat:
+        size, mtime_ns, device, inode = self._file.stat()
+        pin = "" if size is None else f"{device:x}-{inode:x}-{size:x}-{mtime_ns:x}"
+        return Stat(self.path, size, pin=pin, mtime_ns=mtime_ns)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class LocalService:
+    """The files below `root`, or with root None every path the operating system takes.
+
+    Under a root, paths are relative to it: absolute ones and ``..`` are refused. Symbolic links are followed, also out
+    of the root: whoever can place one there can place the data there.
+    """
+
+    scheme = "fs"
+    defaults = Options()
+
+    def __init__(self, reactor: "Reactor", root: str | os.PathLike[str] | None = None) -> None:
+        self._reactor = reactor
+        self._root = None if root is None else os.path.join(os.getcwd(), os.fspath(root))
+
+    def open(self, path: str, options: Options) -> LocalSource:
+        file = self._reactor.open(self.resolve(path), direct=options.direct, pin=options.pin)
+        return LocalSource(self._reactor, file, pin=options.pin)
+
+    def from_fd(self, fd: int, options: Options, *, closefd: bool) -> LocalSource:
+        """As `open`, of a file that is open already."""
+        file = self._reactor.from_fd(fd, closefd=closefd, direct=options.direct, pin=options.pin)
+        return LocalSource(self._reactor, file, pin=options.pin)
+
+    def resolve(self, path: str) -> str:
+        """The path for the operating system. PermissionDeniedError if it leads out of the root."""
+        if self._root is None:
+            return path
+        parts = path.replace(os.sep, "/").split("/")
+        if ".." in parts or os.path.isabs(path) or os.path.splitdrive(path)[0]:
+            raise PermissionDeniedError(
+                f"{path!r} leads out of the root {self._root!r}; give a path relative to the root, without '..'",
+                path=path,
+            )
+        return os.path.join(self._root, path)
+
+    def address(self, path: str) -> str:
+        return path if self._root is not None else os.path.join(os.getcwd(), path)
+
+    def list(self, prefix: str) -> Iterator[Stat]:
+        head = prefix[: prefix.rfind("/") + 1]
+        return _files_below(self.resolve(head) or os.curdir, head, prefix)
+
+    def read_files(self, jobs: Sequence[tuple[str, int, int | None]], options: Options) -> FileResults:
+        resolved = [(self.resolve(path), start, stop) for path, start, stop in jobs]
+        return self._reactor.read_files(resolved, pin=options.pin)
+
+
+def _files_below(top: str, head: str, prefix: str) -> Iterator[Stat]:
+    """Regular files of `top` whose name after `head` begins with `prefix`, sorted; other directories are not entered.
+
+    Links to directories are not followed, so there is no circle.
+    """
+    try:
+        with os.scandir(top) as found:
+            entries = [(entry.name + "/" * entry.is_dir(follow_symlinks=False), entry) for entry in found]
+    except OSError as error:
+        raise from_native("errno", error.errno or 0, top, None, None, "") from error
+    for ending, entry in sorted(entries, key=lambda pair: pair[0]):
+        name = head + ending
+        if name.endswith("/"):
+            if name.startswith(prefix) or prefix.startswith(name):
+                yield from _files_below(entry.path, name, prefix)
+        elif name.startswith(prefix) and entry.is_file():
+            status = entry.stat()
+            yield Stat(name, status.st_size, mtime_ns=status.st_mtime_ns)

@@ -1,0 +1,113 @@
+"""Part of an object as an object of its own: what `Reader.slice` reads from."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, SupportsIndex, cast
+
+import numpy as np
+
+from _uring.surface import byte_array, byte_index, writable_bytes
+from rangeio.errors import Error, UnexpectedEofError, asked, from_native
+from rangeio.ranges import OPEN, Offsets
+from rangeio.service import Capability, Destination, Source, Stat
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer as SupportsBuffer
+
+    from _uring import Buffer
+
+
+class Window:
+    """Bytes `start` to `stop` of a Source, counted from 0. Errors name the bytes of the whole object.
+
+    It borrows the Source: closing the window closes only windows of it, closing the Source ends them all.
+    """
+
+    def __init__(self, source: Source, start: int, stop: int) -> None:
+        outer = source if isinstance(source, Window) else None  # a window of a window reads the same Source
+        self.source: Source = outer.source if outer else source
+        self.start: int = min(outer.start + start, outer.stop) if outer else start
+        self.stop: int = min(outer.start + stop, outer.stop) if outer else stop
+        self._outer = outer
+        self._closed = False
+
+    @property
+    def path(self) -> str:
+        return self.source.path
+
+    @property
+    def capability(self) -> Capability:
+        return self.source.capability
+
+    @property
+    def closed(self) -> bool:
+        return self._closed or (self._outer or self.source).closed
+
+    @property
+    def size(self) -> int | None:
+        return self._size_within(self.source.size)
+
+    def read_at(self, offset: SupportsIndex, limit: SupportsIndex) -> "Buffer":
+        first, count = byte_index(offset, "offset"), byte_index(limit, "limit")
+        self._check_open(self._place(first), count)
+        return self.source.read_at(self._place(first), min(count, self._left(first)))
+
+    def read_into(self, buffer: Destination, offset: SupportsIndex = 0) -> int:
+        first, view = byte_index(offset, "offset"), writable_bytes(cast("SupportsBuffer", buffer))
+        self._check_open(self._place(first), len(view))
+        return self.source.read_into(view[: self._left(first)], self._place(first))
+
+    def read_batch(self, offsets: Any, length: SupportsIndex) -> "Buffer":
+        starts, count = byte_array(offsets, "offsets"), byte_index(length, "length")
+        self._check_open(None, None)
+        passing = starts > self.stop - self.start - count
+        if count and passing.any():
+            index = int(passing.argmax())
+            first = self._place(int(starts[index]))
+            raise UnexpectedEofError(
+                f"{asked(self.path, first, count)}: record {index} passes the end of the slice at {self.stop}",
+                path=self.path,
+                offset=first,
+                limit=count,
+                index=index,
+            )
+        return self.source.read_batch(np.minimum(starts, self.stop - self.start) + self.start, count)
+
+    def fetch(
+        self, starts: Offsets, lengths: Offsets, *, chunk: int | None, concurrent: int | None
+    ) -> "list[Buffer]":
+        self._check_open(None, None)
+        return self.source.fetch(*self._shifted(starts, lengths), chunk=chunk, concurrent=concurrent)
+
+    def fetch_each(
+        self, starts: Offsets, lengths: Offsets, *, chunk: int | None, concurrent: int | None
+    ) -> "Iterator[tuple[int, Buffer | Error]]":
+        self._check_open(None, None)
+        return self.source.fetch_each(*self._shifted(starts, lengths), chunk=chunk, concurrent=concurrent)
+
+    def stat(self) -> Stat:
+        self._check_open(None, None)
+        whole = self.source.stat()
+        return replace(whole, size=self._size_within(whole.size))
+
+    def close(self) -> None:
+        self._closed = True
+
+    def _size_within(self, size: int | None) -> int | None:
+        return None if size is None else max(0, min(self.stop, size) - self.start)
+
+    def _left(self, offset: int) -> int:
+        return max(0, self.stop - self.start - offset)
+
+    def _place(self, offset: int) -> int:
+        return min(self.start + offset, OPEN)
+
+    def _shifted(self, starts: Offsets, lengths: Offsets) -> tuple[Offsets, Offsets]:
+        within = np.minimum(starts, self.stop - self.start)
+        return within + self.start, np.minimum(lengths, self.stop - self.start - within)
+
+    def _check_open(self, offset: int | None, limit: int | None) -> None:
+        if self.closed:
+            raise from_native(
+                "closed", 0, self.path, offset, limit, "this slice, or what it is of, was closed"
+            )
