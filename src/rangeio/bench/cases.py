@@ -1,0 +1,247 @@
+"""What is measured, and what is wanted for it.
+
+A case is one kind of work in one cache state. Everybody who can do it takes part; a target compares rangeio with
+the named contenders of the same run, or with a fixed figure.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from rangeio.bench import baselines, fio, ours, peers
+from rangeio.bench.contender import Action, Contender
+
+Cache = Literal["hot", "cold", "direct"]
+Metric = Literal["rate", "cpu ratio", "cpu per read", "device bytes", "growth", "memory"]
+
+# The order is that of the report; the first `Rangeio` is the one that targets are about.
+EVERYONE: tuple[type[Contender], ...] = (
+    ours.Rangeio,
+    ours.RangeioOther,
+    baselines.Pread,
+    baselines.Preadv,
+    baselines.OpenReadClose,
+    baselines.Threads,
+    baselines.Mmap,
+    baselines.Memmap,
+    peers.Obstore,
+    peers.OpenDAL,
+    peers.Arrow,
+    peers.TensorStore,
+    peers.PyUring,
+    peers.Caio,
+    fio.Fio,
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A bound on one figure of rangeio.
+
+    rate           times the fastest of `against`, at least
+    cpu ratio      times the CPU of `against`, at most
+    cpu per read   nanoseconds, at most
+    device bytes   times the bytes asked for, at most
+    growth, memory bytes, at most (see `memory`)
+    """
+
+    metric: Metric
+    bound: float
+    against: tuple[str, ...] = ()
+    call: str = ""
+    """The call of rangeio that is judged; the first in the list if empty."""
+
+    @property
+    def at_least(self) -> bool:
+        """Whether more is better."""
+        return self.metric == "rate"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One kind of work, in one state of the cache."""
+
+    id: str
+    title: str
+    why: str
+    """What it stands for, in a sentence for somebody who has such a program."""
+    action: Action
+    cache: Cache
+    baseline: str
+    """Name of the contender that ratios are given to."""
+    targets: tuple[Target, ...] = ()
+    group: int = 0
+    """Reads in one batch."""
+    depth: int = 0
+    block: int = 0
+    cpus: int = 0
+    """CPUs the process may use during the case; 0 for all."""
+    busy: bool = False
+    """Whether a CPU-bound Python thread runs beside it."""
+    leave_out: tuple[str, ...] = ()
+    """Contenders for whom the case is pointless: a name, or a name and a call."""
+
+    @property
+    def unit(self) -> str:
+        """What one read is, for people."""
+        return {"files": "file", "ranges": "range"}.get(self.action, "read")
+
+    @property
+    def in_bytes(self) -> bool:
+        """Whether bytes per second say more than reads per second."""
+        return self.action in ("whole", "blocks", "ranges")
+
+    @property
+    def judged(self) -> set[str]:
+        """Those whose figures decide something: they take part in every round, however slow."""
+        rivals = (name for target in self.targets for name in target.against)
+        return {"rangeio", self.baseline, *rivals}
+
+    def contenders(self) -> Iterable[type[Contender]]:
+        """Those that can do it."""
+        for kind in EVERYONE:
+            able = self.action in kind.calls and (self.cache != "direct" or kind.reads_direct)
+            if able and not {kind.name, f"{kind.name} {kind.calls[self.action]}"} & set(self.leave_out):
+                yield kind
+
+
+def _batches() -> Iterable[Case]:
+    for count, cpus, busy, bound in (
+        (128, 1, False, 1.05),
+        (1024, 1, False, 1.05),
+        (128, 2, False, 1.5),
+        (1024, 2, False, 1.5),
+        (128, 0, True, None),
+        (1024, 0, True, None),
+    ):
+        where = "beside a busy thread" if busy else "on one core" if cpus == 1 else "on two cores"
+        yield Case(
+            id=f"batch-{count}-busy" if busy else f"batch-{count}-{cpus}core",
+            title=f"Batch of {count:,} hot 4 KiB, {where}",
+            why="Records of a dataset, picked at random: a training batch, a lookup of many keys.",
+            action="batch",
+            cache="hot",
+            baseline="os.pread",
+            targets=() if bound is None else (Target("rate", bound, ("os.pread",)),),
+            group=count,
+            cpus=cpus,
+            busy=busy,
+        )
+
+
+def _deep() -> Iterable[Case]:
+    for depth, targets in (
+        (1, ()),
+        (32, (Target("rate", 0.95, ("fio",)),)),
+        (128, (Target("rate", 0.95, ("fio",), "read_batch"), Target("cpu per read", 3000, (), "read_batch"))),
+    ):
+        yield Case(
+            id=f"direct-4k-depth{depth}",
+            title=f"Random 4 KiB, O_DIRECT, {depth} in flight",
+            why="Data much larger than memory: every read goes to the device, and the queue keeps it busy.",
+            action="deep",
+            cache="direct",
+            baseline="os.preadv" if depth == 1 else "fio",
+            targets=targets,
+            depth=depth,
+            # read_batch has a depth of its own, which is 128.
+            leave_out={1: ("thread pool", "rangeio read_batch"), 32: ("os.preadv", "rangeio read_batch")}.get(
+                depth, ("os.preadv",)
+            ),
+        )
+
+
+def _large() -> Iterable[Case]:
+    yield Case(
+        id="whole-hot",
+        title="A large read, hot",
+        why="Loading a model that was loaded before: what is left is the copy, and the memory it goes to.",
+        action="whole",
+        cache="hot",
+        baseline="os.preadv",
+        targets=(Target("rate", 0.95, ("os.preadv",)),),
+    )
+    yield Case(
+        id="whole-cold",
+        title="A large read, cold",
+        why="Loading a model for the first time, through the page cache.",
+        action="whole",
+        cache="cold",
+        baseline="os.preadv",
+    )
+    for mib in (1, 8):
+        yield Case(
+            id=f"whole-direct-{mib}m",
+            title=f"A large read, O_DIRECT, blocks of {mib} MiB",
+            why="Loading a model past the page cache: as fast as the device, and the CPU stays free.",
+            action="blocks",
+            cache="direct",
+            baseline="thread pool",
+            targets=(
+                Target("rate", 0.98, ("thread pool", "pyuring", "fio")),
+                Target("cpu ratio", 1 / 3, ("thread pool",)),
+            ),
+            block=mib << 20,
+        )
+
+
+def _ranges() -> Iterable[Case]:
+    why = "A few columns of a table: ranges of 8 to 256 KiB in clusters, some side by side, some a little apart."
+    targets: dict[Cache, tuple[Target, ...]] = {
+        "hot": (),
+        "cold": (Target("rate", 1.5, ("thread pool",)), Target("device bytes", 1.1)),
+        "direct": (Target("rate", 1.15, ("thread pool",)),),
+    }
+    for cache, bounds in targets.items():
+        name = {"hot": "hot", "cold": "cold", "direct": "O_DIRECT"}[cache]
+        yield Case(
+            id=f"ranges-{cache}",
+            title=f"Column chunks of a Parquet file, {name}",
+            why=why,
+            action="ranges",
+            cache=cache,
+            baseline="thread pool",
+            targets=bounds,
+        )
+
+
+def _files() -> Iterable[Case]:
+    why = "A dataset of one small file per sample, read whole."
+    yield Case(
+        id="files-hot",
+        title="Small files of 16 KiB, hot",
+        why=why,
+        action="files",
+        cache="hot",
+        baseline="open+pread+close",
+        targets=(Target("rate", 1.0, ("open+pread+close",)),),
+    )
+    yield Case(
+        id="files-cold",
+        title="Small files of 16 KiB, cold",
+        why=why,
+        action="files",
+        cache="cold",
+        baseline="open+pread+close",
+        targets=(Target("rate", 1.0, ("tensorstore",)),),
+    )
+
+
+def _one_by_one() -> Iterable[Case]:
+    for busy in (False, True):
+        yield Case(
+            id="each-4k-busy" if busy else "each-4k",
+            title="Hot 4 KiB, one by one" + (", beside a busy thread" if busy else ""),
+            why="The price of a call when the bytes are in memory already"
+            + (
+                ", in a program that also computes: who gives up the GIL has to wait for it." if busy else "."
+            ),
+            action="each",
+            cache="hot",
+            baseline="os.pread",
+            targets=(Target("rate", 100 if busy else 1.0, ("os.pread",)),),
+            busy=busy,
+        )
+
+
+CASES: tuple[Case, ...] = (*_one_by_one(), *_batches(), *_deep(), *_large(), *_ranges(), *_files())

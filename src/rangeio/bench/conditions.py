@@ -1,0 +1,133 @@
+"""The state a case is measured in: what is in the page cache, which CPUs, who else runs."""
+
+import mmap
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rangeio.bench.machine import resident_share, usable_cpus
+from rangeio.bench.work import Work
+
+_STEP = 8 << 20
+_LOOKED_AT = 64
+"""Small files whose residency stands for that of all."""
+
+
+def warm(work: Work) -> None:
+    """Read everything through the page cache once."""
+    for path in _paths(work):
+        with open(path, "rb", buffering=0) as file:
+            while file.read(_STEP):
+                pass
+
+
+def evict(work: Work) -> float | None:
+    """Drop the files from the page cache: all pages that are clean and mapped by nobody. What `resident` says then.
+
+    Unlike /proc/sys/vm/drop_caches this needs no root and leaves the rest of the machine alone. Pages that an earlier
+    reader's read-ahead is still bringing in are locked, and stay: they are waited for, a tenth of a second at most.
+    """
+    for wait_s in (0.0, 0.01, 0.03, 0.06):
+        time.sleep(wait_s)
+        _drop(work)
+        share = resident(work)
+        if not share:
+            break
+    return share
+
+
+def _drop(work: Work) -> None:
+    for path in _paths(work):
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(fd)
+
+
+def resident(work: Work) -> float | None:
+    """The share of the files that is in the page cache; of many files, that of some."""
+    shares = []
+    for path in _paths(work)[:_LOOKED_AT]:
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            shares.append(resident_share(fd))
+        finally:
+            os.close(fd)
+    known = [share for share in shares if share is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _paths(work: Work) -> list[Path]:
+    return [work.path / name for name in work.names] or [work.path]
+
+
+def direct_refused(path: Path) -> str:
+    """Why O_DIRECT cannot be used on `path`; empty if it can."""
+    if not hasattr(os, "O_DIRECT"):
+        return "this system has no O_DIRECT"
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECT)
+    except OSError as error:
+        return f"O_DIRECT is refused here: {error.strerror}"
+    try:
+        with mmap.mmap(-1, mmap.PAGESIZE) as page:
+            os.preadv(fd, [page], 0)
+    except OSError as error:
+        return f"an O_DIRECT read is refused here: {error.strerror}"
+    finally:
+        os.close(fd)
+    return ""
+
+
+@contextmanager
+def on_cpus(count: int) -> Iterator[None]:
+    """Keep every thread of the process on `count` CPUs; 0 changes nothing.
+
+    sched_setaffinity(2) is per thread, and threads that are already there would keep running elsewhere.
+    """
+    before = usable_cpus()
+    if not count or count >= len(before):
+        yield
+        return
+    _confine(set(sorted(before)[:count]))
+    try:
+        yield
+    finally:
+        _confine(before)
+
+
+def _confine(cpus: set[int]) -> None:
+    for thread in os.listdir("/proc/self/task"):
+        try:
+            os.sched_setaffinity(int(thread), cpus)
+        except OSError:
+            pass  # it has ended meanwhile, or is a kernel worker that may not be moved
+
+
+@contextmanager
+def busy_thread(wanted: bool) -> Iterator[None]:
+    """A Python thread that computes and never lets go of the GIL before it has to."""
+    if not wanted:
+        yield
+        return
+    stop, running = threading.Event(), threading.Event()
+
+    def compute() -> None:
+        running.set()
+        number = 0
+        while not stop.is_set():
+            for _ in range(1000):
+                number = (number * 1103515245 + 12345) & 0x7FFFFFFF
+
+    thread = threading.Thread(target=compute, daemon=True)
+    thread.start()
+    running.wait()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

@@ -1,0 +1,48 @@
+"""Ratios and verdicts, both taken round by round: what ran within the same seconds can be compared."""
+
+from rangeio.bench.cases import Target
+from rangeio.bench.contender import Sample
+from rangeio.bench.results import CaseResult, Spread, Verdict
+
+
+def compare(result: CaseResult) -> None:
+    """Give every row its ratio to the baseline, and every target its verdict."""
+    base = result.row(result.case.baseline)
+    for row in result.rows:
+        if base and row.samples:
+            row.ratio = Spread.of(
+                mine.bytes_per_s / theirs.bytes_per_s
+                for mine, theirs in zip(row.samples, base.samples, strict=False)
+            )
+    result.verdicts = [judge(result, target) for target in result.case.targets]
+
+
+def judge(result: CaseResult, target: Target) -> Verdict:
+    """Hold one target against the rounds that all concerned took part in."""
+    ours = result.row("rangeio", target.call)
+    if ours is None:
+        failed = next((row.failure for row in result.rows if row.name == "rangeio"), "")
+        return Verdict(target, None, result.skipped or failed or "rangeio did not run")
+    rivals = [row for name in target.against if (row := result.row(name))]
+    if target.against and not rivals:
+        return Verdict(target, None, f"{' and '.join(target.against)} did not run")
+    values: list[float] = []
+    for number, sample in enumerate(ours.samples):
+        others = [row.samples[number] for row in rivals if number < len(row.samples)]
+        if rivals and not others:
+            continue  # all were slow, and ran once only
+        if (value := _value(target, sample, others)) is not None:
+            values.append(value)
+    return Verdict(target, Spread.of(values)) if values else Verdict(target, None, "the system does not say")
+
+
+def _value(target: Target, ours: Sample, rivals: list[Sample]) -> float | None:
+    if target.metric == "rate":
+        return ours.bytes_per_s / max(rival.bytes_per_s for rival in rivals)
+    if target.metric == "cpu per read":
+        return ours.cpu_ns_per_read
+    if target.metric == "device bytes":
+        return None if ours.device_bytes is None else ours.device_bytes / ours.nbytes
+    if ours.cpu_ns is None or any(not rival.cpu_ns for rival in rivals):
+        return None
+    return (ours.cpu_ns / ours.nbytes) / min((rival.cpu_ns or 0) / rival.nbytes for rival in rivals)

@@ -1,0 +1,112 @@
+"""What reading costs in resident memory: each contender in a process of its own, so that nobody's heap is another's.
+
+`python -m rangeio.bench.memory CONTENDER FILE BYTES READS SECONDS` is that process; it prints one line of JSON.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from rangeio.bench.baselines import Memmap, Pread, Preadv
+from rangeio.bench.cases import Target
+from rangeio.bench.contender import Contender, Scratch, Setting
+from rangeio.bench.machine import read_text
+from rangeio.bench.ours import Rangeio
+from rangeio.bench.peers import Arrow, Obstore, OpenDAL
+from rangeio.bench.results import MemoryRow, Spread, Verdict
+from rangeio.bench.work import Work, random_records, whole_file
+
+KINDS: tuple[type[Contender], ...] = (Rangeio, Preadv, Pread, Memmap, Obstore, OpenDAL, Arrow)
+TARGETS = (
+    # A process that leaks one byte for each read would be at 1 MB; allocators move by some pages.
+    Target("growth", 512 << 10),
+    Target("memory", 1.02),
+)
+_BETWEEN_LOOKS = 1000
+"""Small reads after which the memory is looked at."""
+
+
+def measure(
+    path: Path, size: int, reads: int, seconds: float, progress: Callable[[float, str], None]
+) -> list[MemoryRow]:
+    """Run every contender in a child process; one that fails there has its last line as the reason.
+
+    The slow ones do as many of the small `reads` as there are `seconds` for; rangeio does them all.
+    """
+    rows = []
+    kinds = [kind for kind in KINDS if not kind.absence()]
+    for number, kind in enumerate(kinds):
+        progress(number / len(kinds), f"Resident memory: {kind.name}")
+        call = kind.calls.get("whole") or kind.calls["each"]
+        row = MemoryRow(kind.name, call, kind.role, kind.version(), size)
+        asked = (kind.__name__, path, size, reads, seconds)
+        command = [sys.executable, "-m", "rangeio.bench.memory", *map(str, asked)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            row.failure = (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
+        else:
+            vars(row).update(json.loads(done.stdout))
+        rows.append(row)
+    return rows
+
+
+def judge(rows: list[MemoryRow]) -> list[Verdict]:
+    """Hold `TARGETS` against rangeio's row."""
+    ours = next((row for row in rows if row.role == "ours" and not row.failure), None)
+    if ours is None:
+        return [Verdict(target, None, "rangeio did not run") for target in TARGETS]
+    values = {"growth": float(ours.drift), "memory": ours.grown / ours.whole_bytes}
+    return [Verdict(target, Spread.of([values[target.metric]])) for target in TARGETS]
+
+
+def _growth(kind: type[Contender], path: Path, size: int, reads: int, seconds: float) -> dict[str, int]:
+    """Read whole twice, then small many times; see `MemoryRow` for what is returned."""
+    contender = kind(Setting(path, path.parent, Scratch()))
+    figures: dict[str, int] = {}
+    before = _resident("VmRSS")
+    if "whole" in contender.calls:
+        for name in ("first_read", "second_read"):
+            work = whole_file(path, size)
+            result = contender.run("whole", work)
+            figures[name] = max(0, _resident("VmHWM") - before)
+            work.check(result, thorough=False)
+            del result
+            before = max(before, _resident("VmHWM"))  # the check is nobody's cost
+    figures["reads"], figures["drift"] = _drift(
+        contender, random_records(path, size, _BETWEEN_LOOKS), reads, seconds
+    )
+    return figures
+
+
+def _drift(contender: Contender, work: Work, reads: int, seconds: float) -> tuple[int, int]:
+    """How many of `reads` there was time for, and what the memory grew by from the first tenth of them to the last."""
+    share = min(work.reads, _BETWEEN_LOOKS)
+    part, done = work.first(share), 0
+    marks: list[int] = []
+    deadline = time.monotonic() + seconds
+    while done < reads and (time.monotonic() < deadline or len(marks) < 2 or contender.role == "ours"):
+        contender.run("each", part)
+        done += share
+        marks.append(_resident("VmRSS"))
+    first = max(1, len(marks) // 10)
+    return done, max(marks[-first:]) - max(marks[:first])
+
+
+def _resident(name: str) -> int:
+    """VmRSS or its peak VmHWM, in bytes."""
+    lines: Iterable[str] = read_text("/proc/self/status").splitlines()
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(name + ":")), 0)
+
+
+def main(arguments: list[str]) -> None:
+    """The child process."""
+    name, path, size, reads, seconds = arguments
+    kind = next(kind for kind in KINDS if kind.__name__ == name)
+    print(json.dumps(_growth(kind, Path(path), int(size), int(reads), float(seconds))))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,98 @@
+"""rangeio itself. Beside the call that the targets are about, a second one where users have the choice."""
+
+from collections import Counter
+from typing import Any, ClassVar
+
+import rangeio
+from rangeio.bench.contender import Contender, Role, Setting
+from rangeio.bench.work import Work
+
+
+class Rangeio(Contender):
+    """The call that the targets are about."""
+
+    name = "rangeio"
+    role: ClassVar[Role] = "ours"
+    calls = {
+        "each": "read_at",
+        "batch": "read_batch",
+        "deep": "read_ranges",
+        "whole": "read_at",
+        "blocks": "read_batch",
+        "ranges": "read_ranges",
+        "files": "Operator.read_ranges",
+    }
+    reads_direct = True
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        options: dict[str, Any] = {"direct": True} if setting.direct else {}
+        if setting.depth:
+            options["concurrent"] = setting.depth
+        self.reader = rangeio.open(setting.path, **options)
+        self.folder = rangeio.Operator("fs", root=str(setting.folder))
+        self._before: dict[str, int] = {}
+
+    @classmethod
+    def version(cls) -> str:
+        """Of the package that is imported."""
+        return rangeio.__version__
+
+    def _each(self, work: Work) -> Any:
+        read_at, length = self.reader.read_at, work.length
+        result: Any = None
+        for offset in work.offsets:
+            result = read_at(offset, length)
+        return result
+
+    def _batch(self, work: Work) -> Any:
+        return self.reader.read_batch(work.array, work.length)
+
+    _blocks = _batch
+
+    def _whole(self, work: Work) -> Any:
+        return self.reader.read_at(0, work.nbytes)
+
+    def _ranges(self, work: Work) -> Any:
+        return self.reader.read_ranges(work.pairs)
+
+    _deep = _ranges
+
+    def _files(self, work: Work) -> Any:
+        return self.folder.read_ranges([(name, None) for name in work.names])
+
+    def served_by(self) -> str:
+        """The backend, and which of its ways served the reads since the last time this was asked."""
+        now = rangeio.stats()
+        ways = Counter(
+            {
+                "inline": now["inline_hits"] - self._before.get("inline_hits", 0),
+                "ring": now["ring_reads"] - self._before.get("ring_reads", 0),
+                "pool": now["pool_reads"] - self._before.get("pool_reads", 0),
+            }
+        )
+        self._before = now
+        return ": ".join([rangeio.backend().name, *(way for way, reads in ways.most_common(1) if reads)])
+
+    def _close(self) -> None:
+        self.reader.close()
+
+
+class RangeioOther(Rangeio):
+    """The other call for the same bytes; shares its name, and comes after it in the list of all."""
+
+    calls = {"batch": "read_ranges", "deep": "read_batch", "whole": "read_into", "blocks": "read_at"}
+
+    def _batch(self, work: Work) -> Any:
+        return self.reader.read_ranges(work.pairs)
+
+    def _deep(self, work: Work) -> Any:
+        return self.reader.read_batch(work.array, work.length)
+
+    def _whole(self, work: Work) -> Any:
+        table = self.setting.scratch.bytes(work.nbytes)
+        self.reader.read_into(table)
+        return table
+
+    def _blocks(self, work: Work) -> Any:
+        return self.reader.read_at(0, work.nbytes)

@@ -1,0 +1,311 @@
+"""Measure: everybody once per round, rounds one after the other, medians at the end.
+
+A machine has moods (other tenants, clock, memory): contenders that run within a second of each other share them,
+contenders measured minutes apart do not. So ratios are taken round by round, and their median is what counts.
+"""
+
+import random
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+from rangeio.bench.cases import CASES, Case
+from rangeio.bench.conditions import busy_thread, direct_refused, evict, on_cpus, resident, warm
+from rangeio.bench.contender import Contender, Sample, Scratch, Setting
+from rangeio.bench.judge import compare
+from rangeio.bench.machine import usable_cpus
+from rangeio.bench.results import CaseResult, Row
+from rangeio.bench.units import size_text
+from rangeio.bench.work import SEED, Work, column_chunks, random_records, small_files, whole_file
+
+Progress = Callable[[float, str], None]
+"""Called between timed sections with the part done, 0.0 to 1.0, and what comes next."""
+
+_COLD_ENOUGH = 0.01
+_ALIGN = 8 << 20
+_SINGLE_READS = 1000
+_SLOW_S = 0.3
+
+
+@dataclass(frozen=True)
+class Options:
+    """How much is measured; the defaults take about four minutes on 1 GiB."""
+
+    rounds: int = 9
+    min_rounds: int = 3
+    case_s: float = 6.5
+    """A case starts no further round after this time, unless it has fewer than `min_rounds`."""
+    sample_s: float = 0.04
+    """Small reads are repeated until one sample takes about this long."""
+    busy_sample_s: float = 0.2
+    """The same beside a busy thread: many times CPython's switch interval of 5 ms, which decides everything there."""
+    large_bytes: int = 1 << 30
+    ranges: int = 2000
+    files: int = 10_000
+    deep_reads: int = 16_384
+    memory_reads: int = 1_000_000
+    memory_s: float = 1.0
+    """Time for the small reads of the memory case, for those slower than rangeio."""
+
+    @classmethod
+    def quick(cls) -> "Options":
+        """A first look: figures are rough."""
+        return cls(
+            rounds=3,
+            min_rounds=2,
+            case_s=0.8,
+            sample_s=0.01,
+            busy_sample_s=0.03,
+            large_bytes=128 << 20,
+            ranges=500,
+            files=1000,
+            deep_reads=4096,
+            memory_reads=200_000,
+            memory_s=0.3,
+        )
+
+
+@dataclass
+class Entry:
+    """A contender that takes part, with its row and the works of one sample."""
+
+    contender: Contender
+    row: Row
+    works: list[Work]
+    slow: bool = False
+    """Its warm-up is its only sample: more of it would eat the time of all."""
+
+
+class Bench:
+    """One file, many cases."""
+
+    def __init__(self, path: Path, size: int, folder: Path, options: Options) -> None:
+        self.path, self.size, self.folder, self.options = path, size, folder, options
+        self.scratch = Scratch()
+
+    def run(self, case: Case, progress: Progress) -> CaseResult:
+        """Measure one case; what cannot be measured here is skipped with the reason."""
+        start, works = time.monotonic(), self.works(case)
+        result = CaseResult(case, "", _what(case, works))
+        result.skipped = self.obstacle(case)
+        if not result.skipped:
+            with on_cpus(case.cpus):
+                entries = self._enter(case, result, works)
+                try:
+                    if self._reach_state(case, result, works, entries):
+                        self._contest(case, result, works, entries, progress)
+                finally:
+                    for entry in entries:
+                        entry.contender.close()
+        compare(result)
+        result.elapsed_s = round(time.monotonic() - start, 1)
+        return result
+
+    def works(self, case: Case) -> list[Work]:
+        """What is read in the case; several works are taken in turns, so that no result stays in the CPU's cache."""
+        options = self.options
+        large = min(self.size, options.large_bytes) // _ALIGN * _ALIGN
+        if case.action == "each":
+            return [random_records(self.path, self.size, 1 << 16)]
+        if case.action == "batch":
+            return [random_records(self.path, self.size, case.group, salt=salt) for salt in range(16)]
+        if case.action == "deep":
+            reads = options.deep_reads if case.depth > 1 else options.deep_reads // 8
+            return [random_records(self.path, self.size, reads, salt=case.depth)]
+        if case.action in ("whole", "blocks"):
+            return [whole_file(self.path, large, case.block)]
+        if case.action == "ranges":
+            return [column_chunks(self.path, self.size, options.ranges)]
+        return [small_files(self.folder, options.files)]
+
+    def setting(self, case: Case) -> Setting:
+        """What the case's contenders are told."""
+        direct = case.cache == "direct"
+        return Setting(self.path, self.folder, self.scratch, direct=direct, depth=case.depth)
+
+    def obstacle(self, case: Case) -> str:
+        """Why the case cannot be measured here; empty if it can."""
+        if self.size < _ALIGN and case.action != "files":
+            return f"the file is smaller than {size_text(_ALIGN)}"
+        if case.cpus > len(usable_cpus()):
+            return f"needs {case.cpus} CPUs, {len(usable_cpus())} may be used"
+        return direct_refused(self.path) if case.cache == "direct" else ""
+
+    def _enter(self, case: Case, result: CaseResult, works: list[Work]) -> list[Entry]:
+        entries = []
+        for kind in case.contenders():
+            if absence := kind.absence():
+                result.absent.append(absence)
+                continue
+            row = Row(kind.name, kind.calls[case.action], kind.role, kind.version())
+            result.rows.append(row)
+            try:
+                entries.append(Entry(kind(self.setting(case)), row, works))
+            except Exception as error:  # a peer that does not work here is news, not the end
+                row.failure = _one_line(error)
+        return entries
+
+    def _reach_state(self, case: Case, result: CaseResult, works: list[Work], entries: list[Entry]) -> bool:
+        if case.cache == "hot":
+            warm(works[0])
+            share = resident(works[0])
+        else:
+            share = _prepare(case, works, entries)
+        result.cache = _cache_words(case, share)
+        if case.cache == "cold" and share is not None and share > _COLD_ENOUGH:
+            result.skipped = (
+                f"{share:.0%} of the file will not leave the page cache (a file system in memory?)"
+            )
+        return not result.skipped
+
+    def _contest(
+        self, case: Case, result: CaseResult, works: list[Work], entries: list[Entry], progress: Progress
+    ) -> None:
+        options, dice, start = self.options, random.Random(SEED), time.monotonic()
+        for entry in entries:
+            progress(0.0, f"{case.title}: {entry.row.name}, warm-up")
+            _prepare(case, works, entries)
+            self._guarded(entry, lambda entry: self._warm_up(case, entry))
+        while result.rounds < options.rounds:
+            spent = (time.monotonic() - start) / options.case_s
+            if spent > 1 and result.rounds >= options.min_rounds:
+                break
+            order = [entry for entry in entries if not entry.row.failure and not entry.slow]
+            dice.shuffle(order)
+            for entry in order:
+                progress(
+                    min(1.0, max(spent, result.rounds / options.rounds)), f"{case.title}: {entry.row.name}"
+                )
+                share = _prepare(case, works, entries)
+                if share is not None and share > _COLD_ENOUGH:
+                    result.cache = _cache_words(case, share)
+                self._guarded(entry, lambda entry: self._round(case, entry))
+            result.rounds += 1
+        if case.action == "each":
+            for entry in entries:
+                if entry.contender.has_latency and not entry.row.failure:
+                    entry.row.p99_ns = _p99(case, entry, options.case_s / 20)
+
+    def _guarded(self, entry: Entry, step: Callable[[Entry], None]) -> None:
+        """A contender that fails, or returns wrong bytes, loses its row; the others go on."""
+        if entry.row.failure:
+            return
+        try:
+            step(entry)
+        except Exception as error:
+            entry.row.failure, entry.row.samples = _one_line(error), []
+
+    def _warm_up(self, case: Case, entry: Entry) -> None:
+        """Run once, look at every byte, and find how many reads make a sample."""
+        if entry.row.role == "bound":
+            return
+        contender = entry.contender
+        self.scratch.spoil()
+        if case.action == "each":
+            for number in range(32):
+                single = Work(self.path, [entry.works[0].offsets[number]], [entry.works[0].length])
+                single.check([contender.run("each", single)], thorough=True)
+        else:
+            sample, value = _measure(case, contender, entry.works[:1])
+            entry.works[0].check(value, thorough=True)
+            slow_s = max(_SLOW_S, self.options.case_s / 8)
+            if sample.elapsed_ns > slow_s * 1e9 and entry.row.name not in case.judged:
+                entry.slow, entry.row.samples = True, [sample]
+        if case.action in ("each", "batch"):
+            entry.works = self._sized(case, entry)
+
+    def _sized(self, case: Case, entry: Entry) -> list[Work]:
+        """As many reads as fill a sample: by more offsets in the loop, or by more batches."""
+        aim = self.options.busy_sample_s if case.busy else self.options.sample_s
+        reads, most = 1, (1 << 16 if case.action == "each" else 4096)
+        while True:
+            works = _repeated(case, entry.works, reads)
+            elapsed = _measure(case, entry.contender, works)[0].elapsed_ns / 1e9
+            if reads == most or elapsed > aim / 4:
+                break
+            reads = min(most, reads * 4)
+        wanted = round(reads * aim / elapsed)
+        return _repeated(case, entry.works, max(1, min(most, wanted)))
+
+    def _round(self, case: Case, entry: Entry) -> None:
+        entry.contender.served_by()  # forget what was read since
+        sample, value = _measure(case, entry.contender, entry.works)
+        entry.row.samples.append(sample)
+        entry.row.served_by = entry.contender.served_by()
+        if value is not None and case.action != "each":
+            entry.works[-1].check(value, thorough=False)
+
+
+def _measure(case: Case, contender: Contender, works: list[Work]) -> tuple[Sample, Any]:
+    with busy_thread(case.busy):
+        sample, value = contender.measure(case.action, works)
+    return (replace(sample, cpu_ns=None) if case.busy else sample), value
+
+
+def _repeated(case: Case, works: list[Work], times: int) -> list[Work]:
+    return [works[0].first(times)] if case.action == "each" else list(islice(cycle(works), times))
+
+
+def _prepare(case: Case, works: list[Work], entries: list[Entry]) -> float | None:
+    """Bring the page cache into the state of the case; the share of the file that is in it then."""
+    if case.cache == "hot":
+        return None
+    for entry in entries:
+        entry.contender.release_pages()
+    return evict(works[0])
+
+
+def _cache_words(case: Case, share: float | None) -> str:
+    when = "" if case.cache == "hot" else " before each run"
+    return f"{case.cache}, " + (
+        "residency unknown" if share is None else f"{share:.0%} in the page cache{when}"
+    )
+
+
+def _p99(case: Case, entry: Entry, seconds: float) -> float | None:
+    """The 99th percentile of reads timed one at a time; None if there was no time for a hundred."""
+    contender, work = entry.contender, entry.works[0]
+    singles = [
+        Work(work.path, [offset], [work.length])
+        for offset in islice(cycle(work.offsets), _SINGLE_READS)  # made before the clock runs
+    ]
+    times, deadline = [], time.monotonic() + max(seconds, 0.05)
+    with busy_thread(case.busy):
+        for single in singles:
+            start = time.perf_counter_ns()
+            contender.run("each", single)
+            times.append(time.perf_counter_ns() - start)
+            if time.monotonic() > deadline:
+                break
+    return statistics.quantiles(times, n=100)[98] if len(times) >= 100 else None
+
+
+def _what(case: Case, works: list[Work]) -> str:
+    work = works[0]
+    if case.action in ("each", "batch", "deep"):
+        return f"{size_text(work.length)} at random offsets"
+    if case.action in ("whole", "blocks"):
+        return size_text(work.nbytes)
+    return f"{work.reads:,} {case.unit}s, {size_text(work.nbytes)}"
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:160]}" if text else type(error).__name__
+
+
+def chosen(patterns: list[str]) -> list[Case]:
+    """The cases whose id contains one of `patterns`; all if there are none."""
+    cases = [case for case in CASES if not patterns or any(pattern in case.id for pattern in patterns)]
+    if not cases:
+        raise ValueError(f"no case has one of {', '.join(patterns)} in its name; there are {case_names()}")
+    return cases
+
+
+def case_names() -> str:
+    """All of them, for a message."""
+    return ", ".join(case.id for case in CASES)

@@ -1,0 +1,83 @@
+"""The command ``rangeio``: one file for each subcommand, one door for errors.
+
+Exit codes: 0 done, 1 failed (for `doctor`: degraded; for `bench`: measured, whatever came out), 2 wrong usage,
+130 interrupted, 141 the reader of a pipe went away, as a shell reports SIGINT and SIGPIPE.
+"""
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn
+
+from rangeio.cli import bench, cat, doctor, ranges, stat
+from rangeio.cli.console import UsageError
+
+_COMMANDS = (cat, stat, ranges, bench, doctor)
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, but an error is one line."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"rangeio: {message} (see {self.prog} --help)", file=sys.stderr)
+        sys.exit(2)
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands with their arguments."""
+    root = _Parser(
+        prog="rangeio", description="Read byte ranges of files and objects, and see what reads them."
+    )
+    root.add_argument("--version", action="version", version=_version())
+    commands = root.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    for module in _COMMANDS:
+        command = commands.add_parser(
+            module.NAME,
+            help=module.HELP,
+            description=module.DESCRIPTION,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return root
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return f"rangeio {version('rangeio')}"
+    except PackageNotFoundError:
+        return "rangeio, not installed"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code."""
+    arguments = parser().parse_args(argv)
+    try:
+        code: int = arguments.run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The interpreter flushes stdout once more at exit: let that go nowhere instead of failing loudly.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if os.environ.get("RANGEIO_DEBUG"):
+            traceback.print_exc()
+        print(f"rangeio: {_one_line(error)}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+    return code
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.strerror and text.startswith("[Errno"):
+        return f"{error.filename or 'error'}: {error.strerror}"  # the system's own, without its number
+    if isinstance(error, (OSError, ValueError, EOFError)) and text:
+        return text
+    # Nothing of ours raises these on purpose: say where to look.
+    return f"{type(error).__name__}: {text} (RANGEIO_DEBUG=1 shows where)"

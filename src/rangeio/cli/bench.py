@@ -1,0 +1,76 @@
+"""`rangeio bench`: measure this machine, with everything that people use instead beside it."""
+
+import argparse
+import shlex
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+
+from rangeio.cli import spans
+from rangeio.cli.console import Progress, UsageError
+
+NAME = "bench"
+HELP = "measure reads of a file on this machine, beside what people use instead"
+DESCRIPTION = """\
+Measure how fast FILE is read, hot, cold and past the page cache, by rangeio and by everything else that is installed:
+os.pread, os.preadv, a thread pool, mmap, np.memmap, obstore, opendal, pyarrow, tensorstore, pyuring, caio, fio.
+
+FILE is made with random bytes if it is not there (1 GiB, or --size), and is used as it is if it is. Small files are
+kept in FILE.files. Nothing else is written but the report, and nothing that was there is overwritten.
+
+  rangeio bench sample.bin                    # about four minutes on 1 GiB
+  rangeio bench sample.bin --quick            # well below one, for a first look
+  rangeio bench sample.bin --cases direct     # only what has "direct" in its name; --list shows the names"""
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Declare them."""
+    command.add_argument("file", metavar="FILE", nargs="?", help="the sample; made if it is not there")
+    command.add_argument("--size", type=spans.size, help="of FILE; default 1GiB, or what is there")
+    command.add_argument("--quick", action="store_true", help="fewer and smaller runs: figures are rough")
+    command.add_argument(
+        "--cases", metavar="A,B", default="", help="only cases with one of these in their names"
+    )
+    command.add_argument(
+        "--rounds", type=int, metavar="N", help="measure everybody N times, however long it takes"
+    )
+    command.add_argument("--report", metavar="HTML", default="rangeio-bench.html", help="default %(default)s")
+    command.add_argument("--json", metavar="JSON", default="rangeio-bench.json", help="default %(default)s")
+    command.add_argument("--no-report", action="store_true", help="write neither of the two")
+    command.add_argument("--list", action="store_true", help="print the names of the cases")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do it; the exit code."""
+    if not sys.platform.startswith("linux"):
+        raise OSError("the bench needs Linux: it controls the page cache, and looks into /proc")
+    from rangeio.bench import page, report, session  # numpy and more, which the other commands do without
+    from rangeio.bench.cases import CASES
+
+    if arguments.list:
+        print("\n".join(case.id for case in CASES), "memory", sep="\n")
+        return 0
+    if not arguments.file:
+        raise UsageError("which FILE? It is made if it is not there: rangeio bench sample.bin")
+    if arguments.rounds is not None and arguments.rounds < 1:
+        raise UsageError(f"--rounds {arguments.rounds}: at least one")
+    wanted = [name for name in arguments.cases.split(",") if name]
+    with Progress() as progress:
+        bench = session.Session(
+            Path(arguments.file),
+            size=arguments.size,
+            quick=arguments.quick,
+            rounds=arguments.rounds,
+            wanted=wanted,
+            started=f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
+            command=shlex.join(["rangeio", *sys.argv[1:]]),
+            progress=progress,
+        )
+        for text in bench.run():
+            progress.clear()
+            print(text, end="\n\n", flush=True)
+    if not arguments.no_report:
+        report.write_json(bench.report, Path(arguments.json))
+        Path(arguments.report).write_text(page.render(bench.report))
+        print(f"The report: {arguments.report} to look at, {arguments.json} with every sample.")
+    return 0

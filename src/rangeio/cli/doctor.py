@@ -1,0 +1,207 @@
+"""`rangeio doctor`: what reads here, why not something faster, and what to do about it.
+
+It must be able to speak where rangeio itself cannot: every look is on its own, and a failed one is a finding.
+"""
+
+import argparse
+import ctypes
+import errno
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rangeio.bench import machine
+from rangeio.bench.units import size_text
+
+NAME = "doctor"
+HELP = "show which backend reads here and why, and what to do about it"
+DESCRIPTION = """\
+Show what rangeio reads with on this machine: kernel, extension, liburing, backend and limits; with PATH also the file
+system, the device, O_DIRECT and what is in the page cache. Ends with a verdict and what to do.
+
+Exit code 0 if all is well, 1 if reads are slower than they could be, or impossible."""
+
+Level = Literal["fine", "note", "degraded"]
+
+_IO_URING_SETUP = 425  # the same number on every architecture that came after 2019, and on x86 and Arm
+_ENOUGH_MEMLOCK = 8 << 20
+_MARKS: dict[Level, str] = {"fine": " ", "note": "-", "degraded": "!"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fact, how bad it is, and what to do about it."""
+
+    topic: str
+    text: str
+    level: Level = "fine"
+    advice: str = ""
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Declare them."""
+    command.add_argument("path", metavar="PATH", nargs="?", help="a file or folder to look at as well")
+    command.add_argument("--json", action="store_true", help="the findings as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do it; the exit code, 1 if reads are slower than they could be."""
+    findings = [*_system(), *_core(), *_limits(), *(_path(Path(arguments.path)) if arguments.path else [])]
+    worst = [finding for finding in findings if finding.level == "degraded"]
+    verdict = f"degraded: {worst[0].text}" if worst else "fine: io_uring reads, nothing to do"
+    if arguments.json:
+        print(
+            json.dumps({"verdict": verdict, "findings": [asdict(finding) for finding in findings]}, indent=1)
+        )
+        return 1 if worst else 0
+    for finding in findings:
+        print(f"{_MARKS[finding.level]} {finding.topic:<14} {finding.text}")
+    print(f"\n{verdict}")
+    for finding in findings:
+        if finding.advice:
+            print(f"  -> {finding.advice}")
+    return 1 if worst else 0
+
+
+def _system() -> list[Finding]:
+    facts = machine.machine()
+    return [
+        Finding("system", f"{facts.kernel}, {facts.system}, {facts.python}"),
+        Finding(
+            "processor", f"{facts.cpus} CPUs usable, {facts.processor}, {size_text(facts.memory)} of memory"
+        ),
+    ]
+
+
+def _core() -> list[Finding]:
+    """The extension, each liburing that was looked at, the backend, and the kernel's own answer about rings."""
+    import _uring
+
+    problem = _uring.extension_error()
+    findings = [
+        Finding("extension", "built")
+        if not problem
+        else Finding(
+            "extension",
+            f"not there: {problem}",
+            "degraded",
+            "install gcc and the Python headers, then reinstall rangeio so that its extension is built",
+        )
+    ]
+    try:
+        import rangeio
+
+        backend = rangeio.backend()
+    except Exception as error:  # a forced backend that cannot be had, say
+        return [*findings, _kernel_ring(), Finding("backend", f"none: {error}", "degraded", _forced())]
+    for library, outcome in backend.tried:
+        findings.append(Finding("liburing", f"{library}: {outcome}"))
+    if backend.name == "uring":
+        return [*findings, Finding("backend", f"uring: {backend.reason}")]
+    text = f"{backend.name} instead of uring: {backend.reason}"
+    ring = _kernel_ring()
+    advice = _forced() or (
+        "" if problem or ring.advice else "install pyuring==0.3.0 or the system's liburing.so.2"
+    )
+    return [*findings, ring, Finding("backend", text, "degraded", advice)]
+
+
+def _forced() -> str:
+    forced = os.environ.get("RANGEIO_BACKEND", "")
+    return (
+        f"unset RANGEIO_BACKEND (now {forced!r}) to let rangeio choose" if forced not in ("", "auto") else ""
+    )
+
+
+def _kernel_ring() -> Finding:
+    """Ask the kernel for a ring, past every library, and explain a refusal."""
+    if platform.system() != "Linux":
+        return Finding("io_uring", f"not on {platform.system()}", "note")
+    libc = ctypes.CDLL(None, use_errno=True)
+    params = ctypes.create_string_buffer(120)  # struct io_uring_params, all zero
+    fd = libc.syscall(_IO_URING_SETUP, 1, params)
+    if fd >= 0:
+        os.close(fd)
+        return Finding("io_uring", "the kernel gives out rings")
+    number = ctypes.get_errno()
+    text, advice = _refusal(number)
+    return Finding("io_uring", f"{errno.errorcode.get(number, number)}: {text}", "note", advice)
+
+
+def _refusal(number: int) -> tuple[str, str]:
+    disabled = machine.read_text("/proc/sys/kernel/io_uring_disabled")
+    if number == errno.EPERM and disabled == "2":
+        return "switched off for everybody", "sysctl kernel.io_uring_disabled=0, as root on the host"
+    if number == errno.EPERM and disabled == "1":
+        group = machine.read_text("/proc/sys/kernel/io_uring_group")
+        return "allowed for one group and root only", (
+            f"join the group of kernel.io_uring_group (now {group}), or sysctl kernel.io_uring_disabled=0 as root"
+        )
+    if number in (errno.EPERM, errno.ENOSYS) and _has_seccomp_filter():
+        return "a seccomp filter refuses it, as container runtimes do by default", (
+            "run the container with a seccomp profile that allows io_uring_setup, io_uring_enter and io_uring_register"
+            " (docker run --security-opt seccomp=PROFILE.json)"
+        )
+    if number == errno.ENOSYS:
+        return "this kernel has none", "Linux 5.6 or newer, built with CONFIG_IO_URING"
+    if number == errno.ENOMEM:
+        return "too little memory may be locked", "raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK= in systemd)"
+    return os.strerror(number), ""
+
+
+def _has_seccomp_filter() -> bool:
+    return any(line.split()[-1] == "2" for line in _status("Seccomp:"))
+
+
+def _status(name: str) -> list[str]:
+    return [line for line in machine.read_text("/proc/self/status").splitlines() if line.startswith(name)]
+
+
+def _limits() -> list[Finding]:
+    memlock, pages = machine.memlock(), machine.huge_pages()
+    enough = memlock is None or memlock >= _ENOUGH_MEMLOCK
+    findings = [
+        Finding(
+            "memlock",
+            "unlimited" if memlock is None else size_text(memlock),
+            "fine" if enough else "note",
+            ""
+            if enough
+            else "raise RLIMIT_MEMLOCK to 64 MiB: registered buffers save a sixth of the CPU of O_DIRECT",
+        )
+    ]
+    if pages == "never":
+        advice = "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled: large O_DIRECT reads gain 40 %"
+        return [*findings, Finding("huge pages", "never", "note", advice)]
+    return [*findings, Finding("huge pages", pages or "unknown")]
+
+
+def _path(path: Path) -> list[Finding]:
+    where = machine.place(path)
+    findings = [Finding("file system", f"{where.file_system} ({where.options})")]
+    if where.device:
+        text = f"{where.device} {where.model}, {size_text(where.bytes)}, read-ahead {size_text(where.read_ahead)}"
+        findings.append(Finding("device", text))
+    else:
+        findings.append(Finding("device", "none of its own (memory, network or layered file system)"))
+    return [*findings, *_file(path)] if path.is_file() else findings
+
+
+def _file(path: Path) -> list[Finding]:
+    import _uring
+
+    file: Any = _uring.default_reactor().open(str(path), direct=True)
+    try:
+        align, reason, direct = file.alignment, file.direct_reason, file.direct
+        share = machine.resident_share(file.fileno())
+    finally:
+        file.close()
+    return [
+        Finding("O_DIRECT", f"aligned to {align:,} bytes; {reason}" if direct else f"not here: {reason}"),
+        Finding(
+            "page cache", "unknown" if share is None else f"{share:.0%} of {size_text(path.stat().st_size)}"
+        ),
+    ]

@@ -1,0 +1,137 @@
+"""`rangeio ranges`: what reading some ranges would send, without reading them."""
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import rangeio
+from rangeio.bench.units import short, size_text
+from rangeio.cli import spans
+from rangeio.cli.console import UsageError
+from rangeio.ranges import Plan, bounds
+
+NAME = "ranges"
+HELP = "show the requests that would serve some ranges"
+DESCRIPTION = f"""\
+Show the plan for reading some ranges of an object: which requests would be sent after merging neighbours, how many
+bytes were asked for and how many would be fetched. Nothing is read.
+
+{spans.HELP}
+
+  rangeio ranges data.parquet --range 0-4KiB --range 6KiB+4KiB --gap 4KiB
+  rangeio ranges data.parquet --file ranges.txt --json      # one range on each line, # starts a comment"""
+
+_MOST_LISTED = 20
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Declare them."""
+    command.add_argument("uri", metavar="URI", help="path or URI")
+    command.add_argument(
+        "--range", dest="ranges", type=spans.span, action="append", default=[], metavar="A-B"
+    )
+    command.add_argument("--file", metavar="FILE", help="more ranges, one on each line; - for standard input")
+    command.add_argument(
+        "--gap", type=spans.size, metavar="SIZE", help="join ranges with at most this between them"
+    )
+    command.add_argument(
+        "--max-merged", type=spans.size, metavar="SIZE", help="largest request made by joining"
+    )
+    command.add_argument(
+        "--chunk", type=spans.size, metavar="SIZE", help="largest request; larger ones are split"
+    )
+    command.add_argument(
+        "--all", action="store_true", help=f"list all requests, not only the first {_MOST_LISTED}"
+    )
+    command.add_argument("--json", action="store_true", help="the whole plan as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do it; the exit code."""
+    wanted = [*arguments.ranges, *(_read_spans(arguments.file) if arguments.file else [])]
+    if not wanted:
+        raise UsageError("no ranges: give --range A-B, or --file with one on each line")
+    names = ("gap", "max_merged", "chunk")
+    options = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    with rangeio.open(arguments.uri, **options) as reader:
+        plan, size = reader.plan(wanted), reader.size
+    if arguments.json:
+        print(json.dumps(asdict(plan) | {"read_amplification": plan.read_amplification, "size": size}))
+        return 0
+    print(_summary(plan, len(wanted)))
+    if plan.requests:
+        asked = [bounds(item, size) for item in wanted]
+        print(_picture(asked, plan, shutil.get_terminal_size().columns))
+        print(_listing(plan, len(plan.requests) if arguments.all else _MOST_LISTED))
+    return 0
+
+
+def _read_spans(name: str) -> list[spans.Span]:
+    text = sys.stdin.read() if name == "-" else Path(name).read_text()
+    found = []
+    for number, line in enumerate(text.splitlines(), 1):
+        content = line.partition("#")[0].strip()
+        if content:
+            try:
+                found.append(spans.parse_span(content))
+            except ValueError as error:
+                raise ValueError(f"{name}, line {number}: {error}") from None
+    return found
+
+
+def _summary(plan: Plan, count: int) -> str:
+    requests = len(plan.requests)
+    return "\n".join(
+        [
+            f"{count:,} {_plural('range', count)} -> {requests:,} {_plural('request', requests)}, "
+            f"{plan.parallel:,} at a time",
+            f"asked for    {plan.bytes_requested:,} bytes ({size_text(plan.bytes_requested)})",
+            f"fetched      {plan.bytes_fetched:,} bytes ({size_text(plan.bytes_fetched)}), "
+            f"read amplification {short(plan.read_amplification)}",
+            f"largest      {plan.largest_request:,} bytes ({size_text(plan.largest_request)})",
+        ]
+    )
+
+
+def _plural(word: str, count: int) -> str:
+    return word if count == 1 else word + "s"
+
+
+def _picture(asked: Sequence[tuple[int, int]], plan: Plan, columns: int) -> str:
+    """The span from the first request to the last as one line: asked for, fetched only to join, left alone."""
+    fetched = [(start, start + (length or 0)) for _, start, length in plan.requests]
+    first, last = min(start for start, _ in fetched), max(stop for _, stop in fetched)
+    width = max(10, min(columns, 110) - 2)
+    cells = ["·"] * width
+    for mark, extents in (("░", fetched), ("█", asked)):
+        for start, stop in extents:
+            if start < stop:
+                left, right = (_column(at, first, last, width) for at in (start, stop - 1))
+                cells[left : right + 1] = mark * (right + 1 - left)
+    return f"\n {''.join(cells)}\n {f'{first:,}':<{width // 2}}{f'{last:,}':>{width - width // 2}}\n" + (
+        " █ asked for   ░ fetched to join neighbours   · not read\n"
+    )
+
+
+def _column(at: int, first: int, last: int, width: int) -> int:
+    return max(0, min(width - 1, (at - first) * width // max(1, last - first)))
+
+
+def _listing(plan: Plan, most: int) -> str:
+    used = [0] * len(plan.requests)
+    for index in plan.assigned:
+        if index is not None:
+            used[index] += 1
+    lines = [f"{'request':>9}  {'offset':>16}  {'length':>14}  ranges"]
+    for number, (request, ranges) in enumerate(zip(plan.requests[:most], used, strict=False)):
+        _, offset, length = request
+        lines.append(
+            f"{number:>9,}  {offset:>16,}  {'to the end' if length is None else f'{length:,}':>14}  {ranges:>6,}"
+        )
+    if len(plan.requests) > most:
+        lines.append(f"... and {len(plan.requests) - most:,} more (--all lists them)")
+    return "\n".join(lines)
