@@ -39,8 +39,8 @@ peers: $(VENV)/installed ## other readers for the bench, those that have a wheel
 	tools/install-peers $(BIN)/python
 
 bench: build peers ## measure this machine on a sample file (SIZE=1GiB FILE=path)
-	tools/make-sample $(FILE) $(SIZE)
-	$(BIN)/rangeio bench $(FILE) $(ARGS)
+	@mkdir -p $(dir $(FILE))
+	$(BIN)/rangeio bench $(FILE) --size $(SIZE) $(ARGS)
 
 debug: $(VENV)/installed ## tests with -O0, assertions and leak counters on
 	@rm -f $(VENV)/built
@@ -55,10 +55,10 @@ asan: $(VENV)/installed ## the core's tests under AddressSanitizer
 soak: build ## random reads, faults and forks for SOAK_S seconds
 	RANGEIO_SOAK_S=$(SOAK_S) $(BIN)/python -m pytest -m soak $(ARGS)
 
-check: build ## format, lint, types, stubs
+check: build ## format, lint, types, stubs, tidiness
 	$(BIN)/ruff format --check . && $(BIN)/ruff check .
 	$(BIN)/mypy
-	cd src && ../$(BIN)/python -m mypy.stubtest _uring --ignore-missing-stub
+	$(BIN)/python -m pytest -q tests/test_typing.py tests/test_tidy.py
 
 format: $(VENV)/installed ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .

@@ -1,0 +1,56 @@
+"""Fixtures for every test."""
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+import _uring
+from faults.machine import BACKENDS, need_backend
+
+pytest_plugins = ["faults.fixtures"]
+
+# What must be as it was before a test; the rest of the counters only ever grow.
+BALANCED = ("buffers_live", "in_flight", "files_open")
+
+_reactors: dict[str, _uring.Reactor] = {}
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    """Each backend in turn. One that is forced and cannot be had fails; only where it was not built it is skipped."""
+    name: str = request.param
+    need_backend(name)
+    return name
+
+
+@pytest.fixture
+def reactor(backend: str) -> _uring.Reactor:
+    """The reactor of that backend, the same for all tests."""
+    if backend not in _reactors:
+        _reactors[backend] = _uring.Reactor(backend=backend)  # type: ignore[arg-type]
+    made = _reactors[backend]
+    assert str(made.backend) == backend, f"a test of {backend} ran on {made.backend}: {made.backend.reason}"
+    return made
+
+
+def balance() -> dict[str, dict[str, int]]:
+    """What the reactors hold now."""
+    reactors = {"default": _uring.default_reactor(), **_reactors}
+    return {
+        name: {counter: reactor.stats()[counter] for counter in BALANCED}
+        for name, reactor in reactors.items()
+    }
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """After each test the reactors hold what they held before it: no Buffer, no file, no read under way."""
+    nothing = dict.fromkeys(BALANCED, 0)
+    before = balance()
+    yield
+    after = balance()
+    if any(after[name] != before.get(name, nothing) for name in after):
+        gc.collect()  # a failed assertion, or an exception kept by pytest.raises, may hold a frame
+        after = balance()
+    assert after == {name: before.get(name, nothing) for name in after}

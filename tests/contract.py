@@ -1,0 +1,486 @@
+"""What every Reader must do, whatever service and backend it reads from. A subclass gives the fixture `make`.
+
+The oracle is slicing of bytes: the end of the object, empty ranges, wrong arguments, closed readers, the order of
+effects. What only files can do is in test_files.py.
+"""
+
+import pickle
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import rangeio
+from rangeio import Suffix
+from rangeio.ranges import bounds
+
+Make = Callable[[bytes], rangeio.Reader]
+
+DATA = random.Random(4382).randbytes(200_003)
+SIZE = len(DATA)
+HUGE = 2**63
+
+NEGATIVE = [-1, -(2**70), np.int64(-5)]
+NOT_INTEGERS = [1.0, 0.5, "1", b"1", None, np.float64(2), [1], 1j]
+TOO_LARGE = [HUGE, 2**64, 2**100, np.uint64(HUGE)]
+WRONG = [
+    *((value, ValueError) for value in NEGATIVE),
+    *((value, TypeError) for value in NOT_INTEGERS),
+    *((value, OverflowError) for value in TOO_LARGE),
+]
+
+MIXED: list[tuple[Any, bytes]] = [
+    ((0, 100), DATA[:100]),
+    ((50, 200), DATA[50:200]),
+    ((200, 250), DATA[200:250]),
+    ((0, 100), DATA[:100]),
+    ((SIZE - 10, SIZE + 100), DATA[-10:]),
+    ((SIZE, SIZE + 1), b""),
+    ((SIZE + 1000, SIZE + 2000), b""),
+    ((7, 7), b""),
+    (Suffix(10), DATA[-10:]),
+    (Suffix(0), b""),
+    (Suffix(SIZE + 5), DATA),
+    (slice(3, 9), DATA[3:9]),
+    (slice(None, 5), DATA[:5]),
+    (slice(SIZE - 3, None), DATA[-3:]),
+    (range(4, 8), DATA[4:8]),
+    (range(4, 4), b""),
+    ((np.int64(1), np.uint8(3)), DATA[1:3]),
+    ([2, 4], DATA[2:4]),
+    (np.array([5, 6]), DATA[5:6]),
+    ((100_000, None), DATA[100_000:]),
+    (None, DATA),
+    ((3, HUGE - 1), DATA[3:]),
+]
+RANGES = [wanted for wanted, _ in MIXED]
+RESULTS = [expected for _, expected in MIXED]
+
+WRONG_RANGES = [
+    ((5, 3), ValueError),
+    ((-1, 3), ValueError),
+    ((0, -1), ValueError),
+    (slice(0, 10, 2), ValueError),
+    (slice(-5, None), ValueError),
+    (range(0, 10, 3), ValueError),
+    (range(9, 0, -1), ValueError),
+    ((1, 2, 3), ValueError),
+    ((1,), ValueError),
+    ((0.0, 5), TypeError),
+    ((0, 5.0), TypeError),
+    (slice(0.0, 5), TypeError),
+    ((None, 5), TypeError),
+    ("ab", TypeError),
+    (b"ab", TypeError),
+    (5, TypeError),
+    ({0, 5}, TypeError),
+    ((0, HUGE), OverflowError),
+    ((HUGE, None), OverflowError),
+]
+
+
+class ReaderContract:
+    """Inherit, and give the fixture `make`: a function from bytes to a Reader of an object of these bytes."""
+
+    BASE = 0
+    """Where in the object the Reader's offset 0 lies."""
+
+    @pytest.fixture
+    def make(self) -> Make:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def reader(self, make: Make) -> rangeio.Reader:
+        return make(DATA)
+
+    # --- one range -------------------------------------------------------------------------------------------
+
+    def test_read_at(self, reader: rangeio.Reader) -> None:
+        for limit in (1, 4096, 65_536, 65_537, 150_000):
+            for offset in (0, 1, 511, 4096, 50_003):
+                assert reader.read_at(offset, limit) == DATA[offset : offset + limit]
+
+    def test_read_at_the_end(self, reader: rangeio.Reader) -> None:
+        """Fewer only at the end; none at it."""
+        for offset in (SIZE, SIZE - 1, SIZE - 9, SIZE - 4096, SIZE - 100_001):
+            for limit in (1, 10, 100_000, HUGE - 1):
+                assert reader.read_at(offset, limit) == DATA[offset : offset + limit]
+
+    def test_read_past_the_end(self, reader: rangeio.Reader) -> None:
+        """Empty, and no memory is taken for what is not there."""
+        for offset in (SIZE + 1, SIZE + 4096, 2**40, HUGE - 1):
+            for limit in (1, 100_000, HUGE - 1):
+                assert reader.read_at(offset, limit).nbytes == 0
+
+    def test_limit_zero(self, reader: rangeio.Reader) -> None:
+        for offset in (0, 5, SIZE, SIZE + 1, HUGE - 1):
+            assert len(reader.read_at(offset, 0)) == 0
+
+    def test_keywords_and_integers(self, reader: rangeio.Reader) -> None:
+        assert reader.read_at(offset=3, limit=4) == DATA[3:7]
+        assert reader.read_at(np.int64(3), np.uint16(4)) == DATA[3:7]
+        assert reader.read_at(True, True) == DATA[1:2]
+
+    def test_wrong_numbers(self, reader: rangeio.Reader) -> None:
+        """Refused before any I/O, whatever the other argument is."""
+        for value, error in WRONG:
+            self.refuse_number(reader, value, error)
+
+    def refuse_number(self, reader: rangeio.Reader, value: Any, error: type[Exception]) -> None:
+        calls: list[Callable[[], object]] = [
+            lambda: reader.read_at(value, 1),
+            lambda: reader.read_at(0, value),
+            lambda: reader.read_at(value, 0),
+            lambda: reader.read_exact(value, 1),
+            lambda: reader.read_exact(0, value),
+            lambda: reader.read_into(bytearray(4), value),
+            lambda: reader.read_to_end(value),
+            lambda: reader.read_range((value, None)),
+            lambda: reader.slice(value, None),
+            lambda: reader.read_batch([0, value], 4),
+            lambda: reader.read_batch([0], value),
+        ]
+        for call in calls:
+            with pytest.raises(error):
+                call()
+
+    def test_empty_object(self, make: Make) -> None:
+        reader = make(b"")
+        assert reader.size == 0
+        assert reader.read_at(0, 100) == reader.read_to_end() == reader.read_range() == b""
+        assert reader.read_ranges([(0, 5), Suffix(3), None, (9, 10)]) == [b""] * 4
+        assert reader.read_into(bytearray(5)) == 0
+        assert np.asarray(reader.read_batch([], 4)).shape == (0, 4)
+        with pytest.raises(rangeio.UnexpectedEofError):
+            reader.read_batch([0], 1)
+
+    def test_read_exact(self, reader: rangeio.Reader) -> None:
+        assert reader.read_exact(SIZE - 5, 5) == DATA[-5:]
+        assert reader.read_exact(SIZE, 0) == b""
+        with pytest.raises(EOFError) as caught:
+            reader.read_exact(SIZE - 5, 6)
+        assert isinstance(caught.value, rangeio.UnexpectedEofError)
+        assert (caught.value.offset, caught.value.limit) == (self.BASE + SIZE - 5, 6)
+        assert "5 of 6" in str(caught.value)
+
+    def test_read_range(self, reader: rangeio.Reader) -> None:
+        for wanted, expected in MIXED:
+            assert reader.read_range(wanted) == expected, wanted
+
+    def test_wrong_ranges(self, reader: rangeio.Reader) -> None:
+        for wanted, error in WRONG_RANGES:
+            self.refuse_range(reader, wanted, error)
+
+    def refuse_range(self, reader: rangeio.Reader, wanted: Any, error: type[Exception]) -> None:
+        calls: list[Callable[[], object]] = [
+            lambda: reader.read_range(wanted),
+            lambda: reader.read_ranges([(0, 1), wanted]),
+            lambda: reader.iter_ranges([(0, 1), wanted]),
+            lambda: reader.plan([wanted]),
+        ]
+        for call in calls:
+            with pytest.raises(error):
+                call()
+        with pytest.raises(error, match=r"ranges\[1\]"):
+            reader.read_ranges([(0, 1), wanted, (9, 8)])
+
+    def test_read_to_end(self, reader: rangeio.Reader) -> None:
+        assert reader.read_to_end() == DATA
+        assert reader.read_to_end(SIZE - 7) == DATA[-7:]
+        assert reader.read_to_end(SIZE + 7) == b""
+
+    # --- into memory of the caller ---------------------------------------------------------------------------
+
+    def test_read_into(self, reader: rangeio.Reader) -> None:
+        space = bytearray(1000)
+        assert reader.read_into(space, 77) == 1000
+        assert space == DATA[77:1077]
+        assert reader.read_into(memoryview(space)[10:20]) == 10
+        assert space == DATA[77:87] + DATA[:10] + DATA[97:1077]
+
+    @pytest.mark.parametrize("nbytes", [10, 100_000, SIZE + 5])
+    def test_read_into_at_the_end(self, reader: rangeio.Reader, nbytes: int) -> None:
+        """Fewer than asked for only here; the rest of the destination is left alone."""
+        space = bytearray(b"-" * nbytes)
+        offset = max(0, SIZE - nbytes + 5)
+        got = reader.read_into(space, offset)
+        assert got == SIZE - offset
+        assert space == DATA[offset:] + b"-" * (nbytes - got)
+        assert reader.read_into(space, SIZE) == reader.read_into(space, SIZE + 99) == 0
+
+    def test_read_into_arrays(self, reader: rangeio.Reader) -> None:
+        table = np.zeros((10, 5), dtype="<f4")
+        assert reader.read_into(table, 8) == 200
+        assert table.tobytes() == DATA[8:208]
+        record = np.zeros(3, dtype=[("a", "u1"), ("b", "<u4")])
+        assert reader.read_into(record) == 15
+        assert record.tobytes() == DATA[:15]
+        assert reader.read_into(bytearray()) == reader.read_into(np.empty(0, "f4")) == 0
+
+    def test_read_into_refuses(self, reader: rangeio.Reader) -> None:
+        """Before any I/O: a read-only destination, one with gaps, and what is none."""
+        frozen = np.zeros(8, "u1")
+        frozen.flags.writeable = False
+        for wrong in (bytes(8), memoryview(bytes(8)), frozen, "text", 5, None):
+            with pytest.raises(TypeError):
+                reader.read_into(wrong)  # type: ignore[arg-type]
+        space = np.full(16, 7, "u1")
+        for gappy in (space[::2], np.asfortranarray(np.zeros((3, 3)))[:, :2], memoryview(space)[::-1]):
+            with pytest.raises(BufferError):
+                reader.read_into(gappy)
+        assert set(space.tolist()) == {7}
+
+    # --- many ranges -----------------------------------------------------------------------------------------
+
+    OPTIONS = [
+        {},
+        {"gap": None},
+        {"gap": 50},
+        {"gap": 2**40, "max_merged": None},
+        {"max_merged": 1},
+        {"chunk": 1000},
+        {"chunk": 7, "gap": 10**6},
+        {"chunk": 70_000, "concurrent": 2},
+        {"concurrent": 1},
+        {"gap": None, "chunk": 100_000, "concurrent": 64},
+    ]
+
+    @pytest.mark.parametrize("options", OPTIONS, ids=str)
+    def test_read_ranges(self, reader: rangeio.Reader, options: Any) -> None:
+        """R0: in the order given, each equal to read_range of it, whatever the requests are."""
+        ranges = RANGES if options.get("chunk", 1000) > 7 else RANGES[:9]
+        expected = RESULTS[: len(ranges)]
+        assert reader.read_ranges(ranges, **options) == expected
+        assert reader.read_ranges(ranges, on_error="return", **options) == expected
+        assert [reader.read_range(wanted) for wanted in ranges] == expected
+        found = dict(reader.iter_ranges(iter(ranges), **options))
+        assert [found[index] for index in range(len(ranges))] == expected
+
+    @settings(
+        max_examples=60,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],
+    )
+    @given(data=st.data())
+    def test_equivalence(self, reader: rangeio.Reader, data: st.DataObject) -> None:
+        """R0 for ranges near the end of the object, where merging and splitting could go wrong."""
+        place = st.integers(SIZE - 60, SIZE + 20)
+        pair = st.tuples(place, place).map(lambda ends: (min(ends), max(ends)))
+        wanted = st.one_of(pair, st.builds(Suffix, st.integers(0, 60)), st.tuples(place, st.none()))
+        ranges = data.draw(st.lists(wanted, max_size=8))
+        options: Any = {
+            "gap": data.draw(st.sampled_from([None, 0, 1, 3, 1000])),
+            "max_merged": data.draw(st.sampled_from([None, 1, 10, 1000])),
+            "chunk": data.draw(st.sampled_from([None, 1, 7, 1000])),
+            "concurrent": data.draw(st.sampled_from([None, 1, 3])),
+        }
+        expected = [DATA[slice(*bounds(item, SIZE))] for item in ranges]
+        assert reader.read_ranges(ranges, **options) == expected
+        found = dict(reader.iter_ranges(ranges, **options))
+        assert [found[index] for index in range(len(ranges))] == expected
+
+    def test_arrays_of_ranges(self, reader: rangeio.Reader) -> None:
+        pairs = [(5, 10), (0, 3), (SIZE - 2, SIZE + 9), (4, 4)]
+        expected = [DATA[start:stop] for start, stop in pairs]
+        for kind in (np.int64, np.int32, np.uint64, ">i8"):
+            assert reader.read_ranges(np.array(pairs, dtype=kind)) == expected
+        assert reader.read_ranges(np.asfortranarray(pairs)) == expected
+        assert reader.read_ranges(np.empty((0, 2), np.int64)) == []
+        assert reader.read_ranges(tuple(pairs)) == expected
+        for wrong, error in [
+            (np.array([[0.0, 1.0]]), TypeError),
+            (np.array([[0, 1, 2]]), ValueError),
+            (np.array([0, 1]), ValueError),
+            (np.array([[0, 1], [3, 2]]), ValueError),
+            (np.array([[0, 1], [-3, 2]]), ValueError),
+            (np.array([[0, HUGE]], dtype=np.uint64), OverflowError),
+        ]:
+            with pytest.raises(error):
+                reader.read_ranges(wrong)
+
+    def test_no_ranges(self, reader: rangeio.Reader) -> None:
+        assert reader.read_ranges([]) == []
+        assert list(reader.iter_ranges([])) == []
+        assert reader.read_ranges([(5, 5), Suffix(0)]) == [b"", b""]
+        assert reader.plan([(5, 5), Suffix(0)]).requests == []
+
+    def test_many_ranges(self, reader: rangeio.Reader) -> None:
+        """Unsorted and overlapping; 100,000 are in test_files.py."""
+        starts = np.random.default_rng(1).integers(0, SIZE + 100, 10_000)
+        table = np.stack([starts, starts + starts % 61], axis=1)
+        found = reader.read_ranges(table)
+        assert all(
+            buffer == DATA[start:stop] for buffer, (start, stop) in zip(found, table.tolist(), strict=True)
+        )
+
+    def test_results_are_independent(self, reader: rangeio.Reader) -> None:
+        """Of two results for the same bytes one may be released, and the other stays."""
+        first, second, inner = reader.read_ranges([(0, 1000), (0, 1000), (300, 600)])
+        first.release()
+        assert (second, inner) == (DATA[:1000], DATA[300:600])
+
+    def test_small_results_pin_little(self, reader: rangeio.Reader) -> None:
+        """A small slice of a large merged request does not keep all of it alive."""
+        whole, small = reader.read_ranges([(0, 150_000), (100, 200)])
+        assert small.nbytes_pinned <= 8192
+        assert whole.nbytes_pinned >= 150_000
+
+    def test_on_error(self, reader: rangeio.Reader) -> None:
+        with pytest.raises(rangeio.ConfigInvalidError, match="on_error"):
+            reader.read_ranges([(0, 1)], on_error="ignore")  # type: ignore[call-overload]
+        with pytest.raises(rangeio.ConfigInvalidError, match="on_error"):
+            reader.iter_ranges([(0, 1)], on_error="ignore")  # type: ignore[call-overload]
+
+    def test_wrong_options(self, reader: rangeio.Reader) -> None:
+        wrong: list[tuple[Any, str]] = [
+            ({"gapp": 1}, "did you mean 'gap'"),
+            ({"pin": False}, "unknown option 'pin'"),
+            ({"gap": -1}, "gap"),
+            ({"gap": 1.5}, "gap"),
+            ({"chunk": 0}, "chunk"),
+            ({"max_merged": 0}, "max_merged"),
+            ({"concurrent": 0}, "concurrent"),
+            ({"concurrent": HUGE}, "concurrent"),
+        ]
+        for options, said in wrong:
+            for call in (reader.read_ranges, reader.iter_ranges, reader.plan):
+                with pytest.raises(rangeio.ConfigInvalidError, match=said):
+                    call([(0, 1)], **options)
+
+    def test_iteration_may_stop(self, reader: rangeio.Reader) -> None:
+        iteration = reader.iter_ranges([(i * 100, i * 100 + 50) for i in range(1000)], concurrent=4)
+        index, buffer = next(iteration)
+        assert buffer == DATA[index * 100 : index * 100 + 50]
+        iteration.close()  # type: ignore[attr-defined]
+        assert list(iteration) == []
+
+    def test_plan(self, reader: rangeio.Reader) -> None:
+        plan = reader.plan([(0, 10), (20, 30), (5, 15), (40, 40), (SIZE - 5, SIZE + 5)], gap=0)
+        requests = [(offset - self.BASE, length) for _, offset, length in plan.requests]
+        assert requests == [(0, 15), (20, 10), (SIZE - 5, 5)]
+        assert plan.assigned == [0, 1, 0, None, 2]
+        assert (plan.bytes_requested, plan.bytes_fetched, plan.largest_request) == (35, 30, 15)
+        assert plan.read_amplification == pytest.approx(30 / 35)
+
+    # --- records ---------------------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("length", [1, 4, 512, 70_000])
+    def test_read_batch(self, reader: rangeio.Reader, length: int) -> None:
+        offsets = [100_000, 0, 7, 7, SIZE - length]
+        for given_as in (list, tuple, np.array, iter):
+            table = reader.read_batch(given_as(offsets), length)
+            assert table.shape == np.asarray(table).shape == (5, length)
+            assert [bytes(row) for row in table] == [DATA[at : at + length] for at in offsets]
+
+    def test_batches_of_nothing(self, reader: rangeio.Reader) -> None:
+        assert reader.read_batch([], 16).shape == (0, 16)
+        assert reader.read_batch([1, SIZE + 5], 0).shape == (2, 0)
+
+    def test_batch_past_the_end(self, reader: rangeio.Reader) -> None:
+        for offset, length in [(SIZE - 3, 4), (SIZE, 1), (SIZE - 10, 70_000), (HUGE - 1, 5)]:
+            with pytest.raises(rangeio.UnexpectedEofError, match="record 1") as caught:
+                reader.read_batch([0, offset], length)
+            assert caught.value.limit == length
+        with pytest.raises(rangeio.UnexpectedEofError):
+            reader.read_batch([0], 2**62)  # before memory is taken for it
+
+    def test_wrong_offsets(self, reader: rangeio.Reader) -> None:
+        tables = [[[0, 1]], np.zeros((2, 2), int)]
+        for offsets in (5, None, "12", b"12", [0, 1.5], np.array([0.5]), [0, None], *tables):
+            with pytest.raises((TypeError, ValueError)):
+                reader.read_batch(offsets, 4)
+
+    # --- what it is, and its end -----------------------------------------------------------------------------
+
+    def test_size_and_stat(self, reader: rangeio.Reader) -> None:
+        assert reader.size == reader.stat().size == SIZE
+        assert reader.path in repr(reader)
+        assert str(SIZE) in repr(reader)
+
+    def test_slice(self, reader: rangeio.Reader) -> None:
+        part = reader.slice(100, 1100)
+        assert part.size == part.stat().size == 1000
+        assert part.read_to_end() == DATA[100:1100]
+        assert part.read_at(990, 100) == part.read_range(Suffix(10)) == DATA[1090:1100]
+        assert part.read_ranges([(0, 5), (995, 2000), (1000, 1001), (2000, None)]) == [
+            DATA[100:105],
+            DATA[1095:1100],
+            b"",
+            b"",
+        ]
+        inner = part.slice(10, 5000).slice(5)
+        assert (inner.size, inner.read_at(0, 5)) == (985, DATA[115:120])
+        assert reader.slice(SIZE - 5, None).read_to_end() == DATA[-5:]
+        assert reader.slice(SIZE + 5, SIZE + 9).size == 0
+        assert reader.slice(5, 5).read_to_end() == b""
+        with pytest.raises(rangeio.UnexpectedEofError):
+            part.read_batch([0, 997], 4)
+
+    def test_closing_a_slice(self, reader: rangeio.Reader) -> None:
+        part, other = reader.slice(0, 10), reader.slice(5)
+        part.close()
+        with pytest.raises(rangeio.ClosedError):
+            part.read_at(0, 1)
+        assert reader.read_at(0, 1) == DATA[:1]
+        reader.close()
+        assert other.closed
+        with pytest.raises(rangeio.ClosedError):
+            other.read_at(0, 1)
+
+    def test_closed(self, reader: rangeio.Reader) -> None:
+        """Every read is refused, at once; what was read stays."""
+        kept = reader.read_at(0, 100)
+        kept_batch = reader.read_batch([0, 1], 10)
+        reader.close()
+        reader.close()
+        assert reader.closed
+        calls: list[Callable[[], object]] = [
+            lambda: reader.read_at(0, 10),
+            lambda: reader.read_at(0, 0),
+            lambda: reader.read_at(0, 100_000),
+            lambda: reader.read_exact(0, 0),
+            lambda: reader.read_into(bytearray(3)),
+            lambda: reader.read_range((0, 3)),
+            lambda: reader.read_ranges([(0, 3)]),
+            lambda: reader.read_ranges([(0, 3)], on_error="return"),
+            lambda: reader.read_ranges([]),
+            lambda: reader.iter_ranges([(0, 3)]),
+            lambda: reader.read_batch([0], 3),
+            lambda: reader.stat(),
+        ]
+        for call in calls:
+            with pytest.raises(rangeio.ClosedError) as caught:
+                call()
+            assert isinstance(caught.value, ValueError)
+        assert "closed" in repr(reader)
+        assert kept == DATA[:100]
+        assert bytes(kept_batch) == DATA[:10] + DATA[1:11]
+
+    def test_arguments_are_checked_first(self, reader: rangeio.Reader) -> None:
+        """Also on a closed Reader a wrong argument is a wrong argument."""
+        reader.close()
+        with pytest.raises(TypeError):
+            reader.read_at(0.5, 1)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="negative"):
+            reader.read_at(-1, 1)
+
+    def test_context(self, make: Make) -> None:
+        with make(DATA) as reader:
+            assert reader.read_at(0, 3) == DATA[:3]
+        assert reader.closed
+
+    def test_pickle(self, reader: rangeio.Reader) -> None:
+        for original in (reader, reader.slice(10, 30)):
+            with pickle.loads(pickle.dumps(original)) as copy:
+                assert copy.size == original.size
+                assert copy.read_range() == original.read_range()
+
+    def test_reader_may_die_first(self, make: Make) -> None:
+        buffer = make(DATA).read_at(5, 5)
+        array = np.frombuffer(make(DATA).read_at(0, 100_000), "u1")
+        assert buffer == DATA[5:10]
+        assert array.tobytes() == DATA[:100_000]

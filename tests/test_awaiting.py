@@ -1,0 +1,98 @@
+"""The core's reads, awaited: the same bytes and errors as without a loop, whatever the backend."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import _uring
+import rangeio
+from faults.data import pattern, write_pattern
+
+NBYTES = 500_000
+
+
+@pytest.fixture
+def file(reactor: _uring.Reactor, tmp_path: Path) -> Iterator[_uring.File]:
+    file = reactor.open(str(write_pattern(tmp_path / "data", NBYTES)))
+    yield file
+    file.close()
+
+
+def test_every_read(file: _uring.File) -> None:
+    async def main() -> None:
+        space = bytearray(1000)
+        assert await file.read_at_async(5, 100) == pattern(5, 105)
+        assert await file.read_at_async(0, 2**63 - 1) == pattern(0, NBYTES)
+        assert await file.read_at_async(NBYTES - 5, 100) == pattern(NBYTES - 5, NBYTES)
+        assert len(await file.read_at_async(NBYTES, 100)) == len(await file.read_at_async(5, 0)) == 0
+        assert await file.read_into_async(space, 7) == 1000
+        assert space == pattern(7, 1007)
+        assert await file.read_many_async([5, 0, NBYTES], [10, 200_000, 1]) == [
+            pattern(5, 15),
+            pattern(0, 200_000),
+            b"",
+        ]
+        table = await file.read_batch_async([100, 0], 50)
+        assert table.shape == (2, 50)
+        assert bytes(table) == pattern(100, 150) + pattern(0, 50)
+
+    asyncio.run(main())
+
+
+def test_many_tasks(file: _uring.File) -> None:
+    async def read(index: int) -> bool:
+        start = index * 977 % (NBYTES - 5000)
+        return await file.read_at_async(start, 5000) == pattern(start, start + 5000)
+
+    async def main() -> None:
+        assert all(await asyncio.gather(*map(read, range(500))))
+
+    asyncio.run(main())
+    asyncio.run(main())
+
+
+def test_arguments_are_refused_by_the_call(file: _uring.File) -> None:
+    """In the caller's frame, not when awaited; a closed file too."""
+
+    async def main() -> None:
+        with pytest.raises(ValueError, match="negative"):
+            file.read_at_async(-1, 5)
+        with pytest.raises(TypeError):
+            file.read_into_async(bytes(5))
+        with pytest.raises(TypeError):
+            file.read_many_async([0.5], [1])
+        with pytest.raises(rangeio.UnexpectedEofError):
+            await file.read_batch_async([NBYTES], 1)
+        file.close()
+        with pytest.raises(rangeio.ClosedError):
+            await file.read_at_async(0, 5)
+
+    asyncio.run(main())
+
+
+def test_no_loop(file: _uring.File) -> None:
+    with pytest.raises(RuntimeError, match="no event loop"):
+        file.read_into_async(bytearray(200_000))
+
+
+def test_cancelled_and_closed(file: _uring.File) -> None:
+    """A read that nobody waits for any more still has its memory and its file until it is done; the fixture counts."""
+
+    async def main() -> None:
+        tasks = [asyncio.ensure_future(file.read_many_async([0] * 50, [9000] * 50)) for _ in range(20)]
+        await asyncio.sleep(0)
+        for task in tasks[::2]:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(
+            isinstance(result, asyncio.CancelledError) or result == [pattern(0, 9000)] * 50
+            for result in results
+        )
+        waiting = asyncio.ensure_future(file.read_at_async(0, 300_000))
+        await asyncio.sleep(0)
+        file.close()
+        assert await waiting == pattern(0, 300_000)
+
+    asyncio.run(main())

@@ -1,0 +1,436 @@
+"""The Buffer: what it offers, that nobody can write through it, and that memory lives while somebody looks at it."""
+
+import gc
+import hashlib
+import io
+import pickle
+import random
+import struct
+import threading
+from array import array
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import _uring
+
+DATA = random.Random(1).randbytes(1 << 20)
+Read = Callable[[int, int], _uring.Buffer]
+MakeTable = Callable[[], _uring.Buffer]
+
+
+@pytest.fixture
+def file(reactor: _uring.Reactor, tmp_path: Path) -> Iterator[_uring.File]:
+    (tmp_path / "data").write_bytes(DATA)
+    file = reactor.open(str(tmp_path / "data"))
+    yield file
+    file.close()
+
+
+@pytest.fixture
+def read(file: _uring.File) -> Read:
+    return file.read_at
+
+
+@pytest.fixture
+def make_table(file: _uring.File) -> Callable[[], _uring.Buffer]:
+    """Three records of eight bytes. Not the table itself: pytest would hold it longer than the leak check waits."""
+    return lambda: file.read_batch([100, 0, 800], 8)
+
+
+ROWS = [DATA[100:108], DATA[0:8], DATA[800:808]]
+
+# --- bytes ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("nbytes", [0, 1, 100, 65_536, 500_000])
+def test_is_bytes(read: Read, nbytes: int) -> None:
+    buffer = read(5, nbytes)
+    expected = DATA[5 : 5 + nbytes]
+    assert len(buffer) == buffer.nbytes == nbytes
+    assert buffer.shape == (nbytes,)
+    assert bytes(buffer) == buffer.tobytes() == expected
+    view = memoryview(buffer)
+    assert (view.readonly, view.format, view.ndim, view.itemsize, view.c_contiguous) == (
+        True,
+        "B",
+        1,
+        1,
+        True,
+    )
+    assert view.tobytes() == expected
+    assert bool(buffer) == bool(nbytes)
+
+
+def test_serves_where_bytes_do(read: Read) -> None:
+    buffer = read(0, 64)
+    stream = io.BytesIO()
+    stream.write(buffer)
+    assert stream.getvalue() == b"".join([buffer]) == DATA[:64]
+    assert hashlib.sha256(buffer).digest() == hashlib.sha256(DATA[:64]).digest()
+    assert struct.unpack_from("<I", buffer, 4) == struct.unpack_from("<I", DATA, 4)
+    assert int.from_bytes(buffer[:4], "little") == int.from_bytes(DATA[:4], "little")
+    assert np.frombuffer(buffer, "<u4").tolist() == list(struct.unpack("<16I", DATA[:64]))
+
+
+def test_equality(read: Read) -> None:
+    buffer, expected = read(0, 16), DATA[:16]
+    for same in (
+        expected,
+        bytearray(expected),
+        memoryview(expected),
+        array("I", expected),
+        read(0, 16),
+        buffer,
+    ):
+        assert buffer == same
+        assert not buffer != same  # noqa: SIM202
+    assert expected == buffer
+    for other in (DATA[1:17], DATA[:15], b"", "text", None, 5, memoryview(DATA[:32])[::2], read(1, 16)):
+        assert buffer != other
+        assert not buffer == other  # noqa: SIM201
+    assert read(0, 0) == b""
+    with pytest.raises(TypeError):
+        hash(buffer)
+
+
+def test_items(read: Read) -> None:
+    buffer = read(0, 10)
+    assert [buffer[0], buffer[9], buffer[-1], buffer[np.int64(3)]] == [DATA[0], DATA[9], DATA[9], DATA[3]]
+    assert type(buffer[0]) is int
+    assert list(buffer) == list(DATA[:10])
+    assert DATA[3] in buffer
+    for wrong in (10, -11, 2**62):
+        with pytest.raises(IndexError):
+            buffer[wrong]
+    for nonsense in (1.0, "1", None, (0, 1), ...):
+        with pytest.raises(TypeError):
+            buffer[nonsense]  # type: ignore[call-overload]
+
+
+def test_slices(read: Read) -> None:
+    """Every pair of ends, as bytes have them; and without a copy."""
+    buffer = read(0, 12)
+    ends = [None, *range(-14, 15)]
+    for start in ends:
+        for stop in ends:
+            assert buffer[start:stop] == DATA[:12][start:stop]
+    assert buffer[2:10][1:5][1:] == DATA[4:7]
+    assert np.shares_memory(np.asarray(buffer), np.asarray(buffer[3:5]))
+    for step in (2, -1):
+        with pytest.raises(ValueError, match="step"):
+            buffer[::step]
+
+
+def test_a_slice_outlives_the_whole(read: Read) -> None:
+    buffer = read(0, 100_000)
+    part = buffer[500:600]
+    inner = part[10:20]
+    del buffer, part
+    others = [read(200_000 + index, 100_000) for index in range(20)]  # would land in freed memory
+    assert inner == DATA[510:520]
+    assert len(others) == 20
+
+
+# --- tables --------------------------------------------------------------------------------------------------
+
+
+def test_table(make_table: MakeTable) -> None:
+    table = make_table()
+    assert (len(table), table.nbytes, table.shape) == (3, 24, (3, 8))
+    assert [bytes(row) for row in table] == ROWS
+    assert table[-1] == ROWS[-1]
+    assert table[1].shape == (8,)
+    assert table[1][2] == ROWS[1][2]
+    assert bytes(table) == b"".join(ROWS)
+    assert table == b"".join(ROWS), "the shape is not compared"
+    view = memoryview(table)
+    assert (view.shape, view.readonly, view.c_contiguous) == ((3, 8), True, True)
+    assert np.asarray(table).tolist() == [list(row) for row in ROWS]
+    with pytest.raises(IndexError):
+        table[3]
+
+
+def test_slices_of_a_table(make_table: MakeTable) -> None:
+    table = make_table()
+    assert table[1:].shape == (2, 8)
+    assert bytes(table[1:]) == b"".join(ROWS[1:])
+    assert table[2:1].shape == (0, 8)
+    assert np.shares_memory(np.asarray(table), np.asarray(table[1:][0]))
+
+
+def test_table_as_numbers(make_table: MakeTable) -> None:
+    table = make_table()
+    assert table.numpy().shape == (3, 8)
+    assert table.numpy("<u4").shape == (3, 2)
+    assert table.numpy("<u8").shape == (3, 1)
+    assert table.numpy("<u4", shape=6).tolist() == np.frombuffer(b"".join(ROWS), "<u4").tolist()
+    assert table.numpy("V24").shape == (1,)
+
+
+# --- arrays --------------------------------------------------------------------------------------------------
+
+
+def test_arrays(read: Read) -> None:
+    buffer = read(0, 48)
+    array = buffer.numpy("<f4", (3, 4))
+    assert array.shape == (3, 4)
+    assert array.tobytes() == DATA[:48]
+    assert np.shares_memory(array, np.asarray(buffer))
+    assert buffer.numpy().dtype == np.uint8
+    assert read(0, 0).numpy("<f4").size == 0
+    for wrong in (lambda: buffer.numpy("V7"), lambda: buffer.numpy("u1", 47)):
+        with pytest.raises(ValueError):
+            wrong()
+
+
+def test_nobody_writes(read: Read, make_table: MakeTable) -> None:
+    table = make_table()
+    for buffer in (read(0, 64), read(0, 100_000), table, table[1], read(0, 64)[5:9]):
+        for seen in (np.asarray(buffer), np.frombuffer(buffer, "u1"), buffer.numpy()):
+            assert not seen.flags.writeable
+            with pytest.raises(ValueError):
+                seen.flags.writeable = True
+        with pytest.raises(TypeError):
+            buffer[0] = 1  # type: ignore[index]
+        with pytest.raises(TypeError):
+            memoryview(buffer)[0] = 1
+        with pytest.raises((TypeError, BufferError)):
+            io.BytesIO(DATA).readinto(buffer)  # type: ignore[arg-type]
+
+
+def test_writable_array(backend: str, read: Read) -> None:
+    """Of a Buffer nobody else looks at: its memory, and no view of that but the array while this lives."""
+    buffer = read(0, 64)
+    written = buffer.numpy("<u4", writable=True)
+    written[0] = 0
+    if backend == "python":  # cannot know that it is alone, so this is a copy
+        assert buffer == DATA[:64]
+        return
+    for look in (memoryview, bytes, np.asarray, lambda whole: whole[0], lambda whole: whole[2:4]):
+        with pytest.raises(BufferError):
+            look(buffer)
+    with pytest.raises(BufferError):
+        buffer.release()
+    del written
+    assert buffer == bytes(4) + DATA[4:64]
+
+
+def test_writable_copy(read: Read) -> None:
+    """As soon as anything else looks at the memory, what is written is not seen there."""
+    buffer = read(0, 64)
+    for look in (memoryview, np.asarray, lambda whole: whole[3:5], lambda whole: np.frombuffer(whole, "u1")):
+        seen = look(buffer)
+        array = buffer.numpy(writable=True)
+        array[:] = 0
+        assert buffer == DATA[:64]
+        del seen, array
+    assert buffer[10:20].numpy(writable=True).tobytes() == DATA[10:20]
+
+
+def test_dlpack(read: Read) -> None:
+    buffer = read(0, 64)
+    assert buffer.__dlpack_device__() == (1, 0)
+    try:
+        array = np.from_dlpack(buffer)
+    except BufferError:  # numpy before 2.1 cannot pass on what is read-only
+        return
+    assert array.tobytes() == DATA[:64]
+    assert not array.flags.writeable
+
+
+# --- release -------------------------------------------------------------------------------------------------
+
+LOOKS: dict[str, Callable[[Any], Any]] = {
+    "memoryview": memoryview,
+    "frombuffer": lambda buffer: np.frombuffer(buffer, "u1"),
+    "asarray": np.asarray,
+    "numpy": lambda buffer: buffer.numpy("<u2"),
+    "part of an array": lambda buffer: np.asarray(buffer)[2:4],
+    "part of a view": lambda buffer: memoryview(buffer)[2:4],
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize("of", ["small", "large", "slice", "table"])
+def test_no_release_under_a_view(read: Read, make_table: MakeTable, look: str, of: str) -> None:
+    buffer = {
+        "small": read(0, 64),
+        "large": read(0, 1 << 20),
+        "slice": read(0, 64)[8:24],
+        "table": make_table(),
+    }[of]
+    expected = bytes(buffer)
+    seen = LOOKS[look](buffer)
+    with pytest.raises(BufferError):
+        buffer.release()
+    assert not buffer.released
+    assert buffer == expected
+    del seen
+    buffer.release()
+    assert buffer.released
+
+
+def test_released(read: Read) -> None:
+    buffer = read(0, 64)
+    buffer.release()
+    buffer.release()
+    assert (len(buffer), buffer.nbytes, buffer.released) == (0, 0, True)
+    assert "released" in repr(buffer)
+    for use in (
+        bytes,
+        buffer.__getitem__,
+        lambda _: buffer[1:],
+        lambda _: buffer.numpy(),
+        lambda _: buffer.compact(),
+    ):
+        with pytest.raises((ValueError, TypeError)):
+            use(buffer)  # type: ignore[operator]
+    with pytest.raises(ValueError):
+        buffer[0]
+
+
+def test_with_releases(read: Read) -> None:
+    with read(0, 64) as buffer:
+        assert buffer == DATA[:64]
+    assert buffer.released
+    with pytest.raises(BufferError), read(0, 64) as buffer:
+        view = memoryview(buffer)
+    assert view == DATA[:64]
+
+
+def test_slices_are_released_alone(read: Read) -> None:
+    buffer = read(0, 100)
+    part, other = buffer[10:20], buffer[15:30]
+    part.release()
+    assert (buffer, other) == (DATA[:100], DATA[15:30])
+    buffer.release()
+    assert other == DATA[15:30]
+
+
+def test_compact(read: Read) -> None:
+    buffer = read(0, 1 << 20)
+    assert buffer.compact() is buffer
+    assert buffer.nbytes_pinned >= 1 << 20
+    part = buffer[5000:5100]
+    assert part.nbytes_pinned == buffer.nbytes_pinned
+    small = part.compact()
+    assert small == DATA[5000:5100]
+    assert 100 <= small.nbytes_pinned <= 8192
+    assert small.compact() is small
+    assert not np.shares_memory(np.asarray(small), np.asarray(buffer))
+
+
+def test_compact_table(file: _uring.File) -> None:
+    part = file.read_batch(range(0, 1 << 20, 1024), 1024)[3:5].compact()
+    assert part.shape == (2, 1024)
+    assert bytes(part) == DATA[3072:5120]
+
+
+# --- lifetime ------------------------------------------------------------------------------------------------
+
+
+def test_counted_while_alive(reactor: _uring.Reactor, read: Read) -> None:
+    """A view counts as much as the Buffer that it is of."""
+    before = reactor.stats()
+    buffer = read(0, 100_000)
+    during = reactor.stats()
+    assert during["buffers_live"] == before["buffers_live"] + 1
+    assert during["bytes_live"] >= before["bytes_live"] + 100_000
+    view = np.frombuffer(buffer, "u1")
+    del buffer
+    assert reactor.stats()["buffers_live"] == before["buffers_live"] + 1
+    del view
+    after = reactor.stats()
+    assert (after["buffers_live"], after["bytes_live"]) == (before["buffers_live"], before["bytes_live"])
+
+
+@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize("nbytes", [64, 100_000, 1 << 20])
+def test_memory_is_not_recycled_under_a_view(read: Read, look: str, nbytes: int) -> None:
+    seen = LOOKS[look](read(0, nbytes))
+    expected = bytes(seen)
+    for index in range(50):
+        assert len(read(index, nbytes)) <= nbytes
+    assert bytes(seen) == expected
+
+
+def test_whatever_dies_first(backend: str, tmp_path: Path) -> None:
+    """File, reactor, Buffer, slice, view: the last one still shows its bytes."""
+    (tmp_path / "data").write_bytes(DATA)
+    reactor = _uring.Reactor(backend=backend)  # type: ignore[arg-type]
+    file = reactor.open(str(tmp_path / "data"))
+    buffer = file.read_at(0, 100_000)
+    table = file.read_batch([0, 4096], 4096)
+    file.close()
+    reactor.close()
+    del file, reactor
+    gc.collect()
+    part, view = buffer[10:20], memoryview(buffer)[20:30]
+    row = table[1]
+    del buffer, table
+    gc.collect()
+    assert (part, bytes(view), row) == (DATA[10:20], DATA[20:30], DATA[4096:8192])
+
+
+def test_threads_share_a_buffer(read: Read) -> None:
+    """Slices, views and releases from many threads at once; the count comes out even (see the fixture)."""
+    buffer = read(0, 100_000)
+    wrong: list[int] = []
+
+    def work(seed: int) -> None:
+        for step in range(25):
+            at = (seed * 7919 + step * 104_729) % 90_000
+            part = buffer[at : at + 100]
+            if np.asarray(part).tobytes() != DATA[at : at + 100]:
+                wrong.append(at)
+            part.release()
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+# --- making them ---------------------------------------------------------------------------------------------
+
+
+def test_allocate(reactor: _uring.Reactor) -> None:
+    """Memory to be filled by someone else, a socket for instance, before anybody looks at it."""
+    buffer = reactor.allocate(10)
+    space = reactor.writable(buffer)
+    assert (len(space), space.readonly) == (10, False)
+    space[:] = b"0123456789"
+    del space
+    assert buffer == b"0123456789"
+    assert not np.asarray(buffer).flags.writeable
+    assert reactor.allocate(0).nbytes == 0
+    with pytest.raises(ValueError):
+        reactor.allocate(-1)
+
+
+def test_allocate_table(reactor: _uring.Reactor) -> None:
+    table = reactor.allocate((3, 4))
+    reactor.writable(table).cast("B")[:] = b"aaaabbbbcccc"
+    assert [bytes(row) for row in table] == [b"aaaa", b"bbbb", b"cccc"]
+    assert reactor.allocate((0, 4)).shape == (0, 4)
+    assert reactor.allocate((4, 0)).shape == (4, 0)
+
+
+def test_is_made_by_reads_only(read: Read) -> None:
+    buffer = read(0, 10)
+    with pytest.raises(TypeError, match="read"):
+        type(buffer)()
+    with pytest.raises(TypeError, match="pickle"):
+        pickle.dumps(buffer)
+
+
+def test_shown(read: Read, make_table: MakeTable) -> None:
+    assert "64" in repr(read(0, 64))
+    assert "3 x 8" in repr(make_table())
+    assert len(repr(read(0, 1 << 20))) < 200

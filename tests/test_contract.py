@@ -1,0 +1,134 @@
+"""The contract, for every service and every backend; and through slices, descriptors, O_DIRECT and without a pin."""
+
+import os
+import pickle
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import _uring
+import rangeio
+from contract import DATA, Make, ReaderContract
+from rangeio import Operator
+
+
+@pytest.fixture
+def keep() -> Iterator[Callable[[rangeio.Reader], rangeio.Reader]]:
+    """Takes a Reader, hands it back, and closes it after the test."""
+    readers: list[rangeio.Reader] = []
+
+    def keep(reader: rangeio.Reader) -> rangeio.Reader:
+        readers.append(reader)
+        return reader
+
+    yield keep
+    for reader in readers:
+        reader.close()
+
+
+Keep = Callable[[rangeio.Reader], rangeio.Reader]
+
+
+def file_of(data: bytes, folder: Path) -> Path:
+    path = folder / f"object{len(data)}"
+    path.write_bytes(data)
+    return path
+
+
+class TestFile(ReaderContract):
+    @pytest.fixture
+    def make(self, reactor: _uring.Reactor, tmp_path: Path, keep: Keep) -> Make:
+        return lambda data: keep(rangeio.open(file_of(data, tmp_path), reactor=reactor))
+
+
+class TestFileUnpinned(ReaderContract):
+    @pytest.fixture
+    def make(self, reactor: _uring.Reactor, tmp_path: Path, keep: Keep) -> Make:
+        return lambda data: keep(rangeio.open(file_of(data, tmp_path), reactor=reactor, pin=False))
+
+
+class TestFileDirect(ReaderContract):
+    """O_DIRECT where the file system has it, else the page cache: the bytes are the same."""
+
+    @pytest.fixture
+    def make(self, reactor: _uring.Reactor, tmp_path: Path, keep: Keep) -> Make:
+        return lambda data: keep(rangeio.open(file_of(data, tmp_path), reactor=reactor, direct=True))
+
+
+class TestSlice(ReaderContract):
+    """A window in the middle of a file."""
+
+    BASE = 4099
+
+    @pytest.fixture
+    def make(self, reactor: _uring.Reactor, tmp_path: Path, keep: Keep) -> Make:
+        def make(data: bytes) -> rangeio.Reader:
+            path = file_of(b"<" * self.BASE + data + b">" * 1234, tmp_path)
+            return keep(rangeio.open(path, reactor=reactor)).slice(self.BASE, self.BASE + len(data))
+
+        return make
+
+
+class TestDescriptor(ReaderContract):
+    @pytest.fixture
+    def make(self, reactor: _uring.Reactor, tmp_path: Path, keep: Keep) -> Make:
+        def make(data: bytes) -> rangeio.Reader:
+            fd = os.open(file_of(data, tmp_path), os.O_RDONLY)
+            return keep(rangeio.from_fd(fd, closefd=True, reactor=reactor))
+
+        return make
+
+    def test_pickle(self, reader: rangeio.Reader) -> None:
+        """A number that means nothing in another process."""
+        for original in (reader, reader.slice(5)):
+            with pytest.raises(TypeError, match="open the file by path"):
+                pickle.dumps(original)
+
+
+class TestMemory(ReaderContract):
+    @pytest.fixture
+    def make(self, reactor: _uring.Reactor, keep: Keep) -> Make:
+        return lambda data: keep(Operator("memory", objects={"key": data}, reactor=reactor).open("key"))
+
+
+class TestBytes(ReaderContract):
+    @pytest.fixture
+    def make(self, reactor: _uring.Reactor, keep: Keep) -> Make:
+        return lambda data: keep(rangeio.from_bytes(data, reactor=reactor))
+
+
+def test_bytes_are_copied_once(reactor: _uring.Reactor) -> None:
+    """What the caller does to a mutable source afterwards is not seen."""
+    source = bytearray(DATA[:100])
+    reader = rangeio.from_bytes(source, reactor=reactor)
+    source[:] = b"x" * 100
+    assert reader.read_to_end() == DATA[:100]
+
+
+def test_descriptor_stays_open(reactor: _uring.Reactor, tmp_path: Path) -> None:
+    """closefd=False: neither closed nor moved."""
+    fd = os.open(file_of(DATA, tmp_path), os.O_RDONLY)
+    os.lseek(fd, 17, os.SEEK_SET)
+    with rangeio.from_fd(fd, reactor=reactor) as reader:
+        assert reader.read_at(5, 5) == DATA[5:10]
+        assert reader.read_ranges([(0, 5), (100, 200)]) == [DATA[:5], DATA[100:200]]
+    assert os.lseek(fd, 0, os.SEEK_CUR) == 17
+    os.close(fd)
+
+
+def test_descriptor_is_closed(reactor: _uring.Reactor, tmp_path: Path) -> None:
+    fd = os.open(file_of(DATA, tmp_path), os.O_RDONLY)
+    rangeio.from_fd(fd, closefd=True, reactor=reactor).close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+
+
+def test_wrong_descriptors(reactor: _uring.Reactor) -> None:
+    with pytest.raises(rangeio.Error, match="EBADF"):
+        rangeio.from_fd(10**6, reactor=reactor)
+    reading, writing = os.pipe()
+    with pytest.raises(rangeio.UnsupportedError):
+        rangeio.from_fd(reading, reactor=reactor)
+    os.close(reading)
+    os.close(writing)

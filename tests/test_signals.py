@@ -1,0 +1,166 @@
+"""Signals that arrive in the middle of reads: handlers run, Ctrl-C comes through, and no byte is lost or wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from faults.child import Lab, code
+
+# The pure-Python backend reads by concurrent.futures, whose locks are not made for handlers: one that raises in the
+# middle of it leaves a lock taken for good, one that reads waits for a lock that its own thread holds.
+NATIVE = pytest.mark.parametrize("lab", ["uring", "pool"], indirect=True)
+
+START = code("""
+    import os, signal, sys, threading
+    import rangeio
+
+    path = sys.argv[1]
+    nbytes = os.stat(path).st_size
+    ranges = scattered(300, 3000, nbytes)
+    reader = rangeio.open(path, direct=sys.argv[2] == "direct")
+""")
+
+
+@pytest.mark.parametrize("mode", ["direct", "buffered"])
+def test_a_storm_of_signals(lab: Lab, pattern_file: Path, mode: str) -> None:
+    """A timer interrupts every system call it can, with a handler that Python must run in between."""
+    program = code(
+        START,
+        """
+        heard = []
+        signal.signal(signal.SIGALRM, lambda *_: heard.append(1))
+        signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+        errors = 0
+        rounds = 0
+        while len(heard) < 200 and rounds < 3000:
+            errors += wrong(reader.read_ranges(ranges, gap=0), ranges)
+            errors += bytes(reader.read_at(11, 2_000_000)) != pattern(11, 2_000_011)
+            rounds += 1
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        say(errors=errors, enough=len(heard) >= 200, leaks=leaks())
+        """,
+    )
+    assert lab.run(program, pattern_file, mode).facts() == {"errors": 0, "enough": True, "leaks": {}}
+
+
+@NATIVE
+@pytest.mark.parametrize("mode", ["direct", "buffered"])
+def test_interrupted_over_and_over(lab: Lab, pattern_file: Path, mode: str) -> None:
+    """KeyboardInterrupt out of the middle of reads, many times; every read that does come back is right."""
+    program = code(
+        START,
+        """
+        kept, places, interrupted, errors, rounds = [], [], 0, 0, 0
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        while interrupted < 50 and rounds < 5000:
+            rounds += 1
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.0002 + rounds % 17 * 0.0003)
+                try:
+                    buffers = reader.read_ranges(ranges, gap=0)
+                    kept.append(buffers[rounds % len(ranges)])
+                    places.append(ranges[rounds % len(ranges)])
+                finally:
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+            except KeyboardInterrupt:
+                interrupted += 1
+                del kept[len(places):]  # between the two appends
+        errors = wrong(kept, places) + wrong(reader.read_ranges(ranges), ranges)
+        buffers = kept = None
+        for _ in range(1000):
+            reader.read_ranges(ranges[:5])
+            if not leaks():
+                break
+        say(errors=errors, enough=interrupted >= 50, leaks=leaks())
+        """,
+    )
+    assert lab.run(program, pattern_file, mode).facts() == {"errors": 0, "enough": True, "leaks": {}}
+
+
+@NATIVE
+def test_a_handler_that_reads(lab: Lab, pattern_file: Path) -> None:
+    """The handler uses the very reader, and so the very ring, that its signal interrupted."""
+    program = code(
+        START,
+        """
+        inner = []
+        def handler(*_):
+            inner.append(wrong(reader.read_ranges(ranges[:50], gap=0), ranges[:50]))
+        signal.signal(signal.SIGALRM, handler)
+        errors, rounds = 0, 0
+        while len(inner) < 50 and rounds < 3000:
+            signal.setitimer(signal.ITIMER_REAL, 0.0003 + rounds % 13 * 0.0003)  # one shot: no handler in a handler
+            errors += wrong(reader.read_ranges(ranges, gap=0), ranges)
+            rounds += 1
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        say(errors=errors, inner=sum(inner), enough=len(inner) >= 50, leaks=leaks())
+        """,
+    )
+    facts = lab.run(program, pattern_file, "direct").facts()
+    assert facts == {"errors": 0, "inner": 0, "enough": True, "leaks": {}}
+
+
+@NATIVE
+def test_a_handler_that_raises(lab: Lab, pattern_file: Path) -> None:
+    """Any exception of a handler comes out of the read, and iterators left by it hold nothing back."""
+    program = code(
+        START,
+        """
+        class Enough(Exception):
+            pass
+        def handler(*_):
+            raise Enough
+        signal.signal(signal.SIGALRM, handler)
+        caught, rounds = 0, 0
+        while caught < 20 and rounds < 3000:
+            rounds += 1
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.001 + rounds % 7 * 0.0007)
+                for index, buffer in reader.iter_ranges(ranges, gap=0):
+                    assert bytes(buffer) == pattern(*ranges[index])
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except Enough:
+                caught += 1
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        buffer = None
+        errors = wrong(reader.read_ranges(ranges), ranges)
+        for _ in range(1000):
+            reader.read_ranges(ranges[:5])
+            if not leaks():
+                break
+        say(errors=errors, enough=caught >= 20, leaks=leaks())
+        """,
+    )
+    assert lab.run(program, pattern_file, "direct").facts() == {"errors": 0, "enough": True, "leaks": {}}
+
+
+def test_signals_while_other_threads_read(lab: Lab, pattern_file: Path) -> None:
+    """The handler runs in the main thread, whose wait must not depend on the threads that read."""
+    program = code(
+        START,
+        """
+        stop = threading.Event()
+        counts = [0] * 4
+        def work(slot):
+            while not stop.is_set():
+                counts[slot] += wrong(reader.read_ranges(ranges, gap=0), ranges)
+        threads = [threading.Thread(target=work, args=(slot,)) for slot in range(4)]
+        for thread in threads: thread.start()
+        try:
+            say(ready=True)
+            while True:
+                reader.read_ranges(ranges)
+        except KeyboardInterrupt:
+            say(interrupted=True)
+        stop.set()
+        for thread in threads: thread.join()
+        say(counts=counts, leaks=leaks())
+        """,
+    )
+    child = lab.start(program, pattern_file, "buffered")
+    assert child.line() == {"ready": True}
+    child.interrupt()
+    assert child.line(timeout_s=10) == {"interrupted": True}
+    facts = child.finish().facts()
+    assert facts["counts"] == [0] * 4
+    assert lab.backend == "python" or facts["leaks"] == {}

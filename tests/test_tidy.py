@@ -1,0 +1,351 @@
+"""The shape of the source itself: imports go down, functions stay on a screen, names mean something, no leftovers.
+
+A check that the code outgrew is not loosened here: the code is cut, or `ALLOWED` takes the one case with its reason.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+from faults.machine import need
+
+ROOT = Path(__file__).resolve().parent.parent
+SRC = ROOT / "src"
+TEXT = {".py", ".pyi", ".pyx", ".pxd", ".h", ".md", ".toml", ".in", ".html", ".css", ".js", ".sh", ""}
+
+MOST_FUNCTION_LINES = 60
+MOST_FILE_LINES = 500
+MOST_RECIPE_LINES = 4
+ALLOWED: dict[str, str] = {}  # "path:name" or "path" -> why it may be longer; only ever gets shorter
+
+BANNED = {"utils", "util", "common", "helpers", "helper", "base", "manager", "misc", "tools"}
+
+
+def sources(*suffixes: str, under: Path = SRC) -> list[Path]:
+    return sorted(
+        path for path in under.rglob("*") if path.suffix in suffixes and "__pycache__" not in path.parts
+    )
+
+
+def project_files() -> Iterator[Path]:
+    """Every text file that belongs to the project."""
+    yield from (path for path in ROOT.iterdir() if path.is_file() and path.suffix in TEXT)
+    for folder in ("src", "tests", "bench", "docs", "examples", "tools", ".ci"):
+        for path in (ROOT / folder).rglob("*"):
+            inside = path.relative_to(ROOT / folder).parts[:-1]
+            hidden = any(part in ("__pycache__", "data", "report") or part.startswith(".") for part in inside)
+            if path.is_file() and path.suffix in TEXT and not hidden:
+                yield path
+
+
+def name_of(path: Path) -> str:
+    """Dotted module name of a file under src."""
+    parts = path.relative_to(SRC).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def shown(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+# --- imports -------------------------------------------------------------------------------------------------
+
+# Lowest first; a module imports only from floors below its own. A package stands for all its modules, which may import
+# each other as long as that makes no circle.
+FLOORS = (
+    "_uring",
+    "rangeio.errors",
+    "rangeio.ranges",
+    "rangeio.service",
+    "rangeio.services rangeio.window",
+    "rangeio.reader",
+    "rangeio.operator",
+    "rangeio",
+    "rangeio.bench",
+    "rangeio.cli",
+    "rangeio.__main__",
+)
+# The same inside the core, .pyx and .py together.
+CORE_FLOORS = (
+    "array_buffer liburing loops memory process request surface",
+    "descriptor pool ring threads",
+    "engine fallback",
+    "files loop opened",
+    "reads",
+    "iteration",
+    "file",
+    "reactor",
+    "__init__",
+)
+
+
+def floor_of(name: str, floors: tuple[str, ...]) -> tuple[int, str]:
+    """(floor, the entry that stands for it); `rangeio` itself stands for no other module."""
+    entries = {entry: level for level, line in enumerate(floors) for entry in line.split()}
+    entry = name
+    while entry not in entries or (entry == "rangeio" != name):
+        entry, dot, _ = entry.rpartition(".")
+        assert dot, f"{name} has no floor: give it one in test_tidy.py"
+    return entries[entry], entry
+
+
+def imported(path: Path) -> set[str]:
+    """Our own modules that a .py file imports, wherever: in functions and under TYPE_CHECKING too."""
+    package = name_of(path) if path.name == "__init__.py" else name_of(path).rpartition(".")[0]
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            origin = ".".join([*parents, *filter(None, [node.module])])
+            wholes = [f"{origin}.{alias.name}" for alias in node.names]
+            found |= {whole if whole in modules() else origin for whole in wholes}
+    return {name for name in found if name.split(".")[0] in ("_uring", "rangeio")} - {name_of(path)}
+
+
+def cimported(path: Path) -> set[str]:
+    """The same of a .pyx or .pxd file."""
+    text = path.read_text()
+    found = set(re.findall(r"^\s*from\s+((?:_uring|rangeio)\.\w+)\s+c?import", text, re.MULTILINE))
+    for names in re.findall(r"^\s*from\s+_uring\s+c?import\s+([\w, ]+)", text, re.MULTILINE):
+        found |= {f"_uring.{name.strip()}" for name in names.split(",")}
+    found |= set(re.findall(r"^\s*c?import\s+((?:_uring|rangeio)[\w.]*)", text, re.MULTILINE))
+    return found - {name_of(path)}
+
+
+@cache
+def modules() -> frozenset[str]:
+    return frozenset(name_of(path) for path in sources(".py", ".pyx"))
+
+
+def graph() -> dict[str, set[str]]:
+    """Each of our modules, and what it imports."""
+    edges: dict[str, set[str]] = {name: set() for name in modules()}
+    for path in sources(".py", ".pyx", ".pxd"):
+        edges[name_of(path)] |= imported(path) if path.suffix == ".py" else cimported(path)
+    return edges
+
+
+def test_imports_go_down() -> None:
+    faults = []
+    for name, origins in graph().items():
+        if name.split(".")[0] == "_uring":
+            continue
+        floor, entry = floor_of(name, FLOORS)
+        for origin in origins:
+            below, other = floor_of(origin, FLOORS)
+            if below >= floor and other != entry:
+                faults.append(f"{name} (floor {floor}) imports {origin} (floor {below})")
+    assert not faults, "\n".join(faults)
+
+
+def test_imports_of_the_core_go_down() -> None:
+    """And it knows nothing of rangeio."""
+    faults = []
+    for name, origins in graph().items():
+        if name.split(".")[0] == "_uring":
+            floor, _ = floor_of(name.partition(".")[2] or "__init__", CORE_FLOORS)
+            for origin in origins:
+                if (
+                    origin.split(".")[0] != "_uring"
+                    or floor_of(origin.partition(".")[2], CORE_FLOORS)[0] >= floor
+                ):
+                    faults.append(f"{name} imports {origin}")
+    assert not faults, "\n".join(faults)
+
+
+def test_imports_make_no_circle() -> None:
+    TopologicalSorter(graph()).prepare()
+
+
+# --- sizes ---------------------------------------------------------------------------------------------------
+
+
+def python_functions(path: Path) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            yield node.name, node.end_lineno - node.lineno + 1
+
+
+def cython_functions(path: Path) -> Iterator[tuple[str, int]]:
+    """Name and lines of each def, cdef and cpdef, by indentation: from its header to its last deeper line."""
+    lines = path.read_text().splitlines()
+    for start, line in enumerate(lines):
+        header = re.match(r"(\s*)(?:def|cdef|cpdef)\b(?! class)[^=]*?(\w+)\(.*$", line)
+        if not header or (
+            line.rstrip().endswith((";", ",")) and "):" not in line and not line.rstrip().endswith(("(", ","))
+        ):
+            continue
+        last = start
+        for i in range(start + 1, len(lines)):
+            text = lines[i]
+            if (
+                text.strip()
+                and len(text) - len(text.lstrip()) <= len(header[1])
+                and not text.lstrip().startswith(")")
+            ):
+                break
+            if text.strip():
+                last = i
+        yield header[2], last - start + 1
+
+
+def test_functions_fit_a_screen() -> None:
+    faults = []
+    places = [
+        *sources(".py", ".pyx"),
+        *sources(".py", under=ROOT / "tests"),
+        *sources(".py", under=ROOT / "bench"),
+    ]
+    for path in places:
+        measure = cython_functions if path.suffix == ".pyx" else python_functions
+        for name, lines in measure(path):
+            if lines > MOST_FUNCTION_LINES and f"{shown(path)}:{name}" not in ALLOWED:
+                faults.append(f"{shown(path)}:{name} has {lines} lines")
+    assert not faults, "\n".join(faults)
+
+
+def test_files_stay_small() -> None:
+    faults = []
+    for path in sources(".py", ".pyx", ".pxd", ".pyi", ".h"):
+        lines = len(path.read_text().splitlines())
+        if lines > MOST_FILE_LINES and shown(path) not in ALLOWED:
+            faults.append(f"{shown(path)} has {lines} lines: has it a second reason to change?")
+    assert not faults, "\n".join(faults)
+
+
+def test_allowances_are_still_needed() -> None:
+    for entry in ALLOWED:
+        path, _, name = entry.partition(":")
+        if name:
+            measure = cython_functions if path.endswith(".pyx") else python_functions
+            assert (
+                max(lines for found, lines in measure(ROOT / path) if found == name) > MOST_FUNCTION_LINES
+            ), entry
+        else:
+            assert len((ROOT / path).read_text().splitlines()) > MOST_FILE_LINES, entry
+
+
+def test_make_targets_stay_short() -> None:
+    for target in re.split(r"\n(?=\S)", (ROOT / "Makefile").read_text()):
+        recipe = [line for line in target.splitlines() if line.startswith("\t")]
+        assert len(recipe) <= MOST_RECIPE_LINES, target
+
+
+# --- names and words -----------------------------------------------------------------------------------------
+
+
+def test_no_module_without_a_meaning() -> None:
+    names = {path.stem for path in sources(".py", ".pyx")} | {
+        path.name for path in SRC.rglob("*") if path.is_dir()
+    }
+    assert not names & BANNED
+
+
+def public_functions(tree: ast.Module) -> Iterator[tuple[int, str, ast.AST]]:
+    """What a user can call by name: functions and classes of the module, methods of its classes; and the module."""
+    yield 1, "the module", tree
+    for node in tree.body:
+        if isinstance(
+            node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+        ) and not node.name.startswith("_"):
+            yield node.lineno, node.name, node
+            if isinstance(node, ast.ClassDef):
+                for item in node.body:
+                    if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef) and not item.name.startswith(
+                        "_"
+                    ):
+                        yield item.lineno, f"{node.name}.{item.name}", item
+
+
+def is_overload(node: ast.AST) -> bool:
+    return "overload" in {
+        getattr(mark, "id", getattr(mark, "attr", "")) for mark in getattr(node, "decorator_list", [])
+    }
+
+
+def protocol_methods() -> set[str]:
+    """What a Protocol of ours says about a method need not be said again by each class that has it."""
+    names = set()
+    for path in sources(".py", under=SRC / "rangeio"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and "Protocol" in {
+                getattr(base, "id", "") for base in node.bases
+            }:
+                names |= {
+                    item.name
+                    for item in node.body
+                    if isinstance(item, ast.FunctionDef) and ast.get_docstring(item)
+                }
+    return names
+
+
+def test_public_functions_have_docstrings() -> None:
+    faults = []
+    said = protocol_methods()
+    for path in sources(".py", under=SRC / "rangeio"):
+        for line, name, node in public_functions(ast.parse(path.read_text())):
+            documented = ast.get_docstring(node) or is_overload(node)  # type: ignore[arg-type]
+            if not documented and name.rpartition(".")[2] not in said:
+                faults.append(f"{shown(path)}:{line} {name}")
+    assert not faults, "\n".join(faults)
+
+
+def test_every_pyx_declares_itself() -> None:
+    missing = [shown(path) for path in sources(".pyx") if not path.with_suffix(".pxd").exists()]
+    assert not missing
+
+
+LEFTOVERS = {
+    "a task without a date, which is TODO(2026-11-30)": r"\b(?:TODO|FIXME|XXX|HACK)\b(?!\(\d{4}-\d\d-\d\d\))",
+    "a debugger": r"\bbreakpoint\(\)|\bpdb\.set_trace",
+    "a merge mark": r"^(?:<{7} |={7}$|>{7} )",
+    "a path of one machine": r"(?<![\w.}$])/(?:home|root|Users|work)/\w",
+}
+
+
+@pytest.mark.parametrize("what", LEFTOVERS)
+def test_no_leftovers(what: str) -> None:
+    faults = []
+    for path in project_files():
+        if path == Path(__file__).resolve() or path.name == "LICENSE":
+            continue
+        for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
+            if re.search(LEFTOVERS[what], line):
+                faults.append(f"{shown(path)}:{number}: {line.strip()[:100]}")
+    assert not faults, f"{what}:\n" + "\n".join(faults)
+
+
+SLEEPERS = {"tests/faults/stalling.py"}  # a slow file system sleeps; a test waits for events
+
+
+def test_tests_do_not_sleep() -> None:
+    sleeping = {
+        shown(p) for p in sources(".py", under=ROOT / "tests") if re.search(r"\btime\.sleep\(", p.read_text())
+    }
+    assert sleeping - {"tests/test_tidy.py"} <= SLEEPERS
+
+
+# --- the package ---------------------------------------------------------------------------------------------
+
+
+def test_typed_packages() -> None:
+    for package in ("_uring", "rangeio"):
+        assert (SRC / package / "py.typed").exists()
+
+
+def test_one_version() -> None:
+    import rangeio
+
+    declared = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert declared
+    need(rangeio.__version__ != "0+unknown", "rangeio is not installed here, only on the path")
+    assert rangeio.__version__ == declared[1]
+    assert f"## {declared[1]}" in (ROOT / "CHANGELOG.md").read_text().replace("[", "").replace("]", "")
