@@ -108,6 +108,8 @@ cdef class File(Opened):
         """Account for a read made inline; look at the pin when that is due."""
         if coarse_clock_ns() - self.checked_ns > CHECK_EVERY_NS:
             self.verify(self.plain, start, bytes)
+        if not self.plain.touched:
+            self.plain.touch()
         self.engine.counters.reads += 1
         self.engine.counters.inline_hits += 1
         self.engine.counters.bytes_asked += bytes

@@ -12,6 +12,7 @@ cdef struct Visit:
     int64_t start
     int64_t want
     int64_t got
+    int64_t room
     int fd
     int error
     int refusal
@@ -23,7 +24,10 @@ cdef class Visits:
     cdef Py_ssize_t count
     cdef list names
     cdef list buffers
+    cdef int64_t guess
 
     cdef list run(self, Py_ssize_t window)
     cdef int read_window(self, list indices, list results) except -1
+    cdef int make_room(self, Py_ssize_t index, int64_t size) except -1
+    cdef void guess_from(self, Py_ssize_t first, Py_ssize_t stop) noexcept
     cdef visit(self, Step step, Py_ssize_t first, Py_ssize_t stop)

@@ -1,8 +1,9 @@
 """Many files, each opened, read and closed once, with several opens and reads under way at a time.
 
 Opening a cold file is itself a wait (directory and inode blocks), which io_uring can only hand to kernel threads one file at a
-time; so the workers do the whole visit. Between opening and reading the caller allocates, for which it needs the sizes and the GIL.
-The files open at one time are bounded by the window.
+time; so the workers do the whole visit. What is allocated beforehand is a guess, the size of the files before; a file that is larger
+stays open until the caller has allocated for it. So the files open at one time are bounded by the window, and are as many as
+the workers where sizes are alike.
 """
 
 import os
@@ -37,11 +38,15 @@ cdef enum:
     UNUSUAL = 1
 
 cdef int64_t LARGEST = 0x7FF00000
+# Room is guessed for files up to this size.
+cdef int64_t MOST_GUESSED = 1 << 20
+# The first window is small: it is there to guess from.
+cdef Py_ssize_t FIRST_WINDOW = 16
 cdef int64_t UNBOUNDED = 0x7FFFFFFFFFFFFFFF
 
 
 cdef void open_one(void *context, Py_ssize_t index) noexcept nogil:
-    """Open and measure."""
+    """Open and measure; and read at once if the room that was guessed suffices."""
     cdef Visit *visit = &(<Visit *>context)[index]
     cdef stat_t answer
     while True:
@@ -50,11 +55,13 @@ cdef void open_one(void *context, Py_ssize_t index) noexcept nogil:
             break
     if visit.fd < 0 or fstat(visit.fd, &answer) != 0:
         visit.error = errno
-        return
-    if (answer.st_mode & S_IFMT) != S_IFREG or answer.st_size == 0 or answer.st_size == 4096:
+    elif (answer.st_mode & S_IFMT) != S_IFREG or answer.st_size == 0 or answer.st_size == 4096:
         visit.refusal = UNUSUAL
-        return
-    visit.want = max(0, min(visit.want, answer.st_size - visit.start))
+    else:
+        visit.want = max(0, min(visit.want, answer.st_size - visit.start))
+        if visit.want > visit.room:
+            return
+    read_one_file(context, index)
 
 
 cdef void read_one_file(void *context, Py_ssize_t index) noexcept nogil:
@@ -109,18 +116,20 @@ cdef class Visits:
         """A Buffer, an exception, or None (unusual: ask Reactor.open) for each visit."""
         cdef list results = [None] * self.count
         cdef list waiting = list(range(self.count))
-        cdef Py_ssize_t before
+        cdef Py_ssize_t most = window
+        window = min(window, FIRST_WINDOW)
         while waiting:
-            before = len(waiting)
             starved = self.read_window(waiting[:window], results)
             waiting = waiting[window:]
             if starved and window > 1:
                 # Descriptors ran out: the rest of the window got some, so fewer at a time may do.
-                waiting = self.starved(results, before) + waiting
-                window = max(1, window // 4)
+                waiting = self.starved(results) + waiting
+                most = window = max(1, window // 4)
+            else:
+                window = most
         return results
 
-    def starved(self, list results, before):
+    def starved(self, list results):
         """Indices whose visit failed for want of a descriptor, made ready to be tried again."""
         again = [i for i in range(self.count) if results[i] == "starved"]
         for i in again:
@@ -140,13 +149,18 @@ cdef class Visits:
             for i in indices:
                 starved += self.read_window([i], results)
             return starved
+        for i in range(first, stop if self.guess else first):
+            self.make_room(i, self.guess)
         self.visit(<Step>open_one, first, stop)
+        late = 0
         for i in range(first, stop):
             visit = &self.visits[i]
-            if visit.error == 0 and visit.refusal == 0:
-                buffer = self.engine.memory.allocate(visit.want)
-                self.buffers[i], visit.data = buffer, buffer.data
-        self.visit(<Step>read_one_file, first, stop)
+            if visit.fd >= 0:
+                self.make_room(i, visit.want)
+                late += 1
+        if late:
+            self.visit(<Step>read_one_file, first, stop)
+        self.guess_from(first, stop)
         for i in range(first, stop):
             visit = &self.visits[i]
             if visit.error:
@@ -156,6 +170,8 @@ cdef class Visits:
                     continue
                 results[i] = make_error("errno", visit.error, os.fsdecode(self.names[i]))
             elif visit.refusal == 0:
+                if self.buffers[i] is None:
+                    self.make_room(i, 0)
                 buffer = <Buffer>self.buffers[i]
                 buffer.resize(0, visit.got)
                 results[i] = buffer
@@ -164,6 +180,22 @@ cdef class Visits:
                 self.engine.counters.bytes_fetched += visit.got
             self.buffers[i] = None
         return starved
+
+    cdef int make_room(self, Py_ssize_t index, int64_t size) except -1:
+        cdef Buffer buffer = self.engine.memory.allocate(size)
+        self.buffers[index] = buffer
+        self.visits[index].data, self.visits[index].room = buffer.data, size
+        return 0
+
+    cdef void guess_from(self, Py_ssize_t first, Py_ssize_t stop) noexcept:
+        """Guess that the next files are as large as the largest of these, unless that would waste half of it."""
+        cdef int64_t largest = 0, total = 0
+        cdef Py_ssize_t i
+        for i in range(first, stop):
+            if self.visits[i].error == 0 and self.visits[i].refusal == 0:
+                largest = max(largest, self.visits[i].got)
+                total += self.visits[i].got
+        self.guess = largest if largest <= MOST_GUESSED and total * 2 >= largest * (stop - first) else 0
 
     cdef visit(self, Step step, Py_ssize_t first, Py_ssize_t stop):
         self.engine.crew().run(step, self.visits, first, stop, 4 if stop - first > 64 else 1, self.engine.workers, False, self)

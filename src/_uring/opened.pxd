@@ -12,6 +12,9 @@ cdef class Descriptor:
     cdef Engine engine
     cdef readonly int fd
     cdef bint owned
+    cdef bint touched
+
+    cdef void touch(self) noexcept
 
 
 cdef class Identity:

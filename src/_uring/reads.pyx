@@ -20,6 +20,8 @@ cdef Py_ssize_t PIECE = 1 << 20
 cdef Py_ssize_t DIRECT_PIECE = 4 << 20
 cdef int DEPTH_OF_PIECES = 8
 cdef int DEPTH_OF_RECORDS = 128
+# Registering the table saves pinning the pages of each record; for long ones huge pages make that cheap already.
+cdef int64_t LARGEST_FIXED = 64 << 10
 
 
 cdef class FileRead(Batch):
@@ -57,6 +59,8 @@ cdef class FileRead(Batch):
         raise NotImplementedError
 
     cdef void account(self, Py_ssize_t reads, int64_t asked, int64_t fetched) noexcept:
+        if not self.source.touched:
+            self.source.touch()
         self.file.engine.counters.reads += reads
         self.file.engine.counters.bytes_asked += asked
         self.file.engine.counters.bytes_fetched += fetched
@@ -244,7 +248,8 @@ cdef FileRead read_batch(Opened file, object offsets, int64_t length):
         bounced = fill_many(ReadBounced(), file, offsets, full_like(offsets, length), 0)
         bounced.table, bounced.length = read.table, length
         return bounced
-    read.fixed_base, read.fixed_size = read.table.data, count * length
+    if length <= LARGEST_FIXED:
+        read.fixed_base, read.fixed_size = read.table.data, count * length
     for i in range(count):
         read.queue(read.table.data + i * length, read.offsets[i], length)
     read.choose_depth(0)
