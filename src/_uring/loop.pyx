@@ -35,11 +35,15 @@ cdef extern from *:
         clock_gettime(CLOCK_MONOTONIC, &now);
         return now.tv_sec * 1000000000LL + now.tv_nsec;
     }
+    #if PY_VERSION_HEX < 0x030D0000
+    #define Py_IsFinalizing _Py_IsFinalizing
+    #endif
     """
     ctypedef struct PyTypeObject:
         pass
     void rangeio_set_send(PyTypeObject *type, void *send)
     long long rangeio_clock_ns()
+    int Py_IsFinalizing()
     int PYGEN_RETURN
 
 # Hot reads that one task may make before the loop gets a turn, and how long hot reads may hold it in all before each
@@ -370,4 +374,5 @@ cdef class LoopReads:
         return self.shut or self.binding.is_closed()
 
     def __del__(self):
-        self.close()
+        if not Py_IsFinalizing():  # then nobody waits, and the modules that bindings use may be gone
+            self.close()

@@ -11,7 +11,6 @@ cdef int64_t CHECK_EVERY_NS
 cdef class Descriptor:
     cdef Engine engine
     cdef readonly int fd
-    cdef bint owned
     cdef bint touched
 
     cdef void touch(self) noexcept

@@ -92,26 +92,23 @@ cdef set SYNTHETIC = {
 cdef class Descriptor:
     """A file descriptor that is closed when the last user, a read still under way for instance, lets go of it."""
 
-    def __cinit__(self, Engine engine, int fd, bint owned):
+    def __cinit__(self, Engine engine, int fd):
         self.engine = engine
         self.fd = fd
-        self.owned = owned
-        self.touched = not owned
         engine.files_open += 1
 
     cdef void touch(self) noexcept:
         """The first read has been made, and with it the access time is of now; the next need not look at it again.
 
-        Updating it costs a cached read of 4 KiB a twelfth (touch_atime). Only of descriptions that are ours alone; the
-        kernel refuses it to those who do not own the file (open(2), O_NOATIME), and then nothing changes.
+        Updating it costs a cached read of 4 KiB a twelfth (touch_atime). Only of descriptions that are ours alone;
+        the kernel refuses it to those who do not own the file (open(2), O_NOATIME), and then nothing changes.
         """
         self.touched = True
         fcntl(self.fd, F_SETFL, fcntl(self.fd, F_GETFL) | O_NOATIME)
 
     def __dealloc__(self):
         self.engine.files_open -= 1
-        if self.owned:
-            close(self.fd)
+        close(self.fd)
 
 
 @cython.final
@@ -159,7 +156,7 @@ def open_descriptor(Engine engine, path, int flags=0):
     if fd < 0:
         raise make_error("errno", errno, os.fsdecode(name))
     fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK)
-    return Descriptor(engine, fd, True)
+    return Descriptor(engine, fd)
 
 
 cdef class Opened:

@@ -60,13 +60,18 @@ cdef class Reactor:
         return File(self.engine, name, open_descriptor(self.engine, path), direct, pin)
 
     def from_fd(self, int fd, *, bint closefd=False, direct="auto", bint pin=True, str path=""):
+        cdef Descriptor descriptor
         path = path or f"<fd {fd}>"
         self.check()
         try:
-            os.fstat(fd)
+            # A number of our own: the caller may close his and open another file under it while we read.
+            descriptor = Descriptor(self.engine, os.dup(fd))
+            if closefd:
+                os.close(fd)
         except OSError as error:
             raise make_error("errno", error.errno, path)
-        return File(self.engine, path, Descriptor(self.engine, fd, closefd), direct, pin)
+        descriptor.touched = True  # its flags are the caller's as well: O_NOATIME is not for us to set
+        return File(self.engine, path, descriptor, direct, pin)
 
     def read_files(self, jobs, *, bint pin=True):
         cdef Visits visits

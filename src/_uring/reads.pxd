@@ -17,7 +17,7 @@ cdef class FileRead(Batch):
     cdef int queue(self, char *data, int64_t start, int64_t length) except -1
     cdef int check_failure(self) except -1
     cdef tuple asked_by(self, Py_ssize_t request)
-    cdef void account(self, Py_ssize_t reads, int64_t asked, int64_t fetched) noexcept
+    cdef int account(self, Py_ssize_t reads, int64_t asked, int64_t fetched) except -1
     cdef void choose_depth(self, int concurrent) noexcept
 
 

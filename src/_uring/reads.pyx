@@ -12,6 +12,8 @@ from bisect import bisect_right
 from cpython.memoryview cimport PyMemoryView_GET_BUFFER
 from libc.string cimport memcpy
 
+from _uring.opened cimport SMALL
+
 from _uring.surface import make_error
 
 # Pieces of a long read, and how many of them are under way. Through the page cache 1 MiB at depth 8 keeps a device busy; O_DIRECT
@@ -58,12 +60,16 @@ cdef class FileRead(Batch):
         """The range (offset, limit) that a request is part of."""
         raise NotImplementedError
 
-    cdef void account(self, Py_ssize_t reads, int64_t asked, int64_t fetched) noexcept:
+    cdef int account(self, Py_ssize_t reads, int64_t asked, int64_t fetched) except -1:
+        if fetched > SMALL:
+            # A long read gives a writer time to come in between: the file must be what it was when the read began.
+            self.file.verify(self.plain, None, asked)
         if not self.source.touched:
             self.source.touch()
         self.file.engine.counters.reads += reads
         self.file.engine.counters.bytes_asked += asked
         self.file.engine.counters.bytes_fetched += fetched
+        return 0
 
 
 cdef inline int64_t clamp(int64_t start, int64_t length, int64_t size) noexcept:

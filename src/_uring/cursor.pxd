@@ -1,0 +1,12 @@
+"""The types of cursor.py, where it is compiled."""
+
+cdef class Cursor:
+    cdef object read_into
+    cdef object find_end
+    cdef long long start
+    cdef long long stop
+    cdef long long buffer_size
+    cdef long long at
+    cdef long long expected
+    cdef long long span
+    cdef bint closed
