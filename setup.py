@@ -49,7 +49,7 @@ def extensions() -> list[Extension]:
             extra_link_args=[*sanitize, "-pthread"],
             optional=not REQUIRED,
         )
-        for path in sorted(SOURCES.glob("*.pyx"))
+        for path in sorted([*SOURCES.glob("*.pyx"), SOURCES / "cursor.py"])
     ]
     checks = {"boundscheck": DEBUG, "wraparound": False, "initializedcheck": DEBUG, "cdivision": True}
     signatures = {"embedsignature": True, "embedsignature.format": "clinic", "binding": False}

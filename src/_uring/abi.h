@@ -138,6 +138,16 @@ static inline struct abi_sqe *abi_sq_at(struct abi_ring *ring, uint32_t index)
     return &ring->sq.sqes[(head + index) & ring->sq.ring_mask];
 }
 
+/* Take back what the kernel has not taken. It looks at the tail only when it is entered, and liburing submits what lies
+ * between its own two counts: all of them are set back. */
+static inline void abi_sq_clear(struct abi_ring *ring)
+{
+    struct abi_sq *sq = &ring->sq;
+    uint32_t head = atomic_load_explicit((_Atomic uint32_t *)sq->khead, memory_order_acquire);
+    sq->sqe_head = sq->sqe_tail = head;
+    atomic_store_explicit((_Atomic uint32_t *)sq->ktail, head, memory_order_release);
+}
+
 /* Acquire pairs with the kernel's release of ktail: the entry is written before it is counted. */
 static inline uint32_t abi_cq_ready(struct abi_ring *ring)
 {

@@ -115,8 +115,9 @@ cdef class Engine:
             ring.reap()
             ring.take_ended()
         for ring in self.parked:
-            ring.reap()
-            ring.take_ended()
+            if not ring.inherited():
+                ring.reap()
+                ring.take_ended()
         self.parked = [ring for ring in self.parked if ring.in_flight and not ring.inherited()]
         return 0
 
@@ -169,13 +170,14 @@ cdef class Engine:
 
     cdef int run_ring(self, Ring ring, Batch batch) except -1:
         try:
+            ring.unfix()
             if batch.group.unfinished >= 64 and batch.only_fd >= 0:
                 ring.fix_file(batch.only_fd)
                 if batch.fixed_base != NULL:
                     ring.fix_memory(batch.fixed_base, batch.fixed_size)
             ring.run(batch)
         finally:
-            if ring.usable() and ring.in_flight == 0:
+            if ring.usable():
                 ring.unfix()
             self.count_ring(ring)
         return 0
@@ -183,8 +185,7 @@ cdef class Engine:
     def forget_closed_loops(self):
         """Let go of what belongs to loops that are closed: nothing else tells."""
         for key, reads in list(self.loops.items()):
-            if reads.is_closed:
-                del self.loops[key]
+            if reads.is_closed and self.loops.pop(key, None) is not None:  # not, where another thread was faster
                 reads.close()
 
     @property
@@ -195,5 +196,8 @@ cdef class Engine:
     @property
     def in_flight(self):
         """Reads that the kernel has of every ring, abandoned ones included."""
+        self.forget_closed_loops()
         self.unpark()
+        if self.pool is not None and self.pool.usable():
+            self.pool.release_dead()
         return sum((<Ring>ring).in_flight for ring in self.rings if not (<Ring>ring).inherited())

@@ -106,10 +106,11 @@ cdef class File(Opened):
 
     cdef int count_hit(self, int64_t start, int64_t bytes) except -1:
         """Account for a read made inline; look at the pin when that is due."""
+        cdef Descriptor plain = self.plain  # another thread may close the file during the fstat of `verify`
         if coarse_clock_ns() - self.checked_ns > CHECK_EVERY_NS:
-            self.verify(self.plain, start, bytes)
-        if not self.plain.touched:
-            self.plain.touch()
+            self.verify(plain, start, bytes)
+        if not plain.touched:
+            plain.touch()
         self.engine.counters.reads += 1
         self.engine.counters.inline_hits += 1
         self.engine.counters.bytes_asked += bytes

@@ -26,6 +26,7 @@ cdef extern from *:
     struct stat_t "stat":
         uint32_t st_mode
         int64_t st_size
+        int64_t st_blocks
     int c_open "open"(const char *path, int flags) nogil
     int close(int fd) nogil
     int fstat(int fd, stat_t *answer) nogil
@@ -55,7 +56,7 @@ cdef void open_one(void *context, Py_ssize_t index) noexcept nogil:
             break
     if visit.fd < 0 or fstat(visit.fd, &answer) != 0:
         visit.error = errno
-    elif (answer.st_mode & S_IFMT) != S_IFREG or answer.st_size == 0 or answer.st_size == 4096:
+    elif (answer.st_mode & S_IFMT) != S_IFREG or answer.st_size == 0 or answer.st_size == 4096 and answer.st_blocks == 0:
         visit.refusal = UNUSUAL
     else:
         visit.want = max(0, min(visit.want, answer.st_size - visit.start))

@@ -24,6 +24,7 @@ cdef class Iteration:
     cdef Py_ssize_t released
 
     cdef int pump(self) except -1
+    cdef int stop(self) except -1
     cdef int start(self, Py_ssize_t index) except -1
     cdef int send(self, ReadAt read) except -1
     cdef int wait(self) except -1

@@ -11,7 +11,7 @@ ahead, and memory stays bounded.
 from collections import deque
 
 from cpython.exc cimport PyErr_CheckSignals
-from libc.errno cimport EINTR, ETIME
+from libc.errno cimport EAGAIN, EBUSY, EINTR, ETIME
 
 from _uring.reads cimport read_at
 
@@ -37,11 +37,10 @@ cdef class Iteration:
         try:
             while not self.ready:
                 if self.next == self.starts.shape[0] and not self.under_way:
-                    self.close()
                     raise StopIteration
                 self.pump()
         except BaseException:
-            self.close()
+            self.stop()
             raise
         finally:
             self.busy = False
@@ -87,9 +86,11 @@ cdef class Iteration:
         with nogil:
             result = self.ring.enter(count)
             self.ring.reap()
-        if result == -EINTR or result == -ETIME:
+        if result == -EINTR or result == -ETIME or result == -EAGAIN or result == -EBUSY:
             PyErr_CheckSignals()
         elif result < 0:
+            self.ring.refused = -result
+            self.ring.recall()
             raise OSError(-result, "io_uring_enter was refused during an iteration")
 
     cdef int wait(self) except -1:
@@ -114,7 +115,13 @@ cdef class Iteration:
         return 0
 
     def close(self):
-        """Stop. Reads under way keep their memory and file until they complete."""
+        """Stop. Reads under way keep their memory and file until they complete. ValueError, as of a generator, while another
+        thread is advancing: it is in the kernel with the ring."""
+        if self.busy:
+            raise ValueError("this iterator is being advanced by another thread")
+        self.stop()
+
+    cdef int stop(self) except -1:
         cdef ReadAt read
         for read in self.under_way:
             self.ring.abandon(read)
@@ -125,6 +132,7 @@ cdef class Iteration:
         self.next = self.starts.shape[0]
         self.ready.clear()
         self.held.clear()
+        return 0
 
     def __del__(self):
         self.close()

@@ -68,6 +68,7 @@ cdef extern from "abi.h" nogil:
     abi_sqe *abi_get_sqe(abi_ring *)
     uint32_t abi_sq_pending(abi_ring *)
     abi_sqe *abi_sq_at(abi_ring *, uint32_t)
+    void abi_sq_clear(abi_ring *)
     uint32_t abi_cq_ready(abi_ring *)
     abi_cqe *abi_cq_peek(abi_ring *, uint32_t)
     void abi_cq_advance(abi_ring *, uint32_t)

@@ -28,6 +28,7 @@ cdef class LoopReads:
     cdef int event
     cdef bint flush_due
     cdef bint shut
+    cdef int made_after_forks
 
     cdef object submit(self, Batch batch)
     cdef bint sweep(self, Batch batch)
@@ -37,7 +38,7 @@ cdef class LoopReads:
     cdef bint can_push(self)
     cdef int flush_soon(self) except -1
     cdef int push_retries(self) except -1
-    cdef int ring_lost(self, int errno) except -1
+    cdef int ring_lost(self) except -1
     cdef object settle(self, Batch batch)
     cdef object share(self, Batch batch, Step step)
 

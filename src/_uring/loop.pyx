@@ -17,10 +17,11 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
 from libc.errno cimport EAGAIN, EBUSY, EINTR
 from libc.stdint cimport uint32_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc
 
 from _uring.liburing cimport abi_sq_pending
 from _uring.pool cimport Mailbox, Step
+from _uring.process cimport fork_count
 from _uring.request cimport Group, Request, read_one, sweep_one
 
 from _uring.loops import after_checkpoint, bind, current_key
@@ -148,7 +149,7 @@ cdef LoopReads loop_reads(Engine engine):
     cdef LoopReads reads
     key = current_key()
     reads = engine.loops.get(key)
-    if reads is None or reads.shut or (reads.ring is not None and reads.ring.inherited()):
+    if reads is None or reads.shut or reads.made_after_forks != fork_count:
         engine.forget_closed_loops()
         reads = engine.loops[key] = LoopReads(engine, bind(key))
     return reads
@@ -161,6 +162,7 @@ cdef class LoopReads:
         self.engine, self.binding = engine, binding
         self.waiting, self.started, self.shared = {}, set(), set()
         self.event = -1
+        self.made_after_forks = fork_count
         self.ring = engine.shared_ring()
         if self.ring is not None:
             binding.watch(self.ring.ring.ring_fd, self.on_ready)
@@ -221,7 +223,7 @@ cdef class LoopReads:
         cdef list full = []
         cdef int result = 0
         for batch in self.waiting:
-            while self.ring.fill(&batch.group, batch.depth):
+            while not self.ring.refused and self.ring.fill(&batch.group, batch.depth):
                 # An entry each time: a burst is as much as a hot device likes at once, and the queue may be shorter than the batch.
                 if abi_sq_pending(&self.ring.ring) >= <uint32_t>self.ring.entries // 2:
                     result = self.ring.enter(0)
@@ -234,7 +236,9 @@ cdef class LoopReads:
             result = self.ring.enter(0)
         self.ring.reap()
         if result < 0 and result != -EINTR and result != -EAGAIN and result != -EBUSY:
-            self.ring_lost(-result)
+            self.ring.refused = -result
+        if self.ring.refused:
+            self.ring_lost()
         for batch in self.ring.take_ended():
             self.started.discard(batch)
             self.settle(batch)
@@ -246,10 +250,13 @@ cdef class LoopReads:
     cdef bint can_push(self):
         """Whether completions that were reaped at once have made room: no event will tell of that."""
         cdef Batch batch
+        if self.ring.refused:
+            return False
         for batch in self.waiting:
             if batch.group.in_flight < batch.depth:
                 return True
-        return self.ring.retry != NULL
+        # Also what an enter left behind that was refused for the moment (EAGAIN, EBUSY).
+        return self.ring.retry != NULL or abi_sq_pending(&self.ring.ring) != 0
 
     cdef int flush_soon(self) except -1:
         if not self.flush_due:
@@ -259,26 +266,26 @@ cdef class LoopReads:
 
     cdef int push_retries(self) except -1:
         cdef Request *request
-        while self.ring.retry != NULL:
+        while self.ring.retry != NULL and not self.ring.refused:
             request = self.ring.retry
             if not self.ring.push(request):
                 return 0
             self.ring.retry = request.next
         return 0
 
-    cdef int ring_lost(self, int errno) except -1:
-        """The kernel refuses the ring from now on: what it has not taken goes to the workers."""
+    cdef int ring_lost(self) except -1:
+        """The kernel refuses the ring from now on: what it has not taken goes to the workers, batch by batch, each when the
+        last of its reads that the kernel did take has completed."""
         cdef Batch batch
-        self.ring.refused = errno
         self.ring.recall()
         for batch in list(self.started):
-            if batch.group.in_flight == 0:
+            if batch.group.in_flight == 0 and batch.group.unfinished:  # else it is done, and `take_ended` has it
                 self.started.discard(batch)
                 self.waiting.pop(batch, None)
                 batch.group.notify = 0
                 batch.settle()
-                self.share(batch, <Step>read_one)
                 self.ring.release(batch)
+                self.share(batch, <Step>read_one)
         return 0
 
     cdef object settle(self, Batch batch):
@@ -310,11 +317,12 @@ cdef class LoopReads:
         """Have the workers do it; `on_event` hears of it."""
         cdef int helpers = max(1, self.engine.helpers) if step == <Step>sweep_one else min(self.engine.workers, batch.depth)
         if self.mailbox == NULL:
+            event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)  # first: where no descriptor is to be had, nothing has changed
             self.mailbox = <Mailbox *>calloc(1, sizeof(Mailbox))
             if self.mailbox == NULL:
+                os.close(event)
                 raise MemoryError("cannot allocate a mailbox")
-            self.event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-            self.mailbox.event = self.event
+            self.event = self.mailbox.event = event
             self.binding.watch(self.event, self.on_event)
         self.shared.add(batch)
         self.engine.counters.pool_reads += batch.group.unfinished if step == <Step>read_one else 0
@@ -343,10 +351,12 @@ cdef class LoopReads:
         if self.shut:
             return
         self.shut = True
+        if self.made_after_forks != fork_count:
+            # The parent's, and so is the loop: they share its epoll instance, and to unwatch would take the ring from the parent's.
+            return
         for batch in self.started:
             batch.waiter = None
-            if not self.ring.inherited():
-                self.ring.abandon(batch)
+            self.ring.abandon(batch)
         for batch in self.shared:
             batch.waiter = None
             batch.group.abandoned = 1
@@ -357,17 +367,10 @@ cdef class LoopReads:
             self.ring = None
         if self.event >= 0:
             self.binding.unwatch(self.event)
-            self.close_mail()
-
-    def close_mail(self):
-        """Close the mailbox, or leave it to workers that will still write to it."""
-        for batch in self.engine.crew().take_mail(self.mailbox):
-            self.shared.discard(batch)
-        if not self.shared:
+            self.engine.crew().close_mail(self.mailbox)
             os.close(self.event)
-            free(self.mailbox)
-        self.mailbox = NULL
-        self.event = -1
+            self.mailbox = NULL
+            self.event = -1
 
     @property
     def is_closed(self):

@@ -14,7 +14,7 @@ import os
 import sys
 
 cimport cython
-from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_SIMPLE, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_F_CONTIGUOUS, PyBUF_FORMAT, PyBUF_ND, PyBUF_SIMPLE, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy
@@ -331,18 +331,19 @@ cdef class Buffer:
         return <unsigned char>self.data[i]
 
     def __getbuffer__(self, Py_buffer *view, int flags):
-        cdef bint flat
+        # Who fills a table sees it as one row: memoryview cannot assign slices of two dimensions.
+        cdef bint flat = self.dimensions == 1 or self.lending == OFFERED
         self.check_usable()
         if flags & PyBUF_WRITABLE and self.lending != OFFERED:
             raise BufferError("a Buffer is read-only; numpy(writable=True) hands its memory over")
+        if (flags & PyBUF_F_CONTIGUOUS) == PyBUF_F_CONTIGUOUS and not flat and self.extent[0] > 1 and self.extent[1] > 1:
+            raise BufferError("a table of records lies row by row, not in Fortran's order")
         view.buf = self.data
         view.obj = self
         view.len = self.bytes
         view.itemsize = 1
         view.readonly = self.lending != OFFERED
         view.format = byte_format if flags & PyBUF_FORMAT else NULL
-        # Who fills a table sees it as one row: memoryview cannot assign slices of two dimensions.
-        flat = self.dimensions == 1 or self.lending == OFFERED
         view.ndim = 1 if flat or not flags & PyBUF_ND else 2
         view.shape = NULL if not flags & PyBUF_ND else &self.bytes if flat else self.extent
         view.strides = NULL if (flags & PyBUF_STRIDES) != PyBUF_STRIDES else &one if flat else self.stride
@@ -362,9 +363,11 @@ cdef class Buffer:
             PyObject_GetBuffer(other, &view, PyBUF_SIMPLE)
         except (TypeError, BufferError, ValueError):
             return NotImplemented
-        self.check_usable()
-        same = view.len == self.bytes and memcmp(view.buf, self.data, self.bytes) == 0
-        PyBuffer_Release(&view)
+        try:
+            self.check_usable()
+            same = view.len == self.bytes and memcmp(view.buf, self.data, self.bytes) == 0
+        finally:
+            PyBuffer_Release(&view)
         return same
 
     __hash__ = None

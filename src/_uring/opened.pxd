@@ -47,6 +47,6 @@ cdef class Opened:
     cdef int64_t trusted_size(self, Descriptor plain, object start, object want) except -2
     cdef int64_t verify(self, Descriptor plain, object offset, object limit) except -2
     cdef int came_short(self, Descriptor plain, int64_t start, int64_t want, int64_t got) except -1
-    cdef bint by_ring(self)
-    cdef Descriptor source(self, Py_ssize_t count)
+    cdef bint by_ring(self, Descriptor plain)
+    cdef Descriptor source(self, Descriptor plain, Py_ssize_t count)
     cdef void drop(self) noexcept

@@ -89,6 +89,7 @@ cdef set SYNTHETIC = {
 
 
 @cython.final
+@cython.no_gc_clear  # `__dealloc__` counts in the engine; what cycles there are go through objects that may be cleared
 cdef class Descriptor:
     """A file descriptor that is closed when the last user, a read still under way for instance, lets go of it."""
 
@@ -203,7 +204,7 @@ cdef class Opened:
             self.direct_reason = "asked for, but statx(2) says that this file has no direct I/O; reading through the page cache"
             return 0
         try:
-            self.straight = self.reopen(O_DIRECT)
+            self.straight = self.reopen(self.plain, O_DIRECT)
         except OSError as error:
             self.direct_reason = f"asked for, but the file system refused O_DIRECT ({error.strerror}); reading through the page cache"
             return 0
@@ -211,9 +212,9 @@ cdef class Opened:
         self.direct_reason = f"asked for; offsets and lengths are aligned to {self.alignment} bytes"
         return 0
 
-    def reopen(self, int flags):
+    def reopen(self, Descriptor plain, int flags):
         """A second description of the same inode, whatever has become of its name."""
-        return open_descriptor(self.engine, f"/proc/self/fd/{self.plain.fd}", flags)
+        return open_descriptor(self.engine, f"/proc/self/fd/{plain.fd}", flags)
 
     cdef Descriptor held(self):
         """The descriptor, for as long as the caller keeps it; the "closed" error after close()."""
@@ -237,26 +238,27 @@ cdef class Opened:
             now.read(plain.fd)
         except OSError as error:
             raise make_error("errno", error.errno, self.path, offset, limit)
-        self.checked_ns = coarse_clock_ns()
         if self.synthetic:
             return 0x7FFFFFFFFFFFFFFF
         if self.pin:
             difference = self.identity.difference(now)
             if difference:
+                self.checked_ns = 0  # no second of trust: every read from now on looks, and fails
                 raise make_error("changed", 0, self.path, offset, limit, difference)
         self.identity = now
+        self.checked_ns = coarse_clock_ns()
         return now.size
 
     cdef int came_short(self, Descriptor plain, int64_t start, int64_t want, int64_t got) except -1:
         """The file ended before the size it had when the read began."""
         cdef int64_t size = self.verify(plain, start, want)
-        if not self.synthetic and start + got < min(size, start + want):
+        if not self.synthetic and got < want and start + got < size:
             raise make_error(
                 "eof", 0, self.path, start, want, f"the file system says {size} bytes but gave only {got} from there"
             )
         return 0
 
-    cdef bint by_ring(self):
+    cdef bint by_ring(self, Descriptor plain):
         """Whether the file system can start a read and complete it later.
 
         Where it cannot (FUSE, older NFS), io_uring blocks a kernel thread a read, as a worker of ours would, or even the
@@ -266,22 +268,29 @@ cdef class Opened:
         cdef char byte
         if self.asynchronous < 0:
             nothing.iov_base, nothing.iov_len = &byte, 1
-            self.asynchronous = preadv2(self.plain.fd, &nothing, 1, 0, RWF_NOWAIT) >= 0 or errno == EAGAIN
+            self.asynchronous = preadv2(plain.fd, &nothing, 1, 0, RWF_NOWAIT) >= 0 or errno == EAGAIN
         return self.asynchronous
 
-    cdef Descriptor source(self, Py_ssize_t count):
-        """The descriptor to read with: without the page cache, without read-ahead, or plain."""
+    cdef Descriptor source(self, Descriptor plain, Py_ssize_t count):
+        """The descriptor to read with: without the page cache, without read-ahead, or plain.
+
+        Another thread may close the file whenever the GIL is given up, here or before; the caller's `plain` stays.
+        """
+        cdef Descriptor scattered
         if self.straight is not None:
             return self.straight
         if count < SCATTERED:
-            return self.plain
-        if self.scattered is None:
-            try:
-                self.scattered = self.reopen(0)
-                posix_fadvise(self.scattered.fd, 0, 0, POSIX_FADV_RANDOM)
-            except OSError:
-                self.scattered = self.plain  # /proc not mounted, or the file is not ours to open: only read-ahead is lost
-        return self.scattered
+            return plain
+        if self.scattered is not None:
+            return self.scattered
+        try:
+            scattered = self.reopen(plain, 0)
+            posix_fadvise(scattered.fd, 0, 0, POSIX_FADV_RANDOM)
+        except OSError:
+            scattered = plain  # /proc not mounted, or the file is not ours to open: only read-ahead is lost
+        if self.plain is not None:
+            self.scattered = scattered
+        return scattered
 
     cdef void drop(self) noexcept:
         """Let go of the descriptors; reads still under way hold them until they complete."""

@@ -38,6 +38,8 @@ cdef struct Mailbox:
     # Where jobs that nobody waits for are reported: a list under the crew's lock, and an eventfd.
     Job *first
     int event
+    int pending
+    int closed
 
 
 cdef struct Crew:
@@ -62,6 +64,7 @@ cdef class Pool:
     cdef int run(self, Step step, void *context, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t grain, int helpers, bint take_part, object owner) except -1
     cdef int delegate(self, Step step, void *context, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t grain, int helpers, object owner, Mailbox *mailbox) except -1
     cdef list take_mail(self, Mailbox *mailbox)
+    cdef void close_mail(self, Mailbox *mailbox)
     cdef Job *make(self, Step step, void *context, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t grain, int helpers, object owner) except NULL
     cdef void release_dead(self)
     cdef void abandon(self, Job *job)

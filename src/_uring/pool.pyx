@@ -114,10 +114,14 @@ cdef void report(Crew *crew, Job *job) noexcept nogil:
     """The last worker left a job that is used up. Called under the lock."""
     cdef Mailbox *mailbox = job.mailbox
     if mailbox != NULL:
+        mailbox.pending -= 1
+    if mailbox != NULL and not mailbox.closed:
         job.next = mailbox.first
         mailbox.first = job
         eventfd_write(mailbox.event, 1)
-    elif job.abandoned:
+    elif mailbox != NULL or job.abandoned:
+        if mailbox != NULL and mailbox.pending == 0:
+            free(mailbox)
         job.next = crew.dead
         crew.dead = job
     else:
@@ -278,6 +282,9 @@ cdef class Pool:
         cdef Job *job = self.make(step, context, first, stop, grain, helpers, owner)
         job.mailbox = mailbox
         with nogil:
+            pthread_mutex_lock(&self.crew.lock)
+            mailbox.pending += 1
+            pthread_mutex_unlock(&self.crew.lock)
             self.post(job)
             if self.crew.threads == 0:
                 work(job)
@@ -301,6 +308,17 @@ cdef class Pool:
             self.drop(job)
             job = following
         return owners
+
+    cdef void close_mail(self, Mailbox *mailbox):
+        """Nobody takes the mail any more: jobs that end later go to the dead, and the last of them frees the mailbox."""
+        cdef bint idle
+        pthread_mutex_lock(&self.crew.lock)
+        mailbox.closed = 1
+        idle = mailbox.pending == 0
+        pthread_mutex_unlock(&self.crew.lock)
+        self.take_mail(mailbox)
+        if idle:
+            free(mailbox)
 
     cdef void abandon(self, Job *job):
         """The caller leaves: nothing more is claimed, and the last worker in it puts the job among the dead."""

@@ -110,6 +110,7 @@ cdef class Reactor:
         return memoryview(buffer.filling())
 
     def stats(self):
+        in_flight = self.engine.in_flight  # first: this also lets go of what completed for nobody
         counters = dict(self.engine.counters)
         return counters | {
             "buffers_live": self.engine.memory.buffers_live,
@@ -117,7 +118,7 @@ cdef class Reactor:
             "bytes_pooled": self.engine.memory.bytes_mapped - self.engine.memory.bytes_live,
             "bytes_mapped": self.engine.memory.bytes_mapped,
             "files_open": self.engine.files_open,
-            "in_flight": self.engine.in_flight,
+            "in_flight": in_flight,
         }
 
     def close(self):

@@ -12,6 +12,7 @@ cdef class FileRead(Batch):
     cdef Descriptor plain
     cdef Descriptor source
     cdef int64_t size
+    cdef bint direct
 
     cdef int begin(self, Opened file, Py_ssize_t count, object start, object want) except -1
     cdef int queue(self, char *data, int64_t start, int64_t length) except -1

@@ -33,14 +33,15 @@ cdef class FileRead(Batch):
         self.file = file
         self.plain = file.held()
         self.size = file.trusted_size(self.plain, start, want)
-        self.source = file.source(count)
-        self.by_ring = file.by_ring()
+        self.source = file.source(self.plain, count)
+        self.direct = self.source is file.straight
+        self.by_ring = file.by_ring(self.plain)
         self.only_fd = self.source.fd
-        self.piece = PIECE if file.straight is None else DIRECT_PIECE
+        self.piece = DIRECT_PIECE if self.direct else PIECE
         return 0
 
     cdef int queue(self, char *data, int64_t start, int64_t length) except -1:
-        return self.add(self.source.fd, self.plain.fd, self.source is self.file.straight, data, start, length)
+        return self.add(self.source.fd, self.plain.fd, self.direct, data, start, length)
 
     cdef void choose_depth(self, int concurrent) noexcept:
         if concurrent > 0:
@@ -98,7 +99,7 @@ cdef class ReadAt(FileRead):
             self.buffer.resize(shift, got)
         if got < self.length:
             self.file.came_short(self.plain, self.start, self.want, got)
-        self.account(1, self.want, got)
+        self.account(1, self.length, got)
         return self.buffer
 
 
@@ -126,7 +127,7 @@ cdef class ReadInto(FileRead):
         got = self.received(0, self.group.count)
         if got < self.length:
             self.file.came_short(self.plain, self.start, self.want, got)
-        self.account(1, self.want, got)
+        self.account(1, self.length, got)
         return got
 
 

@@ -22,16 +22,20 @@ cdef class Ring:
     cdef char *fixed_end
     cdef int fixed_fd
     cdef bint has_files
+    cdef bint file_fixed
+    cdef bint memory_fixed
 
     cdef bint push(self, Request *request) noexcept nogil
     cdef int fill(self, Group *group, int depth) noexcept nogil
     cdef int enter(self, int wait) noexcept nogil
     cdef void reap(self) noexcept nogil
+    cdef void note_end(self, Group *group) noexcept nogil
     cdef int drive(self, Group *group, int depth) noexcept nogil
     cdef int run(self, Batch batch) except -1
     cdef void recall(self) noexcept nogil
-    cdef int await_lost(self) noexcept nogil
+    cdef int await_lost(self, Group *group) noexcept nogil
     cdef void start(self, Batch batch)
+    cdef void forget_retries(self, Group *group) noexcept
     cdef void abandon(self, Batch batch)
     cdef void release(self, Batch batch)
     cdef list take_ended(self)

@@ -29,11 +29,12 @@ from _uring.liburing cimport (
     abi_get_sqe,
     abi_params,
     abi_sq_at,
+    abi_sq_clear,
     abi_sq_pending,
     abi_sqe,
     abi_timespec,
 )
-from _uring.process cimport fork_count
+from _uring.process cimport coarse_clock_ns, fork_count
 from _uring.request cimport FINISHED, LARGEST_READ, PUSHED, QUEUED, advance
 
 cdef extern from * nogil:
@@ -190,14 +191,19 @@ cdef class Ring:
                 else:
                     request.next = self.retry
                     self.retry = request
-                if group.in_flight == 0 and (group.abandoned or group.notify and group.unfinished == 0):
-                    group.ended = self.ended
-                    self.ended = group
+                self.note_end(group)
             abi_cq_advance(&self.ring, ready)
+
+    cdef void note_end(self, Group *group) noexcept nogil:
+        """Put a group of which the kernel has nothing more on the list of `take_ended`, if it belongs there."""
+        if group.in_flight == 0 and (group.abandoned or group.notify and group.unfinished == 0):
+            group.ended = self.ended
+            self.ended = group
 
     cdef int drive(self, Group *group, int depth) noexcept nogil:
         """Push, enter and reap until the group is finished. 0, -EINTR when a signal may wait, or what refused the ring."""
         cdef int pushed, more, wait, result
+        cdef int64_t until = coarse_clock_ns() + WAIT_NS
         while group.unfinished:
             pushed = self.fill(group, depth)
             more = group.in_flight < depth and (self.retry != NULL or group.next < group.count)
@@ -205,11 +211,11 @@ cdef class Ring:
             wait = <int>max(1, min(min(BURST, depth // 8), group.in_flight))
             result = self.enter(0 if more and pushed else wait)
             self.reap()
-            if result == -EINTR or result == -ETIME:
-                if group.unfinished:
-                    return -EINTR
-            elif result < 0 and result != -EAGAIN and result != -EBUSY:
+            if result < 0 and result != -EINTR and result != -ETIME and result != -EAGAIN and result != -EBUSY:
                 return result
+            # By the clock as well: an enter that need not wait is not interrupted, however long the batch.
+            if group.unfinished and (result == -EINTR or result == -ETIME or coarse_clock_ns() >= until):
+                return -EINTR
         return 0
 
     cdef int run(self, Batch batch) except -1:
@@ -230,11 +236,13 @@ cdef class Ring:
                 self.refused = -result
                 with nogil:
                     self.recall()
-                    result = self.await_lost()
+                    result = self.await_lost(group)
                 if result:
                     raise OSError(EIO, f"io_uring_enter was refused (errno {self.refused}) with {result} reads under way")
-        finally:
+        except BaseException:
             self.abandon(batch)
+            raise
+        self.release(batch)
         return 0
 
     cdef void recall(self) noexcept nogil:
@@ -246,16 +254,19 @@ cdef class Ring:
             request.state = QUEUED
             request.group.in_flight -= 1
             self.in_flight -= 1
+            self.note_end(request.group)
+        # Or they would be recalled, or even submitted, once more when their batches are long gone.
+        abi_sq_clear(&self.ring)
 
-    cdef int await_lost(self) noexcept nogil:
-        """After a refusal, give what the kernel did take a second to complete by itself; the number that did not."""
+    cdef int await_lost(self, Group *group) noexcept nogil:
+        """After a refusal, give what the kernel did take of a group a second to complete by itself; the number that did not."""
         cdef int turn
         for turn in range(100):
-            if self.in_flight == 0:
+            if group.in_flight == 0:
                 break
             rangeio_sleep_ms(10)
             self.reap()
-        return <int>self.in_flight
+        return <int>group.in_flight
 
     cdef void start(self, Batch batch):
         """Hold a batch whose requests are about to be pushed, until it has ended."""
@@ -264,20 +275,25 @@ cdef class Ring:
 
     cdef void abandon(self, Batch batch):
         """Nobody waits for a started batch any more: push no more of it, and keep it only while the kernel has some of it."""
-        cdef Request **link = &self.retry
         batch.group.abandoned = 1
-        while link[0] != NULL:
-            if link[0].group == &batch.group:
-                link[0] = link[0].next
-            else:
-                link = &link[0].next
-        if batch.group.in_flight == 0:
+        self.forget_retries(&batch.group)
+        # One that is done and wanted telling is the business of `take_ended`: it lies there, or was taken already.
+        if batch.group.in_flight == 0 and not (batch.group.notify and batch.group.unfinished == 0):
             Py_DECREF(batch)
 
     cdef void release(self, Batch batch):
-        """Let go of a started batch that is to be read by somebody else."""
+        """Let go of a started batch of which the kernel has nothing: it is done, or to be read by somebody else."""
+        self.forget_retries(&batch.group)
         batch.group.owner = NULL
         Py_DECREF(batch)
+
+    cdef void forget_retries(self, Group *group) noexcept:
+        cdef Request **link = &self.retry
+        while link[0] != NULL:
+            if link[0].group == group:
+                link[0] = link[0].next
+            else:
+                link = &link[0].next
 
     cdef list take_ended(self):
         """The batches that ended since the last call: those that are done and wanted telling, and those abandoned."""
@@ -300,7 +316,7 @@ cdef class Ring:
                 return
             self.has_files = True
         if self.library.call.register_files_update(&self.ring, 0, &fd, 1) >= 0:
-            self.fixed_fd = fd
+            self.fixed_fd, self.file_fixed = fd, True
 
     cdef void fix_memory(self, char *base, size_t size) noexcept:
         """Register the destination of the batch to come, or as much of it as RLIMIT_MEMLOCK allows: saves pinning its
@@ -312,16 +328,24 @@ cdef class Ring:
         while size >= 2 << 20:
             part.iov_base, part.iov_len = base, size
             if self.library.call.register_buffers(&self.ring, &part, 1) >= 0:
-                self.fixed_base, self.fixed_end = base, base + size
+                self.fixed_base, self.fixed_end, self.memory_fixed = base, base + size, True
                 return
             size = size // 2
 
     cdef void unfix(self) noexcept:
-        """Unregister what the last batch had: a file in the table would stay open, a buffer pinned."""
+        """Unregister what the last batch had: a file in the table would stay open, a buffer pinned.
+
+        Entries do not use it from here on, in any case: its descriptor's number and its addresses may soon be another's. But
+        while reads of an interrupted batch are under way, unregistering would wait for them; it is left to the next batch.
+        """
         cdef int none = -1
-        if self.fixed_fd >= 0:
+        self.fixed_fd = -1
+        self.fixed_base = self.fixed_end = NULL
+        if self.in_flight:
+            return
+        if self.file_fixed:
             self.library.call.register_files_update(&self.ring, 0, &none, 1)
-            self.fixed_fd = -1
-        if self.fixed_base != NULL:
+            self.file_fixed = False
+        if self.memory_fixed:
             self.library.call.unregister_buffers(&self.ring)
-            self.fixed_base = self.fixed_end = NULL
+            self.memory_fixed = False

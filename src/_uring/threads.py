@@ -86,10 +86,12 @@ class Process:
         """(index, job(index)) as each is done, or in order. Closing it waits for those under way and starts no more."""
         width = min(concurrent or self.workers, self.workers, count)
         shared = _Shared(count, job)
+        shared.most = width
         try:
             self.help(shared.help_one, width - 1)
             for turn in range(count):
                 index = shared.do(turn) if ordered else shared.any_done()
+                shared.most = turn + 1 + width
                 yield index, shared.pop(index)
                 if width > 1:
                     self.help(shared.help_one, 1)
@@ -112,6 +114,7 @@ class _Shared(Generic[_T]):
     """
 
     def __init__(self, count: int, job: Callable[[int], _T]) -> None:
+        self.most = count  # jobs that helpers may have taken by now, so that they do not run away from the caller
         self._job = job
         self._indices = iter(range(count))
         self._lock = threading.Lock()
@@ -125,7 +128,7 @@ class _Shared(Generic[_T]):
     def help_one(self) -> bool:
         """On a worker thread: take a job and do it; whether there was one."""
         with self._lock:
-            index = next(self._indices, -1)
+            index = next(self._indices, -1) if self._taken < self.most else -1
             self._taken += index >= 0
             self._helped += index >= 0
         if index >= 0:

@@ -1,0 +1,106 @@
+"""Where a file object over a range is, and how much it reads at a time.
+
+Plain Python, and compiled where there is a compiler (cursor.pxd gives the types): a BufferedReader calls `seek` and
+`readinto` for every few kilobytes, and a frame of the interpreter for each would cost as much as the read.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from _uring.surface import OFFSET_MAX, byte_index, writable_bytes
+
+# What a read after a seek fetches: as much as the buffer of open() does.
+FIRST = 8 << 10
+GROWTH = 4
+
+
+class Cursor:
+    """A place in bytes `start` to `stop` of what `read_into(buffer, offset)` reads. Not for two threads at once.
+
+    A BufferedReader offers its whole buffer to every read, so it is decided here how much of it to fill: 8 KiB after a
+    seek, four times as much for each read that goes on where the last one ended. That is what tells reading through
+    from reading here and there. What is larger than the buffer is the caller's own memory, and filled in place.
+    """
+
+    def __init__(
+        self,
+        read_into: Callable[[memoryview, int], int],
+        start: int,
+        stop: int,
+        buffer_size: int,
+        find_end: Callable[[], int],
+    ) -> None:
+        """buffer_size: of the BufferedReader over it, 0 if there is none. find_end: the stop, where that is
+        OFFSET_MAX.
+        """
+        self.read_into = read_into
+        self.find_end = find_end
+        self.start = start
+        self.stop = stop
+        self.buffer_size = buffer_size
+        self.at = start
+        self.expected = -1
+        self.span = FIRST
+        self.closed = False
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the front of `buffer`, all of it unless it belongs to a BufferedReader; 0 only at the end of the
+        range.
+        """
+        if self.closed:
+            raise ValueError("I/O operation on closed file")
+        view = buffer if type(buffer) is memoryview else writable_bytes(buffer)
+        size = len(view)
+        want = size
+        if size <= self.buffer_size:
+            self.span = min(self.span * GROWTH, size) if self.at == self.expected else FIRST
+            want = min(size, self.span)
+        want = max(0, min(want, self.stop - self.at))
+        got: int = self.read_into(view if want == size else view[:want], self.at)
+        self.at += got
+        self.expected = self.at
+        return got
+
+    def seek(self, offset: Any, whence: int = os.SEEK_SET) -> int:
+        """Move, past the end too, where reading then finds nothing. ValueError before the start. Costs no read."""
+        if self.closed:
+            raise ValueError("I/O operation on closed file")
+        if whence == 0:
+            place = byte_index(offset, "offset")
+        elif whence == 1:
+            place = byte_index(self.at - self.start + offset, "offset")
+        elif whence == 2:
+            if self.stop == OFFSET_MAX:
+                self.stop = self.find_end()
+            place = byte_index(self.stop - self.start + offset, "offset")
+        else:
+            raise ValueError(f"whence must be 0, 1 or 2, not {whence}")
+        self.at = min(self.start + place, OFFSET_MAX)
+        return place
+
+    def tell(self) -> int:
+        """The place, counted from the start of the range."""
+        if self.closed:
+            raise ValueError("I/O operation on closed file")
+        return self.at - self.start
+
+    def seekable(self) -> bool:
+        """Always. Asked before every seek."""
+        if self.closed:
+            raise ValueError("I/O operation on closed file")
+        return True
+
+    def left(self) -> int:
+        """Bytes from here to the end of the range."""
+        if self.closed:
+            raise ValueError("I/O operation on closed file")
+        return max(0, self.stop - self.at)
+
+    def move(self, nbytes: int) -> None:
+        """Go on by so many bytes, which were read in another way."""
+        self.at += nbytes
+
+    def close(self) -> None:
+        """Refuse everything from now on."""
+        self.closed = True
