@@ -128,6 +128,31 @@ def test_late_refusal_loses_nothing(auto_lab: Lab, pattern_file: Path, call: str
     assert facts["leaks"] == {}
 
 
+@pytest.mark.parametrize("passed", [0, 1, 2, 5, 9])
+def test_enter_refused_with_reads_under_way(auto_lab: Lab, pattern_file: Path, passed: int) -> None:
+    """The kernel has some of a batch when it refuses to be asked again: those are waited for, or the caller is told."""
+    need_backend("uring")
+    program = code(
+        BATCH,
+        """
+        reader = rangeio.open(path, direct=True)
+        ask_parent("io_uring_enter")
+        for name in ("first", "second"):
+            try:
+                say(**{name: wrong(reader.read_ranges(ranges, gap=0), ranges)})
+            except rangeio.Error as error:
+                say(**{name: describe(error)})
+        say(hot=wrong(rangeio.open(path).read_ranges(ranges), ranges))
+        """,
+    )
+    with Supervisor({"io_uring_enter": [0] * passed}, for_ever=errno.EPERM) as supervisor:
+        facts = auto_lab.start(program, pattern_file, wire=supervisor.childs.fileno()).finish().facts()
+    for result in (facts["first"], facts["second"]):
+        assert result == 0 or (result["errno"] and result["path"] == str(pattern_file)), result
+    assert facts["hot"] == 0
+    assert supervisor.heard["io_uring_enter"] > passed
+
+
 @pytest.mark.parametrize("call", ["io_uring_enter", "io_uring_register"])
 def test_refused_before_the_first_read(auto_lab: Lab, pattern_file: Path, call: str) -> None:
     """Setup is allowed and the rest is not (a filter that knows half of io_uring): still only right bytes."""

@@ -154,7 +154,7 @@ def test_both_sides_read_at_once(lab: Lab, pattern_file: Path) -> None:
         say(children=codes, parent=counts, failures=failures, after=check(reader), leaks=leaks())
         """,
     )
-    facts = lab.run(program, pattern_file, PYTHONWARNINGS="ignore::DeprecationWarning").facts()
+    facts = lab.run(program, pattern_file).facts()
     expected = {"children": [0] * 6, "parent": [0] * 4, "failures": [], "after": 0, "leaks": {}}
     assert facts == expected
 
@@ -182,7 +182,7 @@ POOL = """
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_multiprocessing_pool(lab: Lab, pattern_file: Path, method: str) -> None:
     """Four workers share a Reader made by the parent: inherited, or pickled as URI and options."""
-    outcome = lab.run(code(START, POOL), pattern_file, method, PYTHONWARNINGS="ignore::DeprecationWarning")
+    outcome = lab.run(code(START, POOL), pattern_file, method)
     assert outcome.facts() == {"before": 0, "right": True, "after": 0}
 
 
@@ -206,7 +206,7 @@ def test_multiprocessing_process(lab: Lab, pattern_file: Path, method: str) -> N
             say(errors=errors, name=name, code=process.exitcode)
         """,
     )
-    facts = lab.run(program, pattern_file, method, PYTHONWARNINGS="ignore::DeprecationWarning").facts()
+    facts = lab.run(program, pattern_file, method).facts()
     assert facts == {"errors": 0, "name": lab.backend, "code": 0}
 
 

@@ -90,6 +90,6 @@ def test_soak(lab: Lab, pattern_file: Path) -> None:
     seconds = float(os.environ.get("RANGEIO_SOAK_S", "60")) / 3
     seed = int.from_bytes(os.urandom(4), "little")
     print(f"seed {seed}")
-    child = lab.start(PROGRAM, pattern_file, seconds, seed, PYTHONWARNINGS="ignore::DeprecationWarning")
+    child = lab.start(PROGRAM, pattern_file, seconds, seed)
     facts = child.finish(timeout_s=seconds * 2 + 60).facts()
     assert facts == {"failures": [], "codes": 0, "leaks": {}}, f"seed {seed}"

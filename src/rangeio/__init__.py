@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import _uring
 from _uring import Backend, Buffer, Reactor
+from rangeio.async_reader import AsyncReader
+from rangeio.budget import SHARED as _budget
 from rangeio.errors import (
     ClosedError,
     ConditionNotMatchError,
@@ -36,17 +38,19 @@ from rangeio.errors import (
     UnsupportedError,
     from_native,
 )
-from rangeio.operator import Operator, from_bytes, from_fd, open
+from rangeio.operator import Operator, from_bytes, from_fd, open, open_async
 from rangeio.ranges import Plan, Suffix
 from rangeio.reader import Reader
 from rangeio.service import Capability, Options, Stat
 
 __all__ = [
     "open",
+    "open_async",
     "from_bytes",
     "from_fd",
     "Operator",
     "Reader",
+    "AsyncReader",
     "Buffer",
     "Suffix",
     "Plan",
@@ -57,6 +61,7 @@ __all__ = [
     "Backend",
     "backend",
     "stats",
+    "set_budget",
     "Error",
     "NotFoundError",
     "PermissionDeniedError",
@@ -105,5 +110,16 @@ def backend() -> Backend:
 
 
 def stats() -> dict[str, int]:
-    """Counters of the process's reactor: reads, bytes asked and fetched, Buffers live and pooled, reads in flight."""
-    return _uring.default_reactor().stats()
+    """Counters of the process's reactor: reads, bytes asked and fetched, Buffers live and pooled, reads in flight;
+    and of the budget (see `set_budget`): budget_bytes, budget_in_use, budget_waits.
+    """
+    return {**_uring.default_reactor().stats(), **_budget.stats()}
+
+
+def set_budget(nbytes: int) -> None:
+    """Most bytes that this process should have in flight (default an eighth of the machine's memory, at most 2 GiB).
+
+    Calls of `read_ranges` that together would exceed it wait for each other, and streams read less ahead. One read
+    larger than it is let through alone. Small reads, below 1 MiB in all, are not counted. ValueError if negative.
+    """
+    _budget.resize(nbytes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -12,17 +12,22 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 from urllib.parse import unquote_to_bytes
 
 import _uring
+from rangeio.async_reader import AsyncReader
 from rangeio.errors import ConfigInvalidError, Error, closest
+from rangeio.flight import Flight
 from rangeio.ranges import OPEN, Range, Suffix, bounds
-from rangeio.reader import OnError, PlanOptions, Reader, check_on_error, chosen_for_call
-from rangeio.service import OPTION_NAMES, Service, Stat, check_names
+from rangeio.reader import PlanOptions, Reader, check_on_error, chosen_for_call
+from rangeio.replies import OnError
+from rangeio.service import OPTION_NAMES, Options, Service, Stat, check_names
 from rangeio.services.local import LocalService
 from rangeio.services.memory import MemoryService, MemorySource
+from rangeio.waiting import checkpoint
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from _uring import Buffer, Reactor
+    from _uring.loops import Waiter
 
 Path = str | os.PathLike[str]
 Job = tuple[Path, Range]
@@ -32,7 +37,11 @@ Ranges = list[Range]
 Buffers: TypeAlias = "list[Buffer]"
 Results: TypeAlias = "list[Buffer | Error]"
 Outcome: TypeAlias = list[Any]
+Groups: TypeAlias = dict[str, list[int]]
+Single: TypeAlias = list[tuple[int, tuple[str, int, int | None]]]
 
+# Files that an async read of many has open at a time, unless told otherwise.
+_FILES_AT_ONCE = 32
 # Each scheme with what makes its service, and the options that are the service's own.
 _SERVICES: dict[str, tuple[Callable[..., Service], list[str]]] = {
     "fs": (LocalService, ["root"]),
@@ -83,6 +92,22 @@ class Operator:
         source = self._service.open(name, chosen)
         return Reader(source, chosen, partial(self.open, self._service.address(name), **options))
 
+    def open_async(self, path: Path, **options: Any) -> AsyncReader:
+        """An AsyncReader of one object, for ``async with`` or without. It is opened at its first use, by then on any
+        loop.
+
+        ConfigInvalidError for wrong options, at once; NotFoundError and the like when it is opened.
+        """
+        name = os.fsdecode(path)
+        chosen = self._options.updated(options) if options else self._options
+        address = self._service.address(name)  # a relative path means what it means now
+        return AsyncReader(
+            partial(self._service.open, address, chosen),
+            chosen,
+            name,
+            partial(self.open_async, address, **options),
+        )
+
     def stat(self, path: Path) -> Stat:
         """What is known of one object, without reading it. The same errors as `open`."""
         with self.open(path) as reader:
@@ -110,14 +135,62 @@ class Operator:
         """
         check_on_error(on_error)
         pairs = [(os.fsdecode(path), wanted) for path, wanted in jobs]
-        outcome = self._read_jobs(pairs, options)
-        for index, result in enumerate(outcome):
-            if isinstance(result, Error):
-                result.index = index
-            if isinstance(result, BaseException) and (on_error == "raise" or not isinstance(result, Error)):
-                outcome.clear()  # the traceback will hold this frame, and this frame would hold the Buffers
-                raise result
-        return outcome
+        return _judged(self._read_jobs(pairs, options), on_error)
+
+    @overload
+    def read_ranges_async(
+        self, jobs: Iterable[Job], *, on_error: Literal["raise"] = "raise", **options: Unpack[PlanOptions]
+    ) -> Awaitable[Buffers]: ...
+    @overload
+    def read_ranges_async(
+        self, jobs: Iterable[Job], *, on_error: Literal["return"], **options: Unpack[PlanOptions]
+    ) -> Awaitable[Results]: ...
+    def read_ranges_async(
+        self, jobs: Iterable[Job], *, on_error: OnError = "raise", **options: Unpack[PlanOptions]
+    ) -> Any:
+        """As `read_ranges`, awaited. `concurrent` objects are read at a time (32 if not given)."""
+        check_on_error(on_error)
+        chosen = chosen_for_call(self._options, options)
+        pairs = [(os.fsdecode(path), wanted) for path, wanted in jobs]
+        single, grouped = _grouped(pairs, batch_single=True)
+        return self._read_jobs_async(pairs, single, grouped, chosen, options, on_error)
+
+    async def _read_jobs_async(
+        self,
+        pairs: Pairs,
+        single: Single,
+        grouped: Groups,
+        chosen: Options,
+        options: PlanOptions,
+        on_error: OnError,
+    ) -> Outcome:
+        results: dict[int, Any] = {}
+        flight = Flight(
+            lambda index, waiter: self._begin(*single[index][1], chosen, waiter),
+            len(single),
+            checkpoint,
+            depth=chosen.concurrent or _FILES_AT_ONCE,
+        )
+        while (landed := await flight.next()) is not None:
+            results[single[landed[0]][0]] = landed[1]
+        for path, indices in grouped.items():
+            found = await self._read_group_async(path, [pairs[index][1] for index in indices], options)
+            results.update(zip(indices, found, strict=True))
+        return _judged([results[index] for index in range(len(pairs))], on_error)
+
+    def _begin(self, path: str, start: int, stop: int | None, options: Options, waiter: Waiter) -> None:
+        source = self._service.open(path, options)
+        try:
+            source.begin_at(start, (OPEN if stop is None else stop) - start, waiter)
+        finally:
+            source.close()  # what was begun is read to its end
+
+    async def _read_group_async(self, path: str, ranges: Ranges, options: PlanOptions) -> Outcome:
+        try:
+            async with self.open_async(path) as reader:
+                return [*await reader.read_ranges(ranges, on_error="return", **options)]
+        except Error as error:
+            return [copy(error) for _ in ranges]
 
     def _read_jobs(self, pairs: Pairs, options: PlanOptions) -> Outcome:
         """The Buffer or the exception of each job. Errors of arguments are raised, before any I/O."""
@@ -145,13 +218,22 @@ class Operator:
         return _restored, (self.scheme, self._given)
 
 
+def _judged(outcome: Outcome, on_error: OnError) -> Outcome:
+    """What came of some jobs, as it was asked for: the first failure raised, or each Error in its place."""
+    for index, result in enumerate(outcome):
+        if isinstance(result, Error):
+            result.index = index
+        if isinstance(result, BaseException) and (on_error == "raise" or not isinstance(result, Error)):
+            outcome.clear()  # the traceback will hold this frame, and this frame would hold the Buffers
+            raise result
+    return outcome
+
+
 def _restored(scheme: str, options: dict[str, Any]) -> Operator:
     return Operator(scheme, **options)
 
 
-def _grouped(
-    pairs: Pairs, *, batch_single: bool
-) -> tuple[list[tuple[int, tuple[str, int, int | None]]], dict[str, list[int]]]:
+def _grouped(pairs: Pairs, *, batch_single: bool) -> tuple[Single, Groups]:
     """The jobs that are the only one of their object, as (index, (path, start, stop)), and the others by object.
 
     A Suffix needs the size first, so it goes with the others, as all do without `batch_single`.
@@ -163,7 +245,7 @@ def _grouped(
             bounds(wanted, 0 if isinstance(wanted, Suffix) else None)
         except (TypeError, ValueError, OverflowError) as error:
             raise type(error)(f"jobs[{index}]: {error}") from None
-    single: list[tuple[int, tuple[str, int, int | None]]] = []
+    single: Single = []
     grouped = {}
     for path, indices in by_path.items():
         wanted = pairs[indices[0]][1]
@@ -217,11 +299,28 @@ def open(uri: Path, *, reactor: Reactor | None = None, **options: Any) -> Reader
     Raises NotFoundError, PermissionDeniedError, IsDirectoryError, UnsupportedError (a FIFO, socket or character device,
     refused without waiting), ConfigInvalidError for an option or scheme that there is not.
     """
+    operator, path, rest = _operator_for(uri, reactor, options)
+    return operator.open(path, **rest)
+
+
+def open_async(uri: Path, *, reactor: Reactor | None = None, **options: Any) -> AsyncReader:
+    """As `open`, for await: ``async with rangeio.open_async("data/model.bin") as r: await r.read_at(0, 8)``.
+
+    It is opened by ``async with``, or at the first use without; errors of opening come then, those of options at once.
+    """
+    operator, path, rest = _operator_for(uri, reactor, options)
+    return operator.open_async(path, **rest)
+
+
+def _operator_for(
+    uri: Path, reactor: Reactor | None, options: dict[str, Any]
+) -> tuple[Operator, str, dict[str, Any]]:
+    """The service of a URI, the path in it, and the options that are the object's."""
     scheme, path = split_uri(uri)
     own = [name for name in _SERVICES[scheme][1] if name in options]
     check_names(options, own + OPTION_NAMES, f"option of {scheme!r}")
     operator = Operator(scheme, reactor=reactor, **{name: options.pop(name) for name in own})
-    return operator.open(path, **options)
+    return operator, path, options
 
 
 def from_bytes(

@@ -109,6 +109,34 @@ def bounds_of_many(ranges: RangeList, size: int | None) -> tuple[Offsets, Offset
     return starts, stops
 
 
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """Ranges without a wrong argument, which can be laid out as soon as the size is known."""
+
+    items: RangeList
+    starts: Offsets
+    stops: Offsets
+    needs_size: bool
+
+    def within(self, size: int | None) -> tuple[Offsets, Offsets]:
+        """What `bounds_of_many` says of them."""
+        if self.needs_size:
+            return bounds_of_many(self.items, size)
+        if size is None:
+            return self.starts, self.stops
+        return np.minimum(self.starts, size), np.minimum(self.stops, size)
+
+
+def check(ranges: Ranges) -> Checked:
+    """The same errors as `bounds_of_many`, without any size."""
+    items = listed(ranges)
+    counted = needs_size(items)
+    if counted:
+        items = list(items)  # to be gone through again, whatever the caller does with theirs meanwhile
+    starts, stops = bounds_of_many(items, 0 if counted else None)
+    return Checked(items, starts, stops, counted)
+
+
 def _any_pairs(ranges: Sequence[Range], size: int | None) -> tuple[Offsets, Offsets]:
     pairs = [_bounds_at(index, item, size) for index, item in enumerate(ranges)]
     return np.array([start for start, _ in pairs], np.int64), np.array([stop for _, stop in pairs], np.int64)

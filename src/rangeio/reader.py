@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from copy import copy
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypedDict, overload
 
-from rangeio.errors import ConfigInvalidError, Error, UnexpectedEofError, asked
+from rangeio import streams
+from rangeio.adapters.files import open_file
+from rangeio.budget import SHARED
+from rangeio.errors import ConfigInvalidError, Error
 from rangeio.ranges import (
     OPEN,
     Layout,
     Plan,
     Range,
-    RangeList,
     Ranges,
+    Suffix,
     bounds,
-    bounds_of_many,
-    cut,
+    check,
     lay_out,
-    listed,
     make_plan,
-    members,
-    needs_size,
     scatter,
 )
+from rangeio.replies import Counters, Cutting, OnError, bytes_of, ended_early, fetch
 from rangeio.service import (
     Capability,
     Options,
@@ -36,14 +35,15 @@ from rangeio.service import (
     Stat,
     check_names,
 )
+from rangeio.waiting import AtOnce, run_now
 from rangeio.window import Window
 
 if TYPE_CHECKING:
+    import io
+
     from typing_extensions import Self, Unpack
 
     from _uring import Buffer
-
-OnError = Literal["raise", "return"]
 
 
 class PlanOptions(TypedDict, total=False):
@@ -87,7 +87,6 @@ class Reader:
 
     __slots__ = {
         "_counters": None,
-        "_lock": None,
         "_options": None,
         "_origin": None,
         "_source": None,
@@ -120,8 +119,7 @@ class Reader:
         self._source = source
         self._options = options
         self._origin = origin
-        self._lock = threading.Lock()
-        self._counters = dict.fromkeys(("ranges", "requests", "bytes_requested", "bytes_fetched"), 0)
+        self._counters = Counters()
         self.read_at = source.read_at
         self.read_into = source.read_into
         self.read_batch = source.read_batch
@@ -130,18 +128,12 @@ class Reader:
         """Exactly `n` bytes from `offset`, or UnexpectedEofError."""
         buffer = self.read_at(offset, n)
         if len(buffer) < n:  # type: ignore[operator]
-            start, count = self._start + offset.__index__(), n.__index__()
-            raise UnexpectedEofError(
-                f"{asked(self.path, start, count)}: the object ends after {len(buffer)} of {count} bytes",
-                path=self.path,
-                offset=start,
-                limit=count,
-            )
+            raise ended_early(self.path, self._start + offset.__index__(), n.__index__(), len(buffer))
         return buffer
 
     def read_range(self, range: Range = None) -> Buffer:
         """The bytes of one range, without merging or splitting; of everything by default."""
-        start, stop = bounds(range, self._size_for([range]))
+        start, stop = self._bounds(range)
         return self.read_at(start, stop - start)
 
     def read_to_end(self, offset: SupportsIndex = 0) -> Buffer:
@@ -176,7 +168,7 @@ class Reader:
             return [found[index] for index in range(len(found))]
         layout, replies = self._fetch(layout, chosen)
         results = scatter(layout, replies, self._empty)
-        self._count(len(results), len(replies), sum(map(len, replies)), sum(map(len, results)))
+        self._counters.count(replies, results)
         return results
 
     @overload
@@ -215,6 +207,63 @@ class Reader:
         first, last = bounds((start, stop), None)
         return Reader(Window(self._source, first, last), self._options, self._origin)
 
+    def stream(
+        self, range: Range = None, *, chunk: int | None = None, prefetch: int | None = None
+    ) -> Generator[Buffer]:
+        """The bytes of a range in order, as Buffers of `chunk` bytes; the last may be shorter.
+
+        prefetch: most bytes that are read ahead of the one that was handed out, 0 for none (default: the Reader's, else
+        8 MiB; less while the process's budget is used up). chunk: default that of the Reader, else 1 MiB. The first
+        is handed out before the rest is read. Closing the iterator, or letting go of it, stops the reads.
+
+        Arguments are checked by the call; what fails later is raised in its place. Cost: some 2 us for each chunk.
+        """
+        course = streams.Course.of(self._options, chunk, prefetch)
+        start, stop = self._bounds(range)
+        return streams.pieces(self._source, course, start, stop)
+
+    def copy(
+        self,
+        writer: Any,
+        range: Range = None,
+        *,
+        progress: streams.Progress | None = None,
+        chunk: int | None = None,
+        prefetch: int | None = None,
+    ) -> int:
+        """Write the bytes of a range to `writer`, while the next are read; the number of bytes written.
+
+        writer: has write(data), which may take less than all (its return value; None means all). What it raises stops
+        the reads and is raised. progress: called with the bytes written so far and those in all, None if not known.
+        """
+        with closing(self.stream(range, chunk=chunk, prefetch=prefetch)) as pieces:
+            return run_now(streams.copy(AtOnce(pieces), writer, progress, self._total(range)))
+
+    def sink(
+        self,
+        consumer: Any,
+        range: Range = None,
+        *,
+        chunk: int | None = None,
+        prefetch: int | None = None,
+    ) -> int:
+        """Give the Buffers of `stream` to `consumer`, one after the other; the number of bytes given.
+
+        consumer: a callable; or has put(), as a queue.Queue, which may block; or has send(), and then flush() and
+        close() if it has them, called after the last. What it raises stops the reads and is raised.
+        """
+        with closing(self.stream(range, chunk=chunk, prefetch=prefetch)) as pieces:
+            return run_now(streams.sink(AtOnce(pieces), consumer, blocking=True))
+
+    def as_file(self, range: Range = None, *, buffer_size: int | None = None) -> io.BufferedReader:
+        """A file object over a range, for what wants one: csv, zipfile, pandas, h5py. It has a cursor of its own.
+
+        Seeking costs no read. Reading on from where the last read ended is noticed, and read ahead, up to `buffer_size`
+        bytes (default 128 KiB) at a time; a read elsewhere reads 8 KiB. `.raw` is without a buffer. Closing it leaves
+        the Reader open; closing the Reader ends it. Not for two threads at once without the buffer's own lock.
+        """
+        return open_file(self._source, *self._bounds(range), buffer_size)
+
     def stat(self) -> Stat:
         """What the service says of the object now. ObjectChangedError if that is not what was opened."""
         return self._source.stat()
@@ -240,8 +289,7 @@ class Reader:
         """Counters of the planned reads of this Reader (read_ranges, iter_ranges): ranges, requests, bytes_requested,
         bytes_fetched. What goes straight to the core, such as `read_at`, counts in `rangeio.stats()` only.
         """
-        with self._lock:
-            return dict(self._counters)
+        return self._counters.as_dict()
 
     @property
     def closed(self) -> bool:
@@ -280,100 +328,57 @@ class Reader:
         return self._source.start if isinstance(self._source, Window) else 0
 
     def _lay_out(self, ranges: Ranges, options: Options) -> Layout:
-        items = listed(ranges)
-        starts, stops = bounds_of_many(items, self._size_for(items))
+        checked = check(ranges)
+        starts, stops = checked.within(self._size_for(checked.needs_size))
         return lay_out(starts, stops, gap=options.gap, max_merged=options.max_merged)
 
-    def _size_for(self, ranges: RangeList) -> int | None:
+    def _bounds(self, range: Range) -> tuple[int, int]:
+        return bounds(range, self._size_for(isinstance(range, Suffix)))
+
+    def _total(self, range: Range) -> int | None:
+        start, stop = self._bounds(range)
+        return None if stop == OPEN else stop - start
+
+    def _size_for(self, needed: bool) -> int | None:
         """The size to plan with: None if unknown and not needed. Where even the service cannot tell, reads it all."""
         size = self._source.size
-        if size is None and needs_size(ranges):
+        if size is None and needed:
             size = self._source.stat().size
             if size is None:
                 size = len(self.read_at(0, OPEN))
         return size
 
     def _fetch(self, layout: Layout, options: Options) -> tuple[Layout, list[Buffer]]:
-        """The replies, and the layout that they are of.
+        async def send(layout: Layout) -> list[Buffer]:
+            return self._source.fetch(
+                layout.starts, layout.lengths, chunk=options.chunk, concurrent=options.concurrent
+            )
 
-        Errors are decided for each range: a request that merges several may fail for bytes that only one of them, or
-        none, wants. So what failed for good is asked again range by range.
-        """
-        try:
-            return layout, self._send(layout, options)
-        except Error as error:
-            if not layout.is_plain and error.status != "permanent":
-                if error.index is not None:
-                    error.index = int((layout.assigned == error.index).argmax())
-                raise
-            if layout.is_plain:
-                raise
-        layout = lay_out(layout.wanted_starts, layout.wanted_stops, gap=None, max_merged=None)
-        return layout, self._send(layout, options)
-
-    def _send(self, layout: Layout, options: Options) -> list[Buffer]:
-        return self._source.fetch(
-            layout.starts, layout.lengths, chunk=options.chunk, concurrent=options.concurrent
-        )
+        return SHARED.during(bytes_of(layout), lambda: run_now(fetch(layout, send)))
 
     def _results(self, layout: Layout, options: Options, on_error: OnError) -> Iterator[tuple[int, Any]]:
         """The result of each range, or its Error, as they come. Not itself a generator: what it calls may refuse."""
-        replies = self._source.fetch_each(
+        cutting = Cutting(layout, on_error, self._counters)
+        return self._cut_each(cutting, self._replies(layout, options), options)
+
+    def _replies(self, layout: Layout, options: Options) -> Iterator[tuple[int, Buffer | Error]]:
+        return self._source.fetch_each(
             layout.starts, layout.lengths, chunk=options.chunk, concurrent=options.concurrent
         )
-        return self._cut_each(layout, replies, options, on_error)
 
     def _cut_each(
-        self,
-        layout: Layout,
-        replies: Iterator[tuple[int, Buffer | Error]],
-        options: Options,
-        on_error: OnError,
+        self, cutting: Cutting, replies: Iterator[tuple[int, Buffer | Error]], options: Options
     ) -> Iterator[tuple[int, Any]]:
-        groups, empty = members(layout)
-        again: list[int] = []
-        for index in empty:
+        for index in cutting.empty:
             yield index, self._empty()
         for request, reply in replies:
-            group = groups[request]
-            if isinstance(reply, Error):
-                indices = [index for index, _, _ in group]
-                if len(group) > 1 and reply.status == "permanent":
-                    again += indices  # see _fetch
-                    continue
-                for index in indices:
-                    yield index, _failed(reply, index, on_error)
-                continue
-            pieces = cut(reply, group)
-            self._count(len(group), 1, len(reply), sum(map(len, pieces)))
-            for (index, _, _), piece in zip(group, pieces, strict=True):
-                yield index, piece
-        if again:
-            alone = lay_out(
-                layout.wanted_starts[again], layout.wanted_stops[again], gap=None, max_merged=None
-            )
-            for index, result in self._results(alone, options, "return"):
-                failure = isinstance(result, Error)
-                yield again[index], _failed(result, again[index], on_error) if failure else result
+            yield from cutting.take(request, reply)
+        alone = cutting.alone()
+        if alone is not None:
+            yield from self._cut_each(alone, self._replies(alone.layout, options), options)
 
     def _empty(self) -> Buffer:
         return self.read_at(0, 0)
-
-    def _count(self, ranges: int, requests: int, fetched: int, wanted: int) -> None:
-        with self._lock:
-            self._counters["ranges"] += ranges
-            self._counters["requests"] += requests
-            self._counters["bytes_fetched"] += fetched
-            self._counters["bytes_requested"] += wanted
-
-
-def _failed(error: Error, index: int, on_error: OnError) -> Error:
-    """The failure of one range, of which a request may hold several: raised, or as a value."""
-    error = copy(error)
-    error.index = index
-    if on_error == "raise":
-        raise error
-    return error
 
 
 def _reopened(origin: Callable[[], Reader], window: tuple[int, int] | None) -> Reader:

@@ -6,7 +6,7 @@ Reader or are checked by the native core; they may reach beyond the end, where r
 """
 
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, SupportsIndex, TypeAlias
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer as SupportsBuffer
 
     from _uring import Buffer
+    from _uring.loops import Waiter
 
 FileResults: TypeAlias = "Sequence[Buffer | BaseException]"
 
@@ -66,6 +67,7 @@ class Options:
     max_merged: most bytes that joining may make of ranges that do not overlap; None for no bound.
     chunk: most bytes of one request, None for no bound.
     concurrent: most requests in flight, None for the reactor's choice.
+    prefetch: most bytes that a stream reads ahead of its consumer, None for the default.
     size: bytes of the object if known beforehand, a hint that saves asking; files need none.
     pin: refuse what is not the version that was opened. direct: O_DIRECT for files.
     """
@@ -74,6 +76,7 @@ class Options:
     max_merged: int | None = 1 << 20
     chunk: int | None = None
     concurrent: int | None = None
+    prefetch: int | None = None
     size: int | None = None
     pin: bool = True
     direct: bool | Literal["auto"] = "auto"
@@ -107,7 +110,7 @@ def _checked(name: str, value: Any) -> Any:
         number = operator.index(value)
     except TypeError:
         raise ConfigInvalidError(f"{name} must be a whole number of bytes or None, not {value!r}") from None
-    least = 0 if name in ("gap", "size") else 1
+    least = 0 if name in ("gap", "size", "prefetch") else 1
     if not least <= number < 2**63:
         raise ConfigInvalidError(f"{name} must be at least {least} and below 2**63, got {number}")
     return number
@@ -135,8 +138,31 @@ class ReadBatch(Protocol):
     def __call__(self, offsets: Any, length: SupportsIndex) -> "Buffer": ...
 
 
+class ReadAtAsync(Protocol):
+    """As ReadAt, awaited. Arguments are checked by the call."""
+
+    def __call__(self, offset: SupportsIndex, limit: SupportsIndex) -> "Awaitable[Buffer]": ...
+
+
+class ReadIntoAsync(Protocol):
+    """As ReadInto, awaited. Nothing else may use the buffer until the read is over, even after a cancellation."""
+
+    def __call__(self, buffer: Destination, offset: SupportsIndex = 0) -> Awaitable[int]: ...
+
+
+class ReadBatchAsync(Protocol):
+    """As ReadBatch, awaited."""
+
+    def __call__(self, offsets: Any, length: SupportsIndex) -> "Awaitable[Buffer]": ...
+
+
 class Source(Protocol):
-    """One opened object. Any thread may call anything; reads in flight survive `close`, and so do Buffers."""
+    """One opened object. Any thread may call anything; reads in flight survive `close`, and so do Buffers.
+
+    What is awaited is driven by the loop that runs then, and bound to none before: the same Source serves sync calls
+    and any number of loops. Opening a Source does not wait for a network; what has to be asked is asked by the first
+    read.
+    """
 
     @property
     def path(self) -> str:
@@ -174,6 +200,21 @@ class Source(Protocol):
         """Read records of one length."""
         ...
 
+    @property
+    def read_at_async(self) -> ReadAtAsync:
+        """Read one range."""
+        ...
+
+    @property
+    def read_into_async(self) -> ReadIntoAsync:
+        """Read into the caller's memory."""
+        ...
+
+    @property
+    def read_batch_async(self) -> ReadBatchAsync:
+        """Read records of one length."""
+        ...
+
     def fetch(
         self, starts: Offsets, lengths: Offsets, *, chunk: int | None, concurrent: int | None
     ) -> "list[Buffer]":
@@ -184,9 +225,42 @@ class Source(Protocol):
         ...
 
     def fetch_each(
-        self, starts: Offsets, lengths: Offsets, *, chunk: int | None, concurrent: int | None
+        self,
+        starts: Offsets,
+        lengths: Offsets,
+        *,
+        chunk: int | None,
+        concurrent: int | None,
+        ordered: bool = False,
     ) -> "Iterator[tuple[int, Buffer | Error]]":
-        """As `fetch`, each with its index as soon as it is complete; a failure takes the place of its Buffer."""
+        """As `fetch`, each with its index as soon as it is complete; a failure takes the place of its Buffer.
+
+        ordered: in order; then at most `concurrent` are under way or wait for their turn.
+        """
+        ...
+
+    def fetch_async(
+        self, starts: Offsets, lengths: Offsets, *, chunk: int | None, concurrent: int | None
+    ) -> "Awaitable[list[Buffer]]":
+        """As `fetch`, awaited: all requests are begun before the loop gets its turn."""
+        ...
+
+    def begin_at(self, offset: int, limit: int, waiter: "Waiter") -> None:
+        """Begin one request; `waiter` is told the Buffer or the Error, perhaps before this returns.
+
+        Iterating asynchronously is made of this alone (flight.py). A waiter that is `done` no longer wants an answer.
+        """
+        ...
+
+    def turn(self) -> Awaitable[object]:
+        """Give other tasks of the loop a turn, if reads that did not have to wait have held it for long.
+
+        ClosedError, by the call or the await, if reads are refused.
+        """
+        ...
+
+    def stat_async(self) -> Awaitable[Stat]:
+        """As `stat`, awaited."""
         ...
 
     def stat(self) -> Stat:

@@ -1,6 +1,6 @@
 """Part of an object as an object of its own: what `Reader.slice` reads from."""
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer as SupportsBuffer
 
     from _uring import Buffer
+    from _uring.loops import Waiter
 
 
 class Window:
@@ -48,16 +49,38 @@ class Window:
         return self._size_within(self.source.size)
 
     def read_at(self, offset: SupportsIndex, limit: SupportsIndex) -> "Buffer":
-        first, count = byte_index(offset, "offset"), byte_index(limit, "limit")
-        self._check_open(self._place(first), count)
-        return self.source.read_at(self._place(first), min(count, self._left(first)))
+        return self.source.read_at(*self._part(offset, limit))
 
     def read_into(self, buffer: Destination, offset: SupportsIndex = 0) -> int:
-        first, view = byte_index(offset, "offset"), writable_bytes(cast("SupportsBuffer", buffer))
-        self._check_open(self._place(first), len(view))
-        return self.source.read_into(view[: self._left(first)], self._place(first))
+        return self.source.read_into(*self._part_into(buffer, offset))
 
     def read_batch(self, offsets: Any, length: SupportsIndex) -> "Buffer":
+        return self.source.read_batch(*self._records(offsets, length))
+
+    def read_at_async(self, offset: SupportsIndex, limit: SupportsIndex) -> "Awaitable[Buffer]":
+        return self.source.read_at_async(*self._part(offset, limit))
+
+    def read_into_async(self, buffer: Destination, offset: SupportsIndex = 0) -> Awaitable[int]:
+        return self.source.read_into_async(*self._part_into(buffer, offset))
+
+    def read_batch_async(self, offsets: Any, length: SupportsIndex) -> "Awaitable[Buffer]":
+        return self.source.read_batch_async(*self._records(offsets, length))
+
+    def begin_at(self, offset: int, limit: int, waiter: "Waiter") -> None:
+        self.source.begin_at(*self._part(offset, limit), waiter)
+
+    def _part(self, offset: SupportsIndex, limit: SupportsIndex) -> tuple[int, int]:
+        """What to read of the whole object; the arguments are checked first."""
+        first, count = byte_index(offset, "offset"), byte_index(limit, "limit")
+        self._check_open(self._place(first), count)
+        return self._place(first), min(count, self._left(first))
+
+    def _part_into(self, buffer: Destination, offset: SupportsIndex) -> tuple[memoryview, int]:
+        first, view = byte_index(offset, "offset"), writable_bytes(cast("SupportsBuffer", buffer))
+        self._check_open(self._place(first), len(view))
+        return view[: self._left(first)], self._place(first)
+
+    def _records(self, offsets: Any, length: SupportsIndex) -> tuple[Offsets, int]:
         starts, count = byte_array(offsets, "offsets"), byte_index(length, "length")
         self._check_open(None, None)
         passing = starts > self.stop - self.start - count
@@ -71,7 +94,7 @@ class Window:
                 limit=count,
                 index=index,
             )
-        return self.source.read_batch(np.minimum(starts, self.stop - self.start) + self.start, count)
+        return np.minimum(starts, self.stop - self.start) + self.start, count
 
     def fetch(
         self, starts: Offsets, lengths: Offsets, *, chunk: int | None, concurrent: int | None
@@ -80,14 +103,39 @@ class Window:
         return self.source.fetch(*self._shifted(starts, lengths), chunk=chunk, concurrent=concurrent)
 
     def fetch_each(
-        self, starts: Offsets, lengths: Offsets, *, chunk: int | None, concurrent: int | None
+        self,
+        starts: Offsets,
+        lengths: Offsets,
+        *,
+        chunk: int | None,
+        concurrent: int | None,
+        ordered: bool = False,
     ) -> "Iterator[tuple[int, Buffer | Error]]":
         self._check_open(None, None)
-        return self.source.fetch_each(*self._shifted(starts, lengths), chunk=chunk, concurrent=concurrent)
+        return self.source.fetch_each(
+            *self._shifted(starts, lengths), chunk=chunk, concurrent=concurrent, ordered=ordered
+        )
+
+    def fetch_async(
+        self, starts: Offsets, lengths: Offsets, *, chunk: int | None, concurrent: int | None
+    ) -> "Awaitable[list[Buffer]]":
+        self._check_open(None, None)
+        return self.source.fetch_async(*self._shifted(starts, lengths), chunk=chunk, concurrent=concurrent)
 
     def stat(self) -> Stat:
         self._check_open(None, None)
-        whole = self.source.stat()
+        return self._within(self.source.stat())
+
+    def turn(self) -> Awaitable[object]:
+        self._check_open(None, None)
+        return self.source.turn()
+
+    async def stat_async(self) -> Stat:
+        """See `Source`."""
+        self._check_open(None, None)
+        return self._within(await self.source.stat_async())
+
+    def _within(self, whole: Stat) -> Stat:
         return replace(whole, size=self._size_within(whole.size))
 
     def close(self) -> None:

@@ -16,6 +16,8 @@ from typing import Any
 from .machine import TESTS
 
 TIMEOUT_S = 30
+# Python 3.12 warns of every fork beside threads; that it goes well with ours is what many of these programs show.
+FORKS = "ignore:This process:DeprecationWarning"
 MOST_STDERR = 6000  # characters of it that a failure shows, the first and the last
 
 
@@ -130,7 +132,7 @@ class Lab:
         path = self.folder / f"program{len(self.children)}.py"
         path.write_text("from faults.inside import *\n" + program)
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("RANGEIO_")}
-        settings = {"PYTHONPATH": str(TESTS), "PYTHONUNBUFFERED": "1", **environ}
+        settings = {"PYTHONPATH": str(TESTS), "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": FORKS, **environ}
         if self.backend is not None:
             settings["RANGEIO_BACKEND"] = self.backend
         if wire is not None:

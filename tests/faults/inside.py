@@ -8,6 +8,7 @@ import resource
 import socket
 import struct
 import sys
+import threading
 from typing import Any
 
 from .data import pattern
@@ -57,14 +58,23 @@ def describe(error: BaseException) -> dict[str, Any]:
 
 
 def leaks() -> dict[str, int]:
-    """Counters of the reactor that must be 0 when nothing is held and nothing runs."""
+    """Counters of the reactor that must be 0 when nothing is held and nothing runs.
+
+    A worker that has just handed over its result may still be on its way out, so they get a second to settle.
+    """
     import gc
 
     import rangeio
 
-    gc.collect()
-    stats = rangeio.stats()
-    return {name: stats[name] for name in ("buffers_live", "in_flight") if stats[name]}
+    settling = threading.Event()
+    for _ in range(100):
+        gc.collect()
+        stats = rangeio.stats()
+        left = {name: stats[name] for name in ("buffers_live", "in_flight") if stats[name]}
+        if not left:
+            break
+        settling.wait(0.01)
+    return left
 
 
 def ask_parent(*calls: str) -> None:

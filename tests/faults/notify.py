@@ -22,10 +22,14 @@ NAMES = {number: name for name, number in seccomp.CALLS.items()}
 
 
 class Supervisor:
-    """Serves one child from a thread. `heard` counts the calls, refused ones included."""
+    """Serves one child from a thread. `heard` counts the calls, refused ones included.
 
-    def __init__(self, answers: Mapping[str, Sequence[int]]) -> None:
+    answers: for each call the errnos to give, 0 to let it pass. for_ever: what is given after those, normally 0.
+    """
+
+    def __init__(self, answers: Mapping[str, Sequence[int]], *, for_ever: int = 0) -> None:
         self.left = {call: deque(errnos) for call, errnos in answers.items()}
+        self.for_ever = for_ever
         self.heard = dict.fromkeys(answers, 0)
         self.ours, self.childs = socket.socketpair()
         self.thread = threading.Thread(target=self.serve, daemon=True)
@@ -41,9 +45,10 @@ class Supervisor:
         self.ours.sendall(b"k")
         try:
             while not poll.poll()[0][1] & select.POLLHUP:
-                self.answer(listener)
-        except OSError:
-            pass  # the child is gone in the middle of a call
+                try:
+                    self.answer(listener)
+                except FileNotFoundError:
+                    pass  # a signal ended the call before it was answered; it comes again
         finally:
             os.close(listener)
 
@@ -53,7 +58,7 @@ class Supervisor:
         number, _, _, call, *_ = NOTICE.unpack(notice)
         name = NAMES[call]
         self.heard[name] += 1
-        errno = self.left[name].popleft() if self.left[name] else 0
+        errno = self.left[name].popleft() if self.left[name] else self.for_ever
         answer = struct.pack("=QqiI", number, 0, -errno, 0 if errno else CONTINUE)
         fcntl.ioctl(listener, SEND, answer)
 

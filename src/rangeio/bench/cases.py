@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from rangeio.bench import baselines, fio, ours, peers
+from rangeio.bench import awaiting, baselines, fio, ours, peers, through
 from rangeio.bench.contender import Action, Contender
 
 Cache = Literal["hot", "cold", "direct"]
@@ -30,6 +30,8 @@ EVERYONE: tuple[type[Contender], ...] = (
     peers.TensorStore,
     peers.PyUring,
     peers.Caio,
+    *awaiting.CONTENDERS,
+    *through.CONTENDERS,
     fio.Fio,
 )
 
@@ -89,7 +91,7 @@ class Case:
     @property
     def in_bytes(self) -> bool:
         """Whether bytes per second say more than reads per second."""
-        return self.action in ("whole", "blocks", "ranges")
+        return self.action in ("whole", "blocks", "ranges", "stream")
 
     @property
     def judged(self) -> set[str]:
@@ -244,4 +246,73 @@ def _one_by_one() -> Iterable[Case]:
         )
 
 
-CASES: tuple[Case, ...] = (*_one_by_one(), *_batches(), *_deep(), *_large(), *_ranges(), *_files())
+def _tasks() -> Iterable[Case]:
+    hot: dict[tuple[int, int], tuple[Target, ...]] = {
+        (64, 4): (
+            Target("rate", 2, ("caio",)),
+            Target("rate", 30, ("obstore", "opendal")),
+            Target("rate", 0.65, ("os.pread",)),
+        ),
+        (64, 64): (Target("rate", 0.95, ("os.pread",)),),
+        (1, 4): (Target("rate", 40, ("thread pool",)),),
+    }
+    for (depth, kib), targets in hot.items():
+        yield Case(
+            id=f"tasks-{depth}-{kib}k",
+            title=f"Hot {kib} KiB awaited, {depth} task{'s' * (depth > 1)}",
+            why="An asyncio server or loader: reads that the page cache answers should not go through threads.",
+            action="tasks",
+            cache="hot",
+            baseline="os.pread",
+            targets=targets,
+            depth=depth,
+            block=kib << 10,
+            leave_out=("rangeio batch",),
+        )
+    yield Case(
+        id="tasks-direct",
+        title="Random 4 KiB awaited, O_DIRECT, 128 tasks",
+        why="The same where every read goes to the device.",
+        action="tasks",
+        cache="direct",
+        baseline="rangeio batch",
+        targets=(Target("rate", 0.9, ("rangeio batch",)),),
+        depth=128,
+        block=4 << 10,
+    )
+
+
+def _through() -> Iterable[Case]:
+    yield Case(
+        id="stream-hot",
+        title="A large file as a stream, hot",
+        why="Copying, hashing, parsing: everything in order, with little memory.",
+        action="stream",
+        cache="hot",
+        baseline="open()",
+        targets=(Target("rate", 0.9, ("open()",)), Target("rate", 0.9, ("open()",), "AsyncReader.stream")),
+        block=1 << 20,
+    )
+    for action, how in (("through", "one after the other"), ("seeks", "here and there")):
+        yield Case(
+            id=f"file-{action}",
+            title=f"4 KiB through a file object, {how}, hot",
+            why="What csv, zipfile, pandas and h5py do with the file they are given.",
+            action="through" if action == "through" else "seeks",
+            cache="hot",
+            baseline="open()",
+            targets=(Target("rate", 0.8, ("open()",)),),
+            block=4 << 10,
+        )
+
+
+CASES: tuple[Case, ...] = (
+    *_one_by_one(),
+    *_batches(),
+    *_deep(),
+    *_large(),
+    *_ranges(),
+    *_files(),
+    *_tasks(),
+    *_through(),
+)

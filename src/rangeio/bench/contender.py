@@ -22,7 +22,9 @@ import numpy.typing as npt
 from rangeio.bench.machine import read_text
 from rangeio.bench.work import Work
 
-Action = Literal["each", "batch", "deep", "whole", "blocks", "ranges", "files"]
+Action = Literal[
+    "each", "batch", "deep", "whole", "blocks", "ranges", "files", "tasks", "stream", "through", "seeks"
+]
 """
 each    small reads, one after the other, the result of each dropped at once
 batch   many small reads given at once, all results held
@@ -31,7 +33,14 @@ whole   the whole file into one buffer
 blocks  the same, cut into blocks of a given size
 ranges  many ranges of different sizes
 files   many small files, whole
+tasks   as each, by many tasks of an event loop
+stream  the file in order, in pieces of the contender's choice
+through the same through a file object, in small reads
+seeks   small reads here and there through a file object
 """
+
+FLEETING: frozenset[Action] = frozenset(["each", "tasks", "stream", "through", "seeks"])
+"""Where results are dropped at once, so that only single reads can be checked."""
 
 Role = Literal["ours", "baseline", "peer", "bound"]
 

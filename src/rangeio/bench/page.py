@@ -22,6 +22,13 @@ _CHAPTERS: tuple[tuple[str, str, tuple[Action, ...], str], ...] = (
     ("large", "Large reads", ("whole", "blocks"), "Hundreds of megabytes into one buffer."),
     ("ranges", "Ranges of a table", ("ranges",), "Column chunks as a Parquet reader asks for them."),
     ("files", "Small files", ("files",), "Thousands of files of 16 KiB, each opened, read whole and closed."),
+    ("tasks", "Tasks of an event loop", ("tasks",), "Many reads awaited at once under asyncio."),
+    (
+        "through",
+        "Streams and files",
+        ("stream", "through", "seeks"),
+        "A file in order, and through file objects.",
+    ),
 )
 
 _NOTES = (

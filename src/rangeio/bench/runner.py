@@ -15,7 +15,7 @@ from typing import Any
 
 from rangeio.bench.cases import CASES, Case
 from rangeio.bench.conditions import busy_thread, direct_refused, evict, on_cpus, resident, warm
-from rangeio.bench.contender import Contender, Sample, Scratch, Setting
+from rangeio.bench.contender import FLEETING, Contender, Sample, Scratch, Setting
 from rangeio.bench.judge import compare
 from rangeio.bench.machine import usable_cpus
 from rangeio.bench.results import CaseResult, Row
@@ -29,6 +29,7 @@ _COLD_ENOUGH = 0.01
 _ALIGN = 8 << 20
 _SINGLE_READS = 1000
 _SLOW_S = 0.3
+_THROUGH = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,11 @@ class Bench:
         if case.action == "deep":
             reads = options.deep_reads if case.depth > 1 else options.deep_reads // 8
             return [random_records(self.path, self.size, reads, salt=case.depth)]
-        if case.action in ("whole", "blocks"):
+        if case.action in ("tasks", "seeks"):
+            return [random_records(self.path, self.size, 1 << 16, length=case.block)]
+        if case.action == "through":
+            return [whole_file(self.path, min(large, _THROUGH), case.block)]
+        if case.action in ("whole", "blocks", "stream"):
             return [whole_file(self.path, large, case.block)]
         if case.action == "ranges":
             return [column_chunks(self.path, self.size, options.ranges)]
@@ -205,23 +210,23 @@ class Bench:
             return
         contender = entry.contender
         self.scratch.spoil()
-        if case.action == "each":
-            for number in range(32):
-                single = Work(self.path, [entry.works[0].offsets[number]], [entry.works[0].length])
-                single.check([contender.run("each", single)], thorough=True)
+        if case.action in FLEETING:
+            for offset in entry.works[0].offsets[:32]:
+                single = Work(self.path, [offset], [entry.works[0].length])
+                single.check([contender.run(case.action, single)], thorough=True)
         else:
             sample, value = _measure(case, contender, entry.works[:1])
             entry.works[0].check(value, thorough=True)
             slow_s = max(_SLOW_S, self.options.case_s / 8)
             if sample.elapsed_ns > slow_s * 1e9 and entry.row.name not in case.judged:
                 entry.slow, entry.row.samples = True, [sample]
-        if case.action in ("each", "batch"):
+        if case.action in ("each", "batch", "tasks", "seeks"):
             entry.works = self._sized(case, entry)
 
     def _sized(self, case: Case, entry: Entry) -> list[Work]:
         """As many reads as fill a sample: by more offsets in the loop, or by more batches."""
         aim = self.options.busy_sample_s if case.busy else self.options.sample_s
-        reads, most = 1, (1 << 16 if case.action == "each" else 4096)
+        reads, most = 1, (1 << 16 if case.action in FLEETING else 4096)
         while True:
             works = _repeated(case, entry.works, reads)
             elapsed = _measure(case, entry.contender, works)[0].elapsed_ns / 1e9
@@ -236,7 +241,7 @@ class Bench:
         sample, value = _measure(case, entry.contender, entry.works)
         entry.row.samples.append(sample)
         entry.row.served_by = entry.contender.served_by()
-        if value is not None and case.action != "each":
+        if value is not None and case.action not in FLEETING:
             entry.works[-1].check(value, thorough=False)
 
 
@@ -247,7 +252,7 @@ def _measure(case: Case, contender: Contender, works: list[Work]) -> tuple[Sampl
 
 
 def _repeated(case: Case, works: list[Work], times: int) -> list[Work]:
-    return [works[0].first(times)] if case.action == "each" else list(islice(cycle(works), times))
+    return [works[0].first(times)] if case.action in FLEETING else list(islice(cycle(works), times))
 
 
 def _prepare(case: Case, works: list[Work], entries: list[Entry]) -> float | None:
@@ -286,9 +291,9 @@ def _p99(case: Case, entry: Entry, seconds: float) -> float | None:
 
 def _what(case: Case, works: list[Work]) -> str:
     work = works[0]
-    if case.action in ("each", "batch", "deep"):
+    if case.action in ("each", "batch", "deep", "tasks", "seeks"):
         return f"{size_text(work.length)} at random offsets"
-    if case.action in ("whole", "blocks"):
+    if case.action in ("whole", "blocks", "stream", "through"):
         return size_text(work.nbytes)
     return f"{work.reads:,} {case.unit}s, {size_text(work.nbytes)}"
 

@@ -129,14 +129,14 @@ def _parts(piece: memoryview) -> Iterator[tuple[int, memoryview]]:
         yield at, piece[at : at + _TRUTH_PIECE]
 
 
-def random_records(path: Path, size: int, count: int, *, salt: int = 0) -> Work:
+def random_records(path: Path, size: int, count: int, *, salt: int = 0, length: int = RECORD) -> Work:
     """`count` records of 4 KiB, none beside another: what reads 4 KiB at a time cannot win by merging two."""
-    slots = size // (2 * RECORD)
+    slots = size // (2 * length)
     chosen = np.random.default_rng(SEED + salt)
     picked = (
         chosen.choice(slots, count, replace=False) if count <= slots else chosen.integers(slots, size=count)
     )
-    return Work(path, (picked * (2 * RECORD)).tolist(), [RECORD] * count)
+    return Work(path, (picked * (2 * length)).tolist(), [length] * count)
 
 
 def whole_file(path: Path, size: int, block: int = 0) -> Work:

@@ -1,27 +1,52 @@
 """Local files. A Source here is little more than the native File: what that can do itself is handed out as it is."""
 
 import os
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Awaitable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, cast
 
 from _uring.surface import without_frames
 from rangeio.errors import Error, PermissionDeniedError, from_native
 from rangeio.ranges import OPEN, Offsets, split
-from rangeio.service import Capability, FileResults, Options, ReadAt, ReadBatch, ReadInto, Stat
+from rangeio.service import (
+    Capability,
+    FileResults,
+    Options,
+    ReadAt,
+    ReadAtAsync,
+    ReadBatch,
+    ReadBatchAsync,
+    ReadInto,
+    ReadIntoAsync,
+    Stat,
+)
 
 if TYPE_CHECKING:
     from _uring import Buffer, File, Reactor
+    from _uring.loops import Waiter
 
 
 class LocalSource:
-    """One open file. `read_at`, `read_into` and `read_batch` are the File's own bound methods."""
+    """One open file. Reads of one range and of a batch, sync and async, are the File's own bound methods."""
 
-    __slots__ = ("_file", "_pin", "_reactor", "read_at", "read_batch", "read_into")
+    __slots__ = (
+        "_file",
+        "_pin",
+        "_reactor",
+        "read_at",
+        "read_at_async",
+        "read_batch",
+        "read_batch_async",
+        "read_into",
+        "read_into_async",
+    )
 
     read_at: ReadAt
     read_into: ReadInto
     read_batch: ReadBatch
+    read_at_async: ReadAtAsync
+    read_into_async: ReadIntoAsync
+    read_batch_async: ReadBatchAsync
 
     def __init__(self, reactor: "Reactor", file: "File", *, pin: bool) -> None:
         self._reactor = reactor
@@ -30,6 +55,9 @@ class LocalSource:
         self.read_at = file.read_at
         self.read_into = cast("ReadInto", file.read_into)
         self.read_batch = file.read_batch
+        self.read_at_async = file.read_at_async
+        self.read_into_async = cast("ReadIntoAsync", file.read_into_async)
+        self.read_batch_async = file.read_batch_async
 
     @property
     def path(self) -> str:
@@ -59,14 +87,20 @@ class LocalSource:
     def fetch(
         self, starts: Offsets, lengths: Offsets, *, chunk: int | None, concurrent: int | None
     ) -> "list[Buffer]":
-        try:
+        with _indexed(starts):
             if chunk is None or not (lengths > chunk).any():
                 return self._file.read_many(starts, lengths, concurrent or 0)
             return self._fetch_long(starts, lengths, chunk, concurrent or 0)
-        except Error as error:
-            hits = (starts == error.offset).nonzero()[0]
-            error.index = int(hits[0]) if hits.size else None
-            raise
+
+    async def fetch_async(
+        self, starts: Offsets, lengths: Offsets, *, chunk: int | None, concurrent: int | None
+    ) -> "list[Buffer]":
+        """See `Source`. What is longer than `chunk` is sent in the core's own pieces, of which many are under way."""
+        with _indexed(starts):
+            return await self._file.read_many_async(starts, lengths, concurrent or 0)
+
+    def begin_at(self, offset: int, limit: int, waiter: "Waiter") -> None:
+        self._file.begin_at(offset, limit, waiter)
 
     def _fetch_long(self, starts: Offsets, lengths: Offsets, chunk: int, concurrent: int) -> "list[Buffer]":
         """Those within `chunk` in one batch, then the longer ones piece by piece."""
@@ -92,10 +126,16 @@ class LocalSource:
         return buffer if got == length else buffer[:got]
 
     def fetch_each(
-        self, starts: Offsets, lengths: Offsets, *, chunk: int | None, concurrent: int | None
+        self,
+        starts: Offsets,
+        lengths: Offsets,
+        *,
+        chunk: int | None,
+        concurrent: int | None,
+        ordered: bool = False,
     ) -> "Iterator[tuple[int, Buffer | Error]]":
         if chunk is None or not (lengths > chunk).any():
-            replies = self._file.iter_many(starts, lengths, concurrent or 0)
+            replies = self._file.iter_many(starts, lengths, concurrent or 0, ordered)
         else:  # what is sent in pieces is read one by one
             replies = self._file.iter_many((), ())
         return self._fetch_rest(replies, starts.tolist(), lengths.tolist(), chunk)
@@ -128,8 +168,26 @@ class LocalSource:
         pin = "" if size is None else f"{device:x}-{inode:x}-{size:x}-{mtime_ns:x}"
         return Stat(self.path, size, pin=pin, mtime_ns=mtime_ns)
 
+    def turn(self) -> Awaitable[object]:
+        return self.read_at_async(0, 0)  # the core counts it among the reads that did not wait
+
+    async def stat_async(self) -> Stat:
+        """See `Source`. An fstat, made on the loop's thread."""
+        return self.stat()
+
     def close(self) -> None:
         self._file.close()
+
+
+@contextmanager
+def _indexed(starts: Offsets) -> Iterator[None]:
+    """An Error that passes is given the index of the request that failed."""
+    try:
+        yield
+    except Error as error:
+        hits = (starts == error.offset).nonzero()[0]
+        error.index = int(hits[0]) if hits.size else None
+        raise
 
 
 class LocalService:

@@ -1,6 +1,6 @@
 """Objects in memory: the reference service. Slow and obvious, it says what every other service must return."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from errno import ENOENT
 from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 from zlib import crc32
@@ -9,11 +9,13 @@ from _uring.surface import byte_array, byte_index, writable_bytes
 from rangeio.errors import Error, NotFoundError, UnexpectedEofError, asked, closest, from_native
 from rangeio.ranges import OPEN, Offsets, split
 from rangeio.service import Capability, Destination, FileResults, Options, Stat
+from rangeio.waiting import Ready, checkpoint
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer as SupportsBuffer
 
     from _uring import Buffer, Reactor
+    from _uring.loops import Waiter
 
 
 class MemorySource:
@@ -74,6 +76,32 @@ class MemorySource:
                 memory[index * count : (index + 1) * count] = self._data[start : start + count]
         return table
 
+    # Awaited, everything is done by the call.
+
+    def read_at_async(self, offset: SupportsIndex, limit: SupportsIndex) -> "Awaitable[Buffer]":
+        return Ready(self.read_at(offset, limit))
+
+    def read_into_async(self, buffer: Destination, offset: SupportsIndex = 0) -> Awaitable[int]:
+        return Ready(self.read_into(buffer, offset))
+
+    def read_batch_async(self, offsets: Any, length: SupportsIndex) -> "Awaitable[Buffer]":
+        return Ready(self.read_batch(offsets, length))
+
+    def fetch_async(
+        self, starts: Offsets, lengths: Offsets, *, chunk: int | None, concurrent: int | None
+    ) -> "Awaitable[list[Buffer]]":
+        return Ready(self.fetch(starts, lengths, chunk=chunk, concurrent=concurrent))
+
+    def begin_at(self, offset: int, limit: int, waiter: "Waiter") -> None:
+        waiter.set_result(self.read_at(offset, limit))
+
+    def turn(self) -> Awaitable[object]:
+        self._check_open(None, None)
+        return checkpoint()
+
+    def stat_async(self) -> Awaitable[Stat]:
+        return Ready(self.stat())
+
     def fetch(
         self, starts: Offsets, lengths: Offsets, *, chunk: int | None, concurrent: int | None
     ) -> "list[Buffer]":
@@ -82,7 +110,13 @@ class MemorySource:
         return [self._fetch_one(start, length, chunk) for start, length in requests]
 
     def fetch_each(
-        self, starts: Offsets, lengths: Offsets, *, chunk: int | None, concurrent: int | None
+        self,
+        starts: Offsets,
+        lengths: Offsets,
+        *,
+        chunk: int | None,
+        concurrent: int | None,
+        ordered: bool = False,
     ) -> "Iterator[tuple[int, Buffer | Error]]":
         self._check_open(None, None)
         requests = enumerate(zip(starts.tolist(), lengths.tolist(), strict=True))

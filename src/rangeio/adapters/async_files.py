@@ -1,0 +1,208 @@
+"""A range as an async file, in the shape people know from aiofiles."""
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, SupportsIndex
+
+from _uring.surface import OFFSET_MAX, byte_index, writable_bytes
+from rangeio.service import Destination, Source
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_BUFFER = 128 << 10
+# What a read after a seek fetches at least, and how much more each that goes on from there.
+_FIRST = 8 << 10
+_GROWTH = 4
+
+
+class AsyncFile(AsyncIterator[bytes]):
+    """A cursor in a range. One task at a time, as with any file; seeking costs no read.
+
+    Reads that go on where the last one ended are read ahead, up to the buffer's size; a read elsewhere reads 8 KiB, or
+    what it was asked for if that is more. Closing it leaves the Reader open.
+    """
+
+    def __init__(
+        self, begin: Callable[[], Awaitable[tuple[Source, int, int]]], path: str, buffer_size: int | None
+    ) -> None:
+        """begin: opens what there is to open; the Source, and where in it the file starts and stops."""
+        self._begin = begin
+        self._buffer_size = byte_index(_BUFFER if buffer_size is None else buffer_size, "buffer_size")
+        self._place: tuple[Source, int, int] | None = None
+        self._ahead = memoryview(b"")  # what was read beyond the cursor
+        self._at = 0
+        self._expected = -1
+        self._span = _FIRST
+        self.closed = False
+        self.name = path
+        self.mode = "rb"
+
+    def read(self, size: int | None = -1) -> Awaitable[bytes]:
+        """`size` bytes, fewer only at the end; all that is left if negative or None."""
+        return self._read(_limit(size))
+
+    async def _read(self, size: int) -> bytes:
+        self._check_open()
+        if size <= len(self._ahead):
+            return self._take(size)
+        head = self._take(len(self._ahead))
+        if size - len(head) < self._buffer_size:
+            await self._fill(size - len(head))
+            return head + self._take(size - len(head))
+        source, start, stop = await self._opened()
+        limit = min(size - len(head), stop - start - self._at)
+        tail = await source.read_at_async(start + self._at, max(0, limit))
+        self._move(len(tail))
+        return head + bytes(tail)
+
+    def readinto(self, buffer: Destination) -> Awaitable[int]:
+        """Fill a writable buffer; the bytes read, fewer than its size only at the end."""
+        return self._readinto(writable_bytes(buffer))  # type: ignore[arg-type]
+
+    async def _readinto(self, view: memoryview) -> int:
+        self._check_open()
+        done = min(len(view), len(self._ahead))
+        view[:done] = self._take(done)
+        if done < len(view):
+            source, start, stop = await self._opened()
+            rest = view[done:][: max(0, stop - start - self._at)]
+            got = await source.read_into_async(rest, min(start + self._at, OFFSET_MAX))
+            self._move(got)
+            done += got
+        return done
+
+    async def read1(self, size: int = -1) -> bytes:
+        """At most `size` bytes with at most one read."""
+        if not self._ahead:
+            await self._fill(1)
+        return self._take(len(self._ahead) if size < 0 else min(size, len(self._ahead)))
+
+    async def peek(self, size: int = 1) -> bytes:
+        """What comes next, without moving: at least one byte, if there is one."""
+        if not self._ahead:
+            await self._fill(max(1, size))
+        return bytes(self._ahead)
+
+    async def readline(self, size: int | None = -1) -> bytes:
+        """To the next newline, which is included, or at most `size` bytes."""
+        limit = _limit(size)
+        parts: list[bytes] = []
+        found = 0
+        while found < limit and not (parts and parts[-1].endswith(b"\n")):
+            if not self._ahead:
+                await self._fill(1)
+            piece = bytes(self._ahead[: limit - found])
+            if not piece:
+                break
+            newline = piece.find(b"\n") + 1
+            parts.append(self._take(newline or len(piece)))
+            found += len(parts[-1])
+        return b"".join(parts)
+
+    async def readlines(self, hint: int = -1) -> list[bytes]:
+        """The lines that are left; no more once `hint` bytes are reached, if that is above 0."""
+        lines: list[bytes] = []
+        total = 0
+        async for line in self:
+            lines.append(line)
+            total += len(line)
+            if 0 < hint <= total:
+                break
+        return lines
+
+    def __aiter__(self) -> "AsyncFile":
+        return self
+
+    async def __anext__(self) -> bytes:
+        line = await self.readline()
+        if not line:
+            raise StopAsyncIteration
+        return line
+
+    async def seek(self, offset: SupportsIndex, whence: int = os.SEEK_SET) -> int:
+        """Move, past the end too, where reading then finds nothing. ValueError before the start. Costs no read."""
+        self._check_open()
+        if whence not in (0, 1, 2):
+            raise ValueError(f"whence must be 0, 1 or 2, not {whence}")
+        origin = (0, self._at, 0)[whence] if whence < 2 else await self._size()
+        place = byte_index(origin + offset.__index__(), "offset")
+        skipped = place - self._at
+        self._ahead = self._ahead[skipped:] if 0 <= skipped <= len(self._ahead) else memoryview(b"")
+        self._at = place
+        return place
+
+    async def tell(self) -> int:
+        """Where it is, counted from the start of the range."""
+        self._check_open()
+        return self._at
+
+    async def readable(self) -> bool:
+        """True."""
+        return True
+
+    async def seekable(self) -> bool:
+        """True."""
+        return True
+
+    async def writable(self) -> bool:
+        """False."""
+        return False
+
+    async def close(self) -> None:
+        """Refuse everything from now on; the Reader stays open."""
+        self.closed = True
+        self._ahead = memoryview(b"")
+
+    async def __aenter__(self) -> "Self":
+        await self._opened()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<rangeio.AsyncFile {self.name!r} {'closed' if self.closed else f'at {self._at}'}>"
+
+    async def _opened(self) -> tuple[Source, int, int]:
+        if self._place is None:
+            self._place = await self._begin()
+        return self._place
+
+    async def _size(self) -> int:
+        source, start, stop = await self._opened()
+        if stop == OFFSET_MAX:
+            known = (await source.stat_async()).size
+            stop = max(start, len(await source.read_at_async(0, stop)) if known is None else known)
+            self._place = source, start, stop
+        return stop - start
+
+    async def _fill(self, least: int) -> None:
+        """Read ahead, at least so many bytes if they are there; `_ahead` is empty before."""
+        self._check_open()
+        source, start, stop = await self._opened()
+        self._span = min(self._span * _GROWTH, self._buffer_size) if self._at == self._expected else _FIRST
+        limit = max(0, min(max(self._span, least), stop - start - self._at))
+        self._ahead = memoryview(await source.read_at_async(min(start + self._at, OFFSET_MAX), limit))
+        self._expected = self._at + len(self._ahead)
+
+    def _take(self, size: int) -> bytes:
+        piece = bytes(self._ahead[:size])
+        self._ahead = self._ahead[size:]
+        self._at += len(piece)
+        return piece
+
+    def _move(self, nbytes: int) -> None:
+        self._at += nbytes
+        self._expected = self._at
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ValueError("I/O operation on closed file")
+
+
+def _limit(size: Any) -> int:
+    return OFFSET_MAX if size is None or size < 0 else byte_index(size, "size")

@@ -1,0 +1,439 @@
+"""One opened object, read by ranges and awaited: the Reader's names and plans over a Source's async face."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeVar, overload
+
+from _uring.surface import byte_array, byte_index, writable_bytes
+from rangeio import streams
+from rangeio.adapters.async_files import AsyncFile
+from rangeio.budget import SHARED
+from rangeio.errors import Error, from_native
+from rangeio.iterating import AsyncRanges
+from rangeio.ranges import (
+    OPEN,
+    Checked,
+    Layout,
+    Plan,
+    Range,
+    Ranges,
+    Suffix,
+    bounds,
+    check,
+    lay_out,
+    make_plan,
+    scatter,
+)
+from rangeio.reader import PlanOptions, check_on_error, chosen_for_call
+from rangeio.replies import Counters, OnError, bytes_of, ended_early, fetch
+from rangeio.service import (
+    Capability,
+    Destination,
+    Options,
+    ReadAtAsync,
+    ReadBatchAsync,
+    ReadIntoAsync,
+    Source,
+    Stat,
+)
+from rangeio.window import Window
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
+
+    from _uring import Buffer
+
+_T = TypeVar("_T")
+
+
+class AsyncReader:
+    """Reads byte ranges of one object, under asyncio (uvloop too) or trio. No cursor, no lock, no loop of its own.
+
+    Made by `rangeio.open_async` and `Operator.open_async`, for ``async with`` or without. The object is opened at the
+    first use, and errors of opening come there. Any number of tasks may read at once, on any loop, also on loops in
+    several threads, one after the other, and in a forked child. Everything else is as of `Reader`.
+
+    Arguments are checked by the call, before anything is awaited. Cancelling a read returns at once; the read keeps its
+    memory and file until it is over. What the page cache has is there without a turn of the loop, but for a turn now
+    and then so that other tasks get theirs. Opening a local file, and looking at its size, is done on the loop's
+    thread.
+    """
+
+    __slots__ = {
+        "_closed": None,
+        "_counters": None,
+        "_lock": None,
+        "_open": None,
+        "_options": None,
+        "_origin": None,
+        "_parent": None,
+        "_source": None,
+        "path": "What was asked for, without credentials.",
+        "read_at": """await read_at(offset, limit) -> Buffer
+
+    `limit` bytes from `offset`; fewer only at the end of the object, none at or past it. See `Reader.read_at`.
+
+    From the second call on this is, of a local file, the method of the native core itself: what the page cache has
+    costs as much as a blocking os.pread would.""",
+        "read_batch": """await read_batch(offsets, length) -> Buffer
+
+    The records of `length` bytes at `offsets` as one table. See `Reader.read_batch`.""",
+        "read_into": """await read_into(buffer, offset=0) -> int
+
+    Fill a writable C-contiguous buffer from `offset`; the bytes read. See `Reader.read_into`. After a cancellation the
+    read may go on writing to the buffer for a while; nobody else should until its memory is given back (BufferError for
+    who would resize it).""",
+    }
+
+    path: str
+    read_at: ReadAtAsync
+    read_into: ReadIntoAsync
+    read_batch: ReadBatchAsync
+
+    def __init__(
+        self,
+        open_source: Callable[[], Source],
+        options: Options,
+        path: str,
+        origin: Callable[[], AsyncReader] | None = None,
+        parent: tuple[AsyncReader, int, int] | None = None,
+    ) -> None:
+        """open_source: called once, at the first use. origin: makes this again in another process. parent: of a
+        slice.
+        """
+        self._open = open_source
+        self._options = options
+        self._origin = origin
+        self._parent = parent
+        self._source: Source | None = None
+        self._closed = False
+        self._counters = Counters()
+        self._lock = threading.Lock()
+        self.path = path
+
+    # --- opening, at the first use ---------------------------------------------------------------------------
+
+    def __getattr__(self, name: str) -> Any:
+        """The reading methods, as long as their slots are empty: each opens first."""
+        first = _FIRST_CALLS.get(name)
+        if first is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return first.__get__(self)
+
+    def _opened(self) -> Source:
+        """The Source. From now on the slots hold its own methods."""
+        source = self._source
+        if source is None:
+            with self._lock:
+                if self._closed:
+                    raise from_native("closed", 0, self.path, None, None, "")
+                if self._source is None:
+                    self._source = self._open()
+                source = self._source
+            self.read_at = source.read_at_async
+            self.read_into = source.read_into_async
+            self.read_batch = source.read_batch_async
+        return source
+
+    async def _after_opening(self, read: Callable[[Source], Awaitable[_T]]) -> _T:
+        return await read(self._opened())
+
+    def _first_read_at(self, offset: SupportsIndex, limit: SupportsIndex) -> Awaitable[Buffer]:
+        start, count = byte_index(offset, "offset"), byte_index(limit, "limit")
+        return self._after_opening(lambda source: source.read_at_async(start, count))
+
+    def _first_read_into(self, buffer: Destination, offset: SupportsIndex = 0) -> Awaitable[int]:
+        start, view = byte_index(offset, "offset"), writable_bytes(buffer)  # type: ignore[arg-type]
+        return self._after_opening(lambda source: source.read_into_async(view, start))
+
+    def _first_read_batch(self, offsets: Any, length: SupportsIndex) -> Awaitable[Buffer]:
+        starts, count = byte_array(offsets, "offsets"), byte_index(length, "length")
+        return self._after_opening(lambda source: source.read_batch_async(starts, count))
+
+    # --- one range -------------------------------------------------------------------------------------------
+
+    def read_exact(self, offset: SupportsIndex, n: SupportsIndex) -> Awaitable[Buffer]:
+        """Exactly `n` bytes from `offset`, or UnexpectedEofError."""
+        return self._exactly(byte_index(offset, "offset"), byte_index(n, "n"))
+
+    async def _exactly(self, offset: int, n: int) -> Buffer:
+        buffer = await self.read_at(offset, n)
+        if len(buffer) < n:
+            raise ended_early(self.path, self._start + offset, n, len(buffer))
+        return buffer
+
+    def read_range(self, range: Range = None) -> Awaitable[Buffer]:
+        """The bytes of one range, without merging or splitting; of everything by default."""
+        if isinstance(range, Suffix):
+            return self._read_suffix(range)
+        start, stop = bounds(range, None)
+        return self.read_at(start, stop - start)
+
+    async def _read_suffix(self, range: Suffix) -> Buffer:
+        start, stop = bounds(range, await self._size_for(True))
+        return await self.read_at(start, stop - start)
+
+    def read_to_end(self, offset: SupportsIndex = 0) -> Awaitable[Buffer]:
+        """Everything from `offset` on."""
+        return self.read_range((offset, None))
+
+    # --- many ranges -----------------------------------------------------------------------------------------
+
+    @overload
+    def read_ranges(
+        self, ranges: Ranges, *, on_error: Literal["raise"] = "raise", **options: Unpack[PlanOptions]
+    ) -> Awaitable[list[Buffer]]: ...
+    @overload
+    def read_ranges(
+        self, ranges: Ranges, *, on_error: Literal["return"], **options: Unpack[PlanOptions]
+    ) -> Awaitable[list[Buffer | Error]]: ...
+    def read_ranges(
+        self, ranges: Ranges, *, on_error: OnError = "raise", **options: Unpack[PlanOptions]
+    ) -> Any:
+        """The bytes of each range, in the order given. See `Reader.read_ranges`; all of it is one wait of the loop."""
+        check_on_error(on_error)
+        chosen = chosen_for_call(self._options, options)
+        if on_error == "return":
+            return self._read_each(self._each(check(ranges), chosen, on_error))
+        return self._read_ranges(check(ranges), chosen)
+
+    async def _read_ranges(self, checked: Checked, options: Options) -> list[Buffer]:
+        source = self._opened()
+
+        async def send(layout: Layout) -> list[Buffer]:
+            return await source.fetch_async(
+                layout.starts, layout.lengths, chunk=options.chunk, concurrent=options.concurrent
+            )
+
+        first = await self._lay_out(checked, options)
+        layout, replies = await SHARED.while_awaiting(bytes_of(first), lambda: fetch(first, send))
+        empty = None if layout.is_plain else await self.read_at(0, 0)
+        results = scatter(layout, replies, lambda: empty[:])  # type: ignore[index]
+        self._counters.count(replies, results)
+        return results
+
+    async def _read_each(self, iteration: AsyncRanges[Any]) -> list[Any]:
+        found = {index: result async for index, result in iteration}
+        return [found[index] for index in range(len(found))]
+
+    @overload
+    def iter_ranges(
+        self, ranges: Ranges, *, on_error: Literal["raise"] = "raise", **options: Unpack[PlanOptions]
+    ) -> AsyncRanges[Buffer]: ...
+    @overload
+    def iter_ranges(
+        self, ranges: Ranges, *, on_error: Literal["return"], **options: Unpack[PlanOptions]
+    ) -> AsyncRanges[Buffer | Error]: ...
+    def iter_ranges(
+        self, ranges: Ranges, *, on_error: OnError = "raise", **options: Unpack[PlanOptions]
+    ) -> Any:
+        """As `read_ranges`, each as (index, Buffer) as soon as it is there: ``async for index, buffer in ...``.
+
+        It may be left at any point; `aclose` stops the reads, and so does letting go of it.
+        """
+        chosen = chosen_for_call(self._options, options)
+        return self._each(check(ranges), chosen, check_on_error(on_error))
+
+    def _each(self, checked: Checked, options: Options, on_error: OnError) -> AsyncRanges[Any]:
+        async def begin() -> tuple[Source, Layout]:
+            layout = await self._lay_out(checked, options)
+            return self._opened(), layout
+
+        return AsyncRanges(begin, self._counters, on_error, options.concurrent)
+
+    def plan(self, ranges: Ranges, **options: Unpack[PlanOptions]) -> Awaitable[Plan]:
+        """The requests that `read_ranges` would send. Reads nothing, but asks for the size where a Suffix needs it."""
+        return self._plan(check(ranges), chosen_for_call(self._options, options))
+
+    async def _plan(self, checked: Checked, options: Options) -> Plan:
+        layout = await self._lay_out(checked, options)
+        return make_plan(
+            self._opened().path,
+            layout,
+            origin=self._start,
+            chunk=options.chunk,
+            concurrent=options.concurrent,
+        )
+
+    async def _lay_out(self, checked: Checked, options: Options) -> Layout:
+        starts, stops = checked.within(await self._size_for(checked.needs_size))
+        return lay_out(starts, stops, gap=options.gap, max_merged=options.max_merged)
+
+    async def _size_for(self, needed: bool) -> int | None:
+        """As `Reader._size_for`."""
+        source = self._opened()
+        size = source.size
+        if size is None and needed:
+            size = (await source.stat_async()).size
+            if size is None:
+                size = len(await source.read_at_async(0, OPEN))
+        return size
+
+    # --- streams and files -----------------------------------------------------------------------------------
+
+    def stream(
+        self, range: Range = None, *, chunk: int | None = None, prefetch: int | None = None
+    ) -> streams.AsyncStream:
+        """The bytes of a range in order: ``async for buffer in reader.stream()``. See `Reader.stream`.
+
+        It may be left at any point; `aclose` stops the reads, and so does letting go of it.
+        """
+        course = streams.Course.of(self._options, chunk, prefetch)
+        bounds(range, 0 if isinstance(range, Suffix) else None)
+
+        async def begin() -> tuple[Source, int, int]:
+            return self._opened(), *await self._bounds(range)
+
+        return streams.AsyncStream(course, begin)
+
+    def copy(
+        self,
+        writer: Any,
+        range: Range = None,
+        *,
+        progress: streams.Progress | None = None,
+        chunk: int | None = None,
+        prefetch: int | None = None,
+    ) -> Awaitable[int]:
+        """Write the bytes of a range to `writer`; the number of bytes written. See `Reader.copy`.
+
+        writer: sync or async: a file, one of aiofiles, an asyncio.StreamWriter (its `drain` is awaited), a trio
+        stream. A sync one is called on the loop's thread.
+        """
+        return self._copy(self.stream(range, chunk=chunk, prefetch=prefetch), writer, range, progress)
+
+    async def _copy(
+        self, stream: streams.AsyncStream, writer: Any, range: Range, progress: streams.Progress | None
+    ) -> int:
+        start, stop = await self._bounds(range)
+        total = None if stop == OPEN else stop - start
+        try:
+            return await streams.copy(stream, writer, progress, total)
+        finally:
+            await stream.aclose()
+
+    def sink(
+        self,
+        consumer: Any,
+        range: Range = None,
+        *,
+        chunk: int | None = None,
+        prefetch: int | None = None,
+    ) -> Awaitable[int]:
+        """Give the Buffers of `stream` to `consumer`; the number of bytes given. See `Reader.sink`.
+
+        consumer: sync or async: a callable, an asyncio.Queue, a trio memory channel (closed at the end), a queue.Queue
+        (while it is full the loop goes on).
+        """
+        return self._sink(self.stream(range, chunk=chunk, prefetch=prefetch), consumer)
+
+    async def _sink(self, stream: streams.AsyncStream, consumer: Any) -> int:
+        try:
+            return await streams.sink(stream, consumer, blocking=False)
+        finally:
+            await stream.aclose()
+
+    def as_async_file(self, range: Range = None, *, buffer_size: int | None = None) -> AsyncFile:
+        """A file object over a range, in the shape of aiofiles: ``await file.read(n)``, ``async for line in file``.
+
+        It has a cursor of its own. Seeking costs no read. Closing it leaves the Reader open. See `Reader.as_file`.
+        """
+        bounds(range, 0 if isinstance(range, Suffix) else None)
+
+        async def begin() -> tuple[Source, int, int]:
+            return self._opened(), *await self._bounds(range)
+
+        return AsyncFile(begin, self.path, buffer_size)
+
+    async def _bounds(self, range: Range) -> tuple[int, int]:
+        return bounds(range, await self._size_for(isinstance(range, Suffix)))
+
+    # --- what it is, and its end -----------------------------------------------------------------------------
+
+    def slice(self, start: SupportsIndex, stop: SupportsIndex | None = None) -> AsyncReader:
+        """An AsyncReader of bytes `start` to `stop` (the end if None) that counts from 0. See `Reader.slice`."""
+        first, last = bounds((start, stop), None)
+        return AsyncReader(
+            lambda: Window(self._opened(), first, last), self._options, self.path, None, (self, first, last)
+        )
+
+    async def stat(self) -> Stat:
+        """What the service says of the object now. ObjectChangedError if that is not what was opened."""
+        return await self._opened().stat_async()
+
+    @property
+    def size(self) -> int | None:
+        """Bytes in the object as far as that is known without asking; else None, and `stat` asks."""
+        return self._opened().size
+
+    @property
+    def capability(self) -> Capability:
+        """What can be had of this object, and how it is read."""
+        return self._opened().capability
+
+    @property
+    def stats(self) -> dict[str, int]:
+        """Counters of the planned reads of this Reader. See `Reader.stats`."""
+        return self._counters.as_dict()
+
+    @property
+    def closed(self) -> bool:
+        """Whether reads are refused."""
+        if self._source is not None:
+            return self._source.closed
+        return self._closed or (self._parent is not None and self._parent[0].closed)
+
+    def close(self) -> None:
+        """Refuse new reads; reads in flight complete. A second call does nothing. There is nothing to wait for."""
+        with self._lock:
+            self._closed = True
+        if self._source is not None:
+            self._source.close()
+
+    async def aclose(self) -> None:
+        """As `close`."""
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        """Opens, so that what is not there is missed here."""
+        self._opened()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        size = None if self.closed or self._source is None else self._source.size
+        state = "closed" if self.closed else "not opened yet" if self._source is None else f"{size} bytes"
+        return f"<rangeio.AsyncReader {self.path!r} {state}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._parent is not None:
+            return AsyncReader.slice, self._parent
+        if self._origin is None:
+            raise TypeError(
+                f"cannot pickle the AsyncReader of {self.path!r}: it means nothing in another process"
+            )
+        return _reopened, (self._origin,)
+
+    @property
+    def _start(self) -> int:
+        """Where in the object this Reader's offset 0 lies; errors and plans are of the whole object."""
+        source = self._opened()
+        return source.start if isinstance(source, Window) else 0
+
+
+_FIRST_CALLS: dict[str, Any] = {
+    "read_at": AsyncReader._first_read_at,
+    "read_into": AsyncReader._first_read_into,
+    "read_batch": AsyncReader._first_read_batch,
+}
+
+
+def _reopened(origin: Callable[[], AsyncReader]) -> AsyncReader:
+    return origin()

@@ -1,0 +1,98 @@
+"""The results of many ranges as they come, on an event loop."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
+
+from rangeio.errors import Error
+from rangeio.flight import Flight
+from rangeio.ranges import Layout
+from rangeio.replies import Counters, Cutting, OnError
+from rangeio.service import Source
+
+_T = TypeVar("_T")
+
+# Requests under way where the caller leaves it to us; as many as the native iteration has.
+_DEPTH = 32
+
+
+class AsyncRanges(AsyncIterator[tuple[int, _T]]):
+    """(index, result) of each range, made by `AsyncReader.iter_ranges`. Begun by the first `anext`, on the loop of
+    then.
+
+    It may be left at any point: `aclose`, or letting go of it, stops the reads.
+    """
+
+    def __init__(
+        self,
+        begin: Callable[[], Awaitable[tuple[Source, Layout]]],
+        counters: Counters,
+        on_error: OnError,
+        concurrent: int | None,
+    ) -> None:
+        """begin: opens what there is to open; the Source, and what to ask it for."""
+        self._begin = begin
+        self._counters = counters
+        self._on_error = on_error
+        self._depth = concurrent or _DEPTH
+        self._source: Source | None = None
+        self._cutting: Cutting | None = None
+        self._flight: Flight | None = None
+        self._ready: list[tuple[int, Any]] = []
+        self._ended = False
+
+    def __aiter__(self) -> "AsyncRanges[_T]":
+        return self
+
+    async def __anext__(self) -> tuple[int, _T]:
+        try:
+            while not self._ready and not self._ended:
+                await self._next()
+        except Error:
+            self._end()
+            raise
+        if self._ended:
+            raise StopAsyncIteration
+        return self._ready.pop()
+
+    async def _next(self) -> None:
+        """Bring more results, or find the end."""
+        if self._source is None:
+            self._source, layout = await self._begin()
+            self._launch(self._source, Cutting(layout, self._on_error, self._counters))
+            return
+        assert self._flight is not None
+        assert self._cutting is not None
+        landed = await self._flight.next()
+        if landed is not None:
+            self._ready = self._cutting.take(*landed)[::-1]
+            return
+        alone = self._cutting.alone()
+        if alone is None or self._ended:
+            self._end()
+        else:
+            self._launch(self._source, alone)
+
+    def _launch(self, source: Source, cutting: Cutting) -> None:
+        starts, lengths = cutting.layout.starts.tolist(), cutting.layout.lengths.tolist()
+
+        def begin(index: int, waiter: Any) -> None:
+            source.begin_at(starts[index], lengths[index], waiter)
+
+        self._cutting = cutting
+        self._flight = Flight(begin, len(starts), source.turn, depth=self._depth)
+        if cutting.empty:
+            nothing = source.read_at(0, 0)
+            self._ready = [(index, nothing[:]) for index in cutting.empty]
+
+    async def aclose(self) -> None:
+        """Stop reading. A second call does nothing."""
+        self._end()
+
+    def _end(self) -> None:
+        self._ended = True
+        self._ready = []
+        if self._flight is not None:
+            self._flight.close()
+
+    def __del__(self) -> None:
+        self._end()

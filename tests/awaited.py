@@ -1,0 +1,129 @@
+"""An AsyncReader as a Reader: each call is made and awaited on an event loop, so the sync contract holds for it too.
+
+Arguments must be refused by the call, not when it is awaited; that is checked here, for every call of every test.
+"""
+
+import asyncio
+import weakref
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import rangeio
+
+LOOPS = ("asyncio", "uvloop", "trio")
+_open_loops: "weakref.WeakValueDictionary[int, Loop]" = weakref.WeakValueDictionary()
+
+
+class Loop:
+    """Runs async functions, one after the other. asyncio and uvloop keep one loop for all; trio makes one for each."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._loop: Any = None
+        if name == "asyncio":
+            self._loop = asyncio.new_event_loop()
+        elif name == "uvloop":
+            import uvloop
+
+            self._loop = uvloop.new_event_loop()
+
+    def run(self, main: Callable[[], Awaitable[Any]]) -> Any:
+        """`await main()`."""
+        if self._loop is None:
+            import trio
+
+            return trio.run(main)
+        return self._loop.run_until_complete(main())
+
+    def close(self) -> None:
+        if self._loop is not None:
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The same one: pickled and unpickled in one process."""
+        _open_loops[id(self)] = self
+        return _loop_of, (id(self),)
+
+
+def run_on(name: str, main: Callable[[], Awaitable[Any]]) -> Any:
+    """`await main()` on a loop of its own."""
+    loop = Loop(name)
+    try:
+        return loop.run(main)
+    finally:
+        loop.close()
+
+
+def _loop_of(key: int) -> Loop:
+    return _open_loops[key]
+
+
+class Awaited:
+    """What a Reader has, done by an AsyncReader."""
+
+    def __init__(self, reader: rangeio.AsyncReader, loop: Loop) -> None:
+        self.reader, self.loop = reader, loop
+
+    def _run(self, name: str, *args: Any, **options: Any) -> Any:
+        async def main() -> Any:
+            awaitable = getattr(self.reader, name)(*args, **options)
+            try:
+                return await awaitable
+            except rangeio.Error:
+                raise
+            except (TypeError, ValueError, OverflowError) as error:
+                raise RuntimeError("an argument was refused by the await, not by the call") from error
+
+        return self.loop.run(main)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("size", "path", "closed", "close", "capability", "stats"):
+            return getattr(self.reader, name)
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return lambda *args, **options: self._run(name, *args, **options)
+
+    def iter_ranges(self, ranges: Any, **options: Any) -> Iterator[Any]:
+        iteration = self.reader.iter_ranges(ranges, **options)
+        if self.reader.closed:
+            self.loop.run(iteration.__anext__)
+        if self.loop.name == "trio":  # one run must see all of it
+
+            async def collect() -> list[Any]:
+                return [pair async for pair in iteration]
+
+            return (pair for pair in self.loop.run(collect))
+        return self._step(iteration)
+
+    def _step(self, iteration: Any) -> Iterator[Any]:
+        async def step() -> Any:
+            return await anext(iteration, None)
+
+        try:
+            while (pair := self.loop.run(step)) is not None:
+                yield pair
+        finally:
+            self.loop.run(iteration.aclose)
+
+    def slice(self, *args: Any) -> "Awaited":
+        return Awaited(self.reader.slice(*args), self.loop)
+
+    def __enter__(self) -> "Awaited":
+        async def enter() -> Any:
+            return await self.reader.__aenter__()
+
+        self.loop.run(enter)
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        async def leave() -> None:
+            await self.reader.__aexit__(*exception)
+
+        self.loop.run(leave)
+
+    def __repr__(self) -> str:
+        return repr(self.reader)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Awaited, (self.reader, self.loop)

@@ -1,0 +1,448 @@
+"""Files over a range: what CPython's tests of buffered reading hold against files, and what libraries do with them."""
+
+import asyncio
+import contextlib
+import csv
+import gzip
+import io
+import json
+import os
+import pickle
+import random
+import struct
+import tarfile
+import wave
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import _uring
+import rangeio
+from awaited import LOOPS, Loop
+from faults.data import pattern, write_pattern
+from rangeio import Suffix
+
+NBYTES = 700_001
+START, STOP = 1003, 500_777
+
+
+@pytest.fixture(scope="session")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pattern(tmp_path_factory.mktemp("files") / "data", NBYTES)
+
+
+@pytest.fixture
+def reader(reactor: _uring.Reactor, path: Path) -> Iterator[rangeio.Reader]:
+    with rangeio.open(path, reactor=reactor) as reader:
+        yield reader
+
+
+@pytest.fixture
+def file_of(reactor: _uring.Reactor, tmp_path: Path) -> Iterator[Callable[[bytes], Any]]:
+    """A file over bytes in the middle of a file."""
+    with contextlib.ExitStack() as stack:
+
+        def make(data: bytes) -> Any:
+            (tmp_path / "object").write_bytes(b"<<<" + data + b">>>")
+            reader = stack.enter_context(rangeio.open(tmp_path / "object", reactor=reactor))
+            return reader.as_file((3, 3 + len(data)))
+
+        yield make
+
+
+@pytest.fixture(params=LOOPS)
+def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:
+    pytest.importorskip(request.param)
+    made = Loop(request.param)
+    yield made
+    made.close()
+
+
+# --- the same as a file in memory ----------------------------------------------------------------------------
+
+
+def do_the_same(ours: Any, theirs: Any, seed: int) -> None:
+    """A random script of everything that reads or moves."""
+    chance = random.Random(seed)
+    size = STOP - START
+    for _ in range(300):
+        place, count = chance.randrange(size + 100), chance.choice([0, 1, 10, 4096, 9000, 140_000])
+        action = chance.randrange(9)
+        if action == 0:
+            assert ours.seek(place) == theirs.seek(place)
+        elif action == 1:
+            assert ours.seek(-min(place, size), os.SEEK_END) == theirs.seek(-min(place, size), os.SEEK_END)
+        elif action == 2:
+            assert ours.seek(count, os.SEEK_CUR) == theirs.seek(count, os.SEEK_CUR)
+        elif action == 3:
+            mine, other = bytearray(count), bytearray(count)
+            assert ours.readinto(mine) == theirs.readinto(other)
+            assert mine == other
+        elif action == 4:
+            assert ours.readline() == theirs.readline()
+        elif action == 5:
+            assert ours.readline(count) == theirs.readline(count)
+        elif action == 6:
+            assert ours.peek(1)[:1] == theirs.getbuffer()[theirs.tell() : theirs.tell() + 1]
+        else:
+            assert ours.read(count) == theirs.read(count)
+        assert ours.tell() == theirs.tell()
+
+
+@pytest.mark.parametrize("buffer_size", [1, 100, 8192, 128 << 10, 1 << 20])
+def test_as_a_file_in_memory(reader: rangeio.Reader, buffer_size: int) -> None:
+    data = pattern(START, STOP)
+    for seed in range(3):
+        with reader.as_file((START, STOP), buffer_size=buffer_size) as file:
+            do_the_same(file, io.BytesIO(data), seed)
+
+
+def test_ranges(reader: rangeio.Reader) -> None:
+    for wanted, expected in (
+        (None, pattern(0, NBYTES)),
+        (Suffix(10), pattern(NBYTES - 10, NBYTES)),
+        ((5, None), pattern(5, NBYTES)),
+        ((NBYTES, None), b""),
+        ((NBYTES + 5, NBYTES + 9), b""),
+        ((7, 7), b""),
+    ):
+        assert reader.as_file(wanted).read() == expected
+        assert reader.as_file(wanted).raw.readall() == expected
+        assert reader.as_file(wanted).seek(0, os.SEEK_END) == len(expected)
+
+
+def test_what_it_is(reader: rangeio.Reader) -> None:
+    file = reader.as_file((5, 100))
+    assert isinstance(file, io.BufferedReader)
+    assert isinstance(file.raw, io.RawIOBase)
+    assert (file.readable(), file.seekable(), file.writable(), file.isatty()) == (True, True, False, False)
+    assert (file.name, file.mode) == (reader.path, "rb")
+    assert reader.path in repr(file)
+    for call in (file.fileno, file.truncate, lambda: file.write(b"x"), lambda: file.raw.write(b"x")):
+        with pytest.raises(io.UnsupportedOperation):
+            call()
+    for wrong in (0, -1):
+        with pytest.raises(ValueError, match="buffer size"):
+            reader.as_file(buffer_size=wrong)
+
+
+def test_reading(reader: rangeio.Reader) -> None:
+    """The cases of CPython's BufferedReaderTest."""
+    with reader.as_file((0, 10), buffer_size=4) as file:
+        data = pattern(0, 10)
+        assert file.read(0) == b""
+        assert file.read(6) == data[:6]
+        assert file.read1(1) == data[6:7]
+        assert file.peek()[:1] == data[7:8]
+        assert file.read(None) == data[7:]
+        assert file.read(1) == file.read() == file.read1(5) == file.read1() == b""
+        with pytest.raises(ValueError, match="read length"):
+            file.read(-2)
+        for bad in ("1", 1.5):
+            with pytest.raises(TypeError):
+                file.read(bad)  # type: ignore[arg-type]
+    with reader.as_file((0, 10)) as file:
+        space = bytearray(5)
+        assert file.readinto(space) == file.readinto1(space) == 5
+        assert space == data[5:]
+        assert file.readinto(space) == 0
+        assert file.readlines() == list(file) == []
+        with pytest.raises(TypeError):
+            file.readinto(bytes(5))  # type: ignore[arg-type]
+
+
+def test_raw(reader: rangeio.Reader) -> None:
+    """Without a buffer: fills what it is given, in place."""
+    raw: Any = reader.as_file((START, STOP)).detach()
+    space = bytearray(NBYTES)
+    assert raw.readinto(memoryview(space)[:100]) == 100
+    assert space[:100] == pattern(START, START + 100)
+    assert raw.read(10) == pattern(START + 100, START + 110)
+    assert raw.seek(STOP - START - 3) == raw.tell() == STOP - START - 3
+    assert raw.readinto(space) == 3
+    assert raw.readinto(space) == 0
+    for offset, whence in ((-1, 0), (-(STOP - START) - 1, 2), (-(STOP - START) - 1, 1)):
+        with pytest.raises(ValueError, match="negative"):
+            raw.seek(offset, whence)
+    with pytest.raises(ValueError, match="whence"):
+        raw.seek(0, 7)
+    for wrong in (1.5, "1", None):
+        with pytest.raises(TypeError):
+            raw.seek(wrong)
+
+
+def test_seeking_reads_nothing(reactor: _uring.Reactor, reader: rangeio.Reader) -> None:
+    file = reader.as_file()
+    before = reactor.stats()["reads"]
+    for place in range(0, NBYTES, 701):
+        file.seek(place)
+        file.seek(-1, os.SEEK_END)
+        file.tell()
+    assert reactor.stats()["reads"] == before
+
+
+def test_random_access_reads_little(reactor: _uring.Reactor, reader: rangeio.Reader) -> None:
+    file = reader.as_file()
+    before = reactor.stats()["bytes_fetched"]
+    for place in range(600_000, 100_000, -50_000):
+        file.seek(place)
+        assert file.read(100) == pattern(place, place + 100)
+    assert reactor.stats()["bytes_fetched"] - before <= 10 * 8192
+
+
+def test_reading_through_reads_ahead(reactor: _uring.Reactor, reader: rangeio.Reader) -> None:
+    before = reactor.stats()["reads"]
+    file = reader.as_file()
+    while file.read(1000):
+        pass
+    assert reactor.stats()["reads"] - before < 15
+
+
+def test_closing(reader: rangeio.Reader) -> None:
+    """The file leaves the Reader open; the Reader ends the file."""
+    file = reader.as_file()
+    raw = file.raw
+    file.close()
+    file.close()
+    assert file.closed
+    assert raw.closed
+    for call in (
+        file.read,
+        file.tell,
+        lambda: file.seek(0),
+        raw.readall,
+        raw.tell,
+        lambda: raw.readinto(bytearray(1)),
+    ):  # type: ignore[attr-defined]
+        with pytest.raises(ValueError, match="closed"):
+            call()
+    assert reader.read_at(0, 5) == pattern(0, 5)
+    other = reader.as_file()
+    reader.close()
+    with pytest.raises(rangeio.ClosedError):
+        other.read(1)
+    with reader.as_file(None) if not reader.closed else contextlib.nullcontext():
+        pass
+
+
+def test_slices_and_memory(reactor: _uring.Reactor, reader: rangeio.Reader) -> None:
+    assert reader.slice(100, 2000).as_file((5, None)).read(10) == pattern(105, 115)
+    assert rangeio.from_bytes(b"a\nb\n", reactor=reactor).as_file().readlines() == [b"a\n", b"b\n"]
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/version"), reason="needs /proc")
+def test_unknown_size(reactor: _uring.Reactor) -> None:
+    text = Path("/proc/version").read_bytes()
+    with rangeio.open("/proc/version", reactor=reactor) as reader:
+        file = reader.as_file()
+        assert file.read() == text
+        assert file.seek(-5, os.SEEK_END) == len(text) - 5
+        assert file.read(100) == text[-5:]
+
+
+# --- what the standard library does with it ------------------------------------------------------------------
+
+
+def test_text_and_csv(file_of: Any) -> None:
+    rows = [[str(number), "räksmörgås", "a,b"] for number in range(5000)]
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    with io.TextIOWrapper(file_of(text.getvalue().encode()), newline="") as lines:
+        assert list(csv.reader(lines)) == rows
+
+
+def test_json_and_pickle(file_of: Any) -> None:
+    value = {"numbers": list(range(20_000)), "text": "é" * 1000}
+    assert json.load(file_of(json.dumps(value).encode())) == value
+    assert pickle.load(file_of(pickle.dumps(value, protocol=5))) == value
+
+
+def test_gzip(file_of: Any) -> None:
+    data = pattern(0, 300_000)
+    with gzip.open(file_of(gzip.compress(data)), "rb") as file:
+        assert file.read(1000) == data[:1000]
+        file.seek(200_000)
+        assert file.read() == data[200_000:]
+
+
+def test_archives(file_of: Any) -> None:
+    names = [f"folder/{number}" for number in range(20)]
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number, name in enumerate(names):
+            archive.writestr(name, pattern(number, number + 30_000))
+    with zipfile.ZipFile(file_of(packed.getvalue())) as archive:
+        assert archive.testzip() is None
+        assert archive.read("folder/13") == pattern(13, 30_013)
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        for number, name in enumerate(names):
+            info = tarfile.TarInfo(name)
+            info.size = 30_000
+            tar.addfile(info, io.BytesIO(pattern(number, number + 30_000)))
+    with tarfile.open(fileobj=file_of(packed.getvalue())) as tar:
+        member = tar.extractfile("folder/7")
+        assert member is not None
+        assert member.read() == pattern(7, 30_007)
+
+
+def test_wave(file_of: Any) -> None:
+    sound = io.BytesIO()
+    with wave.open(sound, "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(8000)
+        out.writeframes(struct.pack("<1000h", *range(1000)))
+    with wave.open(file_of(sound.getvalue())) as frames:
+        frames.setpos(990)
+        assert struct.unpack("<10h", frames.readframes(10)) == tuple(range(990, 1000))
+
+
+def test_pyarrow(file_of: Any) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = pyarrow.table(
+        {"a": list(range(50_000)), "b": [f"text {number % 100}" for number in range(50_000)]}
+    )
+    packed = io.BytesIO()
+    parquet.write_table(table, packed, row_group_size=5000)
+    assert parquet.read_table(file_of(packed.getvalue())).equals(table)
+    lone = parquet.ParquetFile(file_of(packed.getvalue())).read_row_group(3, columns=["a"])
+    assert lone["a"].to_pylist() == list(range(15_000, 20_000))
+    pyarrow_csv = pytest.importorskip("pyarrow.csv")
+    assert pyarrow_csv.read_csv(file_of(b"a,b\n1,2\n3,4\n")).to_pydict() == {"a": [1, 3], "b": [2, 4]}
+
+
+def test_pandas(file_of: Any) -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"a": range(1000), "b": "x"})
+    assert pandas.read_csv(file_of(frame.to_csv(index=False).encode())).equals(frame)
+
+
+def test_h5py(file_of: Any) -> None:
+    h5py = pytest.importorskip("h5py")
+    packed = io.BytesIO()
+    with h5py.File(packed, "w") as out:
+        out["values"] = list(range(100_000))
+    with h5py.File(file_of(packed.getvalue())) as found:
+        assert found["values"][99_990:].tolist() == list(range(99_990, 100_000))
+
+
+# --- the async file ------------------------------------------------------------------------------------------
+
+
+async def do_the_same_async(ours: Any, theirs: io.BytesIO, seed: int) -> None:
+    chance = random.Random(seed)
+    size = STOP - START
+    for _ in range(200):
+        place, count = chance.randrange(size + 100), chance.choice([0, 1, 10, 4096, 9000, 140_000])
+        action = chance.randrange(8)
+        if action == 0:
+            assert await ours.seek(place) == theirs.seek(place)
+        elif action == 1:
+            assert await ours.seek(-min(place, size), 2) == theirs.seek(-min(place, size), 2)
+        elif action == 2:
+            assert await ours.seek(count, 1) == theirs.seek(count, 1)
+        elif action == 3:
+            mine, other = bytearray(count), bytearray(count)
+            assert await ours.readinto(mine) == theirs.readinto(other)
+            assert mine == other
+        elif action == 4:
+            assert await ours.readline() == theirs.readline()
+        elif action == 5:
+            assert await ours.readline(count) == theirs.readline(count)
+        elif action == 6:
+            assert (await ours.peek())[:1] == bytes(theirs.getbuffer()[theirs.tell() : theirs.tell() + 1])
+        else:
+            assert await ours.read(count) == theirs.read(count)
+        assert await ours.tell() == theirs.tell()
+
+
+@pytest.mark.parametrize("buffer_size", [0, 1, 8192, None])
+def test_async_as_a_file_in_memory(
+    reactor: _uring.Reactor, path: Path, loop: Loop, buffer_size: int | None
+) -> None:
+    async def main() -> None:
+        reader = rangeio.open_async(path, reactor=reactor)
+        async with reader, reader.as_async_file((START, STOP), buffer_size=buffer_size) as file:
+            await do_the_same_async(file, io.BytesIO(pattern(START, STOP)), 1)
+
+    loop.run(main)
+
+
+def test_async_lines_and_ends(reactor: _uring.Reactor, tmp_path: Path, loop: Loop) -> None:
+    text = b"".join(b"line %d\n" % number for number in range(20_000)) + b"no newline"
+    (tmp_path / "lines").write_bytes(text)
+    lines = text.splitlines(keepends=True)
+
+    async def main() -> None:
+        async with rangeio.open_async(tmp_path / "lines", reactor=reactor) as reader:
+            assert [line async for line in reader.as_async_file()] == lines
+            file = reader.as_async_file((lines[0].__len__(), None))
+            assert await file.readlines(30) == lines[1:6]
+            assert await file.read1(4) == lines[6][:4]
+            assert await file.read() == text[len(b"".join(lines[:6])) + 4 :]
+            assert (
+                await file.read() == await file.read(5) == await file.readline() == await file.peek() == b""
+            )
+            assert (await file.readable(), await file.seekable(), await file.writable()) == (
+                True,
+                True,
+                False,
+            )
+            with pytest.raises(TypeError):
+                file.readinto(bytes(5))
+            with pytest.raises(TypeError):
+                file.read(1.5)  # type: ignore[arg-type]
+            with pytest.raises(ValueError, match="negative"):
+                await file.seek(-1)
+            await file.close()
+            assert file.closed
+            for call in (file.read, file.readline, file.tell, lambda: file.seek(0)):
+                with pytest.raises(ValueError, match="closed"):
+                    await call()
+            assert await reader.read_at(0, 4) == b"line"
+
+    loop.run(main)
+
+
+# --- workers -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_forked_workers(reactor: _uring.Reactor, path: Path) -> None:
+    """As torch's DataLoader does: four workers, forked, read one Reader that the parent made and has used."""
+    import multiprocessing
+
+    context = multiprocessing.get_context("fork")
+    with rangeio.open(path, reactor=reactor) as reader:
+        assert reader.read_at(0, 100_000) == pattern(0, 100_000)
+        asyncio.run(_touch(reactor, path))
+
+        def work(worker: int, results: Any) -> None:
+            mine = range(worker * 1000, NBYTES - 200_000, 4000)
+            single = all(reader.read_at(at, 500) == pattern(at, at + 500) for at in mine)
+            batch = reader.read_batch(list(mine), 500)
+            many = all(bytes(row) == pattern(at, at + 500) for row, at in zip(batch, mine, strict=True))
+            streamed = b"".join(reader.stream(chunk=65_536)) == pattern(0, NBYTES)
+            results.put((worker, single, many, streamed, reader.as_file().read(10) == pattern(0, 10)))
+
+        results: Any = context.SimpleQueue()
+        workers = [context.Process(target=work, args=(worker, results)) for worker in range(4)]
+        for process in workers:
+            process.start()
+        for process in workers:
+            process.join(60)
+        assert sorted(results.get() for _ in workers) == [
+            (worker, True, True, True, True) for worker in range(4)
+        ]
+        assert reader.read_at(5, 5) == pattern(5, 10)
+
+
+async def _touch(reactor: _uring.Reactor, path: Path) -> None:
+    async with rangeio.open_async(path, reactor=reactor) as reader:
+        await reader.read_at(0, 300_000)
