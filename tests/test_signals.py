@@ -52,21 +52,20 @@ def test_interrupted_over_and_over(lab: Lab, pattern_file: Path, mode: str) -> N
         """
         kept, places, interrupted, errors, rounds = [], [], 0, 0, 0
         signal.signal(signal.SIGALRM, signal.default_int_handler)
+        def attempt(delay_s, place, index):
+            signal.setitimer(signal.ITIMER_REAL, delay_s)
+            kept.append(reader.read_ranges(ranges, gap=0)[index])
+            places.append(place)
+            signal.setitimer(signal.ITIMER_REAL, 0)
         while interrupted < 50 and rounds < 5000:
             rounds += 1
             try:
-                signal.setitimer(signal.ITIMER_REAL, 0.0002 + rounds % 17 * 0.0003)
-                try:
-                    buffers = reader.read_ranges(ranges, gap=0)
-                    kept.append(buffers[rounds % len(ranges)])
-                    places.append(ranges[rounds % len(ranges)])
-                finally:
-                    signal.setitimer(signal.ITIMER_REAL, 0)
+                attempt(0.0002 + rounds % 17 * 0.0003, ranges[rounds % len(ranges)], rounds % len(ranges))
             except KeyboardInterrupt:
                 interrupted += 1
                 del kept[len(places):]  # between the two appends
         errors = wrong(kept, places) + wrong(reader.read_ranges(ranges), ranges)
-        buffers = kept = None
+        kept = None
         for _ in range(1000):
             reader.read_ranges(ranges[:5])
             if not leaks():
@@ -111,18 +110,18 @@ def test_a_handler_that_raises(lab: Lab, pattern_file: Path) -> None:
         def handler(*_):
             raise Enough
         signal.signal(signal.SIGALRM, handler)
+        def attempt(delay_s):
+            signal.setitimer(signal.ITIMER_REAL, delay_s)
+            for index, buffer in reader.iter_ranges(ranges, gap=0):
+                assert bytes(buffer) == pattern(*ranges[index])
+            signal.setitimer(signal.ITIMER_REAL, 0)
         caught, rounds = 0, 0
         while caught < 20 and rounds < 3000:
             rounds += 1
             try:
-                signal.setitimer(signal.ITIMER_REAL, 0.001 + rounds % 7 * 0.0007)
-                for index, buffer in reader.iter_ranges(ranges, gap=0):
-                    assert bytes(buffer) == pattern(*ranges[index])
-                signal.setitimer(signal.ITIMER_REAL, 0)
+                attempt(0.001 + rounds % 7 * 0.0007)
             except Enough:
                 caught += 1
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        buffer = None
         errors = wrong(reader.read_ranges(ranges), ranges)
         for _ in range(1000):
             reader.read_ranges(ranges[:5])

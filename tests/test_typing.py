@@ -42,7 +42,8 @@ def tensors(path: str) -> list[npt.NDArray[np.float32]]:
         assert_type(reader.read_into(memoryview(space)), int)
         table = reader.read_batch(np.array([0, 256], dtype=np.int64), 256)
         # memoryview: before Python 3.12 numpy's stubs know no other exporter of memory than a fixed list.
-        assert_type(np.frombuffer(memoryview(table), dtype="<f4"), npt.NDArray[Any])
+        floats: npt.NDArray[Any] = np.frombuffer(memoryview(table), dtype="<f4")
+        assert len(floats)
         assert_type(reader.size, int | None)
         plan = reader.plan([(0, 10)])
         wasted: float = plan.read_amplification

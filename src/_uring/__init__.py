@@ -28,7 +28,9 @@ _native: Any = None
 try:
     from _uring import reactor as _native
 except ImportError as error:
-    _extension_error = f"{error}; to build it, install a C compiler and reinstall rangeio (pip install --no-binary rangeio rangeio)"
+    _extension_error = (
+        f"{error}; to build it, install a C compiler and reinstall (pip install --no-binary rangeio rangeio)"
+    )
 
 if _native is None or _forced == "python":
     from _uring.fallback import Buffer, File
@@ -46,7 +48,9 @@ class Reactor:
         if backend == "python" or (backend == "auto" and _native is None):
             return fallback.Reactor(**options)
         if _native is None:
-            raise ImportError(f"backend {backend!r} was asked for, but the compiled extension is not there: {_extension_error}")
+            raise ImportError(
+                f"backend {backend!r} was asked for, but the compiled extension is not there: {_extension_error}"
+            )
         return _native.Reactor(backend=backend, **options)
 
 
@@ -54,7 +58,7 @@ _default: Any = None
 
 
 def default_reactor() -> Any:
-    """The process's reactor, made on first use. A forked child goes on with it: rings and threads are made anew there."""
+    """The process's reactor, made on first use. A forked child goes on with it: it makes new rings and threads."""
     global _default
     if _default is None:
         _default = Reactor()

@@ -14,10 +14,11 @@ Rules that hold for every call:
 
 from collections.abc import Awaitable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Protocol, Self, SupportsIndex, overload
+from typing import Any, Literal, NamedTuple, Protocol, SupportsIndex, overload
 
 import numpy.typing as npt
 from typing_extensions import Buffer as SupportsBuffer
+from typing_extensions import Self
 
 from _uring.loops import Waiter
 
@@ -61,7 +62,11 @@ class Buffer:
     def __buffer__(self, flags: int, /) -> memoryview: ...
     def tobytes(self) -> bytes: ...
     def numpy(
-        self, dtype: npt.DTypeLike = "u1", shape: int | tuple[int, ...] | None = None, *, writable: bool = False
+        self,
+        dtype: npt.DTypeLike = "u1",
+        shape: int | tuple[int, ...] | None = None,
+        *,
+        writable: bool = False,
     ) -> npt.NDArray[Any]:
         """An array over the same memory, read-only.
 
@@ -132,14 +137,15 @@ class File:
     def read_at_async(self, offset: SupportsIndex, limit: SupportsIndex) -> Awaitable[Buffer]:
         """As `read_at`, to be awaited under asyncio or trio. Arguments are checked by this call, not by the await.
 
-        What the page cache has is read before this returns: the awaitable is done already, or gives the loop one turn when hot
-        reads have held it for long. Cancelling returns at once; the read keeps its memory and file until it completes.
+        What the page cache has is read before this returns: the awaitable is done already, or gives the loop one
+        turn when hot reads have held it for long. Cancelling returns at once; the read keeps its memory and file
+        until it completes.
         """
     def read_into_async(self, buffer: SupportsBuffer, offset: SupportsIndex = 0) -> Awaitable[int]: ...
     def read_many_async(self, starts: Any, lengths: Any, concurrent: int = 0) -> Awaitable[list[Buffer]]: ...
     def read_batch_async(self, offsets: Any, length: SupportsIndex) -> Awaitable[Buffer]: ...
     def begin_at(self, offset: int, limit: int, waiter: Waiter) -> None:
-        """Start reading a range in the running loop; `waiter` is given the Buffer or the error, perhaps before this returns."""
+        """Start reading a range in the running loop; `waiter` is given the result, perhaps before this returns."""
     def stat(self) -> FileStat: ...
     def close(self) -> None:
         """Refuse new reads; reads in flight complete, Buffers stay valid. A second call does nothing."""
@@ -166,15 +172,19 @@ class Reactor:
         backend: Literal["auto", "uring", "pool", "python"] = "auto",
         workers: int = 8,
     ) -> None:
-        """entries: of each ring. pool_bytes: free memory kept for reuse (default an eighth of the machine's, at most 2 GiB)."""
+        """entries: of each ring. pool_bytes: free memory kept for reuse (an eighth of the machine's, at most 2 GiB)."""
     @property
     def backend(self) -> Backend: ...
-    def open(
-        self, path: str | bytes, *, direct: bool | Literal["auto"] = "auto", pin: bool = True
-    ) -> File:
+    def open(self, path: str | bytes, *, direct: bool | Literal["auto"] = "auto", pin: bool = True) -> File:
         """Open a regular file. A directory, FIFO or socket is refused without blocking."""
     def from_fd(
-        self, fd: int, *, closefd: bool = False, direct: bool | Literal["auto"] = "auto", pin: bool = True, path: str = ""
+        self,
+        fd: int,
+        *,
+        closefd: bool = False,
+        direct: bool | Literal["auto"] = "auto",
+        pin: bool = True,
+        path: str = "",
     ) -> File: ...
     def read_files(
         self, jobs: Sequence[tuple[str, int, int | None]], *, pin: bool = True
@@ -184,12 +194,13 @@ class Reactor:
         `stop` None reads to the end. A job that fails has its exception in its place.
         """
     def allocate(self, shape: int | tuple[int, int]) -> Buffer:
-        """A Buffer of so many bytes, or a table of (records, length); its content is whatever the memory held before."""
+        """A Buffer of so many bytes, or a table of (records, length), with whatever the memory held before."""
     def writable(self, buffer: Buffer) -> memoryview:
         """The memory of a Buffer that nobody else has seen yet, to be filled (by a socket, say)."""
     def stats(self) -> dict[str, int]:
-        """Counters since the start: reads, bytes_asked, bytes_fetched, inline_hits, ring_enters, ring_reads, pool_reads,
-        fallbacks; and of now: buffers_live, bytes_live, bytes_pooled, bytes_mapped, files_open, in_flight."""
+        """Counters since the start: reads, bytes_asked, bytes_fetched, inline_hits, ring_enters, ring_reads,
+        pool_reads, fallbacks; and of now: buffers_live, bytes_live, bytes_pooled, bytes_mapped, files_open,
+        in_flight."""
     def close(self) -> None: ...
 
 def default_reactor() -> Reactor:

@@ -7,12 +7,12 @@ path that `Reader.read_at` is, with nothing in between. Whatever may wait is mad
 cimport cython
 from cpython.buffer cimport PyBUF_ANY_CONTIGUOUS, PyBUF_WRITABLE, PyBuffer_IsContiguous, PyBuffer_Release, PyObject_GetBuffer
 from cpython.long cimport PyLong_AsLongLong, PyLong_CheckExact
-from libc.errno cimport EAGAIN, EINTR, errno
+from libc.errno cimport EOPNOTSUPP, errno
 from libc.string cimport memcpy
 
 from _uring.engine cimport Engine
 from _uring.iteration cimport Iteration
-from _uring.loop cimport LoopReads, hand_out, loop_reads
+from _uring.loop cimport LoopReads, hand_out, loop_reads, note_hit
 from _uring.opened cimport CHECK_EVERY_NS, SMALL, Descriptor
 from _uring.process cimport coarse_clock_ns
 from _uring.reads cimport FileRead, read_at, read_batch, read_into, read_many
@@ -128,8 +128,8 @@ cdef class File(Opened):
         part.iov_base, part.iov_len = buffer.data, want
         got = preadv2(self.fd, &part, 1, start, RWF_NOWAIT)
         if got != want:
-            if got < 0 and errno != EAGAIN and errno != EINTR:
-                self.inline_reads = False  # EOPNOTSUPP: this file system cannot tell. Errors are met by the read that waits.
+            if got < 0 and errno == EOPNOTSUPP:
+                self.inline_reads = False  # this file system cannot tell; errors are met by the read that waits
             return None
         self.count_hit(start, want)
         return buffer
@@ -176,6 +176,7 @@ cdef class File(Opened):
         if read.group.unfinished and not reads.sweep(read):
             reads.begin(read)
         else:
+            note_hit(read.bytes)
             reads.settle(read)
 
     def read_into_async(self, buffer, offset=0):

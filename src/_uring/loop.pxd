@@ -45,3 +45,4 @@ cdef class LoopReads:
 
 cdef LoopReads loop_reads(Engine engine)
 cdef object hand_out(object value, int64_t bytes)
+cdef int note_hit(int64_t bytes) except -1

@@ -50,10 +50,14 @@ cdef extern from *:
 # Hot reads that one task may make before the loop gets a turn, and how long hot reads may hold it in all before each
 # gives a turn: a heartbeat beside 1024 reading tasks waits for one read of each, some 2 ms.
 cdef int HITS_PER_TURN = 32
-cdef int64_t BYTES_PER_TURN = 1 << 20
+cdef int64_t BYTES_PER_TURN = 4 << 20
 cdef long long TURN_NS = 1000000
-# The most that is copied on the loop's own thread at once (some 50 us); more is the workers' to copy.
-cdef size_t COPY_ON_LOOP = 256 << 10
+# After so long the loop that was to begin a new turn is gone.
+cdef long long LOST_NS = 1000000000
+# The most that is copied on the loop's own thread at once (some 100 us, or 25 when hot reads have held the loop for long);
+# more is the workers' to copy. A hand-over costs a stream of 1 MiB pieces a sixth, and its memory the second-level cache.
+cdef size_t COPY_ON_LOOP = 1 << 20
+cdef size_t COPY_ON_BUSY_LOOP = 256 << 10
 
 cdef int hits = 0
 cdef int64_t hit_bytes = 0
@@ -106,12 +110,8 @@ cdef class Turn:
 
 cdef object hand_out(object value, int64_t bytes):
     """An awaitable of a value that is there, which gives the loop a turn when the budget is spent."""
-    global hits, hit_bytes, turn_began
     cdef Ready ready
-    hits += 1
-    hit_bytes += bytes
-    if hits == 1:
-        turn_began = rangeio_clock_ns()
+    note_hit(bytes)
     if turn_spent or hits >= HITS_PER_TURN or hit_bytes >= BYTES_PER_TURN:
         return give_turn(value)
     ready = Ready.__new__(Ready)
@@ -119,9 +119,25 @@ cdef object hand_out(object value, int64_t bytes):
     return ready
 
 
+cdef inline size_t copied_here() noexcept:
+    """How much is copied on the loop's own thread now."""
+    return COPY_ON_BUSY_LOOP if turn_spent else COPY_ON_LOOP
+
+
+cdef int note_hit(int64_t bytes) except -1:
+    """Account for a read that was done at once and not by `hand_out`."""
+    global hits, hit_bytes, turn_began
+    hits += 1
+    hit_bytes += bytes
+    if hits == 1:
+        turn_began = rangeio_clock_ns()
+    return 0
+
+
 cdef object give_turn(object value):
-    global hits, hit_bytes, turn_spent
+    global hits, hit_bytes, turn_spent, turn_began
     cdef Turn turn
+    cdef long long now = rangeio_clock_ns()
     try:
         key = current_key()
     except RuntimeError:
@@ -130,8 +146,8 @@ cdef object give_turn(object value):
     hit_bytes = 0
     if key is None or not hasattr(key, "call_soon"):
         return after_checkpoint(value)
-    if not turn_spent and rangeio_clock_ns() - turn_began > TURN_NS:
-        turn_spent = True
+    if now - turn_began > (LOST_NS if turn_spent else TURN_NS):
+        turn_spent, turn_began = True, now
         key.call_soon(begin_turn)
     turn = Turn.__new__(Turn)
     turn.value = value
@@ -180,7 +196,7 @@ cdef class LoopReads:
         """Copy at once what is cached, if it is little; whether that was all."""
         cdef Group *group = &batch.group
         cdef Py_ssize_t i
-        if batch.sweepable and batch.bytes <= COPY_ON_LOOP and group.misses == 0:
+        if batch.sweepable and batch.bytes <= copied_here() and group.misses == 0:
             with nogil:
                 for i in range(group.count):
                     sweep_one(group, i)
@@ -192,7 +208,7 @@ cdef class LoopReads:
         """Start a batch that has a waiter."""
         if self.ring is None or not self.ring.usable() or not batch.by_ring:
             self.share(batch, <Step>read_one)
-        elif batch.sweepable and batch.bytes > COPY_ON_LOOP and batch.group.misses == 0:
+        elif batch.sweepable and batch.group.misses == 0:
             self.share(batch, <Step>sweep_one)
         else:
             self.send(batch)

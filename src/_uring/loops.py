@@ -1,7 +1,8 @@
 """What a read needs of the event loop it runs under: three verbs, for asyncio (uvloop included) and for trio.
 
-A waiter is made by `waiter()` and awaited by `wait(waiter)`; one of its `set_result` and `set_exception` is called, from the
-loop's own thread, unless it is `done()`: cancelled, that is. The `cancelled` callback, if there is one, hears of that.
+A waiter is made by `waiter()` and awaited by `wait(waiter)`; one of its `set_result` and `set_exception` is
+called, from the loop's own thread, unless it is `done()`: cancelled, that is. The `cancelled` callback, if there is
+one, hears of that.
 """
 
 import asyncio
@@ -192,7 +193,9 @@ def current_key() -> Any:
             return trio.lowlevel.current_trio_token()
         except RuntimeError:
             pass
-    raise RuntimeError("no event loop is running: await this under asyncio.run() or trio.run(), or use the sync Reader")
+    raise RuntimeError(
+        "no event loop is running: await this under asyncio.run() or trio.run(), or use the sync Reader"
+    )
 
 
 def bind(key: Any) -> Binding:
@@ -201,9 +204,10 @@ def bind(key: Any) -> Binding:
 
 
 async def after_checkpoint(value: Any) -> Any:
-    """`value`, after a turn of the loop that runs (trio's kind of checkpoint, or none outside of a loop)."""
-    if "trio" in sys.modules:
-        import trio
-
-        await trio.lowlevel.checkpoint()
+    """`value`, after a turn of the loop that runs now, if one does."""
+    try:
+        binding = bind(current_key())
+    except RuntimeError:
+        return value
+    await binding.checkpoint()
     return value

@@ -388,6 +388,7 @@ cdef class Buffer:
 
     def numpy(self, dtype="u1", shape=None, *, writable=False):
         import numpy
+        dtype = numpy.dtype(dtype)  # may run Python code, which must not find the memory on offer
         self.check_usable()
         if writable and not (self.exports == 0 and self.block != NULL and self.block.views == 1):
             array = numpy.frombuffer(self.tobytes(), dtype=dtype).copy()

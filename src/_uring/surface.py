@@ -115,7 +115,7 @@ def byte_index(value: SupportsIndex, name: str) -> int:
 def byte_array(values: Any, name: str) -> "npt.NDArray[np.int64]":
     """`values` as a C-contiguous int64 array of one dimension; every one under the rules of `byte_index`.
 
-    An array of integers is not copied if it already is int64; bools and unsigned ones are converted.
+    A copy, also of an int64 array: what the caller does with his while an awaited read is under way must not matter.
     """
     if not isinstance(values, np.ndarray):
         if isinstance(values, (str, bytes, bytearray)) or not isinstance(values, Iterable):
@@ -131,7 +131,7 @@ def byte_array(values: Any, name: str) -> "npt.NDArray[np.int64]":
     elif values.dtype.kind == "u" and values.size and int(values.max()) > OFFSET_MAX:
         raise OverflowError(f"{name}: every one must be below 2**63, got {values.max()}")
     else:
-        numbers = np.ascontiguousarray(values, dtype=np.int64)
+        numbers = np.array(values, dtype=np.int64, order="C")
     if numbers.ndim != 1:
         raise ValueError(f"{name} must have one dimension, not {numbers.ndim}")
     if numbers.size and (least := int(numbers.min())) < 0:

@@ -114,7 +114,9 @@ class _Shared(Generic[_T]):
     """
 
     def __init__(self, count: int, job: Callable[[int], _T]) -> None:
-        self.most = count  # jobs that helpers may have taken by now, so that they do not run away from the caller
+        self.most = (
+            count  # jobs that helpers may have taken by now, so that they do not run away from the caller
+        )
         self._job = job
         self._indices = iter(range(count))
         self._lock = threading.Lock()
