@@ -181,11 +181,10 @@ def test_a_loops_ring_that_is_refused_again_and_again(lab: Lab, pattern_file: Pa
 
         async def main():
             before = await read(0)
+            # Queued, and not submitted before the ring is gone: its descriptor is closed by break_rings, and what a
+            # closed ring still had under way may never be reported.
             first = [asyncio.ensure_future(read(i)) for i in range(0, 450, 10)]
             await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            for _ in range(10):
-                first.append(asyncio.ensure_future(read(3)))
             break_rings()
             results = await asyncio.wait_for(asyncio.gather(*first), 20)
             say(before=before, after=all(results), later=await read(5))

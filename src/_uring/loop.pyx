@@ -267,7 +267,8 @@ cdef class LoopReads:
         """Whether completions that were reaped at once have made room: no event will tell of that."""
         cdef Batch batch
         if self.ring.refused:
-            return False
+            # What the kernel has of a refused ring may complete without an event: look again and again, it is soon over.
+            return self.ring.in_flight != 0
         for batch in self.waiting:
             if batch.group.in_flight < batch.depth:
                 return True
