@@ -51,7 +51,7 @@ cdef class Reactor:
             return Backend(
                 "pool", f"the ring was refused after it had been proved: {self.engine.refusal}", library.path, self.tried
             )
-        kind = "completions deferred to the waiting thread (6.1)" if library.batch_flags & 1 << 13 else "cooperative or plain completions"
+        kind = "cooperative completions (5.19)" if library.batch_flags else "plain completions"
         return Backend("uring", f"liburing works on this kernel; {kind}", library.path, self.tried)
 
     def open(self, path, *, direct="auto", bint pin=True):
