@@ -18,6 +18,7 @@ import rangeio
 from awaited import LOOPS, Awaited, Loop, run_on
 from contract import Make, ReaderContract
 from faults.data import pattern, write_pattern
+from faults.machine import need_module
 from rangeio import Operator, Suffix
 from rangeio.waiting import pause
 
@@ -26,7 +27,7 @@ NBYTES = 8 << 20
 
 @pytest.fixture(params=LOOPS)
 def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:
-    pytest.importorskip(request.param)
+    need_module(request.param)
     made = Loop(request.param)
     yield made
     made.close()
@@ -196,13 +197,14 @@ async def read_all(reader: rangeio.AsyncReader) -> None:
 def test_loops_one_after_the_other(reactor: _uring.Reactor, path: Path, direct: bool) -> None:
     reader = rangeio.open_async(path, reactor=reactor, direct=direct)
     for name in [*LOOPS, *LOOPS]:
-        pytest.importorskip(name)
+        need_module(name)
         run_on(name, lambda: read_all(reader))
     reader.close()
 
 
 @pytest.mark.parametrize("direct", [False, True])
 def test_loops_in_threads(reactor: _uring.Reactor, path: Path, direct: bool) -> None:
+    need_module("trio")
     reader = rangeio.open_async(path, reactor=reactor, direct=direct)
     failures: list[BaseException] = []
     start = threading.Barrier(4)
@@ -247,7 +249,7 @@ def test_outside_of_a_loop(reactor: _uring.Reactor, path: Path) -> None:
 @pytest.mark.parametrize("name", ["asyncio", "trio"])
 def test_in_a_forked_child(reactor: _uring.Reactor, path: Path, name: str) -> None:
     """One reader, used before the fork and after it, here and there."""
-    pytest.importorskip(name)
+    need_module(name)
     reader = rangeio.open_async(path, reactor=reactor)
     run_on(name, lambda: read_all(reader))
     child = os.fork()

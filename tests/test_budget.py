@@ -14,6 +14,7 @@ import _uring
 import rangeio
 from awaited import LOOPS, Loop
 from faults.data import pattern, write_pattern
+from faults.machine import need_module
 from rangeio.budget import LEAST, SHARED, Budget
 
 MIB = 1 << 20
@@ -131,7 +132,7 @@ def test_errors_give_back() -> None:
 
 @pytest.fixture(params=LOOPS)
 def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:
-    pytest.importorskip(request.param)
+    need_module(request.param)
     made = Loop(request.param)
     yield made
     made.close()

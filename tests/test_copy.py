@@ -14,6 +14,7 @@ import _uring
 import rangeio
 from awaited import LOOPS, Loop
 from faults.data import pattern, write_pattern
+from faults.machine import need_module
 from rangeio.waiting import checkpoint
 
 NBYTES = 1_000_003
@@ -33,7 +34,7 @@ def reader(reactor: _uring.Reactor, path: Path) -> Iterator[rangeio.Reader]:
 
 @pytest.fixture(params=LOOPS)
 def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:
-    pytest.importorskip(request.param)
+    need_module(request.param)
     made = Loop(request.param)
     yield made
     made.close()
@@ -194,11 +195,11 @@ def test_to_a_socket(reactor: _uring.Reactor, path: Path) -> None:
 
 
 def test_to_a_trio_stream(reactor: _uring.Reactor, path: Path) -> None:
-    trio = pytest.importorskip("trio")
-    pytest.importorskip("trio.testing")
+    trio = need_module("trio")
+    testing = need_module("trio.testing")
 
     async def main() -> None:
-        left, right = trio.testing.memory_stream_pair()
+        left, right = testing.memory_stream_pair()
         received = bytearray()
 
         async def receive() -> None:
@@ -345,7 +346,7 @@ def test_full_sync_queue_does_not_hold_the_loop(reactor: _uring.Reactor, path: P
 
 def test_trio_channel(reactor: _uring.Reactor, path: Path) -> None:
     """Closed when all has been sent, so that whoever receives comes to an end."""
-    trio = pytest.importorskip("trio")
+    trio = need_module("trio")
 
     async def main() -> None:
         sending, receiving = trio.open_memory_channel(1)

@@ -23,6 +23,7 @@ import _uring
 import rangeio
 from awaited import LOOPS, Loop
 from faults.data import pattern, write_pattern
+from faults.machine import need_module
 from rangeio import Suffix
 
 NBYTES = 700_001
@@ -55,7 +56,7 @@ def file_of(reactor: _uring.Reactor, tmp_path: Path) -> Iterator[Callable[[bytes
 
 @pytest.fixture(params=LOOPS)
 def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:
-    pytest.importorskip(request.param)
+    need_module(request.param)
     made = Loop(request.param)
     yield made
     made.close()
@@ -302,8 +303,8 @@ def test_wave(file_of: Any) -> None:
 
 
 def test_pyarrow(file_of: Any) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
+    pyarrow = need_module("pyarrow")
+    parquet = need_module("pyarrow.parquet")
     table = pyarrow.table(
         {"a": list(range(50_000)), "b": [f"text {number % 100}" for number in range(50_000)]}
     )
@@ -312,18 +313,22 @@ def test_pyarrow(file_of: Any) -> None:
     assert parquet.read_table(file_of(packed.getvalue())).equals(table)
     lone = parquet.ParquetFile(file_of(packed.getvalue())).read_row_group(3, columns=["a"])
     assert lone["a"].to_pylist() == list(range(15_000, 20_000))
-    pyarrow_csv = pytest.importorskip("pyarrow.csv")
+    pyarrow_csv = need_module("pyarrow.csv")
     assert pyarrow_csv.read_csv(file_of(b"a,b\n1,2\n3,4\n")).to_pydict() == {"a": [1, 3], "b": [2, 4]}
 
 
 def test_pandas(file_of: Any) -> None:
-    pandas = pytest.importorskip("pandas")
+    pandas = need_module("pandas")
     frame = pandas.DataFrame({"a": range(1000), "b": "x"})
     assert pandas.read_csv(file_of(frame.to_csv(index=False).encode())).equals(frame)
+    need_module("pyarrow")
+    packed = io.BytesIO()
+    frame.to_parquet(packed)
+    assert pandas.read_parquet(file_of(packed.getvalue()), columns=["a"]).equals(frame[["a"]])
 
 
 def test_h5py(file_of: Any) -> None:
-    h5py = pytest.importorskip("h5py")
+    h5py = need_module("h5py")
     packed = io.BytesIO()
     with h5py.File(packed, "w") as out:
         out["values"] = list(range(100_000))

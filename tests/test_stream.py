@@ -14,6 +14,7 @@ import _uring
 import rangeio
 from awaited import LOOPS, Loop
 from faults.data import pattern, write_pattern
+from faults.machine import need_module
 from rangeio import Suffix
 from rangeio.budget import SHARED
 
@@ -40,7 +41,7 @@ def reader(reactor: _uring.Reactor, path: Path, direct: bool) -> Iterator[rangei
 
 @pytest.fixture(params=LOOPS)
 def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:
-    pytest.importorskip(request.param)
+    need_module(request.param)
     made = Loop(request.param)
     yield made
     made.close()

@@ -1,15 +1,18 @@
 """What this machine can do, asked of the machine itself, and what to do with a test that needs more.
 
-RANGEIO_CI=1 says that the native core was built: then its absence fails the tests instead of skipping them.
+RANGEIO_CI=1 says that the native core was built and the extra `test` installed: then their absence fails the tests
+instead of skipping them.
 """
 
 import ctypes
+import importlib
 import os
 import shutil
 import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,11 +50,26 @@ def need(met: object, reason: str) -> None:
         pytest.skip(reason)
 
 
+def must_be_whole() -> bool:
+    """Whether what the project itself brings has to be here."""
+    return os.environ.get("RANGEIO_CI") == "1"
+
+
 def need_backend(name: str) -> None:
     missing = backend_missing(name)
-    if missing and os.environ.get("RANGEIO_CI") == "1" and missing != ring_refused():
+    if missing and must_be_whole() and missing != ring_refused():
         pytest.fail(f"backend {name} must be there: {missing}")
     need(not missing, f"backend {name}: {missing}")
+
+
+def need_module(name: str) -> Any:
+    """The module, which the extra `test` brings."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if must_be_whole():
+            pytest.fail(f"{error}: the extra `test` must bring it")
+        pytest.skip(f"{error}: pip install -e '.[test]'")
 
 
 def need_root_and(*programs: str) -> None:
