@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import _uring
+
 from .machine import TESTS
 
 TIMEOUT_S = 30
@@ -132,7 +134,9 @@ class Lab:
         path = self.folder / f"program{len(self.children)}.py"
         path.write_text("from faults.inside import *\n" + program)
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("RANGEIO_")}
-        settings = {"PYTHONPATH": str(TESTS), "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": FORKS, **environ}
+        # The child tests what this process has imported, which need not be what is installed.
+        folders = os.pathsep.join([str(TESTS), str(Path(_uring.__file__).parent.parent)])
+        settings = {"PYTHONPATH": folders, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": FORKS, **environ}
         if self.backend is not None:
             settings["RANGEIO_BACKEND"] = self.backend
         if wire is not None:
