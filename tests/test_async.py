@@ -300,6 +300,59 @@ def test_hot_reads_do_not_starve_others(reactor: _uring.Reactor, path: Path) -> 
     assert sorted(delays)[90] < 0.2
 
 
+def test_hot_readers_take_turns(reactor: _uring.Reactor, path: Path, loop: Loop) -> None:
+    """None starves, nor does a task that reads nothing. Cancelled ones leave the queue to others."""
+    counts, turns = [0] * 100, 0
+
+    async def read(reader: rangeio.AsyncReader, task: int) -> None:
+        for number in range(400):
+            start = task * 100 + number
+            assert await reader.read_at(start, 3000) == pattern(start, start + 3000)
+            counts[task] += 1
+
+    async def main() -> None:
+        nonlocal turns
+        async with rangeio.open_async(path, reactor=reactor) as reader:
+            await read(reader, 0)
+            counts[0] = 0
+            tasks = [asyncio.ensure_future(read(reader, task)) for task in range(len(counts))]
+            while not any(task.done() and not task.cancelled() for task in tasks):
+                turns += 1
+                await asyncio.sleep(0)
+                if turns == 3:
+                    for task in tasks[1::7]:
+                        task.cancel()
+            slowest = min(counts[index] for index, task in enumerate(tasks) if not task.cancelled())
+            await asyncio.gather(*tasks, return_exceptions=True)
+            assert slowest >= 60  # nobody is done before everybody has had a good part
+            kept = [counts[index] for index in range(len(counts)) if index % 7 != 1]
+            assert kept == [400] * len(kept)
+
+    if loop.name == "trio":
+        pytest.skip("trio's own order of tasks is random, and each checkpoint of ours is one of its own")
+    loop.run(main)
+    assert turns > 20
+
+
+def test_a_loop_left_with_readers_in_the_queue(reactor: _uring.Reactor, path: Path) -> None:
+    """The next loop starts with a clean slate."""
+    for _ in range(3):
+        loop = asyncio.new_event_loop()
+        reader = rangeio.open_async(path, reactor=reactor)
+
+        async def read(reader: rangeio.AsyncReader = reader) -> None:
+            while True:
+                await reader.read_at(0, 4096)
+
+        tasks = [loop.create_task(read()) for _ in range(100)]
+        loop.run_until_complete(asyncio.sleep(0.01))
+        for task in tasks:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        loop.close()
+        reader.close()
+
+
 def test_a_single_direct_read_on_an_idle_loop(reactor: _uring.Reactor, path: Path, loop: Loop) -> None:
     """Nothing else wakes the loop: a lost completion would hang, a late one show."""
 

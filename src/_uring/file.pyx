@@ -12,10 +12,11 @@ from libc.string cimport memcpy
 
 from _uring.engine cimport Engine
 from _uring.iteration cimport Iteration
-from _uring.loop cimport LoopReads, hand_out, loop_reads, note_hit
+from _uring.loop cimport LoopReads, loop_reads
 from _uring.opened cimport CHECK_EVERY_NS, SMALL, Descriptor
 from _uring.process cimport coarse_clock_ns
 from _uring.reads cimport FileRead, read_at, read_batch, read_into, read_many
+from _uring.turns cimport hand_out, note_hit
 
 from _uring.surface import FileStat, byte_array, byte_arrays, byte_index, writable_bytes
 

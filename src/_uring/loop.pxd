@@ -1,20 +1,9 @@
 """Reads awaited on an event loop."""
 
-from libc.stdint cimport int64_t
-
 from _uring.engine cimport Engine
 from _uring.pool cimport Mailbox, Step
 from _uring.request cimport Batch
 from _uring.ring cimport Ring
-
-
-cdef class Ready:
-    cdef object value
-
-
-cdef class Turn:
-    cdef object value
-    cdef bint given
 
 
 cdef class LoopReads:
@@ -44,5 +33,3 @@ cdef class LoopReads:
 
 
 cdef LoopReads loop_reads(Engine engine)
-cdef object hand_out(object value, int64_t bytes)
-cdef int note_hit(int64_t bytes) except -1

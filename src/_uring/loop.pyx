@@ -1,8 +1,6 @@
 """Reads awaited on an event loop.
 
-A read that the page cache answers is done before it is awaited: it comes as a `Ready`, which costs no future and no turn of the
-loop, within a budget per turn so that hot reads cannot starve other tasks. What must wait goes to a ring that belongs to the
-loop: requests of one turn go in with one io_uring_enter, and the ring's own descriptor, watched by the loop, says when to
+A read that the page cache answers is done before it is awaited (`turns`). What must wait goes to a ring that belongs to the loop: requests of one turn go in with one io_uring_enter, and the ring's own descriptor, watched by the loop, says when to
 reap. Copies too long for the loop's thread are made by the workers, who report through an eventfd; so is everything where there
 is no ring.
 
@@ -12,9 +10,6 @@ A waiter may be gone (cancelled) when its read completes. The batch then ends li
 import os
 from functools import partial
 
-cimport cython
-from cpython.object cimport PyObject
-from cpython.ref cimport Py_INCREF
 from libc.errno cimport EAGAIN, EBUSY, EINTR
 from libc.stdint cimport uint32_t
 from libc.stdlib cimport calloc
@@ -23,141 +18,17 @@ from _uring.liburing cimport abi_sq_pending
 from _uring.pool cimport Mailbox, Step
 from _uring.process cimport fork_count
 from _uring.request cimport Group, Request, read_one, sweep_one
+from _uring.turns cimport copied_at_once, hand_out
 
-from _uring.loops import after_checkpoint, bind, current_key
+from _uring.loops import bind, current_key
 
 cdef extern from *:
     """
-    #include <time.h>
-    static void rangeio_set_send(PyTypeObject *type, void *send) { type->tp_as_async->am_send = (sendfunc)send; }
-    static long long rangeio_clock_ns(void)
-    {
-        struct timespec now;
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        return now.tv_sec * 1000000000LL + now.tv_nsec;
-    }
     #if PY_VERSION_HEX < 0x030D0000
     #define Py_IsFinalizing _Py_IsFinalizing
     #endif
     """
-    ctypedef struct PyTypeObject:
-        pass
-    void rangeio_set_send(PyTypeObject *type, void *send)
-    long long rangeio_clock_ns()
     int Py_IsFinalizing()
-    int PYGEN_RETURN
-
-# Hot reads that one task may make before the loop gets a turn, and how long hot reads may hold it in all before each
-# gives a turn: a heartbeat beside 1024 reading tasks waits for one read of each, some 2 ms.
-cdef int HITS_PER_TURN = 32
-cdef int64_t BYTES_PER_TURN = 4 << 20
-cdef long long TURN_NS = 1000000
-# After so long the loop that was to begin a new turn is gone.
-cdef long long LOST_NS = 1000000000
-# The most that is copied on the loop's own thread at once (some 100 us, or 25 when hot reads have held the loop for long);
-# more is the workers' to copy. A hand-over costs a stream of 1 MiB pieces a sixth, and its memory the second-level cache.
-cdef size_t COPY_ON_LOOP = 1 << 20
-cdef size_t COPY_ON_BUSY_LOOP = 256 << 10
-
-cdef int hits = 0
-cdef int64_t hit_bytes = 0
-cdef long long turn_began = 0
-cdef bint turn_spent = False
-
-
-@cython.no_gc
-@cython.freelist(128)
-@cython.final
-cdef class Ready:
-    """An awaitable that is already done. `am_send` (CPython 3.10) hands its value over without an exception or a future."""
-
-    def __await__(self):
-        return self
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        raise StopIteration(self.value)
-
-
-cdef int send_ready(PyObject *ready, PyObject *value, PyObject **result) noexcept:
-    cdef object handed = (<Ready>ready).value
-    Py_INCREF(handed)
-    result[0] = <PyObject *>handed
-    return PYGEN_RETURN
-
-
-rangeio_set_send(<PyTypeObject *>Ready, <void *>send_ready)
-
-
-@cython.final
-cdef class Turn:
-    """As Ready, after one turn of the asyncio loop."""
-
-    def __await__(self):
-        return self
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        if not self.given:
-            self.given = True
-            return None
-        raise StopIteration(self.value)
-
-
-cdef object hand_out(object value, int64_t bytes):
-    """An awaitable of a value that is there, which gives the loop a turn when the budget is spent."""
-    cdef Ready ready
-    note_hit(bytes)
-    if turn_spent or hits >= HITS_PER_TURN or hit_bytes >= BYTES_PER_TURN:
-        return give_turn(value)
-    ready = Ready.__new__(Ready)
-    ready.value = value
-    return ready
-
-
-cdef inline size_t copied_here() noexcept:
-    """How much is copied on the loop's own thread now."""
-    return COPY_ON_BUSY_LOOP if turn_spent else COPY_ON_LOOP
-
-
-cdef int note_hit(int64_t bytes) except -1:
-    """Account for a read that was done at once and not by `hand_out`."""
-    global hits, hit_bytes, turn_began
-    hits += 1
-    hit_bytes += bytes
-    if hits == 1:
-        turn_began = rangeio_clock_ns()
-    return 0
-
-
-cdef object give_turn(object value):
-    global hits, hit_bytes, turn_spent, turn_began
-    cdef Turn turn
-    cdef long long now = rangeio_clock_ns()
-    try:
-        key = current_key()
-    except RuntimeError:
-        key = None
-    hits = 1 if hits else 0
-    hit_bytes = 0
-    if key is None or not hasattr(key, "call_soon"):
-        return after_checkpoint(value)
-    if now - turn_began > (LOST_NS if turn_spent else TURN_NS):
-        turn_spent, turn_began = True, now
-        key.call_soon(begin_turn)
-    turn = Turn.__new__(Turn)
-    turn.value = value
-    return turn
-
-
-def begin_turn():
-    """Called by the loop at the start of its next turn."""
-    global hits, hit_bytes, turn_spent
-    hits, hit_bytes, turn_spent = 0, 0, False
 
 
 cdef LoopReads loop_reads(Engine engine):
@@ -196,7 +67,7 @@ cdef class LoopReads:
         """Copy at once what is cached, if it is little; whether that was all."""
         cdef Group *group = &batch.group
         cdef Py_ssize_t i
-        if batch.sweepable and batch.bytes <= copied_here() and group.misses == 0:
+        if batch.sweepable and batch.bytes <= copied_at_once() and group.misses == 0:
             with nogil:
                 for i in range(group.count):
                     sweep_one(group, i)

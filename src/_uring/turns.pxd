@@ -1,0 +1,26 @@
+"""Results that are there before they are awaited, and how long handing them out may hold an event loop."""
+
+from libc.stdint cimport int64_t
+
+
+cdef class Ready:
+    cdef object value
+
+
+cdef class Turn:
+    cdef object value
+    cdef bint given
+
+
+cdef class Queue:
+    cdef object loop
+    cdef object parked
+    cdef bint due
+    cdef int width
+
+    cdef object park(self, object value)
+
+
+cdef object hand_out(object value, int64_t bytes)
+cdef int note_hit(int64_t bytes) except -1
+cdef size_t copied_at_once() noexcept
