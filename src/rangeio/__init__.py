@@ -39,6 +39,8 @@ from rangeio.errors import (
     from_native,
 )
 from rangeio.operator import Operator, from_bytes, from_fd, open, open_async
+from rangeio.policy import RETRIES as _retries
+from rangeio.policy import Retry, Timeout
 from rangeio.ranges import Plan, Suffix
 from rangeio.reader import Reader
 from rangeio.service import Capability, Options, Stat
@@ -57,6 +59,8 @@ __all__ = [
     "Stat",
     "Capability",
     "Options",
+    "Timeout",
+    "Retry",
     "Reactor",
     "Backend",
     "backend",
@@ -111,9 +115,10 @@ def backend() -> Backend:
 
 def stats() -> dict[str, int]:
     """Counters of the process's reactor: reads, bytes asked and fetched, Buffers live and pooled, reads in flight;
-    and of the budget (see `set_budget`): budget_bytes, budget_in_use, budget_waits.
+    and of the budget (see `set_budget`): budget_bytes, budget_in_use, budget_waits; and
+    of retries over networks: retries, retries_refused, retry_tokens.
     """
-    return {**_uring.default_reactor().stats(), **_budget.stats()}
+    return {**_uring.default_reactor().stats(), **_budget.stats(), **_retries.stats()}
 
 
 def set_budget(nbytes: int) -> None:

@@ -19,6 +19,7 @@ from rangeio.ranges import OPEN, Range, Suffix, bounds
 from rangeio.reader import PlanOptions, Reader, check_on_error, chosen_for_call
 from rangeio.replies import OnError
 from rangeio.service import OPTION_NAMES, Options, Service, Stat, check_names
+from rangeio.services.http import OWN_NAMES, HttpService
 from rangeio.services.local import LocalService
 from rangeio.services.memory import MemoryService, MemorySource
 from rangeio.waiting import checkpoint
@@ -46,6 +47,8 @@ _FILES_AT_ONCE = 32
 _SERVICES: dict[str, tuple[Callable[..., Service], list[str]]] = {
     "fs": (LocalService, ["root"]),
     "memory": (MemoryService, ["objects"]),
+    "http": (HttpService, OWN_NAMES),
+    "https": (HttpService, OWN_NAMES),
 }
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)  # one letter alone is a drive: C://
 
@@ -76,7 +79,7 @@ class Operator:
     def from_uri(cls, uri: Path, **options: Any) -> Operator:
         """The service of a URI, rooted at its path: ``Operator.from_uri("file:///data").open("a/b")``."""
         scheme, path = split_uri(uri)
-        if path and scheme == "fs":
+        if path and scheme in ("fs", "http", "https"):
             options.setdefault("root", path)
         elif path:
             raise ConfigInvalidError(f"an Operator of {scheme!r} has no path; give it to open()", path=path)
@@ -104,7 +107,7 @@ class Operator:
         return AsyncReader(
             partial(self._service.open, address, chosen),
             chosen,
-            name,
+            self._service.shown(name),
             partial(self.open_async, address, **options),
         )
 
@@ -215,7 +218,7 @@ class Operator:
         return f"<rangeio.Operator {self.scheme}{root}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (self.scheme, self._given)
+        return _restored, (self.scheme, self._service.without_secrets(self._given))
 
 
 def _judged(outcome: Outcome, on_error: OnError) -> Outcome:
@@ -266,16 +269,20 @@ def split_uri(uri: Path) -> tuple[str, str]:
     ('fs', '/tmp/a b')
     >>> split_uri("memory://key")
     ('memory', 'key')
+    >>> split_uri("https://example.org/a?b")
+    ('https', 'https://example.org/a?b')
     """
     text = os.fsdecode(uri)
     match = _URI.fullmatch(text)
     if match is None:
         return "fs", text
     scheme, rest = match[1].lower(), match[2]
+    if scheme in ("http", "https"):
+        return scheme, text
     if scheme == "memory":
         return scheme, os.fsdecode(unquote_to_bytes(rest))
     if scheme != "file":
-        known = "file, memory, or a path without a scheme"
+        known = "file, http, https, memory, or a path without a scheme"
         raise ConfigInvalidError(f"unknown scheme {scheme!r}; known: {known}")
     host, slash, path = rest.partition("/")
     if host.lower() not in ("", "localhost"):
@@ -320,6 +327,7 @@ def _operator_for(
     own = [name for name in _SERVICES[scheme][1] if name in options]
     check_names(options, own + OPTION_NAMES, f"option of {scheme!r}")
     operator = Operator(scheme, reactor=reactor, **{name: options.pop(name) for name in own})
+    operator._service.for_one()
     return operator, path, options
 
 

@@ -6,11 +6,12 @@ Reader or are checked by the native core; they may reach beyond the end, where r
 """
 
 import operator
-from collections.abc import Awaitable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, SupportsIndex, TypeAlias
 
 from rangeio.errors import ConfigInvalidError, Error, closest
+from rangeio.policy import Retry, Timeout
 from rangeio.ranges import Offsets
 
 if TYPE_CHECKING:
@@ -70,6 +71,12 @@ class Options:
     prefetch: most bytes that a stream reads ahead of its consumer, None for the default.
     size: bytes of the object if known beforehand, a hint that saves asking; files need none.
     pin: refuse what is not the version that was opened. direct: O_DIRECT for files.
+
+    Of services over a network, and without a meaning for others: timeout, retry: see `Timeout` and `Retry`.
+    on_no_range: what to do where the server sends the whole object instead of a range: ``"error"``; ``"slice"`` it,
+    throwing away what comes before; or ``"download"`` it once and keep it. no_range_cap: most bytes that may be thrown
+    away or kept so. if_match, if_none_match: ETags; if_modified_since, if_unmodified_since: dates as HTTP writes them,
+    which the first reply must satisfy.
     """
 
     gap: int | None = 0
@@ -80,6 +87,14 @@ class Options:
     size: int | None = None
     pin: bool = True
     direct: bool | Literal["auto"] = "auto"
+    timeout: Timeout = field(default_factory=Timeout)
+    retry: Retry = field(default_factory=Retry)
+    on_no_range: Literal["error", "slice", "download"] = "error"
+    no_range_cap: int = 64 << 20
+    if_match: str | None = None
+    if_none_match: str | None = None
+    if_modified_since: str | None = None
+    if_unmodified_since: str | None = None
 
     def updated(self, changes: dict[str, Any]) -> "Options":
         """With `changes` made. ConfigInvalidError for a wrong name or value."""
@@ -87,7 +102,7 @@ class Options:
         return replace(self, **{name: _checked(name, value) for name, value in changes.items()})
 
 
-OPTION_NAMES = [field.name for field in fields(Options)]
+OPTION_NAMES = [option.name for option in fields(Options)]
 
 
 def check_names(given: dict[str, Any], known: list[str], what: str) -> None:
@@ -97,6 +112,9 @@ def check_names(given: dict[str, Any], known: list[str], what: str) -> None:
             raise ConfigInvalidError(f"unknown {what} {name!r}; {closest(name, known)}")
 
 
+_MADE_BY: dict[str, Callable[[Any], Any]] = {"timeout": Timeout.of, "retry": Retry.of}
+
+
 def _checked(name: str, value: Any) -> Any:
     if name == "pin":
         return bool(value)
@@ -104,7 +122,17 @@ def _checked(name: str, value: Any) -> Any:
         if value in (True, False, "auto"):
             return value
         raise ConfigInvalidError(f"direct must be True, False or 'auto', not {value!r}")
-    if value is None:
+    if name in _MADE_BY:
+        return _MADE_BY[name](value)
+    if name == "on_no_range":
+        if value in ("error", "slice", "download"):
+            return value
+        raise ConfigInvalidError(f"on_no_range must be 'error', 'slice' or 'download', not {value!r}")
+    if name.startswith("if_"):
+        if value is None or (isinstance(value, str) and value.isascii() and value.isprintable()):
+            return value
+        raise ConfigInvalidError(f"{name} must be a string that a header field can hold, not {value!r}")
+    if value is None and name != "no_range_cap":
         return None
     try:
         number = operator.index(value)
@@ -286,10 +314,22 @@ class Service(Protocol):
         """The path by which another process opens the same object."""
         ...
 
+    def shown(self, path: str) -> str:
+        """The path as people may see it: without credentials."""
+        ...
+
     def list(self, prefix: str) -> Iterator[Stat]:
         """The objects whose path begins with `prefix`, sorted by path."""
         ...
 
     def read_files(self, jobs: Sequence[tuple[str, int, int | None]], options: Options) -> FileResults:
         """(path, start, stop) each: one range of each of many objects. A job that fails has its exception there."""
+        ...
+
+    def for_one(self) -> None:
+        """Only one object will be opened: keep nothing when it is closed."""
+        ...
+
+    def without_secrets(self, options: dict[str, Any]) -> dict[str, Any]:
+        """The options as they may be written down."""
         ...

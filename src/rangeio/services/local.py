@@ -3,7 +3,7 @@
 import os
 from collections.abc import Awaitable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from _uring.surface import without_frames
 from rangeio.errors import Error, PermissionDeniedError, from_native
@@ -227,6 +227,15 @@ class LocalService:
 
     def address(self, path: str) -> str:
         return path if self._root is not None else os.path.join(os.getcwd(), path)
+
+    def shown(self, path: str) -> str:
+        return path
+
+    def for_one(self) -> None:
+        pass
+
+    def without_secrets(self, options: dict[str, Any]) -> dict[str, Any]:
+        return options
 
     def list(self, prefix: str) -> Iterator[Stat]:
         head = prefix[: prefix.rfind("/") + 1]

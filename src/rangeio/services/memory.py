@@ -165,6 +165,15 @@ class MemoryService:
     def address(self, path: str) -> str:
         return path
 
+    def shown(self, path: str) -> str:
+        return path
+
+    def for_one(self) -> None:
+        pass
+
+    def without_secrets(self, options: dict[str, Any]) -> dict[str, Any]:
+        return options
+
     def list(self, prefix: str) -> Iterator[Stat]:
         for path in sorted(self._objects):
             if path.startswith(prefix):

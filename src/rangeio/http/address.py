@@ -1,0 +1,105 @@
+"""Where a request goes: a URL taken apart, what of it may be shown, and what may be sent along when it changes."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import quote, unquote, urljoin, urlsplit
+
+from rangeio.errors import ConfigInvalidError
+
+_PORTS = {"http": 80, "https": 443}
+# What may stand in a path or query as it is, "%" included: a URL is written by somebody who has quoted it.
+_AS_IS = "/%:@!$&'()*+,;=~-._?"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who is talked to; connections of one may serve all its objects."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @property
+    def authority(self) -> str:
+        """As the Host field has it."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One URL. target: path and query as sent. login: user and password that the URL held. Its repr shows neither."""
+
+    origin: Origin
+    target: str
+    login: tuple[str, str] | None = None
+
+    @property
+    def shown(self) -> str:
+        """For people: without login and without query, which may be a signature."""
+        path, query, _ = self.target.partition("?")
+        return f"{self.origin.scheme}://{self.origin.authority}{path}{'?...' if query else ''}"
+
+    @property
+    def url(self) -> str:
+        """All of it but the login. Not to be shown."""
+        return f"{self.origin.scheme}://{self.origin.authority}{self.target}"
+
+    def __repr__(self) -> str:
+        return f"<Address {self.shown}>"
+
+
+def parse_url(url: str) -> Address:
+    """ConfigInvalidError unless it is an http or https URL with a host. A fragment is left away; spaces and what is not
+    ASCII are quoted, everything else stays as written.
+
+    >>> parse_url("HTTP://me:secret@Example.org/a b%20c?sig=1#top").shown
+    'http://example.org/a%20b%20c?...'
+    """
+    try:
+        parts = urlsplit(url)
+        scheme, host, port = parts.scheme.lower(), parts.hostname, parts.port
+        host = host if not host or host.isascii() else host.encode("idna").decode("ascii")
+    except ValueError:
+        raise ConfigInvalidError("not a URL: its host or port is malformed") from None
+    if scheme not in _PORTS or not host or re.search(r"[\x00-\x20\x7f]", host):
+        raise ConfigInvalidError("not an http or https URL with a host")
+    target = quote(parts.path or "/", safe=_AS_IS.replace("?", ""))
+    if parts.query:
+        target += "?" + quote(parts.query, safe=_AS_IS)
+    login = None
+    if parts.username is not None:
+        login = (unquote(parts.username), unquote(parts.password or ""))
+    return Address(Origin(scheme, host, _PORTS[scheme] if port is None else port), target, login)
+
+
+def moved(address: Address, location: str) -> Address:
+    """Where a redirect leads. ConfigInvalidError for what is no http or https URL."""
+    return parse_url(urljoin(address.url, location))
+
+
+def may_carry(sent_to: Origin, target: Origin) -> bool:
+    """Whether credentials meant for one origin may go to another: only to the same host, and never from TLS to plain.
+
+    From http to https of one host on the default ports they may: that is how sites move their readers to TLS.
+    """
+    if sent_to == target:
+        return True
+    same_host = sent_to.host == target.host
+    return same_host and (sent_to.scheme, sent_to.port, target.scheme, target.port) == (
+        "http",
+        80,
+        "https",
+        443,
+    )
+
+
+_SECRET = re.compile(
+    r"authorization|cookie|token|secret|signature|credential|api-?key|password", re.IGNORECASE
+)
+
+
+def without_secrets(headers: Mapping[str, str]) -> dict[str, str]:
+    """The header fields that say nothing about who asks, as far as their names tell."""
+    return {name: value for name, value in headers.items() if not _SECRET.search(name)}

@@ -1,0 +1,237 @@
+"""What waits for the engine: the caller's own thread, asyncio (uvloop too) or trio. All do the same few things."""
+
+import heapq
+import os
+import selectors
+import socket
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from typing import Any, Protocol, TypeAlias
+
+from _uring.loops import bind
+
+Work: TypeAlias = Callable[[], Any]
+Done: TypeAlias = Callable[[Any], None]
+
+
+class Driver(Protocol):
+    """All callbacks come in the driver's own thread, `post`ed ones too."""
+
+    def watch(self, fd: int, callback: Callable[[], None]) -> None:
+        """Call back whenever `fd` is readable, until `unwatch`."""
+
+    def unwatch(self, fd: int) -> None:
+        """Before `fd` is closed or given away."""
+
+    def later(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Call back once."""
+
+    def post(self, callback: Callable[[], None]) -> None:
+        """Call back soon. From any thread; RuntimeError if the loop is closed."""
+
+    def offload(self, work: Work, done: Done, lost: Done, *, alone: bool) -> None:
+        """Have `work` done where it may block, then call `done` with its result or exception.
+
+        alone: nothing else can go on meanwhile. lost: called instead, in some thread, if the driver has ended by then.
+        """
+
+
+def _in_thread(driver: Driver, work: Work, done: Done, lost: Done) -> None:
+    """One short-lived thread for each connection that is opened: there are few, and none waits for another."""
+
+    def body() -> None:
+        result = _outcome(work)
+        try:
+            driver.post(lambda: done(result))
+        except RuntimeError:
+            lost(result)
+
+    threading.Thread(target=body, name="rangeio connecting", daemon=True).start()
+
+
+def _outcome(work: Callable[[], Any]) -> Any:
+    try:
+        return work()
+    except Exception as error:
+        return error
+
+
+class ThreadDriver:
+    """The caller's thread, in `step`. For one call at a time; not shared between threads but for `post`."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = count()
+        self._posted: deque[Callable[[], None]] = deque()
+        self._wake: socket.socket | None = None
+        self._heard: socket.socket | None = None
+        self._closed = False
+
+    def watch(self, fd: int, callback: Callable[[], None]) -> None:
+        """See `Driver`."""
+        self._selector.register(fd, selectors.EVENT_READ, callback)
+
+    def unwatch(self, fd: int) -> None:
+        """See `Driver`."""
+        try:
+            self._selector.unregister(fd)
+        except KeyError:
+            pass
+
+    def later(self, seconds: float, callback: Callable[[], None]) -> None:
+        """See `Driver`."""
+        heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._order), callback))
+
+    def post(self, callback: Callable[[], None]) -> None:
+        """See `Driver`. Heard only while something was offloaded or waits for a connection."""
+        if self._closed:
+            raise RuntimeError("the call has ended")
+        self._posted.append(callback)
+        if self._wake is not None:
+            try:
+                self._wake.send(b"!")
+            except OSError:
+                pass  # full: it will wake; closed: nobody waits
+
+    def offload(self, work: Work, done: Done, lost: Done, *, alone: bool) -> None:
+        """See `Driver`. What is alone is done here."""
+        if alone:
+            done(_outcome(work))
+        else:
+            self.listen()
+            _in_thread(self, work, done, lost)
+
+    def listen(self) -> None:
+        """Have `post` wake this thread."""
+        if self._wake is None:
+            self._heard, self._wake = socket.socketpair()
+            self._heard.setblocking(False)
+            self._wake.setblocking(False)
+            heard = self._heard
+            self.watch(heard.fileno(), lambda: heard.recv(4096))
+
+    def step(self) -> None:
+        """Wait for something to happen, and let it."""
+        while self._posted:
+            self._posted.popleft()()
+            return
+        wait_s = None
+        if self._timers:
+            wait_s = max(0.0, self._timers[0][0] - time.monotonic())
+        for key, _ in self._selector.select(wait_s):
+            key.data()
+        while self._timers and self._timers[0][0] <= time.monotonic():
+            heapq.heappop(self._timers)[2]()
+        while self._posted:
+            self._posted.popleft()()
+
+    def is_clean(self) -> bool:
+        """Whether it may serve another call: nothing watched, nobody posts. Timers are forgotten."""
+        self._timers.clear()
+        return self._wake is None and not self._selector.get_map()
+
+    def close(self) -> None:
+        """Give its descriptors back. What was posted and not done yet is done."""
+        self._closed = True
+        while self._posted:
+            self._posted.popleft()()
+        self._selector.close()
+        self._timers.clear()
+        for end in (self._wake, self._heard):
+            if end is not None:
+                end.close()
+
+
+class LoopDriver:
+    """A running event loop, as what `_uring.loops` binds. Nothing of it outlives the call it is made for."""
+
+    def __init__(self, key: Any) -> None:
+        self._binding: Any = bind(key)
+        self._loop = key
+        self._scopes: dict[int, Any] = {}
+
+    def watch(self, fd: int, callback: Callable[[], None]) -> None:
+        """See `Driver`."""
+        if hasattr(self._loop, "add_reader"):
+            self._loop.add_reader(fd, callback)
+        else:
+            self._watch_in_trio(fd, callback)
+
+    def _watch_in_trio(self, fd: int, callback: Callable[[], None]) -> None:
+        trio = sys.modules["trio"]
+        scope = self._scopes[fd] = trio.CancelScope()
+
+        async def watcher() -> None:
+            with scope:
+                while (
+                    not scope.cancel_called
+                ):  # the callback may have closed `fd`: it must not be waited for again
+                    await trio.lowlevel.wait_readable(fd)
+                    callback()
+
+        trio.lowlevel.spawn_system_task(watcher, name="rangeio connection")
+
+    def unwatch(self, fd: int) -> None:
+        """See `Driver`."""
+        if hasattr(self._loop, "remove_reader"):
+            if not self._loop.is_closed():
+                self._loop.remove_reader(fd)
+        elif fd in self._scopes:
+            self._scopes.pop(fd).cancel()
+
+    def later(self, seconds: float, callback: Callable[[], None]) -> None:
+        """See `Driver`."""
+        if hasattr(self._loop, "call_later"):
+            self._loop.call_later(seconds, callback)
+        else:
+            trio = sys.modules["trio"]
+
+            async def timer() -> None:
+                await trio.sleep(seconds)
+                callback()
+
+            trio.lowlevel.spawn_system_task(timer, name="rangeio timer")
+
+    def post(self, callback: Callable[[], None]) -> None:
+        """See `Driver`."""
+        try:
+            self._binding.call_soon_threadsafe(callback)
+        except Exception as error:  # trio.RunFinishedError is a RuntimeError; uvloop raises what it likes
+            raise RuntimeError("the loop has ended") from error
+
+    def offload(self, work: Work, done: Done, lost: Done, *, alone: bool) -> None:
+        """See `Driver`."""
+        _in_thread(self, work, done, lost)
+
+
+_kept = threading.local()
+
+
+@contextmanager
+def this_thread() -> Iterator[ThreadDriver]:
+    """A ThreadDriver for one call; one that had to listen to other threads is not used again."""
+    spare: list[ThreadDriver] = _kept.__dict__.setdefault("spare", [])
+    driver = spare.pop() if spare else ThreadDriver()
+    try:
+        yield driver
+    finally:
+        if driver.is_clean() and not spare:
+            spare.append(driver)
+        else:
+            driver.close()
+
+
+def _forget() -> None:
+    """In a forked child: an epoll descriptor of the parent watches the parent's sockets."""
+    global _kept
+    _kept = threading.local()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

@@ -1,0 +1,191 @@
+"""One request and its reply on one connection, as a state machine without I/O.
+
+Whoever has the socket asks for `space()`, receives into it, and tells how much came. The body goes straight to where
+the judge of the head said: it is written once, by the kernel or by TLS. Only what came with the head is copied.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rangeio.http.heads import BadReply, Chunks, Head, parse_head
+
+# What one receive of a head may bring along of the body: small bodies come whole, large ones are copied no further.
+SCRATCH = 8192
+# More than this after the wanted bytes is not read: a new connection costs less.
+_DRAIN = 65_536
+
+
+class Cut(Exception):
+    """The connection ended before the reply did."""
+
+
+@dataclass(slots=True)
+class Body:
+    """What to do with a body: throw `skip` bytes away, fill `memory`, throw the rest away.
+
+    grow: gives more memory when a body of unknown length fills it; None refuses, and the reply is over there.
+    """
+
+    memory: memoryview
+    skip: int = 0
+    grow: Callable[[int], memoryview | None] | None = None
+
+
+_NOTHING = Body(memoryview(bytearray()))
+
+
+class Exchange:
+    """Made for one request; `done` once its reply is complete, then `reusable` says whether the connection is.
+
+    judge: decides on the head, once; what it raises passes through `received`. filled: bytes of its
+    memory so far.
+    """
+
+    __slots__ = (
+        "_body", "_chunks", "_end", "_judge", "_left", "_scratch", "_skip", "_used", "bodiless", "done", "filled",
+        "head", "reusable", "started",
+    )  # fmt: skip
+
+    def __init__(self, scratch: memoryview, judge: Callable[[Head], Body], *, bodiless: bool = False) -> None:
+        self._scratch = scratch
+        self._judge = judge
+        self._used = self._skip = self.filled = 0
+        self._left: int | None = None  # of the body, None if not known
+        self._end = 0
+        self._chunks: Chunks | None = None
+        self._body = _NOTHING
+        self.bodiless = bodiless
+        self.head: Head | None = None
+        self.done = self.reusable = self.started = False
+
+    def space(self) -> memoryview:
+        """Where the next bytes should be put; never empty before it is `done`."""
+        if self.head is None:
+            return self._scratch[self._used :]
+        if self._chunks is None and not self._skip and self.filled < self._end:
+            return self._body.memory[self.filled : self._end]
+        return self._scratch
+
+    def received(self, count: int) -> None:
+        """So many bytes are in what `space` gave. BadReply, and what the judge raises; Cut if it is the end (0)."""
+        if not count:
+            self._ended()
+            return
+        self.started = True
+        if self.head is None:
+            self._read_head(count)
+        elif self._chunks is not None:
+            self._unchunk(self._scratch[:count])
+        elif self._skip or self.filled >= self._end:
+            self._take(self._scratch[:count])
+        else:
+            self.filled += count
+            self._count(count)
+
+    def _read_head(self, count: int) -> None:
+        self._used += count
+        while self.head is None:
+            data = bytes(self._scratch[: self._used])
+            end = data.find(b"\r\n\r\n")
+            if end < 0:
+                if self._used == len(self._scratch):
+                    raise BadReply(f"the head of the reply is longer than {len(self._scratch)} bytes")
+                return
+            head = parse_head(data[:end])
+            rest = self._used - end - 4
+            self._scratch[:rest] = data[end + 4 :]
+            self._used = rest
+            if head.status >= 200:  # not 100 Continue and its like
+                self.head = head
+        self._begin_body(self.head)
+        if self._used and not self.done:
+            first = self._scratch[: self._used]
+            if self._chunks is None:
+                self._take(first)
+            else:
+                self._unchunk(first)
+        elif self._used:
+            self.reusable = False  # bytes that nobody asked for
+
+    def _begin_body(self, head: Head) -> None:
+        bodiless = self.bodiless or head.status in (204, 304)
+        self._body = self._judge(head)
+        self.reusable = not head.closing
+        if bodiless:
+            self._body, head.length, head.chunked = _NOTHING, 0, False
+        self._skip, self._end = self._body.skip, len(self._body.memory)
+        if head.chunked:
+            self._chunks = Chunks()
+            return
+        self._left = head.length
+        if self._left is None:
+            self.reusable = False
+            self._finish_if(self._left is None and not self._end and not self._body.grow)
+        else:
+            self._finish_if(self._left == 0 or self._too_much_left())
+
+    def _too_much_left(self) -> bool:
+        """Whether all that was wanted is there, and what follows is not worth reading."""
+        if self._skip or self.filled < self._end or self._left is None or self._left <= _DRAIN:
+            return False
+        self.reusable = False
+        return True
+
+    def _finish_if(self, over: bool) -> None:
+        self.done = self.done or over
+
+    def _count(self, count: int) -> None:
+        """`count` bytes of a body with a length, or of one that ends with the connection, are dealt with."""
+        if self._left is None:
+            self._finish_if(self.filled >= self._end and not self._grown(1))
+            return
+        self._left -= count
+        if self._left < 0:
+            self.reusable, self._left = False, 0
+        self._finish_if(self._left == 0 or self._too_much_left())
+
+    def _take(self, view: memoryview) -> None:
+        """Bytes of the body that lie in the scratch space."""
+        if self._left is not None and len(view) > self._left:
+            self.reusable = False  # more than it said; not ours
+            view = view[: self._left]
+        self._store(view)
+        self._count(len(view))
+
+    def _store(self, view: memoryview) -> None:
+        """Skip, then fill; what does not fit is dropped."""
+        skipped = min(self._skip, len(view))
+        self._skip -= skipped
+        view = view[skipped:]
+        if view and self.filled + len(view) > self._end:
+            self._grown(self.filled + len(view) - self._end)
+        view = view[: self._end - self.filled]
+        self._body.memory[self.filled : self.filled + len(view)] = view
+        self.filled += len(view)
+
+    def _grown(self, more: int) -> bool:
+        """Whether there is room for `more` bytes now."""
+        if self._body.grow is None:
+            return False
+        memory = self._body.grow(self._end + more)
+        if memory is None:
+            return False
+        self._body.memory, self._end = memory, len(memory)
+        return True
+
+    def _unchunk(self, view: memoryview) -> None:
+        assert self._chunks is not None
+        for run in self._chunks.feed(view):
+            room = self._skip + self._end - self.filled
+            self._store(run)
+            if len(run) > room and self.filled >= self._end and not self._grown(1):
+                self.done, self.reusable = True, False  # full, and more follows
+                return
+        self._finish_if(self._chunks.ended)
+
+    def _ended(self) -> None:
+        self.reusable = False
+        if self.head is not None and self._chunks is None and self._left is None:
+            self.done = True  # the end of the connection is the end of this body
+            return
+        raise Cut

@@ -1,0 +1,74 @@
+"""What went wrong with a request, as the error that the caller of a read sees. No URL in it has a query or a login."""
+
+import ssl
+
+from rangeio.errors import (
+    ConnectionFailedError,
+    Error,
+    ServerError,
+    TimedOutError,
+    UnauthenticatedError,
+    asked,
+)
+from rangeio.http.exchange import Cut, Exchange
+from rangeio.http.heads import BadReply, Head
+from rangeio.http.reads import Part, Read
+from rangeio.http.rules import request_id
+from rangeio.ranges import OPEN
+
+
+def connecting_failed(error: BaseException) -> Error:
+    """Why no connection could be opened. Certificates do not become right by trying again."""
+    import urllib3.exceptions as reasons
+
+    if isinstance(error, Error):
+        return error
+    text = str(error).partition(": ")[2] or str(error)
+    if isinstance(error, (reasons.ConnectTimeoutError, TimeoutError)):
+        return TimedOutError("no connection within connect_s")
+    if isinstance(error, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY" in str(error):
+        return ConnectionFailedError(f"the server's certificate is not trusted: {error}", status="permanent")
+    return ConnectionFailedError(f"no connection: {text}")
+
+
+def breaking_failed(error: BaseException, exchange: Exchange) -> Error:
+    """Why a reply did not come to its end."""
+    if isinstance(error, BadReply):
+        return ServerError(f"the server's reply cannot be understood: {error}")
+    if isinstance(error, Cut):
+        came = "in the middle of its reply" if exchange.started else "without a reply"
+        return ConnectionFailedError(f"the server closed the connection {came}")
+    return ConnectionFailedError(f"the connection broke: {error}")
+
+
+def as_error(part: Part, error: BaseException, head: Head | None = None, read: Read | None = None) -> Error:
+    """The error as the caller of a read sees it: with what was asked for, and where."""
+    read = part.read if read is None else read
+    if not isinstance(error, Error):
+        made = UnauthenticatedError(f"credentials() failed: {type(error).__name__}")
+        made.__cause__ = error
+        error = made
+    if error.path and read.index == error.index:
+        return error
+    said = error.context.get("said", str(error))
+    limit = None if read.stop == OPEN else read.stop - read.start
+    shown = read.remote.shown
+    status = error.http_status if error.http_status is not None else head.status if head is not None else None
+    found = type(error)(
+        f"{asked(shown, read.start, limit)}: {said}" + _tries(part),
+        path=shown,
+        offset=read.start,
+        limit=limit,
+        status=error.status,
+        attempts=max(1, part.attempts),
+        http_status=status,
+        request_id=error.request_id or (request_id(head) if head is not None else None),
+        index=max(0, read.index),
+        context={"said": said},
+    )
+    found.__cause__ = error.__cause__
+    return found
+
+
+def _tries(part: Part) -> str:
+    return f" ({part.attempts} attempts)" if part.attempts > 1 else ""

@@ -1,0 +1,308 @@
+"""Connections: opened by urllib3, kept alive, given to one read at a time, and bounded per server and in all.
+
+urllib3 is here for what a connection needs before the first byte: TLS and its certificates, proxies, SNI, name lookup.
+Requests and replies are not its business.
+"""
+
+import os
+import socket
+import ssl
+import threading
+import time
+import weakref
+from base64 import b64encode
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from rangeio.errors import ConfigInvalidError, UnsupportedError
+from rangeio.http.address import Origin
+from rangeio.http.exchange import SCRATCH
+
+# Idle for less than this, a connection is trusted; if the server has closed it, the request is sent again anyway.
+_TRUSTED_S = 1.0
+# Servers close idle connections after 5 s (Apache) to 75 s (nginx); S3 after some 20 s.
+_IDLE_S = 60.0
+PER_HOST = 64
+IN_ALL = 256
+
+
+class Wire:
+    """One open connection. It belongs to one read at a time, or is idle in the pool."""
+
+    __slots__ = (
+        "__weakref__",
+        "_close",
+        "absolute",
+        "fd",
+        "idle_since",
+        "origin",
+        "scratch",
+        "sock",
+        "tls",
+        "used",
+    )
+
+    def __init__(self, sock: socket.socket, origin: Origin, absolute: bool) -> None:
+        """absolute: requests name the whole URL, as a proxy wants it."""
+        sock.setblocking(False)
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.tls = isinstance(sock, ssl.SSLSocket)
+        self.origin = origin
+        self.absolute = absolute
+        self.scratch = memoryview(bytearray(SCRATCH))
+        self.used = False  # whether a reply has come over it
+        self.idle_since = 0.0
+        # Closes the socket also where the loop that held it ends first, whatever the order of collection.
+        self._close = weakref.finalize(self, sock.close)
+
+    def close(self) -> None:
+        """End it. A second call does nothing."""
+        self._close()
+
+    def is_alive(self) -> bool:
+        """Whether the other side has neither closed it nor sent what nobody asked for. One system call."""
+        try:
+            self.sock.recv(1)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return True
+        except OSError:
+            pass
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Security:
+    """How servers are checked, and how we are known to them by TLS. Files are read when the first connection is opened.
+
+    ca_file: certificates trusted instead of the system's. client_cert: a file with certificate and key, or the two, or
+    those and the key's password. verify: False trusts everybody.
+    """
+
+    ca_file: str | None = None
+    client_cert: str | tuple[str, ...] | None = None
+    verify: bool = True
+
+    def context(self) -> ssl.SSLContext:
+        """ConfigInvalidError if a file cannot be read."""
+        try:
+            made = ssl.create_default_context(cafile=self.ca_file)
+            if self.client_cert is not None:
+                parts = (self.client_cert,) if isinstance(self.client_cert, str) else self.client_cert
+                made.load_cert_chain(*parts)
+        except (OSError, TypeError) as error:
+            raise ConfigInvalidError(f"ca_file or client_cert cannot be used: {error}") from error
+        if not self.verify:
+            made.check_hostname = False
+            made.verify_mode = ssl.CERT_NONE
+        made.set_alpn_protocols(["http/1.1"])
+        return made
+
+
+class Pool:
+    """Idle connections by origin, and the count of all. Any thread; a forked child starts with none.
+
+    proxy: URL of one for everything, "" for none, None for what the environment says (HTTP_PROXY and its kin).
+    """
+
+    def __init__(
+        self, security: Security, proxy: str | None, *, per_host: int = PER_HOST, in_all: int = IN_ALL
+    ) -> None:
+        self._security = security
+        self._proxy = proxy
+        self._per_host, self._in_all = per_host, in_all
+        self._context: ssl.SSLContext | None = None
+        self.opened = self.reused = 0
+        self.users = 0
+        self._begin()
+        _POOLS.add(self)
+
+    def _begin(self) -> None:
+        self._lock = threading.RLock()
+        self._idle: dict[Origin, deque[Wire]] = {}
+        self._open: dict[Origin, int] = {}
+        self._waiting: dict[Origin, deque[Callable[[], None]]] = {}
+
+    def forget(self) -> None:
+        """In a forked child: the connections are the parent's. Closing them here does not end them there."""
+        inherited = [wire for idle in self._idle.values() for wire in idle]
+        self._begin()
+        for wire in inherited:
+            wire.close()
+
+    def take(self, origin: Origin) -> Wire | None:
+        """An idle connection that is alive, the one used last."""
+        while True:
+            with self._lock:
+                idle = self._idle.get(origin)
+                if not idle:
+                    return None
+                wire = idle.pop()
+            idle_s = time.monotonic() - wire.idle_since
+            if idle_s < _TRUSTED_S or (idle_s < _IDLE_S and wire.is_alive()):
+                self.reused += 1
+                return wire
+            self.drop(wire)
+
+    def reserve(self, origin: Origin, *, force: bool = False) -> bool:
+        """Whether one more may be opened; if so its place is taken. force: whatever the bounds say, so that a read that
+        has none goes on.
+        """
+        with self._lock:
+            if not force and self._open.get(origin, 0) >= self._per_host:
+                return False
+            if not force and sum(self._open.values()) >= self._in_all and not self._evict():
+                return False
+            self._open[origin] = self._open.get(origin, 0) + 1
+            return True
+
+    def _evict(self) -> bool:
+        """Close the idle connection that has been so for longest."""
+        oldest = min(
+            (idle[0] for idle in self._idle.values() if idle), key=lambda w: w.idle_since, default=None
+        )
+        if oldest is None:
+            return False
+        self._idle[oldest.origin].popleft()
+        self.drop(oldest)
+        return True
+
+    def free(self, origin: Origin) -> None:
+        """Give a reserved place back."""
+        with self._lock:
+            self._open[origin] = max(0, self._open.get(origin, 0) - 1)
+            waiting = self._waiting.get(origin)
+            woken = waiting.popleft() if waiting else None
+        if woken is not None:
+            woken()
+
+    def drop(self, wire: Wire) -> None:
+        """Close a connection that was taken."""
+        wire.close()
+        self.free(wire.origin)
+
+    def give_back(self, wire: Wire) -> None:
+        """The connection is idle now; close it if nobody reads any more."""
+        wire.idle_since = time.monotonic()
+        with self._lock:
+            kept = self.users > 0
+            if kept:
+                self._idle.setdefault(wire.origin, deque()).append(wire)
+            waiting = self._waiting.get(wire.origin)
+            woken = waiting.popleft() if waiting and kept else None
+        if not kept:
+            self.drop(wire)
+        if woken is not None:
+            woken()
+
+    def when_free(self, origin: Origin, wake: Callable[[], None]) -> None:
+        """Call `wake`, once and from any thread, when a connection or a place may be had."""
+        with self._lock:
+            self._waiting.setdefault(origin, deque()).append(wake)
+
+    def use(self) -> None:
+        """One more that reads."""
+        with self._lock:
+            self.users += 1
+
+    def unuse(self) -> None:
+        """One less; with the last one, idle connections are closed."""
+        with self._lock:
+            self.users -= 1
+            idle = [wire for wires in self._idle.values() for wire in wires] if self.users <= 0 else []
+            if idle:
+                self._idle.clear()
+        for wire in idle:
+            self.drop(wire)
+
+    def dial(self, origin: Origin, timeout_s: float | None) -> Wire:
+        """Open a connection; blocks for name lookup, TCP, proxy and TLS. A place must have been reserved.
+
+        Raises what urllib3, ssl and socket raise.
+        """
+        try:
+            from urllib3.connection import HTTPConnection, HTTPSConnection
+        except ImportError as error:
+            raise UnsupportedError("urllib3 is missing: pip install 'rangeio[http]'") from error
+
+        proxy = self._proxy_for(origin)
+        where: dict[str, Any] = {"host": origin.host, "port": origin.port, "timeout": timeout_s}
+        if proxy is not None:
+            where.update(host=proxy.hostname, port=proxy.port or 80)
+        connection: HTTPConnection
+        if origin.scheme == "http":
+            connection = HTTPConnection(**where)
+        else:
+            connection = HTTPSConnection(**where, ssl_context=self._tls())
+            if proxy is not None:
+                connection.set_tunnel(origin.host, origin.port, headers=_proxy_login(proxy), scheme="http")
+        try:
+            connection.connect()
+            sock: socket.socket = connection.sock
+            connection.sock = None  # it is ours now
+        finally:
+            connection.close()
+        self.opened += 1
+        return Wire(sock, origin, absolute=proxy is not None and origin.scheme == "http")
+
+    def proxy_fields(self, origin: Origin) -> dict[str, str]:
+        """Header fields for a proxy that sees the requests themselves."""
+        proxy = self._proxy_for(origin) if origin.scheme == "http" else None
+        return {} if proxy is None else _proxy_login(proxy)
+
+    def _proxy_for(self, origin: Origin) -> Any:
+        url = self._proxy
+        if url is None:
+            url = getproxies().get(origin.scheme, "")
+            if url and proxy_bypass(origin.authority):
+                url = ""
+        if not url:
+            return None
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        if parts.scheme != "http" or not parts.hostname:
+            raise UnsupportedError("a proxy is given as http://host:port; others are not supported")
+        return parts
+
+    def _tls(self) -> ssl.SSLContext:
+        with self._lock:
+            if self._context is None:
+                self._context = self._security.context()
+            return self._context
+
+    def stats(self) -> dict[str, int]:
+        """connections_opened, connections_reused: so far; connections_idle, connections_open: now."""
+        with self._lock:
+            idle = sum(map(len, self._idle.values()))
+            return {
+                "connections_opened": self.opened,
+                "connections_reused": self.reused,
+                "connections_idle": idle,
+                "connections_open": sum(self._open.values()),
+            }
+
+
+def basic(user: str, password: str) -> str:
+    """The value of Authorization for a name and a password, in UTF-8. Source: RFC 7617."""
+    return "Basic " + b64encode(f"{user}:{password}".encode()).decode("ascii")
+
+
+def _proxy_login(proxy: Any) -> dict[str, str]:
+    if proxy.username is None:
+        return {}
+    return {"Proxy-Authorization": basic(unquote(proxy.username), unquote(proxy.password or ""))}
+
+
+_POOLS: "weakref.WeakSet[Pool]" = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for pool in list(_POOLS):
+        pool.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)

@@ -1,0 +1,132 @@
+"""What the engine works on: a read that somebody waits for, and the parts it is sent in."""
+
+from typing import TYPE_CHECKING, Any
+
+from rangeio.http.exchange import Exchange
+from rangeio.http.pool import Wire
+from rangeio.http.remote import Remote
+from rangeio.http.rules import Version
+
+if TYPE_CHECKING:
+    from _uring import Buffer, Reactor
+
+
+class Read:
+    """Bytes `start` to `stop` of an object, `stop` perhaps beyond its end. It lands in one Buffer, or in `into`.
+
+    The memory is taken when it is known how much there is: with the first head, at the latest.
+    """
+
+    __slots__ = (
+        "_reactor",
+        "buffer",
+        "done",
+        "index",
+        "into",
+        "left",
+        "memory",
+        "remote",
+        "start",
+        "stop",
+        "version",
+    )
+
+    def __init__(
+        self,
+        reactor: "Reactor",
+        remote: Remote,
+        index: int,
+        start: int,
+        stop: int,
+        into: memoryview | None = None,
+    ) -> None:
+        self._reactor = reactor
+        self.remote = remote
+        self.index = index
+        self.start, self.stop = start, stop
+        self.into = into
+        self.buffer: Buffer | None = None
+        self.memory: memoryview | None = into
+        self.version = remote.version
+        self.left = 0  # parts not complete
+        self.done = False
+
+    def end_at(self, stop: int) -> None:
+        """The object ends there, or before the end that was asked for."""
+        self.stop = max(self.start, min(self.stop, stop))
+
+    def room(self, upto: int) -> memoryview:
+        """Memory for all bytes from `start` to `upto`; what is in it already stays."""
+        needed = upto - self.start
+        if self.memory is None or len(self.memory) < needed:
+            assert self.into is None, "the caller's memory is as large as its read"
+            old = self.memory
+            self.buffer = self._reactor.allocate(needed)
+            self.memory = self._reactor.writable(self.buffer)
+            if old is not None:
+                self.memory[: len(old)] = old
+        return self.memory
+
+    def grown(self, upto: int) -> memoryview:
+        """As `room`, twice as much as there is, so that growing byte by byte copies each byte once or twice."""
+        have = 0 if self.memory is None else len(self.memory)
+        return self.room(min(self.stop, max(upto, self.start + 2 * have, self.start + 65_536)))
+
+    def result(self) -> Any:
+        """The Buffer; of a read into the caller's memory the number of bytes."""
+        length = self.stop - self.start
+        if self.into is not None:
+            return length
+        self.room(self.stop)
+        buffer, self.memory = self.buffer, None
+        assert buffer is not None
+        return buffer if len(buffer) == length else buffer[:length]
+
+    def cut_from(self, whole: "Buffer") -> Any:
+        """The result, of an object that is in memory already."""
+        self.end_at(len(whole))
+        if self.into is None:
+            return whole[self.start : self.stop]
+        self.into[: self.stop - self.start] = memoryview(whole)[self.start : self.stop]
+        return self.stop - self.start
+
+
+class Probe(Read):
+    """Asks what there is, and reads nothing: HEAD, or where that is refused the first byte."""
+
+    __slots__ = ("size",)
+
+    def __init__(self, reactor: "Reactor", remote: Remote) -> None:
+        super().__init__(reactor, remote, 0, 0, 1, memoryview(bytearray(1)))
+        self.size: int | None = None
+
+    def result(self) -> Version:
+        """The version that is there now, and in `size` its size."""
+        return self.version
+
+
+class Part:
+    """Bytes `at` to `stop` of a read, asked for by one request after the other until they are there.
+
+    since: when something last came, or was begun. attempts: requests that failed or succeeded. outcome: what the head
+    decided, to be done when the reply is over.
+    """
+
+    __slots__ = (
+        "at", "attempts", "clamped", "exchange", "first", "hops", "method", "outcome", "read", "refused", "resume",
+        "since", "stop", "target", "whole", "wire",
+    )  # fmt: skip
+
+    def __init__(self, read: Read, start: int, stop: int, method: str = "GET") -> None:
+        self.read = read
+        self.first = self.at = start
+        self.stop = stop
+        self.method = method
+        self.attempts = self.hops = 0
+        self.clamped = self.refused = self.whole = False
+        self.resume = False
+        self.since = 0.0
+        self.wire: Wire | None = None
+        self.target: Any = None
+        self.exchange: Exchange | None = None
+        self.outcome: Any = None

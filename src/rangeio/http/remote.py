@@ -1,0 +1,196 @@
+"""One object on a server, as far as it is known by now, and the requests for its bytes."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from rangeio.errors import ConfigInvalidError
+from rangeio.http.address import Address, Origin, may_carry, moved
+from rangeio.http.pool import Pool, basic
+from rangeio.http.rules import OnNoRange, Version
+from rangeio.policy import Retry, Timeout
+
+Fresh: TypeAlias = Mapping[str, str] | tuple[Mapping[str, str], float]
+"""What a credentials callable returns: header fields, or those and when they expire, in seconds since 1970."""
+
+# Credentials are renewed this long before they expire.
+_RENEW_S = 60.0
+
+
+class Credentials:
+    """Header fields that say who asks. `source` is called for them when they are missing, expiring or were refused.
+
+    It is called once for all who wait, on the thread of a sync read or on a worker thread. Its repr shows none.
+    """
+
+    def __init__(self, fixed: Mapping[str, str], source: Callable[[], Fresh] | None) -> None:
+        self._fields: dict[str, str] = dict(fixed)
+        self._source = source
+        self._expiry = 0.0 if source is not None else float("inf")
+        self._lock = threading.Lock()
+        self.version = 0
+
+    @property
+    def stale(self) -> bool:
+        """Whether `renew` has to be called before the next request. It may block."""
+        return time.time() > self._expiry - _RENEW_S if self._expiry != float("inf") else False
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """What to send."""
+        return self._fields
+
+    def renew(self, refused: int | None = None) -> None:
+        """Ask the source. refused: the `version` a server refused; nothing is done if it is not the one of now."""
+        with self._lock:
+            if self._source is None or (refused is not None and refused != self.version):
+                return
+            if refused is None and not self.stale:
+                return
+            given = self._source()
+            fields, expiry = given if isinstance(given, tuple) else (given, float("inf"))
+            checked_fields(fields)
+            self._fields, self._expiry = dict(fields), float(expiry)
+            self.version += 1
+
+    @property
+    def renewable(self) -> bool:
+        """Whether being refused once is worth another try."""
+        return self._source is not None
+
+
+def checked_fields(fields: Mapping[str, str]) -> dict[str, str]:
+    """ConfigInvalidError unless they can be sent as they are, and leave ours alone. Values are not shown."""
+    checked = {}
+    for name, value in fields.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise ConfigInvalidError(f"header fields are strings; {name!r} is not, or its value")
+        if not name.isascii() or not name.replace("-", "").replace("_", "").isalnum():
+            raise ConfigInvalidError(f"{name!r} is no name of a header field")
+        if name.lower() in _OURS:
+            raise ConfigInvalidError(f"the header field {name!r} is rangeio's own")
+        if any(
+            (ord(letter) < 32 and letter != "\t") or ord(letter) in (127,) or ord(letter) > 255
+            for letter in value
+        ):
+            raise ConfigInvalidError(f"the value of the header field {name!r} holds what cannot be sent")
+        checked[name] = value
+    return checked
+
+
+_OURS = {
+    "host",
+    "range",
+    "if-match",
+    "if-range",
+    "accept-encoding",
+    "connection",
+    "content-length",
+    "transfer-encoding",
+}
+
+
+@dataclass(slots=True)
+class Access:
+    """How a service is asked: what is sent with each request, and how patient to be."""
+
+    pool: Pool
+    fields: dict[str, str] = field(default_factory=dict)
+    credentials: Credentials = field(default_factory=lambda: Credentials({}, None))
+
+
+class Remote:
+    """One object. Where it is now (redirects), which version (the pin), and the policy for reading it. Any thread.
+
+    conditions: header fields sent until the version is known, such as If-None-Match.
+    """
+
+    def __init__(
+        self,
+        access: Access,
+        address: Address,
+        *,
+        timeout: Timeout,
+        retry: Retry,
+        pin: bool,
+        on_no_range: OnNoRange,
+        cap: int,
+        conditions: Mapping[str, str],
+    ) -> None:
+        self.access = access
+        self.address = address
+        self.timeout, self.retry = timeout, retry
+        self.pinned = pin
+        self.on_no_range, self.cap = on_no_range, cap
+        self.conditions = dict(conditions)
+        self.shown = address.shown
+        self._version = Version()
+        self.kept: Any = None  # all of it, where the server would not send less
+        self._target = address
+        self._prefix: tuple[Any, str] = (None, "")
+
+    @property
+    def target(self) -> Address:
+        """Where it was found last."""
+        return self._target
+
+    @property
+    def version(self) -> Version:
+        """The pin of all reads; without one, a new one for each read, whose parts are of one version all the same."""
+        return self._version if self.pinned else Version()
+
+    @property
+    def size(self) -> int | None:
+        """Bytes, if that is known and does not change."""
+        return self._version.size if self.pinned else None
+
+    @property
+    def told_by(self) -> str:
+        """See `Version`."""
+        return self._version.told_by if self.pinned else ""
+
+    def redirect(self, location: str) -> None:
+        """From now on ask there. ConfigInvalidError if that is no place."""
+        self._target = moved(self._target, location)
+
+    def forget_redirect(self) -> bool:
+        """Begin again at the address given: a signed target may have expired. Whether that is another place."""
+        was, self._target = self._target, self.address
+        return was != self.address
+
+    def request(
+        self, method: str, at: int, stop: int | None, version: Version, target: Address, absolute: bool
+    ) -> bytes:
+        """The bytes to send for `at` to `stop`; for everything if `stop` is None."""
+        text = self._head(method, target, absolute)
+        if stop is not None:
+            text += f"Range: bytes={at}-{stop - 1}\r\n"
+        if version.known and version.etag:
+            text += f"If-Match: {version.etag}\r\n"
+        elif not version.known:
+            text += "".join(f"{name}: {value}\r\n" for name, value in self.conditions.items())
+        return (text + "\r\n").encode("latin-1")
+
+    def _head(self, method: str, target: Address, absolute: bool) -> str:
+        key = (method, target, absolute, self.access.credentials.version)
+        known, text = self._prefix
+        if known != key:
+            line = target.url if absolute else target.target
+            fields = {"Host": target.origin.authority, "User-Agent": "rangeio", "Accept-Encoding": "identity"}
+            fields |= self._fields_for(target.origin)
+            if absolute:
+                fields |= self.access.pool.proxy_fields(target.origin)
+            text = f"{method} {line} HTTP/1.1\r\n" + "".join(
+                f"{name}: {value}\r\n" for name, value in fields.items()
+            )
+            self._prefix = key, text
+        return text
+
+    def _fields_for(self, origin: Origin) -> dict[str, str]:
+        """Nothing that the caller gave goes to another origin than the one it was given for."""
+        if not may_carry(self.address.origin, origin):
+            return {}
+        login = {} if self.address.login is None else {"Authorization": basic(*self.address.login)}
+        return {**self.access.fields, **login, **self.access.credentials.fields}

@@ -1,0 +1,246 @@
+"""Honest bytes: what the head of a reply allows to be taken of its body, and which error it is otherwise. Pure.
+
+A request is always for stored bytes `at` to `stop` of one version; nothing here guesses, and what is not exactly that
+is refused. Source: RFC 9110 sections 8.8, 13, 14 and 15; RFC 9111 is left out, because nothing is cached.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from rangeio.errors import (
+    ConditionNotMatchError,
+    ContentEncodedError,
+    Error,
+    NotFoundError,
+    NotModifiedError,
+    ObjectChangedError,
+    PermissionDeniedError,
+    RangeNotSupportedError,
+    RateLimitedError,
+    ServerError,
+    TimedOutError,
+    UnauthenticatedError,
+    UnexpectedError,
+    UnsupportedError,
+)
+from rangeio.http.heads import BadReply, Head
+
+OnNoRange = Literal["error", "slice", "download"]
+
+# A 206 may begin before what was asked for; so much is thrown away rather than refused.
+_MOST_SKIPPED = 8 << 20
+_CONTENT_RANGE = re.compile(r"bytes\s+(?:(\d+)-(\d+)|(\*))/(\d+|\*)", re.IGNORECASE)
+
+
+@dataclass(slots=True)
+class Version:
+    """What identifies one version of an object, as far as its server tells. Not `known` before the first reply."""
+
+    known: bool = False
+    etag: str | None = None
+    modified: str | None = None
+    size: int | None = None
+    encoding: str = ""
+
+    @property
+    def name(self) -> str:
+        """For comparing and for people: ETag and size, or Last-Modified and size, or only the size."""
+        size = "" if self.size is None else str(self.size)
+        return ":".join(filter(None, [self.etag or self.modified, size]))
+
+    @property
+    def told_by(self) -> str:
+        """What the pin is made of."""
+        parts = ["etag" if self.etag else "last-modified" if self.modified else "", "size"]
+        return "+".join(filter(None, parts)) if self.known else "etag"
+
+    def learn(self, head: Head, total: int | None) -> None:
+        """Take it from the first reply."""
+        self.known = True
+        self.etag = strong_etag(head)
+        self.modified = head.fields.get("last-modified")
+        self.size = total
+        self.encoding = encoding_of(head)
+
+    def difference(self, head: Head, total: int | None) -> str:
+        """In what a later reply is of another version; empty if in nothing that can be seen.
+
+        A strong ETag decides. A weak one does not say that the bytes are the same, so Last-Modified and the size do.
+        """
+        if total is not None and self.size is not None and total != self.size:
+            return f"its size was {self.size} and is {total} bytes"
+        etag, modified = strong_etag(head), head.fields.get("last-modified")
+        if self.etag and etag:
+            return "" if _opaque(self.etag) == _opaque(etag) else "its ETag is another"
+        if self.modified and modified:
+            return "" if self.modified == modified else f"it was modified at {modified}"
+        if self.etag or self.modified:
+            return "the server no longer tells its ETag or Last-Modified"
+        return ""
+
+
+def strong_etag(head: Head) -> str | None:
+    """The ETag if it promises equal bytes."""
+    etag = head.fields.get("etag")
+    return None if not etag or etag.startswith(("W/", "w/")) else etag
+
+
+def _opaque(etag: str) -> str:
+    return etag.strip('"')  # servers differ in the quotes
+
+
+def encoding_of(head: Head) -> str:
+    """The content coding, empty for none."""
+    coding = head.fields.get("content-encoding", "").lower()
+    return "" if coding == "identity" else coding
+
+
+def content_range(head: Head) -> tuple[int | None, int | None, int | None]:
+    """(first, stop, total) of Content-Range, None where it is missing or ``*``. BadReply for nonsense."""
+    match = _CONTENT_RANGE.fullmatch(head.fields.get("content-range", "").strip())
+    if match is None:
+        return None, None, None
+    total = None if match[4] == "*" else int(match[4])
+    if match[1] is None:
+        return None, None, total
+    first, stop = int(match[1]), int(match[2]) + 1
+    if first >= stop or (total is not None and stop > total):
+        raise BadReply(f"Content-Range {match[0]}")
+    return first, stop, total
+
+
+@dataclass(slots=True)
+class Take:
+    """The body holds bytes up to `stop` of what was asked for, after `skip` others. total: bytes in the object.
+
+    open: its length is not known beforehand. all: it is the whole object, which nobody need ask for again.
+    """
+
+    skip: int
+    stop: int
+    total: int | None
+    open: bool = False
+    all: bool = False
+
+
+@dataclass(slots=True)
+class End:
+    """There are no such bytes; total: bytes in the object, None if still not known."""
+
+    total: int | None
+
+
+def judge(head: Head, at: int, stop: int, limit: int, on_no_range: OnNoRange, cap: int) -> Take | End:
+    """What to take of the reply to a request for `at` to `stop`, made for a read that wants all up to `limit`.
+
+    Raises RangeNotSupportedError and ContentEncodedError; BadReply for what cannot be meant. Only for 200, 206 and 416.
+    cap: bytes of a 200 that may be thrown away or kept.
+    """
+    first, last, total = content_range(head)
+    if head.status == 416:
+        return End(total)
+    if head.status == 206 or (head.status == 200 and first is not None and first <= at):
+        return _partial(head, at, stop, first, last, total)
+    return _whole(head, at, limit, on_no_range, cap)
+
+
+def _partial(head: Head, at: int, stop: int, first: int | None, last: int | None, total: int | None) -> Take:
+    if first is None or last is None:
+        what = head.fields.get("content-type", "")
+        said = (
+            f"206 as {what[:40]!r}" if what.startswith("multipart/") else "206 without a usable Content-Range"
+        )
+        raise RangeNotSupportedError(f"the server answers {said}, so nobody knows which bytes these are")
+    if not first <= at < last or at - first > _MOST_SKIPPED:
+        raise RangeNotSupportedError(
+            f"the server answers with bytes {first}-{last - 1} to a request for {at}"
+        )
+    if head.length is None and not head.chunked:
+        head.length, head.closing = last - first, True
+    if head.length is not None and head.length != last - first:
+        raise BadReply(f"Content-Length {head.length} with a Content-Range of {last - first} bytes")
+    return Take(at - first, min(last, stop), total)
+
+
+def _whole(head: Head, at: int, limit: int, on_no_range: OnNoRange, cap: int) -> Take:
+    """A 200: the whole object. Fine if that is what is wanted anyway, else it is a matter of policy."""
+    coding = encoding_of(head)
+    if coding:
+        raise ContentEncodedError(
+            f"the server encodes the content ({coding[:20]}) though it was asked not to, so offsets would not mean the"
+            " stored bytes"
+        )
+    total = head.length
+    if total is None and not head.chunked:
+        raise RangeNotSupportedError(
+            "the server answers with a body of no given length, so one cut off could not be told from a whole one"
+        )
+    if at == 0 and (limit >= total if total is not None else on_no_range == "error"):
+        return Take(0, limit if total is None else total, total, open=total is None, all=True)
+    if total is not None and at >= total:
+        return Take(0, at, total)
+    if on_no_range == "error":
+        raise RangeNotSupportedError(
+            "the server ignores Range and answers with the whole object; on_no_range='slice' reads and throws away what"
+            " lies before, on_no_range='download' fetches it once and keeps it"
+        )
+    needed = total if on_no_range == "download" else at
+    if needed is not None and needed > cap:
+        raise RangeNotSupportedError(
+            f"the server ignores Range, and {on_no_range}ing would take {needed} bytes, more than no_range_cap={cap}"
+        )
+    if on_no_range == "download":
+        return Take(0, limit if total is None else total, total, open=total is None, all=True)
+    return Take(at, limit if total is None else min(limit, total), total, open=total is None)
+
+
+_CLASS_OF_STATUS: dict[int, tuple[type[Error], str]] = {
+    304: (NotModifiedError, "it is not newer than the condition says"),
+    401: (
+        UnauthenticatedError,
+        "the server wants to know who asks: give auth=, bearer_token= or credentials=",
+    ),
+    403: (PermissionDeniedError, "the server refuses; a signed URL may have expired"),
+    404: (NotFoundError, "there is no such object"),
+    405: (UnsupportedError, "the server does not allow reading it"),
+    407: (UnauthenticatedError, "the proxy wants to know who asks"),
+    408: (TimedOutError, "the server says the request took too long"),
+    410: (NotFoundError, "the object is gone, or a signed URL has expired"),
+    412: (ConditionNotMatchError, "the object is not as if_match or if_unmodified_since wants it"),
+    429: (RateLimitedError, "the server asks for fewer requests"),
+    501: (UnsupportedError, "the server cannot do this"),
+    504: (TimedOutError, "the server behind the server did not answer in time"),
+}
+
+
+def status_class(status: int, *, pinned: bool) -> tuple[type[Error], str]:
+    """The error for a status that brings no bytes. pinned: If-Match was sent for the pin."""
+    if status == 412 and pinned:
+        return ObjectChangedError, "it changed after it was opened; open it again, or open it with pin=False"
+    if status in _CLASS_OF_STATUS:
+        return _CLASS_OF_STATUS[status]
+    return (ServerError, "the server failed") if status >= 500 else (UnexpectedError, "the server refuses")
+
+
+def request_id(head: Head) -> str | None:
+    """By which the server's own people find this request."""
+    for name in ("x-amz-request-id", "x-request-id", "x-ms-request-id", "x-guploader-uploadid", "cf-ray"):
+        if name in head.fields:
+            return head.fields[name]
+    return None
+
+
+def retry_after_s(head: Head, now: float) -> float | None:
+    """Seconds that Retry-After asks for, in either of its forms; now: seconds since 1970."""
+    value = head.fields.get("retry-after", "")
+    if value.isascii() and value.isdigit():
+        return float(value)
+    if not value:
+        return None
+    from email.utils import parsedate_to_datetime  # only on the way to a retry
+
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - now)
+    except (TypeError, ValueError, OverflowError):
+        return None

@@ -1,0 +1,125 @@
+"""How long to wait and how often to try again: what a caller may choose, and the budget of all retries."""
+
+import random
+import threading
+from dataclasses import dataclass, fields
+from typing import Any
+
+from rangeio.errors import ConfigInvalidError
+
+
+@dataclass(frozen=True, slots=True)
+class Timeout:
+    """Seconds, None for no bound. A number in its place means `total_s`.
+
+    connect_s: name lookup, TCP, proxy and TLS together, of one connection. first_byte_s: from the request to the first
+    byte of its reply. idle_s: between two arrivals of bytes. total_s: one call of a Reader, retries included; None by
+    default, because a large read may rightly take long. They are looked at every eighth of the shortest.
+    """
+
+    connect_s: float | None = 10.0
+    first_byte_s: float | None = 30.0
+    idle_s: float | None = 30.0
+    total_s: float | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            _positive(field.name, getattr(self, field.name))
+
+    @classmethod
+    def of(cls, given: Any) -> "Timeout":
+        """A Timeout as it is, a number as seconds for all of a read, None for the defaults."""
+        if given is None:
+            return cls()
+        return given if isinstance(given, cls) else cls(total_s=_positive("timeout", given))
+
+    @property
+    def tick_s(self) -> float:
+        """How often to look."""
+        chosen = [bound for bound in (self.first_byte_s, self.idle_s, self.total_s) if bound is not None]
+        return min(1.0, max(0.005, min(chosen, default=8.0) / 8))
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """When a request failed for a while only (a broken connection, a timeout, 408, 429, 5xx), try again.
+
+    attempts: of one request, the first included; 1 for no retry. A number in place of a Retry means this. backoff_s:
+    the first pause is random between 0 and this, each further one between 0 and twice as much, up to max_backoff_s.
+    A server's Retry-After is honoured up to max_retry_after_s; where it asks for more, the error is raised at once.
+    Source: full jitter, AWS Architecture Blog, "Exponential Backoff And Jitter".
+    """
+
+    attempts: int = 5
+    backoff_s: float = 0.1
+    max_backoff_s: float = 10.0
+    max_retry_after_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.attempts, int) or self.attempts < 1:
+            raise ConfigInvalidError(f"attempts must be a whole number of at least 1, not {self.attempts!r}")
+        for name in ("backoff_s", "max_backoff_s", "max_retry_after_s"):
+            if _positive(name, getattr(self, name), least=0.0) is None:
+                raise ConfigInvalidError(f"{name} must be a number of seconds")
+
+    @classmethod
+    def of(cls, given: Any) -> "Retry":
+        """A Retry as it is, a number as attempts, False for one attempt, None for the defaults."""
+        if given is None or given is True:
+            return cls()
+        if isinstance(given, cls):
+            return given
+        return cls(attempts=1 if given is False else given)
+
+    def pause_s(self, failures: int, asked_s: float | None) -> float | None:
+        """Seconds to wait after so many failures, at least what the server asked for; None if that is too long."""
+        if asked_s is not None and asked_s > self.max_retry_after_s:
+            return None
+        most = min(self.max_backoff_s, self.backoff_s * 2.0 ** min(failures - 1, 30))
+        return max(asked_s or 0.0, random.uniform(0.0, most))
+
+
+def _positive(name: str, value: Any, least: float = 1e-3) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value < 1e9:
+        raise ConfigInvalidError(f"{name} must be a number of seconds of at least {least:g}, not {value!r}")
+    return float(value)
+
+
+class RetryBudget:
+    """Tokens for retries, one bucket for the process, so that an outage does not multiply its own load.
+
+    Each retry takes some, each success gives one back. Empty, the first failure is the last. Any thread.
+    Source: the retry quota of the AWS SDKs' standard mode, whose figures these are.
+    """
+
+    def __init__(self, tokens: int = 500, cost: int = 5) -> None:
+        self._capacity, self._cost = tokens, cost
+        self._tokens = tokens
+        self._lock = threading.Lock()
+        self.refused = self.spent = 0
+
+    def take(self) -> bool:
+        """Whether one more retry is allowed; if so it is paid for."""
+        with self._lock:
+            if self._tokens < self._cost:
+                self.refused += 1
+                return False
+            self._tokens -= self._cost
+            self.spent += 1
+            return True
+
+    def succeeded(self) -> None:
+        """A request was answered. Free of the lock while the bucket is full."""
+        if self._tokens < self._capacity:
+            with self._lock:
+                self._tokens = min(self._capacity, self._tokens + 1)
+
+    def stats(self) -> dict[str, int]:
+        """retries: made so far; retries_refused: for want of tokens; retry_tokens: left."""
+        return {"retries": self.spent, "retries_refused": self.refused, "retry_tokens": self._tokens}
+
+
+RETRIES = RetryBudget()
+"""The budget of this process."""

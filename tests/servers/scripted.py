@@ -1,0 +1,156 @@
+"""A server that answers each request as a function says: honestly, or in one of the ways servers fail."""
+
+import re
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+End = Literal["keep", "close", "reset", "stall"]
+
+
+@dataclass
+class Asked:
+    """One request. number: counted from 0 over the server's life. connection: which of them, counted from 0."""
+
+    method: str
+    target: str
+    fields: dict[str, str]
+    number: int
+    connection: int
+
+    @property
+    def range(self) -> tuple[int, int] | None:
+        """(start, stop) as asked for."""
+        match = re.fullmatch(r"bytes=(\d+)-(\d+)", self.fields.get("range", ""))
+        return None if match is None else (int(match[1]), int(match[2]) + 1)
+
+
+@dataclass
+class Answer:
+    """Bytes to send, and what then becomes of the connection. stall: it stays open and silent until the client goes."""
+
+    data: bytes
+    then: End = "keep"
+
+
+Script = Callable[[Asked], Answer]
+
+
+def reply(status: int, body: bytes = b"", then: End = "keep", **fields: str | None) -> Answer:
+    """A reply with Content-Length, unless fields say otherwise; a field that is None is left away."""
+    named = {name.replace("_", "-"): value for name, value in fields.items()}
+    named.setdefault("Content-Length", str(len(body)))
+    lines = [f"{name}: {value}" for name, value in named.items() if value is not None]
+    head = "\r\n".join([f"HTTP/1.1 {status} Word", *lines, "", ""])
+    return Answer(head.encode("latin-1") + body, then)
+
+
+def honest(data: bytes, asked: Asked, etag: str | None = '"v1"', then: End = "keep") -> Answer:
+    """What a good server answers."""
+    wanted = asked.range
+    match = asked.fields.get("if-match")
+    if match is not None and match != etag:
+        return reply(412)
+    if asked.method == "HEAD":
+        return reply(200, ETag=etag, Content_Length=str(len(data)))
+    if wanted is None:
+        return reply(200, data, ETag=etag, then=then)
+    start, stop = wanted[0], min(wanted[1], len(data))
+    if start >= len(data):
+        return reply(416, Content_Range=f"bytes */{len(data)}")
+    span = f"bytes {start}-{stop - 1}/{len(data)}"
+    return reply(206, data[start:stop], ETag=etag, Content_Range=span, then=then)
+
+
+def cut(answer: Answer, nbytes: int, then: End) -> Answer:
+    """The head and so many bytes of the body, then the end."""
+    head = answer.data.index(b"\r\n\r\n") + 4
+    return Answer(answer.data[: head + nbytes], then)
+
+
+@dataclass
+class Scripted:
+    """The running server. asked: all requests so far."""
+
+    script: Script
+    listener: socket.socket
+    asked: list[Asked] = field(default_factory=list)
+    connections: int = 0
+    _open: list[socket.socket] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+
+    @property
+    def ranges(self) -> list[tuple[int, int] | None]:
+        """Of all requests so far."""
+        return [asked.range for asked in self.asked]
+
+    def accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self.listener.accept()
+            except OSError:
+                return
+            self._open.append(sock)
+            number, self.connections = self.connections, self.connections + 1
+            threading.Thread(target=self._serve, args=(sock, number), daemon=True).start()
+
+    def _serve(self, sock: socket.socket, number: int) -> None:
+        received = b""
+        try:
+            while True:
+                while b"\r\n\r\n" not in received:
+                    more = sock.recv(65_536)
+                    if not more:
+                        return
+                    received += more
+                head, _, received = received.partition(b"\r\n\r\n")
+                if not self._answer(sock, head.decode("latin-1"), number):
+                    return
+        except OSError:
+            pass
+        finally:
+            sock.close()
+
+    def _answer(self, sock: socket.socket, head: str, number: int) -> bool:
+        """Whether the connection lives on."""
+        first, *lines = head.split("\r\n")
+        method, target, _ = first.split(" ")
+        fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        asked = Asked(method, target, fields, len(self.asked), number)
+        self.asked.append(asked)
+        answer = self.script(asked)
+        sock.sendall(answer.data)
+        if answer.then == "stall":
+            sock.recv(1)
+        elif answer.then == "reset":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        return answer.then == "keep"
+
+    def close(self) -> None:
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        for sock in self._open:
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+
+@contextmanager
+def scripted(script: Script) -> Iterator[Scripted]:
+    """Serve on a free port of loopback."""
+    server = Scripted(script, socket.create_server(("127.0.0.1", 0)))
+    thread = threading.Thread(target=server.accept, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.close()
+        thread.join()
