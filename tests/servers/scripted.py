@@ -134,6 +134,9 @@ class Scripted:
         return answer.then == "keep"
 
     def close(self) -> None:
+        """Refuse and end all connections. A second call does nothing."""
+        if self.listener.fileno() < 0:
+            return
         self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
         for sock in self._open:

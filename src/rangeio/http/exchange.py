@@ -23,12 +23,12 @@ class Cut(Exception):
 class Body:
     """What to do with a body: throw `skip` bytes away, fill `memory`, throw the rest away.
 
-    grow: gives more memory when a body of unknown length fills it; None refuses, and the reply is over there.
+    grow: gives room for so many bytes to a body of unknown length; or for fewer, and there the reply is over.
     """
 
     memory: memoryview
     skip: int = 0
-    grow: Callable[[int], memoryview | None] | None = None
+    grow: Callable[[int], memoryview] | None = None
 
 
 _NOTHING = Body(memoryview(bytearray()))
@@ -152,33 +152,31 @@ class Exchange:
         self._store(view)
         self._count(len(view))
 
-    def _store(self, view: memoryview) -> None:
-        """Skip, then fill; what does not fit is dropped."""
+    def _store(self, view: memoryview) -> bool:
+        """Skip, then fill; whether some did not fit and was dropped."""
         skipped = min(self._skip, len(view))
         self._skip -= skipped
         view = view[skipped:]
         if view and self.filled + len(view) > self._end:
             self._grown(self.filled + len(view) - self._end)
-        view = view[: self._end - self.filled]
-        self._body.memory[self.filled : self.filled + len(view)] = view
-        self.filled += len(view)
+        taken = view[: self._end - self.filled]
+        self._body.memory[self.filled : self.filled + len(taken)] = taken
+        self.filled += len(taken)
+        return len(taken) < len(view)
 
     def _grown(self, more: int) -> bool:
         """Whether there is room for `more` bytes now."""
         if self._body.grow is None:
             return False
-        memory = self._body.grow(self._end + more)
-        if memory is None:
-            return False
+        had = self._end
+        memory = self._body.grow(had + more)
         self._body.memory, self._end = memory, len(memory)
-        return True
+        return self._end > had
 
     def _unchunk(self, view: memoryview) -> None:
         assert self._chunks is not None
         for run in self._chunks.feed(view):
-            room = self._skip + self._end - self.filled
-            self._store(run)
-            if len(run) > room and self.filled >= self._end and not self._grown(1):
+            if self._store(run):
                 self.done, self.reusable = True, False  # full, and more follows
                 return
         self._finish_if(self._chunks.ended)

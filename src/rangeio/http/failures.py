@@ -24,7 +24,8 @@ def connecting_failed(error: BaseException) -> Error:
     if isinstance(error, Error):
         return error
     text = str(error).partition(": ")[2] or str(error)
-    if isinstance(error, (reasons.ConnectTimeoutError, TimeoutError)):
+    unreachable = isinstance(error, reasons.NewConnectionError)  # which also is a ConnectTimeoutError
+    if isinstance(error, (reasons.ConnectTimeoutError, TimeoutError)) and not unreachable:
         return TimedOutError("no connection within connect_s")
     if isinstance(error, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY" in str(error):
         return ConnectionFailedError(f"the server's certificate is not trusted: {error}", status="permanent")

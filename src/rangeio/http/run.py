@@ -311,16 +311,14 @@ class Run:
         part.outcome = partial(self._taken, part, upto)
         return Body(read.room(upto)[part.at - read.start : upto - read.start], found.skip)
 
-    def _grow(self, part: Part, needed: int) -> memoryview | None:
-        """More room for a body of unknown length, which began at `part.at`; None where the read ends."""
+    def _grow(self, part: Part, needed: int) -> memoryview:
+        """Room for `needed` bytes of a body of unknown length that began at `part.at`, as far as the read goes."""
         read = part.read
-        if part.at + needed > read.stop:
-            if part.whole and read.remote.on_no_range == "error":
-                raise rules.RangeNotSupportedError(
-                    "the server ignores Range and sends more than what was asked for"
-                )
-            return None
-        return read.grown(part.at + needed)[part.at - read.start :]
+        if part.at + needed > read.stop and part.whole and read.remote.on_no_range == "error":
+            raise rules.RangeNotSupportedError(
+                "the server ignores Range and sends more than what was asked for"
+            )
+        return read.grown(min(part.at + needed, read.stop))[part.at - read.start :]
 
     def _download(self, part: Part, found: rules.Take) -> Body:
         """The whole object is on its way: keep it, and cut all reads out of it. Others that get it as well wait."""

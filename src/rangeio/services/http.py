@@ -230,6 +230,7 @@ class HttpSource:
     def close(self) -> None:
         if not self._closed:
             self._closed = True
+            self._remote.kept = None
             self._pool.unuse()
 
     def _check_open(self, offset: int | None, limit: int | None) -> None:
