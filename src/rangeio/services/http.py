@@ -225,6 +225,7 @@ class HttpSource:
         return Stat(self.path, size, pin=version.name, mtime_ns=mtime_ns, etag=version.etag)
 
     def turn(self) -> Awaitable[object]:
+        self._check_open(None, None)
         return checkpoint()
 
     def close(self) -> None:

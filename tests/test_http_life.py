@@ -1,0 +1,231 @@
+"""What becomes of connections: kept, shared, bounded, closed with their reader, given up, left by a fork."""
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rangeio
+from awaited import LOOPS, run_on
+from rangeio.http.address import Origin
+from rangeio.http.pool import Pool, Security
+from rangeio.policy import Retry, RetryBudget, Timeout
+from rangeio.waiting import pause
+from servers.scripted import Answer, Asked, honest, scripted
+
+pytest.importorskip("urllib3", reason="urllib3 is not installed (pip install 'rangeio[http]')")
+
+DATA = bytes(range(256)) * 4000
+
+
+def sockets() -> set[str]:
+    """The sockets of this process."""
+    links = set()
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            links.add(os.readlink(f"/proc/self/fd/{name}"))
+        except OSError:
+            pass
+    return {link for link in links if link.startswith("socket:")}
+
+
+@pytest.fixture
+def server() -> Iterator[Any]:
+    with scripted(lambda asked: honest(DATA, asked)) as running:
+        yield running
+
+
+def test_close_leaves_no_socket(server: Any) -> None:
+    before = sockets()
+    with rangeio.open(server.url, chunk=100_000) as reader:
+        assert reader.read_range() == DATA
+        assert server.connections > 1
+    for thread in threading.enumerate():
+        if "_serve" in thread.name:
+            thread.join()  # ends when the client's end is closed
+    assert sockets() - before == set()
+
+
+def test_an_operator_keeps_connections(server: Any) -> None:
+    operator = rangeio.Operator("http", root=server.url)
+    for name in ("a", "b", "c"):
+        with operator.open(name) as reader:
+            assert reader.read_at(0, 10) == DATA[:10]
+    assert server.connections == 1
+    jobs = [(name, (5, 15)) for name in "abcdef"]
+    assert operator.read_ranges(jobs) == [DATA[5:15]] * 6
+
+
+def test_many_threads(server: Any) -> None:
+    wrong: list[object] = []
+
+    def read(reader: rangeio.Reader, first: int) -> None:
+        for offset in range(first, first + 2000, 100):
+            if reader.read_at(offset, 100) != DATA[offset : offset + 100]:
+                wrong.append(offset)
+
+    with rangeio.open(server.url) as reader:
+        threads = [threading.Thread(target=read, args=(reader, 3000 * number)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not wrong
+    assert server.connections <= 8
+
+
+def test_small_results_pin_little(server: Any) -> None:
+    with rangeio.open(server.url) as reader:
+        results = reader.read_ranges([(0, 100), (60_000, 60_100), (120_000, 120_100)], gap=1 << 20)
+        assert len(server.asked) == 1
+        assert all(result.nbytes_pinned <= 8192 for result in results)
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_cancelling(name: str) -> None:
+    """It returns at once, and its connection is closed, so the server hears of it."""
+    pytest.importorskip(name)
+    gone = threading.Event()
+
+    def stalling(asked: Asked) -> Answer:
+        return Answer(b"", "stall")
+
+    with scripted(stalling) as server:
+
+        async def main() -> None:
+            async with rangeio.open_async(server.url) as reader:
+                await cancelled(name, reader.read_at(0, 10), server)
+
+        run_on(name, main)
+        for thread in threading.enumerate():
+            if "_serve" in thread.name:
+                thread.join()  # ends when the client has gone
+        gone.set()
+    assert gone.is_set()
+
+
+async def cancelled(name: str, read: Any, server: Any) -> None:
+    """Begin a read, cancel it once it has reached the server, and wait for its end."""
+    if name == "trio":
+        import trio
+
+        async with trio.open_nursery() as nursery:
+
+            async def body() -> None:
+                await read
+
+            nursery.start_soon(body)
+            while not server.asked:
+                await pause(0.001)
+            nursery.cancel_scope.cancel()
+        return
+    import asyncio
+
+    task = asyncio.ensure_future(read)
+    while not server.asked:
+        await pause(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_leaving_an_iteration(server: Any, name: str) -> None:
+    pytest.importorskip(name)
+
+    async def main() -> None:
+        async with rangeio.open_async(server.url) as reader:
+            async for buffer in reader.stream(chunk=10_000):
+                assert buffer == DATA[:10_000]
+                break
+
+    run_on(name, main)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_fork(server: Any) -> None:
+    """A child opens connections of its own; the parent's go on."""
+    with rangeio.open(server.url) as reader:
+        assert reader.read_at(0, 10) == DATA[:10]
+        child = os.fork()
+        if not child:
+            try:
+                os._exit(0 if reader.read_at(10, 10) == DATA[10:20] else 1)
+            except BaseException:
+                os._exit(2)
+        assert os.waitpid(child, 0)[1] == 0
+        assert reader.read_at(20, 10) == DATA[20:30]
+    assert server.connections == 2
+
+
+def test_bounds() -> None:
+    """So many for one host, so many in all; an idle one of another host makes room."""
+    pool = Pool(Security(), "", per_host=2, in_all=3)
+    here, there = Origin("http", "a", 80), Origin("http", "b", 80)
+    assert [pool.reserve(here) for _ in range(3)] == [True, True, False]
+    assert [pool.reserve(there) for _ in range(2)] == [True, False]
+    assert pool.reserve(there, force=True)
+    woken: list[int] = []
+    pool.when_free(here, lambda: woken.append(1))
+    pool.free(here)
+    assert woken == [1]
+
+
+def test_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    with scripted(lambda asked: honest(DATA, asked)) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url.replace("//", "//me:pass@"))
+        monkeypatch.delenv("no_proxy", raising=False)
+        with rangeio.open("http://unknown.invalid/object") as reader:
+            assert reader.read_at(0, 10) == DATA[:10]
+        assert proxy.asked[0].target == "http://unknown.invalid/object"
+        assert proxy.asked[0].fields["proxy-authorization"] == "Basic bWU6cGFzcw=="
+
+
+def test_names_that_do_not_resolve() -> None:
+    reader = rangeio.open("http://unknown.invalid/object", retry=1, proxy="")
+    with reader, pytest.raises(rangeio.ConnectionFailedError):
+        reader.read_at(0, 10)
+
+
+def test_wrong_options(tmp_path: Path) -> None:
+    wrong: list[dict[str, Any]] = [
+        {"auth": ("a", "b"), "bearer_token": "c"},
+        {"headers": {"Range": "bytes=0-1"}},
+        {"headers": {"X": "a\r\nY: b"}},
+        {"bearer_token": "a\nb"},
+        {"timeout": -1},
+        {"timeout": "soon"},
+        {"retry": 0},
+        {"on_no_range": "guess"},
+        {"if_match": "a\r\nb"},
+        {"credentials": 5},
+    ]
+    for options in wrong:
+        with pytest.raises(rangeio.ConfigInvalidError):
+            rangeio.open("http://example.org/", **options)
+    for url in ("http://", "http://a b/", "https://host:port/"):
+        with pytest.raises(rangeio.ConfigInvalidError):
+            rangeio.open(url)
+    reader = rangeio.open("https://example.org/", ca_file=str(tmp_path / "none"), retry=1)
+    with reader, pytest.raises(rangeio.ConfigInvalidError):
+        reader.read_at(0, 1)
+
+
+def test_retry_budget() -> None:
+    budget = RetryBudget(tokens=10, cost=5)
+    assert [budget.take() for _ in range(3)] == [True, True, False]
+    for _ in range(5):
+        budget.succeeded()
+    assert budget.take()
+    assert budget.stats() == {"retries": 3, "retries_refused": 1, "retry_tokens": 0}
+
+
+def test_pauses() -> None:
+    retry = Retry(backoff_s=1, max_backoff_s=4)
+    assert all(0 <= (retry.pause_s(9, None) or 0) <= 4 for _ in range(50))
+    assert (retry.pause_s(1, 30) or 0) >= 30
+    assert retry.pause_s(1, 61) is None
+    assert Timeout.of(3).total_s == 3
