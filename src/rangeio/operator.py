@@ -214,7 +214,8 @@ class Operator:
             return [copy(error) for _ in ranges]
 
     def __repr__(self) -> str:
-        root = f" {self._given['root']!r}" if self._given.get("root") is not None else ""
+        root = self._service.without_secrets(self._given).get("root")
+        root = "" if root is None else f" {root!r}"
         return f"<rangeio.Operator {self.scheme}{root}>"
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -118,7 +118,7 @@ class ThreadDriver:
 
     def step(self) -> None:
         """Wait for something to happen, and let it."""
-        while self._posted:
+        if self._posted:
             self._posted.popleft()()
             return
         wait_s = None

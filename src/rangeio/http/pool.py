@@ -14,6 +14,7 @@ from base64 import b64encode
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -46,8 +47,10 @@ class Wire:
         "used",
     )
 
-    def __init__(self, sock: socket.socket, origin: Origin, absolute: bool) -> None:
-        """absolute: requests name the whole URL, as a proxy wants it."""
+    def __init__(
+        self, sock: socket.socket, origin: Origin, absolute: bool, closed: Callable[[], None]
+    ) -> None:
+        """absolute: requests name the whole URL, as a proxy wants it. closed: called once, when it is."""
         sock.setblocking(False)
         self.sock = sock
         self.fd = sock.fileno()
@@ -58,7 +61,7 @@ class Wire:
         self.used = False  # whether a reply has come over it
         self.idle_since = 0.0
         # Closes the socket also where the loop that held it ends first, whatever the order of collection.
-        self._close = weakref.finalize(self, sock.close)
+        self._close = weakref.finalize(self, _close, sock, closed)
 
     def close(self) -> None:
         """End it. A second call does nothing."""
@@ -73,6 +76,11 @@ class Wire:
         except OSError:
             pass
         return False
+
+
+def _close(sock: socket.socket, closed: Callable[[], None]) -> None:
+    sock.close()
+    closed()
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,15 +183,19 @@ class Pool:
         """Give a reserved place back."""
         with self._lock:
             self._open[origin] = max(0, self._open.get(origin, 0) - 1)
-            waiting = self._waiting.get(origin)
-            woken = waiting.popleft() if waiting else None
+        self.wake(origin)
+
+    def wake(self, origin: Origin) -> None:
+        """Tell one of those who wait: one for this origin, else for any."""
+        with self._lock:
+            lines = [self._waiting.get(origin), *self._waiting.values()]
+            woken = next((line.popleft() for line in lines if line), None)
         if woken is not None:
             woken()
 
     def drop(self, wire: Wire) -> None:
-        """Close a connection that was taken."""
+        """Close a connection that was taken. That frees its place."""
         wire.close()
-        self.free(wire.origin)
 
     def give_back(self, wire: Wire) -> None:
         """The connection is idle now; close it if nobody reads any more."""
@@ -192,17 +204,20 @@ class Pool:
             kept = self.users > 0
             if kept:
                 self._idle.setdefault(wire.origin, deque()).append(wire)
-            waiting = self._waiting.get(wire.origin)
-            woken = waiting.popleft() if waiting and kept else None
-        if not kept:
+        if kept:
+            self.wake(wire.origin)
+        else:
             self.drop(wire)
-        if woken is not None:
-            woken()
 
     def when_free(self, origin: Origin, wake: Callable[[], None]) -> None:
         """Call `wake`, once and from any thread, when a connection or a place may be had."""
         with self._lock:
-            self._waiting.setdefault(origin, deque()).append(wake)
+            room = self._open.get(origin, 0) < self._per_host and sum(self._open.values()) < self._in_all
+            ready = room or bool(self._idle.get(origin))
+            if not ready:
+                self._waiting.setdefault(origin, deque()).append(wake)
+        if ready:  # it became so since the caller looked
+            wake()
 
     def use(self) -> None:
         """One more that reads."""
@@ -247,7 +262,8 @@ class Pool:
         finally:
             connection.close()
         self.opened += 1
-        return Wire(sock, origin, absolute=proxy is not None and origin.scheme == "http")
+        absolute = proxy is not None and origin.scheme == "http"
+        return Wire(sock, origin, absolute, partial(_free, weakref.ref(self), origin))
 
     def proxy_fields(self, origin: Origin) -> dict[str, str]:
         """Header fields for a proxy that sees the requests themselves."""
@@ -294,6 +310,13 @@ def _proxy_login(proxy: Any) -> dict[str, str]:
     if proxy.username is None:
         return {}
     return {"Proxy-Authorization": basic(unquote(proxy.username), unquote(proxy.password or ""))}
+
+
+def _free(pool: "weakref.ref[Pool]", origin: Origin) -> None:
+    """A connection is closed, by whomever."""
+    of = pool()
+    if of is not None:
+        of.free(origin)
 
 
 _POOLS: "weakref.WeakSet[Pool]" = weakref.WeakSet()

@@ -113,8 +113,8 @@ class Part:
     """
 
     __slots__ = (
-        "at", "attempts", "clamped", "exchange", "first", "hops", "method", "outcome", "read", "refused", "resume",
-        "since", "stop", "target", "whole", "wire",
+        "at", "attempts", "clamped", "dialing", "exchange", "first", "hops", "method", "outcome", "read", "refused",
+        "resume", "since", "stop", "target", "whole", "wire",
     )  # fmt: skip
 
     def __init__(self, read: Read, start: int, stop: int, method: str = "GET") -> None:
@@ -127,6 +127,7 @@ class Part:
         self.resume = False
         self.since = 0.0
         self.wire: Wire | None = None
+        self.dialing: object = None  # stands for the connection being opened for it
         self.target: Any = None
         self.exchange: Exchange | None = None
         self.outcome: Any = None

@@ -57,11 +57,11 @@ class Version:
 
     def learn(self, head: Head, total: int | None) -> None:
         """Take it from the first reply."""
-        self.known = True
         self.etag = strong_etag(head)
         self.modified = head.fields.get("last-modified")
         self.size = total
         self.encoding = encoding_of(head)
+        self.known = True  # last: other threads look at it
 
     def difference(self, head: Head, total: int | None) -> str:
         """In what a later reply is of another version; empty if in nothing that can be seen.

@@ -8,6 +8,7 @@ after it is asked for under that version and compared with it.
 """
 
 import ssl
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -39,6 +40,8 @@ _REDIRECTS = frozenset([301, 302, 303, 307, 308])
 # Servers that do not do HEAD, or whose signature is for GET, say one of these.
 _NO_HEAD = frozenset([400, 401, 403, 405, 501])
 _NO_BODY = Body(memoryview(bytearray()))
+# Two first replies at once, in two threads: only one of them fixes the version.
+_LEARNING = threading.Lock()
 
 
 class _Parked(Exception):
@@ -155,12 +158,13 @@ class Run:
         wire = None if part.resume else self._pool.take(origin)
         if wire is not None:
             self._send(part, wire)
-        elif self._pool.reserve(origin, force=not any(other.wire for other in self._active)):
+        elif self._pool.reserve(origin, force=not any(other.wire or other.dialing for other in self._active)):
+            part.dialing = dialing = object()
             timeout_s = part.read.remote.timeout.connect_s
             alone = len(self._active) == 1 and not self._queue
             self._driver.offload(
                 partial(self._pool.dial, origin, timeout_s),
-                partial(self._opened, part, origin),
+                partial(self._opened, part, origin, dialing),
                 partial(self._unwanted, origin),
                 alone=alone,
             )
@@ -169,16 +173,24 @@ class Run:
             self._pool.when_free(origin, partial(self._notify, part))
 
     def _notify(self, part: Part) -> None:
-        """A connection may be had. From any thread."""
+        """A connection may be had. From any thread. Who does not want it any more tells the next."""
         try:
-            self._driver.post(partial(self._connect, part))
+            self._driver.post(partial(self._connect_or_pass, part))
         except RuntimeError:
-            pass
+            self._pool.wake(part.target.origin)
 
-    def _opened(self, part: Part, origin: Any, outcome: Any) -> None:
-        if part not in self._active or part.read.done or part.wire is not None:
+    def _connect_or_pass(self, part: Part) -> None:
+        if part in self._active and not part.read.done:
+            self._connect(part)
+        else:
+            self._pool.wake(part.target.origin)
+
+    def _opened(self, part: Part, origin: Any, dialing: object, outcome: Any) -> None:
+        if part not in self._active or part.read.done or part.dialing is not dialing:
             self._unwanted(origin, outcome)
-        elif isinstance(outcome, Wire):
+            return
+        part.dialing = None
+        if isinstance(outcome, Wire):
             self._send(part, outcome)
         else:
             self._pool.free(origin)
@@ -286,6 +298,10 @@ class Run:
 
     def _check_version(self, part: Part, head: Head, total: int | None) -> None:
         version = part.read.version
+        with _LEARNING:
+            if not version.known:
+                version.learn(head, total)
+                return
         if version.known:
             difference = version.difference(head, total)
             if difference:
@@ -294,8 +310,6 @@ class Run:
                 raise rules.ContentEncodedError("the content coding is not the same as in the reply before")
             if version.size is None:
                 version.size = total
-        else:
-            version.learn(head, total)
 
     def _take(self, part: Part, found: rules.Take) -> Body:
         read = part.read
@@ -496,7 +510,7 @@ class Run:
         if read.done:
             return
         read.done = True
-        read.memory = None
+        read.memory = read.buffer = None  # a thread that still connects may hold the read for a while
         self._reads.discard(read)
         self._landed(read.index, result)
 
@@ -617,9 +631,13 @@ class Run:
             late = TimedOutError(f"it took longer than total_s={timeout.total_s:g}", status="persistent")
             self._give_up(part, as_error(part, late))
             return
+        if part.dialing and timeout.connect_s is not None and now - part.since > timeout.connect_s:
+            part.dialing = None  # what comes of it is not wanted any more
+            self._fail(part, TimedOutError("no connection within connect_s"))
+            return
         exchange = part.exchange
         if part.wire is None or exchange is None:
-            return  # opening has a limit of its own; a pause before a retry is one
+            return  # connecting, or pausing before a retry
         name = "idle_s" if exchange.started else "first_byte_s"
         bound = getattr(timeout, name)
         if bound is not None and now - part.since > bound:

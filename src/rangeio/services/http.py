@@ -354,8 +354,8 @@ class HttpService:
     ) -> None:
         self._reactor = reactor
         self._root = root
-        if root is not None:
-            parse_url(root)
+        if root is not None and "?" in parse_url(root).target:
+            raise ConfigInvalidError("a root is a URL without a query; signed URLs are opened one by one")
         pool = Pool(Security(ca_file, client_cert, bool(verify)), proxy)
         self._access = Access(
             pool,
