@@ -123,12 +123,28 @@ def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:
     made.close()
 
 
+class Asking(Awaited):
+    """As Awaited; its size is asked for where an AsyncReader says that it does not know it yet."""
+
+    @property
+    def size(self) -> int | None:
+        known = self.reader.size
+        asked_for: int | None = self._run("stat").size if known is None else known
+        return asked_for
+
+    def slice(self, *args: Any) -> "Asking":
+        return Asking(self.reader.slice(*args), self.loop)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Asking, (self.reader, self.loop)
+
+
 class TestHttpAsync(HttpContract):
     @pytest.fixture
     def make(self, reactor: _uring.Reactor, plain: Nginx, keep: Keep, loop: Loop) -> Make:
         def make(data: bytes) -> Any:
             url = plain.put(f"object{len(data)}", data)
-            return Awaited(keep(rangeio.open_async(url, reactor=reactor)), loop)
+            return Asking(keep(rangeio.open_async(url, reactor=reactor)), loop)
 
         return make
 
@@ -140,6 +156,38 @@ class TestHttpsAsync(HttpContract):
 
         def make(data: bytes) -> Any:
             url = server.put(f"object{len(data)}", data)
-            return Awaited(keep(rangeio.open_async(url, reactor=reactor, ca_file=authority)), loop)
+            return Asking(keep(rangeio.open_async(url, reactor=reactor, ca_file=authority)), loop)
 
         return make
+
+
+def test_untrusted_certificate(secure: tuple[Nginx, str]) -> None:
+    url = secure[0].put("data", DATA)
+    with rangeio.open(url) as reader, pytest.raises(rangeio.ConnectionFailedError) as caught:
+        reader.read_at(0, 10)
+    assert (caught.value.status, caught.value.attempts) == ("permanent", 1)
+    with rangeio.open(url, verify=False) as reader:
+        assert reader.read_at(0, 10) == DATA[:10]
+
+
+@pytest.mark.parametrize("folder", ["untagged", "moved"])
+def test_nginx_variants(plain: Nginx, folder: str) -> None:
+    plain.put("data", DATA)
+    with rangeio.open(f"{plain.url}/{folder}/data") as reader:
+        assert reader.read_ranges([(0, 10), (100_000, 100_010)], gap=None) == [
+            DATA[:10],
+            DATA[100_000:100_010],
+        ]
+
+
+def test_nginx_without_ranges(plain: Nginx) -> None:
+    plain.put("data", DATA)
+    with rangeio.open(f"{plain.url}/plain/data") as reader:
+        assert reader.read_range() == DATA
+        with pytest.raises(rangeio.RangeNotSupportedError):
+            reader.read_at(5, 10)
+    with (
+        rangeio.open(f"{plain.url}/silent/", retry=1) as reader,
+        pytest.raises(rangeio.ConnectionFailedError),
+    ):
+        reader.read_at(0, 1)
