@@ -283,7 +283,7 @@ def split_uri(uri: Path) -> tuple[str, str]:
     if scheme == "memory":
         return scheme, os.fsdecode(unquote_to_bytes(rest))
     if scheme != "file":
-        known = "file, http, https, memory, or a path without a scheme"
+        known = "file, memory, http, https, or a path without a scheme"
         raise ConfigInvalidError(f"unknown scheme {scheme!r}; known: {known}")
     host, slash, path = rest.partition("/")
     if host.lower() not in ("", "localhost"):
@@ -301,7 +301,7 @@ def split_uri(uri: Path) -> tuple[str, str]:
 def open(uri: Path, *, reactor: Reactor | None = None, **options: Any) -> Reader:
     """Open one object for reading ranges: ``rangeio.open("data/model.bin")``.
 
-    uri: a path, or a URI with one of the schemes file:// and memory://. options: those of the object (see `Options`)
+    uri: a path, or a URI of the schemes file, memory, http and https. options: those of the object (see `Options`)
     and of its service (see `Operator`), which is worth having once where many objects are opened.
 
     Raises NotFoundError, PermissionDeniedError, IsDirectoryError, UnsupportedError (a FIFO, socket or character device,
