@@ -22,7 +22,7 @@ Done: TypeAlias = Callable[[Any], None]
 class Driver(Protocol):
     """All callbacks come in the driver's own thread, `post`ed ones too."""
 
-    def watch(self, fd: int, callback: Callable[[], None]) -> None:
+    def watch(self, fd: int, callback: Callable[[], object]) -> None:
         """Call back whenever `fd` is readable, until `unwatch`."""
 
     def unwatch(self, fd: int) -> None:
@@ -73,7 +73,7 @@ class ThreadDriver:
         self._heard: socket.socket | None = None
         self._closed = False
 
-    def watch(self, fd: int, callback: Callable[[], None]) -> None:
+    def watch(self, fd: int, callback: Callable[[], object]) -> None:
         """See `Driver`."""
         self._selector.register(fd, selectors.EVENT_READ, callback)
 
@@ -156,14 +156,14 @@ class LoopDriver:
         self._loop = key
         self._scopes: dict[int, Any] = {}
 
-    def watch(self, fd: int, callback: Callable[[], None]) -> None:
+    def watch(self, fd: int, callback: Callable[[], object]) -> None:
         """See `Driver`."""
         if hasattr(self._loop, "add_reader"):
             self._loop.add_reader(fd, callback)
         else:
             self._watch_in_trio(fd, callback)
 
-    def _watch_in_trio(self, fd: int, callback: Callable[[], None]) -> None:
+    def _watch_in_trio(self, fd: int, callback: Callable[[], object]) -> None:
         trio = sys.modules["trio"]
         scope = self._scopes[fd] = trio.CancelScope()
 

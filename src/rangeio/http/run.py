@@ -17,10 +17,13 @@ from typing import Any
 
 from rangeio.errors import (
     ConfigInvalidError,
+    ContentEncodedError,
     Error,
     ObjectChangedError,
     RangeNotSatisfiedError,
+    RangeNotSupportedError,
     TimedOutError,
+    UnexpectedError,
 )
 from rangeio.http import rules
 from rangeio.http.drivers import Driver
@@ -307,7 +310,7 @@ class Run:
             if difference:
                 raise ObjectChangedError(f"it changed after it was opened: {difference}; open it again")
             if rules.encoding_of(head) != version.encoding:
-                raise rules.ContentEncodedError("the content coding is not the same as in the reply before")
+                raise ContentEncodedError("the content coding is not the same as in the reply before")
             if version.size is None:
                 version.size = total
 
@@ -329,9 +332,7 @@ class Run:
         """Room for `needed` bytes of a body of unknown length that began at `part.at`, as far as the read goes."""
         read = part.read
         if part.at + needed > read.stop and part.whole and read.remote.on_no_range == "error":
-            raise rules.RangeNotSupportedError(
-                "the server ignores Range and sends more than what was asked for"
-            )
+            raise RangeNotSupportedError("the server ignores Range and sends more than what was asked for")
         return read.grown(min(part.at + needed, read.stop))[part.at - read.start :]
 
     def _download(self, part: Part, found: rules.Take) -> Body:
@@ -435,11 +436,11 @@ class Run:
     def _move(self, part: Part, location: str) -> None:
         part.hops += 1
         if part.hops > _MOST_HOPS:
-            raise rules.UnexpectedError(f"more than {_MOST_HOPS} redirects")
+            raise UnexpectedError(f"more than {_MOST_HOPS} redirects")
         try:
             part.read.remote.redirect(location)
         except ConfigInvalidError:
-            raise rules.UnexpectedError("the server redirects to what is no http or https URL") from None
+            raise UnexpectedError("the server redirects to what is no http or https URL") from None
         self._connect(part)
 
     def _probed(self, part: Part, read: Probe, head: Head) -> Body:
