@@ -6,6 +6,7 @@ wait for in vain; `lock` may be taken again by its holder, and is held for count
 child makes a Process of its own: it never waits for a lock or a thread that only its parent has.
 """
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -164,9 +165,11 @@ class _Shared(Generic[_T]):
         with self._lock:
             self._indices = iter(range(0))
 
-    def wait(self) -> None:
-        """Until every job of a helper is done: after this nobody uses its file."""
-        while self._seen < self._helped:
+    def wait(self, is_ending: Callable[[], bool] = sys.is_finalizing) -> None:
+        """Until every job of a helper is done: after this nobody uses its file. Nor does a helper when the interpreter
+        is ending: its thread stands still then, wherever it is. (The default is here because globals may be gone.)
+        """
+        while self._seen < self._helped and not is_ending():
             self._done.get()
             self._seen += 1
 
