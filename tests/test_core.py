@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 import _uring
+from awaited import LOOPS
 from faults.child import Lab, code
 from faults.data import pattern, write_pattern
+from faults.machine import need_backend
+from faults.stalling import Server
 
 RING = pytest.mark.parametrize("lab", ["uring"], indirect=True)
 POOL = pytest.mark.parametrize("lab", ["pool"], indirect=True)
@@ -53,10 +56,10 @@ START = code("""
                 pass
         return [fd for fd, link in links.items() if "io_uring" in link]
 
-    def break_rings():
-        "io_uring_enter refuses them from now on."
+    def break_rings(theirs=()):
+        "io_uring_enter refuses them from now on; not those of others, such as libuv."
         nothing = os.open("/dev/null", os.O_RDONLY)
-        for ring in rings():
+        for ring in set(rings()) - set(theirs):
             os.dup2(nothing, ring)
 """)
 
@@ -167,33 +170,242 @@ def test_a_ring_that_is_refused_under_direct_reads(lab: Lab, pattern_file: Path)
     assert facts == {"before": True, "after": True, "name": "pool", "in_flight": 0}
 
 
+REFUSED = code("""
+    from awaited import run_on
+
+    file = reactor.open(path, direct=True)
+    loop, results = sys.argv[2], []
+
+    async def read(first):
+        part = starts[first:first + 50]
+        results.append(right(await file.read_many_async(part, [4096] * 50), part))
+
+    async def gather(*reads):
+        if loop == "trio":
+            import trio
+            with trio.fail_after(20):
+                async with trio.open_nursery() as nursery:
+                    for one, *arguments in reads:
+                        nursery.start_soon(one, *arguments)
+        else:
+            await asyncio.wait_for(asyncio.gather(*(one(*arguments) for one, *arguments in reads)), 20)
+
+    async def turns(count):
+        for _ in range(count):
+            if loop == "trio":
+                import trio
+                await trio.lowlevel.checkpoint()
+            else:
+                await asyncio.sleep(0)
+""")
+LOOPED = pytest.mark.parametrize("loop", LOOPS)
+
+
 @RING
-def test_a_loops_ring_that_is_refused_again_and_again(lab: Lab, pattern_file: Path) -> None:
+@LOOPED
+def test_a_loops_ring_that_is_refused_again_and_again(lab: Lab, pattern_file: Path, loop: str) -> None:
     """What was taken back from the ring is not taken back, nor submitted, once more when its batch is gone."""
+    pytest.importorskip(loop)
+    program = code(
+        START,
+        REFUSED,
+        """
+        async def break_soon(turn):
+            await turns(turn)
+            break_rings(theirs)
+
+        async def main():
+            theirs.extend(rings())
+            for turn in range(5):
+                await read(0)
+                await gather(*((read, first) for first in range(0, 450, 10)), (break_soon, turn), *[(read, 3)] * 10)
+                await read(5)
+
+        theirs = []
+        run_on(loop, main)
+        say(right=all(results), count=len(results), in_flight=reactor.stats()["in_flight"])
+        os._exit(0)  # the ring's number is /dev/null now
+        """,
+    )
+    facts = lab.run(program, pattern_file, loop).facts()
+    assert facts == {"right": True, "count": 5 * 57, "in_flight": 0}
+
+
+@RING
+@LOOPED
+def test_a_loops_ring_closed_by_somebody_else_over_reads_that_stall(
+    lab: Lab, pattern_file: Path, stalling: Server, stalling_device: Path, loop: str
+) -> None:
+    """More than the ring has room for completions of: none is lost, though the kernel cannot be asked for any."""
+    pytest.importorskip(loop)
+    program = code(
+        START,
+        REFUSED,
+        """
+        file = reactor.open(sys.argv[3], direct=True)
+
+        async def stalled(offset):
+            results.append(right([await file.read_at_async(offset, 4096)], [offset]))
+
+        async def close_soon():
+            await turns(10)
+            for ring in set(rings()) - set(theirs):
+                os.close(ring)
+            say(under_way=reactor.stats()["in_flight"] > 500)
+            input()
+            await turns(3)
+
+        async def main():
+            theirs.extend(rings())
+            await read_elsewhere()
+            await gather(*[(stalled, 299_008)] * 3000, (close_soon,))
+            await read_elsewhere()
+
+        async def read_elsewhere():
+            results.append(right([await file.read_at_async(0, 4096)], [0]))
+
+        theirs = []
+        run_on(loop, main)
+        say(right=all(results), count=len(results), in_flight=reactor.stats()["in_flight"], name=reactor.backend.name)
+        """,
+    )
+    child = lab.start(program, pattern_file, loop, stalling_device)
+    stalling.wait_for("stalled")
+    assert child.line() == {"under_way": True}
+    stalling.release()
+    child.tell()
+    assert child.finish().facts() == {"right": True, "count": 3002, "in_flight": 0, "name": "pool"}
+
+
+@RING
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("refusal", ["refuse(errno.EPERM, 'io_uring_enter')", "break_rings()"])
+def test_an_iteration_whose_ring_is_refused(
+    lab: Lab, pattern_file: Path, refusal: str, ordered: bool
+) -> None:
+    """The workers go on where it stopped."""
+    program = code(
+        START,
+        f"""
+        file = reactor.open(path, direct=True)
+        many = starts * 10
+        iterator = file.iter_many(many, [4096] * len(many), 64, {ordered})
+        found = dict([next(iterator)])
+        {refusal}
+        found.update(iterator)
+        say(right=right([found[index] for index in range(len(many))], many), name=reactor.backend.name)
+        del found
+        say(leaks=leaks())
+        os._exit(0)
+        """,
+    )
+    assert lab.run(program, pattern_file).facts() == {"right": True, "name": "pool", "leaks": {}}
+
+
+def test_a_ring_refused_to_an_iteration_is_asked_for_once(auto_lab: Lab, pattern_file: Path) -> None:
+    need_backend("uring")
     program = code(
         START,
         """
         file = reactor.open(path, direct=True)
-
-        async def read(first):
-            part = starts[first:first + 50]
-            return right(await file.read_many_async(part, [4096] * 50), part)
-
-        async def main():
-            before = await read(0)
-            # Queued, and not submitted before the ring is gone: its descriptor is closed by break_rings, and what a
-            # closed ring still had under way may never be reported.
-            first = [asyncio.ensure_future(read(i)) for i in range(0, 450, 10)]
-            await asyncio.sleep(0)
-            break_rings()
-            results = await asyncio.wait_for(asyncio.gather(*first), 20)
-            say(before=before, after=all(results), later=await read(5))
-
-        asyncio.run(main())
-        os._exit(0)  # the ring's number is /dev/null now
+        refuse(errno.ENOMEM, "io_uring_setup")
+        found = dict(file.iter_many(starts, [4096] * len(starts), 16))
+        say(right=right([found[index] for index in range(len(starts))], starts))
+        say(fallbacks=reactor.stats()["fallbacks"])
         """,
     )
-    assert lab.run(program, pattern_file).facts() == {"before": True, "after": True, "later": True}
+    facts = auto_lab.run(program, pattern_file).facts()
+    assert facts == {"right": True, "fallbacks": 1}
+
+
+@RING
+def test_an_iteration_gone_on_with_in_a_forked_child(lab: Lab, pattern_file: Path) -> None:
+    """Both sides read all of it; the child makes a ring of its own."""
+    program = code(
+        START,
+        """
+        file = reactor.open(path, direct=True)
+        iterator = file.iter_many(starts, [4096] * len(starts), 64)
+        found = dict([next(iterator)])
+        child = os.fork()
+        found.update(iterator)
+        good = right([found[index] for index in range(len(starts))], starts)
+        if child == 0:
+            del found, iterator
+            os._exit(0 if good and not leaks() else 1)
+        say(parent=good, child=os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        """,
+    )
+    assert lab.run(program, pattern_file).facts() == {"parent": True, "child": 0}
+
+
+@RING
+def test_a_reactor_that_is_dropped_leaves_no_ring(lab: Lab, pattern_file: Path) -> None:
+    """Neither in the thread that drops it nor in others that live on."""
+    program = code(
+        START,
+        """
+        def use(reactor):
+            file = reactor.open(path, direct=True)
+            file.read_at(0, 4096)
+            next(file.iter_many(starts, [4096] * len(starts)))
+
+        def work():
+            while True:
+                reactor = given.get()
+                if reactor is None:
+                    return
+                use(reactor)
+                del reactor
+                given.task_done()
+
+        import queue
+        given = queue.Queue()
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        for thread in threads: thread.start()
+        counts = []
+        for turn in range(5):
+            own = _uring.Reactor()
+            for _ in threads: given.put(own)
+            use(own)
+            given.join()
+            counts.append(len(rings()) > 0)
+            del own
+            wait_until(lambda: not reactor.stats()["in_flight"] and not rings())
+            counts.append(len(rings()))
+        for _ in threads: given.put(None)
+        say(counts=counts)
+        """,
+    )
+    assert lab.run(program, pattern_file).facts() == {"counts": [True, 0] * 5}
+
+
+@RING
+@pytest.mark.parametrize("forked", [False, True])
+def test_a_ring_closes_nobody_elses_descriptor(lab: Lab, pattern_file: Path, forked: bool) -> None:
+    """Its own was closed, as by a program that becomes a daemon, and the number is another file's now."""
+    program = code(
+        START,
+        f"""
+        own = _uring.Reactor()
+        file = own.open(path, direct=True)
+        file.read_at(0, 4096)
+        child = os.fork() if {forked} else 0
+        if child == 0:
+            numbers = rings()
+            for number in numbers:
+                os.dup2(0, number)
+            right = bytes(file.read_at(4096, 4096)) == pattern(4096, 8192)
+            del own, file
+            gc.collect()
+            for number in numbers:
+                os.fstat(number)
+            say(right=right, count=len(numbers), new=len(rings()))
+            os._exit(0)
+        os.waitpid(child, 0)
+        """,
+    )
+    assert lab.run(program, pattern_file).facts() == {"right": True, "count": 1, "new": 0}
 
 
 @RING

@@ -106,7 +106,6 @@ struct abi_functions {
     int (*submit)(struct abi_ring *ring);
     int (*submit_and_wait_timeout)(struct abi_ring *ring, struct abi_cqe **cqe, unsigned wait_nr,
                                    struct abi_timespec *ts, void *sigmask);
-    int (*get_events)(struct abi_ring *ring);
     int (*ring_dontfork)(struct abi_ring *ring);
     int (*register_files)(struct abi_ring *ring, const int *files, unsigned nr);
     int (*register_files_update)(struct abi_ring *ring, unsigned off, const int *files, unsigned nr);
@@ -163,13 +162,6 @@ static inline struct abi_cqe *abi_cq_peek(struct abi_ring *ring, uint32_t index)
 static inline void abi_cq_advance(struct abi_ring *ring, uint32_t count)
 {
     atomic_store_explicit((_Atomic uint32_t *)ring->cq.khead, *ring->cq.khead + count, memory_order_release);
-}
-
-/* Completions that did not fit wait in the kernel until it is entered for events (IORING_SQ_CQ_OVERFLOW),
- * or task work waits to be run (IORING_SQ_TASKRUN). */
-static inline int abi_cq_needs_flush(struct abi_ring *ring)
-{
-    return (atomic_load_explicit((_Atomic uint32_t *)ring->sq.kflags, memory_order_relaxed) & (2u | 4u)) != 0;
 }
 
 #endif

@@ -30,20 +30,22 @@ cdef class Engine:
     cdef int helpers
     cdef bint must_ring
     cdef object key
-    cdef object rings
+    cdef list rings
     cdef readonly dict loops
-    cdef list parked
     cdef readonly str refusal
     cdef readonly Py_ssize_t files_open
 
     cdef Pool crew(self)
     cdef Ring ring(self)
     cdef Ring make_ring(self, uint32_t flags)
+    cdef list living_rings(self)
     cdef int run(self, Batch batch) except -1
     cdef int sweep(self, Batch batch) except -1
-    cdef int run_ring(self, Ring ring, Batch batch) except -1
+    cdef int run_by_ring(self, Ring ring, Batch batch) except -1
+    cdef int run_by_workers(self, Batch batch) except -1
     cdef Ring shared_ring(self)
     cdef int refuse(self, error) except -1
+    cdef int note_refusal(self, Ring ring) except -1
     cdef int count_ring(self, Ring ring) except -1
     cdef int part_with(self, Ring ring) except -1
     cdef int unpark(self) except -1

@@ -30,6 +30,9 @@ cdef size_t SHARE_BYTES = 256 << 10
 cdef Py_ssize_t SWEEP_SMALL = 16384
 cdef Py_ssize_t SWEEP_LARGE = 128
 
+# Shared rings that were left with reads under way, of all engines: those reads keep their engine, so it could not let go of itself.
+cdef list parked = []
+
 
 cdef class Engine:
     """The memory, rings and threads of one reactor. Each thread gets a ring of its own, on its first read that waits."""
@@ -42,10 +45,17 @@ cdef class Engine:
         self.must_ring = must_ring
         self.helpers = min(usable_cpus(), 4) - 1
         self.key = object()
-        self.rings = weakref.WeakSet()
+        self.rings = []
         self.loops = {}
-        self.parked = []
         self.refusal = ""
+
+    def __del__(self):
+        """Close the rings of threads that live on. None of them has a read under way: that would hold its file, and so this."""
+        cdef Ring ring
+        for reference in self.rings:
+            ring = reference()
+            if ring is not None:
+                ring.shut()
 
     cdef Pool crew(self):
         """The worker threads; new ones in a forked child, where the parent's do not exist."""
@@ -62,6 +72,7 @@ cdef class Engine:
         here = <object>PyThreadState_GetDict()
         ring = here.get(self.key)
         if ring is None or ring.inherited():
+            forget_closed_rings(here)
             try:
                 ring = self.make_ring(self.library.batch_flags)
             except OSError as error:
@@ -72,8 +83,20 @@ cdef class Engine:
 
     cdef Ring make_ring(self, uint32_t flags):
         cdef Ring ring = Ring(self.library, self.entries, flags)
-        self.rings.add(ring)
+        # Without callbacks, unlike a WeakSet: a signal handler that raised in one would raise for nobody.
+        self.rings = [reference for reference in self.rings if reference() is not None]
+        self.rings.append(weakref.ref(ring))
         return ring
+
+    cdef list living_rings(self):
+        """The rings that belong to this process."""
+        cdef Ring ring
+        cdef list found = []
+        for reference in self.rings:
+            ring = reference()
+            if ring is not None and not ring.inherited():
+                found.append(ring)
+        return found
 
     cdef Ring shared_ring(self):
         """A ring that any thread may use, one at a time; None where there cannot be one."""
@@ -94,6 +117,12 @@ cdef class Engine:
             raise error
         return 0
 
+    cdef int note_refusal(self, Ring ring) except -1:
+        """Remember that a ring is refused which worked before."""
+        self.refusal = f"io_uring_enter: {os.strerror(ring.refused)}"
+        self.counters.fallbacks += 1
+        return 0
+
     cdef int count_ring(self, Ring ring) except -1:
         self.counters.ring_enters += ring.enters
         self.counters.ring_reads += ring.reads
@@ -104,21 +133,21 @@ cdef class Engine:
         """Let go of a shared ring, keeping it while reads are under way: dropping it now would mean to wait for them."""
         self.count_ring(ring)
         if ring.in_flight and not ring.inherited():
-            self.parked.append(ring)
+            parked.append(ring)
         return 0
 
     cdef int unpark(self) except -1:
         """Drop the parked rings whose last read has completed since, and what this thread's ring still held for nobody."""
         cdef Ring ring = (<dict><object>PyThreadState_GetDict()).get(self.key)
         if ring is not None and ring.in_flight and ring.usable():
-            self.library.call.get_events(&ring.ring)  # the ring defers completions until it is asked for them
             ring.reap()
             ring.take_ended()
-        for ring in self.parked:
+        for ring in list(parked):
             if not ring.inherited():
                 ring.reap()
                 ring.take_ended()
-        self.parked = [ring for ring in self.parked if ring.in_flight and not ring.inherited()]
+            if (ring.inherited() or ring.in_flight == 0) and ring in parked:  # not, where another thread was faster
+                parked.remove(ring)
         return 0
 
     def forget_ring(self):
@@ -127,21 +156,14 @@ cdef class Engine:
 
     cdef int run(self, Batch batch) except -1:
         """Read everything in the batch. Failures stay with their requests; this raises only for signals."""
-        cdef Group *group = &batch.group
         cdef Ring ring
         self.sweep(batch)
-        if group.unfinished:
-            ring = self.ring() if batch.by_ring else None
+        if batch.group.unfinished and batch.by_ring:
+            ring = self.ring()
             if ring is not None:
-                self.run_ring(ring, batch)
-                if ring.refused:
-                    self.refusal = f"io_uring_enter: {os.strerror(ring.refused)}"
-                    self.counters.fallbacks += 1
-                batch.settle()
-            if group.unfinished:
-                self.counters.pool_reads += group.unfinished
-                self.crew().run(<Step>read_one, group, 0, group.count, 1, min(self.workers, batch.depth), False, batch)
-                batch.settle()
+                self.run_by_ring(ring, batch)
+        if batch.group.unfinished:
+            self.run_by_workers(batch)
         return 0
 
     cdef int sweep(self, Batch batch) except -1:
@@ -168,7 +190,7 @@ cdef class Engine:
         batch.settle()
         return 0
 
-    cdef int run_ring(self, Ring ring, Batch batch) except -1:
+    cdef int run_by_ring(self, Ring ring, Batch batch) except -1:
         try:
             ring.unfix()
             if batch.group.unfinished >= 64 and batch.only_fd >= 0:
@@ -180,6 +202,16 @@ cdef class Engine:
             if ring.usable():
                 ring.unfix()
             self.count_ring(ring)
+        if ring.refused:
+            self.note_refusal(ring)
+        batch.settle()
+        return 0
+
+    cdef int run_by_workers(self, Batch batch) except -1:
+        cdef Group *group = &batch.group
+        self.counters.pool_reads += group.unfinished
+        self.crew().run(<Step>read_one, group, 0, group.count, 1, min(self.workers, batch.depth), False, batch)
+        batch.settle()
         return 0
 
     def forget_closed_loops(self):
@@ -191,7 +223,7 @@ cdef class Engine:
     @property
     def has_ring(self):
         """Whether some thread reads by a ring now."""
-        return any((<Ring>ring).usable() for ring in self.rings)
+        return any((<Ring>ring).usable() for ring in self.living_rings())
 
     @property
     def in_flight(self):
@@ -200,4 +232,11 @@ cdef class Engine:
         self.unpark()
         if self.pool is not None and self.pool.usable():
             self.pool.release_dead()
-        return sum((<Ring>ring).in_flight for ring in self.rings if not (<Ring>ring).inherited())
+        return sum((<Ring>ring).in_flight for ring in self.living_rings())
+
+
+cdef int forget_closed_rings(dict here) except -1:
+    """Drop from a thread's state the rings of reactors that are gone."""
+    for key in [key for key, ring in here.items() if isinstance(ring, Ring) and not (<Ring>ring).open]:
+        del here[key]
+    return 0

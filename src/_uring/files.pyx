@@ -14,6 +14,7 @@ from libc.stdlib cimport calloc, free
 
 from _uring.memory cimport Buffer
 from _uring.pool cimport Step
+from _uring.process cimport page_size
 
 from _uring.surface import byte_index, make_error
 
@@ -56,7 +57,7 @@ cdef void open_one(void *context, Py_ssize_t index) noexcept nogil:
             break
     if visit.fd < 0 or fstat(visit.fd, &answer) != 0:
         visit.error = errno
-    elif (answer.st_mode & S_IFMT) != S_IFREG or answer.st_size == 0 or answer.st_size == 4096 and answer.st_blocks == 0:
+    elif (answer.st_mode & S_IFMT) != S_IFREG or answer.st_size == 0 or answer.st_size == page_size and answer.st_blocks == 0:
         visit.refusal = UNUSUAL
     else:
         visit.want = max(0, min(visit.want, answer.st_size - visit.start))

@@ -14,6 +14,7 @@ cdef class Iteration:
     cdef const int64_t[::1] starts
     cdef const int64_t[::1] lengths
     cdef Ring ring
+    cdef bint asked
     cdef object ready
     cdef set under_way
     cdef Py_ssize_t next
@@ -26,8 +27,11 @@ cdef class Iteration:
     cdef int pump(self) except -1
     cdef int stop(self) except -1
     cdef int start(self, Py_ssize_t index) except -1
+    cdef bint has_ring(self) except -1
     cdef int send(self, ReadAt read) except -1
     cdef int wait(self) except -1
     cdef int finish(self, ReadAt read) except -1
-    cdef feed(self, ReadAt read)
-    cdef enter(self, int count)
+    cdef int feed(self, ReadAt read) except -1
+    cdef int enter(self, int count) except -1
+    cdef int leave_ring(self) except -1
+    cdef int begin_again(self) except -1

@@ -11,7 +11,6 @@ ahead, and memory stays bounded.
 from collections import deque
 
 from cpython.exc cimport PyErr_CheckSignals
-from libc.errno cimport EAGAIN, EBUSY, EINTR, ETIME
 
 from _uring.reads cimport read_at
 
@@ -60,13 +59,18 @@ cdef class Iteration:
         read.index = index
         if read.group.unfinished:
             self.engine.sweep(read)
-        if read.group.unfinished and self.ring is None and read.by_ring:
-            self.ring = self.engine.shared_ring()
-        if read.group.unfinished and self.ring is not None and read.by_ring:
+        if read.group.unfinished and read.by_ring and self.has_ring():
             return self.send(read)
         if read.group.unfinished:
-            self.engine.run(read)
+            self.engine.run_by_workers(read)
         return self.finish(read)
+
+    cdef bint has_ring(self) except -1:
+        """Whether there is a ring; it is asked for once."""
+        if not self.asked:
+            self.asked = True
+            self.ring = self.engine.shared_ring()
+        return self.ring is not None and self.ring.usable()
 
     cdef int send(self, ReadAt read) except -1:
         """Give a read to the ring, which hands it back in `wait`."""
@@ -76,32 +80,61 @@ cdef class Iteration:
         self.feed(read)
         return 0
 
-    cdef feed(self, ReadAt read):
+    cdef int feed(self, ReadAt read) except -1:
         """Push what the read may have under way, and submit it."""
         while self.ring.fill(&read.group, read.depth):
             self.enter(0)
+        return 0
 
-    cdef enter(self, int count):
-        cdef int result
+    cdef int enter(self, int count) except -1:
+        cdef bint refused = self.ring.refused
         with nogil:
-            result = self.ring.enter(count)
+            if refused:
+                self.ring.pause()
+            else:
+                self.ring.enter(count)
             self.ring.reap()
-        if result == -EINTR or result == -ETIME or result == -EAGAIN or result == -EBUSY:
-            PyErr_CheckSignals()
-        elif result < 0:
-            self.ring.refused = -result
-            self.ring.recall()
-            raise OSError(-result, "io_uring_enter was refused during an iteration")
+        if self.ring.refused and not refused:
+            self.engine.note_refusal(self.ring)
+        PyErr_CheckSignals()
+        return 0
 
     cdef int wait(self) except -1:
         """Wait for a completion, take all that have come, and refill the reads that want more."""
+        if self.ring.inherited():
+            return self.begin_again()
         self.enter(1)
         for read in self.ring.take_ended():
             if read in self.under_way:
                 self.under_way.remove(read)
                 self.finish(read)
+        if self.ring.refused:
+            return self.leave_ring()
         for read in self.under_way:
             self.feed(read)
+        return 0
+
+    cdef int leave_ring(self) except -1:
+        """The ring is refused: the workers read what it has not taken, each read when the ring has nothing of it any more."""
+        cdef ReadAt read
+        for read in list(self.under_way):
+            if read.group.in_flight == 0 and read.group.unfinished:  # else it is done, and `take_ended` has it
+                self.under_way.remove(read)
+                self.ring.release(read)
+                self.engine.run_by_workers(read)
+                self.finish(read)
+        return 0
+
+    cdef int begin_again(self) except -1:
+        """In a forked child: what was under way completes for the parent only."""
+        cdef ReadAt read
+        cdef list lost = [read.index for read in self.under_way]
+        for read in self.under_way:
+            self.ring.release(read)
+        self.under_way = set()
+        self.ring, self.asked = None, False
+        for index in lost:
+            self.start(index)
         return 0
 
     cdef int finish(self, ReadAt read) except -1:

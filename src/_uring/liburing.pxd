@@ -34,6 +34,7 @@ cdef extern from "abi.h" nogil:
         abi_cq cq
         uint32_t flags
         int ring_fd
+        int enter_ring_fd
         uint32_t features
 
     cdef struct abi_timespec:
@@ -58,7 +59,6 @@ cdef extern from "abi.h" nogil:
         void (*queue_exit)(abi_ring *) noexcept nogil
         int (*submit)(abi_ring *) noexcept nogil
         int (*submit_and_wait_timeout)(abi_ring *, abi_cqe **, unsigned, abi_timespec *, void *) noexcept nogil
-        int (*get_events)(abi_ring *) noexcept nogil
         int (*ring_dontfork)(abi_ring *) noexcept nogil
         int (*register_files)(abi_ring *, const int *, unsigned) noexcept nogil
         int (*register_files_update)(abi_ring *, unsigned, const int *, unsigned) noexcept nogil
@@ -72,7 +72,6 @@ cdef extern from "abi.h" nogil:
     uint32_t abi_cq_ready(abi_ring *)
     abi_cqe *abi_cq_peek(abi_ring *, uint32_t)
     void abi_cq_advance(abi_ring *, uint32_t)
-    int abi_cq_needs_flush(abi_ring *)
 
 
 cdef class Library:

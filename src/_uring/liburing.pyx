@@ -45,7 +45,6 @@ cdef class Library:
         (<void **>&call.queue_exit)[0] = self.symbol(b"io_uring_queue_exit")
         (<void **>&call.submit)[0] = self.symbol(b"io_uring_submit")
         (<void **>&call.submit_and_wait_timeout)[0] = self.symbol(b"io_uring_submit_and_wait_timeout")
-        (<void **>&call.get_events)[0] = self.symbol(b"io_uring_get_events")
         (<void **>&call.ring_dontfork)[0] = self.symbol(b"io_uring_ring_dontfork")
         (<void **>&call.register_files)[0] = self.symbol(b"io_uring_register_files")
         (<void **>&call.register_files_update)[0] = self.symbol(b"io_uring_register_files_update")

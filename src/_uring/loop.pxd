@@ -17,6 +17,7 @@ cdef class LoopReads:
     cdef int event
     cdef bint flush_due
     cdef bint shut
+    cdef bint left
     cdef int made_after_forks
 
     cdef object submit(self, Batch batch)
@@ -27,8 +28,9 @@ cdef class LoopReads:
     cdef bint can_push(self)
     cdef int flush_soon(self) except -1
     cdef int push_retries(self) except -1
-    cdef int ring_lost(self) except -1
+    cdef int leave_ring(self) except -1
     cdef object settle(self, Batch batch)
+    cdef int settle_all(self, list batches) except -1
     cdef object share(self, Batch batch, Step step)
 
 

@@ -1,6 +1,7 @@
 """Reads awaited on an event loop.
 
-A read that the page cache answers is done before it is awaited (`turns`). What must wait goes to a ring that belongs to the loop: requests of one turn go in with one io_uring_enter, and the ring's own descriptor, watched by the loop, says when to
+A read that the page cache answers is done before it is awaited (`turns`). What must wait goes to a ring that belongs to the
+loop: requests of one turn go in with one io_uring_enter, and the ring's own descriptor, watched by the loop, says when to
 reap. Copies too long for the loop's thread are made by the workers, who report through an eventfd; so is everything where there
 is no ring.
 
@@ -10,7 +11,7 @@ A waiter may be gone (cancelled) when its read completes. The batch then ends li
 import os
 from functools import partial
 
-from libc.errno cimport EAGAIN, EBUSY, EINTR
+from libc.errno cimport EBADF
 from libc.stdint cimport uint32_t
 from libc.stdlib cimport calloc
 
@@ -52,7 +53,7 @@ cdef class LoopReads:
         self.made_after_forks = fork_count
         self.ring = engine.shared_ring()
         if self.ring is not None:
-            binding.watch(self.ring.ring.ring_fd, self.on_ready)
+            binding.watch(self.ring.ring.ring_fd, self.on_ready, self.on_lost)
 
     cdef object submit(self, Batch batch):
         """An awaitable of the batch's result."""
@@ -104,35 +105,38 @@ cdef class LoopReads:
             self.ring.reap()
             self.turn()
 
+    def on_lost(self):
+        """The loop cannot watch the ring any more: somebody closed its descriptor."""
+        if not self.shut:
+            self.ring.refuse(EBADF)
+            self.turn()
+
     cdef int turn(self) except -1:
         """Push what may be under way, submit it, and settle what has completed."""
         cdef Batch batch
-        cdef list full = []
-        cdef int result = 0
+        cdef list full = [], ended
         for batch in self.waiting:
-            while not self.ring.refused and self.ring.fill(&batch.group, batch.depth):
+            while self.ring.fill(&batch.group, batch.depth):
                 # An entry each time: a burst is as much as a hot device likes at once, and the queue may be shorter than the batch.
                 if abi_sq_pending(&self.ring.ring) >= <uint32_t>self.ring.entries // 2:
-                    result = self.ring.enter(0)
+                    self.ring.enter(0)
             if batch.group.next >= batch.group.count:
                 full.append(batch)
         for batch in full:
             del self.waiting[batch]
         self.push_retries()
         if abi_sq_pending(&self.ring.ring):
-            result = self.ring.enter(0)
+            self.ring.enter(0)
         self.ring.reap()
-        if result < 0 and result != -EINTR and result != -EAGAIN and result != -EBUSY:
-            self.ring.refused = -result
         if self.ring.refused:
-            self.ring_lost()
-        for batch in self.ring.take_ended():
+            self.leave_ring()
+        ended = self.ring.take_ended()
+        for batch in ended:
             self.started.discard(batch)
-            self.settle(batch)
         self.engine.count_ring(self.ring)
         if self.can_push():
             self.flush_soon()
-        return 0
+        return self.settle_all(ended)
 
     cdef bint can_push(self):
         """Whether completions that were reaped at once have made room: no event will tell of that."""
@@ -140,11 +144,14 @@ cdef class LoopReads:
         if self.ring.refused:
             # What the kernel has of a refused ring may complete without an event: look again and again, it is soon over.
             return self.ring.in_flight != 0
+        if abi_sq_pending(&self.ring.ring):
+            return True  # an enter left it behind that was refused for the moment (EAGAIN, EBUSY)
+        if self.ring.in_flight >= self.ring.most:
+            return False
         for batch in self.waiting:
             if batch.group.in_flight < batch.depth:
                 return True
-        # Also what an enter left behind that was refused for the moment (EAGAIN, EBUSY).
-        return self.ring.retry != NULL or abi_sq_pending(&self.ring.ring) != 0
+        return self.ring.retry != NULL
 
     cdef int flush_soon(self) except -1:
         if not self.flush_due:
@@ -154,18 +161,20 @@ cdef class LoopReads:
 
     cdef int push_retries(self) except -1:
         cdef Request *request
-        while self.ring.retry != NULL and not self.ring.refused:
+        while self.ring.retry != NULL:
             request = self.ring.retry
             if not self.ring.push(request):
                 return 0
             self.ring.retry = request.next
         return 0
 
-    cdef int ring_lost(self) except -1:
-        """The kernel refuses the ring from now on: what it has not taken goes to the workers, batch by batch, each when the
-        last of its reads that the kernel did take has completed."""
+    cdef int leave_ring(self) except -1:
+        """The ring is refused: the workers read what it has not taken, each batch when the ring has nothing of it any more."""
         cdef Batch batch
-        self.ring.recall()
+        if not self.left:
+            self.left = True
+            self.engine.note_refusal(self.ring)
+            self.binding.unwatch(self.ring.ring.ring_fd)  # before its number comes to be another's, perhaps our own
         for batch in list(self.started):
             if batch.group.in_flight == 0 and batch.group.unfinished:  # else it is done, and `take_ended` has it
                 self.started.discard(batch)
@@ -188,6 +197,19 @@ cdef class LoopReads:
             waiter.set_exception(error)
         else:
             waiter.set_result(result)
+
+    cdef int settle_all(self, list batches) except -1:
+        """Tell every waiter; what the first of them raises that does is raised when all have been told."""
+        cdef Batch batch
+        failure = None
+        for batch in batches:
+            try:
+                self.settle(batch)
+            except BaseException as error:
+                failure = error if failure is None else failure
+        if failure is not None:
+            raise failure
+        return 0
 
     def cancel(self, Batch batch):
         """The task that awaited the batch was cancelled."""
@@ -218,6 +240,7 @@ cdef class LoopReads:
 
     def on_event(self):
         cdef Batch batch
+        cdef list done = []
         if self.shut:
             return
         try:
@@ -231,7 +254,8 @@ cdef class LoopReads:
             if batch.waiter is not None and batch.group.unfinished:
                 self.begin(batch)
             else:
-                self.settle(batch)
+                done.append(batch)
+        self.settle_all(done)
 
     def close(self):
         """The loop is gone: nobody is told anything any more. What is under way keeps its memory until it completes."""
@@ -250,7 +274,8 @@ cdef class LoopReads:
             batch.group.abandoned = 1
         self.started, self.waiting = set(), {}
         if self.ring is not None:
-            self.binding.unwatch(self.ring.ring.ring_fd)
+            if not self.left:
+                self.binding.unwatch(self.ring.ring.ring_fd)
             self.engine.part_with(self.ring)
             self.ring = None
         if self.event >= 0:

@@ -25,8 +25,10 @@ class Binding(Protocol):
     def waiter(self, cancelled: Callable[[], None] | None) -> Waiter: ...
     def call_soon(self, callback: Callable[[], None]) -> None: ...
     def call_soon_threadsafe(self, callback: Callable[..., None], *args: Any) -> None: ...
-    def watch(self, fd: int, callback: Callable[[], None]) -> None:
-        """Call back whenever `fd` is readable, until the loop is closed or `unwatch`."""
+    def watch(self, fd: int, callback: Callable[[], None], lost: Callable[[], None] | None = None) -> None:
+        """Call back whenever `fd` is readable, until the loop is closed or `unwatch`; `lost`, where the loop finds that
+        it cannot.
+        """
 
     def unwatch(self, fd: int) -> None: ...
     def is_closed(self) -> bool: ...
@@ -64,7 +66,7 @@ class AsyncioBinding:
     def call_soon_threadsafe(self, callback: Callable[..., None], *args: Any) -> None:
         self.loop.call_soon_threadsafe(callback, *args)
 
-    def watch(self, fd: int, callback: Callable[[], None]) -> None:
+    def watch(self, fd: int, callback: Callable[[], None], lost: Callable[[], None] | None = None) -> None:
         self.loop.add_reader(fd, callback)
 
     def unwatch(self, fd: int) -> None:
@@ -150,22 +152,34 @@ class TrioBinding:
     def call_soon_threadsafe(self, callback: Callable[..., None], *args: Any) -> None:
         self.token.run_sync_soon(callback, *args)
 
-    def watch(self, fd: int, callback: Callable[[], None]) -> None:
+    def watch(self, fd: int, callback: Callable[[], None], lost: Callable[[], None] | None = None) -> None:
         import trio
 
         scope = self.scopes[fd] = trio.CancelScope()
 
         async def watcher() -> None:
+            watched = True
             try:
                 with scope:
-                    while True:
-                        await trio.lowlevel.wait_readable(fd)
+                    while watched := await self._readable(fd):
                         callback()
             finally:
                 # System tasks are cancelled when the main task has ended: the loop is going away.
-                self.closed = self.closed or not scope.cancelled_caught
+                self.closed = self.closed or (watched and not scope.cancelled_caught)
+            if not watched and lost is not None:
+                lost()
 
         trio.lowlevel.spawn_system_task(watcher, name="rangeio completions")
+
+    async def _readable(self, fd: int) -> bool:
+        """Wait for it; False where it cannot be waited for: somebody closed the descriptor."""
+        import trio
+
+        try:
+            await trio.lowlevel.wait_readable(fd)
+        except OSError:
+            return False
+        return True
 
     def unwatch(self, fd: int) -> None:
         scope = self.scopes.pop(fd, None)

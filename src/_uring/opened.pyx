@@ -8,7 +8,7 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memset
 
 from _uring.memory cimport PAGE
-from _uring.process cimport coarse_clock_ns
+from _uring.process cimport coarse_clock_ns, page_size
 
 from _uring.surface import make_error
 
@@ -129,7 +129,7 @@ cdef class Identity:
         self.mtime_ns = answer.st_mtim.tv_sec * 1000000000 + answer.st_mtim.tv_nsec
         if (self.mode & S_IFMT) == S_IFBLK and ioctl(fd, BLKGETSIZE64, &blocks_size) == 0:
             self.size = <int64_t>blocks_size
-        return answer.st_blocks == 0 and answer.st_size <= PAGE
+        return answer.st_blocks == 0 and answer.st_size <= page_size
 
     cdef str difference(self, Identity now):
         """What became of the file, in words; empty if nothing did."""

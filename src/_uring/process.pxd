@@ -3,6 +3,7 @@
 from libc.stdint cimport int64_t
 
 cdef int fork_count
+cdef int64_t page_size
 
 cdef int64_t coarse_clock_ns() noexcept nogil
 cdef int usable_cpus() noexcept nogil

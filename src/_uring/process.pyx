@@ -1,10 +1,11 @@
-"""Facts of the process that a read has to know: how often it was forked, the time, the CPUs."""
+"""Facts of the process that a read has to know: how often it was forked, the time, the CPUs, the page."""
 
 cdef extern from *:
     """
     #include <pthread.h>
     #include <sched.h>
     #include <time.h>
+    #include <unistd.h>
     """
     ctypedef struct cpu_set_t:
         pass
@@ -16,10 +17,15 @@ cdef extern from *:
     int CPU_COUNT(cpu_set_t *mask) nogil
     int clock_gettime(int clock, timespec *now) nogil
     int CLOCK_MONOTONIC_COARSE
+    long sysconf(int name) nogil
+    int _SC_PAGESIZE
 
 # A ring or a worker thread made under another count is the parent's: it must not be touched (a submission from the child
 # would complete into the parent). pthread_atfork also sees forks made in C, which os.register_at_fork does not.
 fork_count = 0
+
+# The kernel's, which is the size that files of sysfs say they have: 4 KiB, on some machines 16 or 64.
+page_size = sysconf(_SC_PAGESIZE)
 
 
 cdef void in_child() noexcept nogil:

@@ -209,7 +209,7 @@ cdef class ReadBatch(FileRead):
         cdef int64_t offset = self.offsets[index]
         raise make_error(
             "eof", 0, self.file.path, offset, self.length,
-            f"record {index} of the batch ends at {offset + self.length}, the file at {size}",
+            f"record {index} of the batch ends at {<object>offset + self.length}, the file at {size}",
         )
 
     cdef object finish(self):

@@ -70,7 +70,7 @@ cdef void sweep_one(Group *group, Py_ssize_t index) noexcept nogil:
     cdef Request *request = &group.requests[index]
     cdef iovec part
     cdef ssize_t got
-    if request.state != QUEUED or request.direct or group.misses >= MISSES_TO_STOP:
+    if request.state != QUEUED or request.direct or group.misses >= MISSES_TO_STOP or group.abandoned:
         return
     while True:
         part.iov_base = request.data

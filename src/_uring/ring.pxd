@@ -10,6 +10,9 @@ cdef class Ring:
     cdef Library library
     cdef abi_ring ring
     cdef readonly int entries
+    cdef readonly int most
+    cdef uint64_t device
+    cdef uint64_t inode
     cdef int made_after_forks
     cdef bint open
     cdef int refused
@@ -28,17 +31,20 @@ cdef class Ring:
     cdef bint push(self, Request *request) noexcept nogil
     cdef int fill(self, Group *group, int depth) noexcept nogil
     cdef int enter(self, int wait) noexcept nogil
+    cdef void refuse(self, int error) noexcept nogil
+    cdef int pause(self) noexcept nogil
     cdef void reap(self) noexcept nogil
     cdef void note_end(self, Group *group) noexcept nogil
     cdef int drive(self, Group *group, int depth) noexcept nogil
     cdef int run(self, Batch batch) except -1
     cdef void recall(self) noexcept nogil
-    cdef int await_lost(self, Group *group) noexcept nogil
     cdef void start(self, Batch batch)
     cdef void forget_retries(self, Group *group) noexcept
     cdef void abandon(self, Batch batch)
     cdef void release(self, Batch batch)
     cdef list take_ended(self)
+    cdef void shut(self) noexcept
+    cdef bint owned(self) noexcept
     cdef bint usable(self) noexcept
     cdef bint inherited(self) noexcept
     cdef object __weakref__

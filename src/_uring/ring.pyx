@@ -12,7 +12,7 @@ interrupted caller leaves, and its batch stays here as `abandoned` until the ker
 
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.errno cimport EAGAIN, EBUSY, EINTR, EIO, ETIME
+from libc.errno cimport EAGAIN, EBUSY, EINTR, ETIME
 from libc.string cimport memset
 
 from _uring.liburing cimport (
@@ -22,7 +22,6 @@ from _uring.liburing cimport (
     ABI_SETUP_CQSIZE,
     ABI_SQE_FIXED_FILE,
     abi_cq_advance,
-    abi_cq_needs_flush,
     abi_cq_peek,
     abi_cq_ready,
     abi_cqe,
@@ -39,15 +38,20 @@ from _uring.request cimport FINISHED, LARGEST_READ, PUSHED, QUEUED, advance
 
 cdef extern from * nogil:
     """
-    #include <unistd.h>
-    #include <time.h>
+    #include <sys/stat.h>
     #include <sys/uio.h>
+    #include <time.h>
+    #include <unistd.h>
     static void rangeio_sleep_ms(long ms)
     {
         struct timespec t = {0, ms * 1000000};
         nanosleep(&t, NULL);
     }
     """
+    struct stat_t "stat":
+        uint64_t st_dev
+        uint64_t st_ino
+    int fstat(int fd, stat_t *answer)
     int close(int fd)
     void rangeio_sleep_ms(long ms)
     struct iovec:
@@ -60,8 +64,10 @@ cdef long long WAIT_NS = 100000000
 # Most entries of one enter. The device starts on them while the next are made: O_DIRECT at depth 32 loses 15 % when the whole
 # window is refilled at once (bench: direct). For the same reason only an eighth of it is waited for, and at most this many.
 cdef int BURST = 8
+# How often a ring that refuses is looked at for the completions of what it took.
+cdef long PAUSE_MS = 10
 # How long closing a ring waits for reads that are still under way, before their memory is left to the kernel for good.
-cdef int DRAIN_TURNS = 10
+cdef long long DRAIN_NS = 1000000000
 
 
 cdef class Ring:
@@ -69,6 +75,7 @@ cdef class Ring:
 
     def __cinit__(self, Library library, int entries, uint32_t flags):
         cdef abi_params params
+        cdef stat_t answer
         cdef int result
         memset(&params, 0, sizeof(params))
         params.flags = flags | ABI_SETUP_CQSIZE | ABI_SETUP_CLAMP
@@ -81,26 +88,49 @@ cdef class Ring:
             raise OSError(-result, "io_uring_setup")
         self.open = True
         self.entries = self.ring.sq.ring_entries
+        # Completions beyond these would wait in the kernel until it is entered for them, which it may come to refuse.
+        self.most = self.ring.cq.ring_entries
+        if fstat(self.ring.ring_fd, &answer) == 0:
+            self.device, self.inode = answer.st_dev, answer.st_ino
         # The child must not submit through these pages (its entries would complete into this process).
         library.call.ring_dontfork(&self.ring)
 
     def __dealloc__(self):
-        cdef int turn
+        self.shut()
+
+    cdef void shut(self) noexcept:
+        """Give the ring back, after a second at most for the reads that are still under way."""
+        cdef int64_t until = coarse_clock_ns() + DRAIN_NS
         if not self.open:
             return
-        if self.made_after_forks != fork_count:
+        self.open = False
+        if self.inherited():
             # The pages of the ring are not here (ring_dontfork); something else may be mapped at their address.
-            close(self.ring.ring_fd)
+            if self.owned():
+                close(self.ring.ring_fd)
             return
         with nogil:
-            for turn in range(DRAIN_TURNS):
-                if self.in_flight == 0 or self.refused:
-                    break
-                self.enter(<int>self.in_flight)
+            while self.in_flight and coarse_clock_ns() < until:
+                if self.refused:
+                    self.pause()
+                else:
+                    self.enter(<int>self.in_flight)
                 self.reap()
         # Closing does not wait for reads that reached the device: what is still in flight keeps its batch for ever.
         self.take_ended()
+        if not self.owned():
+            self.ring.ring_fd = self.ring.enter_ring_fd = -1
         self.library.call.queue_exit(&self.ring)
+
+    cdef bint owned(self) noexcept:
+        """Whether the descriptor is still the ring's: who closed it may have opened another file under its number.
+
+        Anonymous inodes of older kernels are all the same one; there only files and sockets are told apart.
+        """
+        cdef stat_t answer
+        if fstat(self.ring.ring_fd, &answer) != 0:
+            return False
+        return answer.st_dev == self.device and answer.st_ino == self.inode
 
     cdef bint usable(self) noexcept:
         return self.open and not self.refused and self.made_after_forks == fork_count
@@ -110,8 +140,10 @@ cdef class Ring:
         return self.made_after_forks != fork_count
 
     cdef bint push(self, Request *request) noexcept nogil:
-        """Make one entry of a request; False when the queue has no room for it."""
-        cdef abi_sqe *sqe = abi_get_sqe(&self.ring)
+        """Make one entry of a request; False when there is no room for it, or for its completion."""
+        cdef abi_sqe *sqe = NULL
+        if self.in_flight < self.most and not self.refused:
+            sqe = abi_get_sqe(&self.ring)
         if sqe == NULL:
             return False
         sqe.opcode = ABI_OP_READ
@@ -154,7 +186,11 @@ cdef class Ring:
         return pushed
 
     cdef int enter(self, int wait) noexcept nogil:
-        """Submit what was pushed and wait for `wait` completions, at most WAIT_NS. 0, or a negative errno."""
+        """Submit what was pushed and wait for `wait` completions, at most WAIT_NS. 0, or -EINTR to look for signals.
+
+        Where the kernel refuses (a seccomp filter; a descriptor that somebody closed), it does so for good: what it has not
+        taken is QUEUED again, for somebody else. What it has taken completes by itself, seen by `reap`.
+        """
         cdef abi_cqe *cqe = NULL
         cdef abi_timespec timeout
         cdef int result
@@ -164,35 +200,41 @@ cdef class Ring:
         else:
             timeout.tv_sec, timeout.tv_nsec = 0, WAIT_NS
             result = self.library.call.submit_and_wait_timeout(&self.ring, &cqe, wait, &timeout, NULL)
-        return result if result < 0 else 0
+        if result >= 0 or result == -EAGAIN or result == -EBUSY:
+            return 0
+        if result != -EINTR and result != -ETIME:
+            self.refuse(-result)
+        return -EINTR
+
+    cdef void refuse(self, int error) noexcept nogil:
+        """Push nothing any more."""
+        self.refused = error
+        self.recall()
+
+    cdef int pause(self) noexcept nogil:
+        """Instead of `enter`, of a ring that refuses: its completions come without being asked for."""
+        rangeio_sleep_ms(PAUSE_MS)
+        return 0
 
     cdef void reap(self) noexcept nogil:
         """Take every completion that is there."""
-        cdef uint32_t ready, i
+        cdef uint32_t ready = abi_cq_ready(&self.ring), i
         cdef abi_cqe *cqe
         cdef Request *request
         cdef Group *group
-        while True:
-            ready = abi_cq_ready(&self.ring)
-            if ready == 0:
-                if not abi_cq_needs_flush(&self.ring) or self.library.call.get_events(&self.ring) < 0:
-                    return
-                ready = abi_cq_ready(&self.ring)
-                if ready == 0:
-                    return
-            for i in range(ready):
-                cqe = abi_cq_peek(&self.ring, i)
-                request = <Request *>cqe.user_data
-                group = request.group
-                self.in_flight -= 1
-                group.in_flight -= 1
-                if advance(request, cqe.res) or group.abandoned:
-                    group.unfinished -= 1
-                else:
-                    request.next = self.retry
-                    self.retry = request
-                self.note_end(group)
-            abi_cq_advance(&self.ring, ready)
+        for i in range(ready):
+            cqe = abi_cq_peek(&self.ring, i)
+            request = <Request *>cqe.user_data
+            group = request.group
+            self.in_flight -= 1
+            group.in_flight -= 1
+            if advance(request, cqe.res) or group.abandoned:
+                group.unfinished -= 1
+            else:
+                request.next = self.retry
+                self.retry = request
+            self.note_end(group)
+        abi_cq_advance(&self.ring, ready)
 
     cdef void note_end(self, Group *group) noexcept nogil:
         """Put a group of which the kernel has nothing more on the list of `take_ended`, if it belongs there."""
@@ -201,25 +243,25 @@ cdef class Ring:
             self.ended = group
 
     cdef int drive(self, Group *group, int depth) noexcept nogil:
-        """Push, enter and reap until the group is finished. 0, -EINTR when a signal may wait, or what refused the ring."""
+        """Push, enter and reap until the group is finished, or the ring can take nothing of it. -EINTR to look for signals."""
         cdef int pushed, more, wait, result
         cdef int64_t until = coarse_clock_ns() + WAIT_NS
         while group.unfinished:
             pushed = self.fill(group, depth)
+            if group.in_flight == 0:
+                return 0  # refused, or full of reads of others that stall
             more = group.in_flight < depth and (self.retry != NULL or group.next < group.count)
             # Of this group's: reads of an abandoned one may be stalled for good.
             wait = <int>max(1, min(min(BURST, depth // 8), group.in_flight))
-            result = self.enter(0 if more and pushed else wait)
+            result = self.pause() if self.refused else self.enter(0 if more and pushed else wait)
             self.reap()
-            if result < 0 and result != -EINTR and result != -ETIME and result != -EAGAIN and result != -EBUSY:
-                return result
             # By the clock as well: an enter that need not wait is not interrupted, however long the batch.
-            if group.unfinished and (result == -EINTR or result == -ETIME or coarse_clock_ns() >= until):
+            if group.unfinished and (result == -EINTR or coarse_clock_ns() >= until):
                 return -EINTR
         return 0
 
     cdef int run(self, Batch batch) except -1:
-        """Read all that is queued in the batch. Whatever the ring refuses stays QUEUED for somebody else."""
+        """Read all that is queued in the batch. Whatever the ring does not take stays QUEUED for somebody else."""
         cdef Group *group = &batch.group
         cdef int depth = max(1, min(batch.depth, 2 * self.entries))
         cdef int result
@@ -229,16 +271,9 @@ cdef class Ring:
             while True:
                 with nogil:
                     result = self.drive(group, depth)
-                if result != -EINTR:
+                if result == 0:
                     break
                 PyErr_CheckSignals()
-            if result < 0:
-                self.refused = -result
-                with nogil:
-                    self.recall()
-                    result = self.await_lost(group)
-                if result:
-                    raise OSError(EIO, f"io_uring_enter was refused (errno {self.refused}) with {result} reads under way")
         except BaseException:
             self.abandon(batch)
             raise
@@ -258,16 +293,6 @@ cdef class Ring:
         # Or they would be recalled, or even submitted, once more when their batches are long gone.
         abi_sq_clear(&self.ring)
 
-    cdef int await_lost(self, Group *group) noexcept nogil:
-        """After a refusal, give what the kernel did take of a group a second to complete by itself; the number that did not."""
-        cdef int turn
-        for turn in range(100):
-            if group.in_flight == 0:
-                break
-            rangeio_sleep_ms(10)
-            self.reap()
-        return <int>group.in_flight
-
     cdef void start(self, Batch batch):
         """Hold a batch whose requests are about to be pushed, until it has ended."""
         Py_INCREF(batch)
@@ -277,8 +302,10 @@ cdef class Ring:
         """Nobody waits for a started batch any more: push no more of it, and keep it only while the kernel has some of it."""
         batch.group.abandoned = 1
         self.forget_retries(&batch.group)
+        if self.inherited():
+            Py_DECREF(batch)  # the parent's kernel has it, and writes to the parent's memory
         # One that is done and wanted telling is the business of `take_ended`: it lies there, or was taken already.
-        if batch.group.in_flight == 0 and not (batch.group.notify and batch.group.unfinished == 0):
+        elif batch.group.in_flight == 0 and not (batch.group.notify and batch.group.unfinished == 0):
             Py_DECREF(batch)
 
     cdef void release(self, Batch batch):
