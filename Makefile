@@ -12,10 +12,10 @@ SOURCES := setup.py $(wildcard src/_uring/*.pyx src/_uring/*.pxd src/_uring/*.h)
 COMPILE := RANGEIO_REQUIRE_EXT=1 $(BIN)/python setup.py -q build_ext --inplace --parallel 4
 
 .DEFAULT_GOAL := build
-.PHONY: help setup build test bench peers debug asan soak check format clean
+.PHONY: help setup build test bench bench-http peers debug asan soak check format clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
 
 $(BIN)/python:
 	tools/make-venv $(PYTHON) $(VENV)
@@ -41,6 +41,9 @@ peers: $(VENV)/installed ## other readers for the bench, those that have a wheel
 bench: build peers ## measure this machine on a sample file (SIZE=1GiB FILE=path)
 	@mkdir -p $(dir $(FILE))
 	$(BIN)/rangeio bench $(FILE) --size $(SIZE) $(ARGS)
+
+bench-http: build peers ## the same of objects on an nginx, in a network of its own (needs root and nginx)
+	tools/with-nginx $(abspath $(BIN))/rangeio bench $(ARGS)
 
 debug: $(VENV)/installed ## tests with -O0, assertions and leak counters on
 	@rm -f $(VENV)/built

@@ -15,11 +15,13 @@ from rangeio.bench.cases import CASES, EVERYONE, Case, Target
 from rangeio.bench.conditions import busy_thread, direct_refused, evict, on_cpus, resident, warm
 from rangeio.bench.contender import FLEETING, Contender, Sample, Scratch, Setting
 from rangeio.bench.html import el, join
+from rangeio.bench.http.cases import HTTP_CASES
 from rangeio.bench.judge import compare
 from rangeio.bench.machine import Machine, Place, machine, place, resident_share, usable_cpus
 from rangeio.bench.results import CaseResult, MemoryRow, Report, Row, Spread
 from rangeio.bench.runner import Bench, Options, chosen
 from rangeio.bench.sample import SampleError, ensure_file, ensure_small_files
+from rangeio.bench.session import Session
 from rangeio.bench.units import rate_text, short, size_text, time_text
 from rangeio.bench.work import (
     RECORD,
@@ -405,9 +407,9 @@ def test_a_missing_figure_is_no_verdict() -> None:
 # --- memory --------------------------------------------------------------------------------------------------
 
 
-def test_memory_is_measured_in_a_process_of_its_own(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "KINDS", memory.KINDS[:2])
-    rows = memory.measure(bench.path, SIZE, 1000, 0.1, silent)
+def test_memory_is_measured_in_a_process_of_its_own(bench: Bench) -> None:
+    setting = Setting(bench.path, bench.folder, bench.scratch)
+    rows = memory.measure(memory.KINDS[:2], setting, SIZE, 1000, 0.1, silent)
     assert [row.failure for row in rows] == ["", ""]
     for row in rows:
         assert row.first_read is not None
@@ -418,9 +420,9 @@ def test_memory_is_measured_in_a_process_of_its_own(bench: Bench, monkeypatch: p
     assert "Resident memory" in report.memory_text(rows, verdicts)
 
 
-def test_a_child_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "KINDS", memory.KINDS[:1])
-    (row,) = memory.measure(tmp_path / "gone", SIZE, 1, 0.1, silent)
+def test_a_child_that_fails_says_why(tmp_path: Path) -> None:
+    setting = Setting(tmp_path / "gone", tmp_path, Scratch())
+    (row,) = memory.measure(memory.KINDS[:1], setting, SIZE, 1, 0.1, silent)
     assert "gone" in row.failure
     assert memory.judge([row])[0].met is None
 
@@ -546,7 +548,7 @@ def test_the_command(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cases, "EVERYONE", tuple(k for k in EVERYONE if k.role in ("ours", "baseline")))
     monkeypatch.setattr(Options, "quick", lambda: TINY)
-    monkeypatch.setattr(memory, "KINDS", memory.KINDS[:1])
+    monkeypatch.setattr(Session, "memory_kinds", memory.KINDS[:1])
     arguments = [
         "bench",
         "new/s.bin",
@@ -576,7 +578,7 @@ def test_the_command(
 
 def test_the_cases_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--list"]) == 0
-    assert capsys.readouterr().out.split() == [*(case.id for case in CASES), "memory"]
+    assert capsys.readouterr().out.split() == [*(case.id for case in (*CASES, *HTTP_CASES)), "memory"]
 
 
 def test_the_machine_is_described(tmp_path: Path) -> None:

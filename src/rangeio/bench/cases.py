@@ -12,7 +12,9 @@ from rangeio.bench import awaiting, baselines, fio, ours, peers, through
 from rangeio.bench.contender import Action, Contender
 
 Cache = Literal["hot", "cold", "direct"]
-Metric = Literal["rate", "cpu ratio", "cpu per read", "device bytes", "growth", "memory"]
+Metric = Literal[
+    "rate", "cpu ratio", "cpu per read", "p99 ratio", "device bytes", "requests", "limit", "growth", "memory"
+]
 
 # The order is that of the report; the first `Rangeio` is the one that targets are about.
 EVERYONE: tuple[type[Contender], ...] = (
@@ -43,7 +45,10 @@ class Target:
     rate           times the fastest of `against`, at least
     cpu ratio      times the CPU of `against`, at most
     cpu per read   nanoseconds, at most
+    p99 ratio      times the p99 of the best of `against`, at most
     device bytes   times the bytes asked for, at most
+    requests       for each range, at most
+    limit          times what the pace of the server makes it take, at most
     growth, memory bytes, at most (see `memory`)
     """
 

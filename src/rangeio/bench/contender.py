@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,18 @@ from rangeio.bench.machine import read_text
 from rangeio.bench.work import Work
 
 Action = Literal[
-    "each", "batch", "deep", "whole", "blocks", "ranges", "files", "tasks", "stream", "through", "seeks"
+    "each",
+    "batch",
+    "deep",
+    "whole",
+    "blocks",
+    "ranges",
+    "files",
+    "tasks",
+    "threads",
+    "stream",
+    "through",
+    "seeks",
 ]
 """
 each    small reads, one after the other, the result of each dropped at once
@@ -34,12 +45,13 @@ blocks  the same, cut into blocks of a given size
 ranges  many ranges of different sizes
 files   many small files, whole
 tasks   as each, by many tasks of an event loop
+threads as each, by many threads
 stream  the file in order, in pieces of the contender's choice
 through the same through a file object, in small reads
 seeks   small reads here and there through a file object
 """
 
-FLEETING: frozenset[Action] = frozenset(["each", "tasks", "stream", "through", "seeks"])
+FLEETING: frozenset[Action] = frozenset(["each", "tasks", "threads", "stream", "through", "seeks"])
 """Where results are dropped at once, so that only single reads can be checked."""
 
 Role = Literal["ours", "baseline", "peer", "bound"]
@@ -57,7 +69,12 @@ class Sample:
     reads: int
     nbytes: int
     device_bytes: int | None = None
-    """What the block device was asked for on behalf of this process; None if /proc/self/io is not there."""
+    """What the block device was asked for on behalf of this process; None if /proc/self/io is not there.
+    Of reads from a server that counts, what it sent."""
+    requests: int | None = None
+    """What the server counted; None if it does not."""
+    least_ns: int | None = None
+    """No client can be faster than this, as the server is paced; None if it is not."""
 
     @property
     def ns_per_read(self) -> float:
@@ -96,6 +113,16 @@ class Scratch:
         self._memory.fill(0xA5)
 
 
+class Counting(Protocol):
+    """A server that counts what it does, and does it at a pace."""
+
+    def measured(self, sample: Sample, depth: int, before: object) -> Sample:
+        """The sample with what was counted since `before`, which `counted` gave."""
+
+    def counted(self) -> object:
+        """What it has counted."""
+
+
 @dataclass(frozen=True)
 class Setting:
     """What a contender is told before it reads."""
@@ -106,6 +133,12 @@ class Setting:
     direct: bool = False
     depth: int = 0
     """Reads in flight; 0 leaves it to the contender."""
+    url: str = ""
+    """Where the bytes of `path` are to be had from a server."""
+    ca_file: str = ""
+    """The certificates to trust there."""
+    server: "Counting | None" = None
+    """The server, where it counts."""
 
 
 class Contender:
@@ -147,7 +180,8 @@ class Contender:
     def measure(self, action: Action, works: list[Work]) -> tuple[Sample, Any]:
         """Time a run over all of `works`; the result of the last one, not yet freed, comes back to be checked."""
         method = self._method(action)
-        result = None
+        server, result = self.setting.server, None
+        counted = server.counted() if server else None
         with _no_collection():
             device, cpu, start = _device_bytes(), time.process_time_ns(), time.perf_counter_ns()
             for work in works:
@@ -156,7 +190,7 @@ class Contender:
         after = _device_bytes()
         read = None if device is None or after is None else after - device
         sample = Sample(elapsed, cpu, sum(w.reads for w in works), sum(w.nbytes for w in works), read)
-        return sample, result
+        return server.measured(sample, self.setting.depth, counted) if server else sample, result
 
     def release_pages(self) -> None:
         """Unmap what would keep the file's pages in the cache."""

@@ -26,6 +26,11 @@ def judge(result: CaseResult, target: Target) -> Verdict:
     rivals = [row for name in target.against if (row := result.row(name))]
     if target.against and not rivals:
         return Verdict(target, None, f"{' and '.join(target.against)} did not run")
+    if target.metric == "p99 ratio":
+        times = [row.p99_ns for row in rivals if row.p99_ns]
+        if not times or not ours.p99_ns:
+            return Verdict(target, None, "it was not measured")
+        return Verdict(target, Spread.of([ours.p99_ns / min(times)]))
     values: list[float] = []
     for number, sample in enumerate(ours.samples):
         others = [row.samples[number] for row in rivals if number < len(row.samples)]
@@ -43,6 +48,10 @@ def _value(target: Target, ours: Sample, rivals: list[Sample]) -> float | None:
         return ours.cpu_ns_per_read
     if target.metric == "device bytes":
         return None if ours.device_bytes is None else ours.device_bytes / ours.nbytes
+    if target.metric == "requests":
+        return None if ours.requests is None else ours.requests / ours.reads
+    if target.metric == "limit":
+        return None if ours.least_ns is None else ours.elapsed_ns / ours.least_ns
     if ours.cpu_ns is None or any(not rival.cpu_ns for rival in rivals):
         return None
     return (ours.cpu_ns / ours.nbytes) / min((rival.cpu_ns or 0) / rival.nbytes for rival in rivals)

@@ -1,13 +1,15 @@
 """What reading costs in resident memory: each contender in a process of its own, so that nobody's heap is another's.
 
-`python -m rangeio.bench.memory CONTENDER FILE BYTES READS SECONDS` is that process; it prints one line of JSON.
+`python -m rangeio.bench.memory MODULE:CONTENDER FILE URL CA_FILE DEPTH BYTES READS SECONDS` is that process; it prints
+one line of JSON.
 """
 
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
 from pathlib import Path
 
 from rangeio.bench.baselines import Memmap, Pread, Preadv
@@ -30,19 +32,25 @@ _BETWEEN_LOOKS = 1000
 
 
 def measure(
-    path: Path, size: int, reads: int, seconds: float, progress: Callable[[float, str], None]
+    kinds: Sequence[type[Contender]],
+    setting: Setting,
+    size: int,
+    reads: int,
+    seconds: float,
+    progress: Callable[[float, str], None],
 ) -> list[MemoryRow]:
     """Run every contender in a child process; one that fails there has its last line as the reason.
 
     The slow ones do as many of the small `reads` as there are `seconds` for; rangeio does them all.
     """
     rows = []
-    kinds = [kind for kind in KINDS if not kind.absence()]
+    kinds = [kind for kind in kinds if not kind.absence()]
+    where = (setting.path, setting.url, setting.ca_file, setting.depth)
     for number, kind in enumerate(kinds):
         progress(number / len(kinds), f"Resident memory: {kind.name}")
         call = kind.calls.get("whole") or kind.calls["each"]
         row = MemoryRow(kind.name, call, kind.role, kind.version(), size)
-        asked = (kind.__name__, path, size, reads, seconds)
+        asked = (f"{kind.__module__}:{kind.__name__}", *where, size, reads, seconds)
         command = [sys.executable, "-m", "rangeio.bench.memory", *map(str, asked)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
@@ -62,9 +70,9 @@ def judge(rows: list[MemoryRow]) -> list[Verdict]:
     return [Verdict(target, Spread.of([values[target.metric]])) for target in TARGETS]
 
 
-def _growth(kind: type[Contender], path: Path, size: int, reads: int, seconds: float) -> dict[str, int]:
+def _growth(kind: type[Contender], setting: Setting, size: int, reads: int, seconds: float) -> dict[str, int]:
     """Read whole twice, then small many times; see `MemoryRow` for what is returned."""
-    contender = kind(Setting(path, path.parent, Scratch()))
+    contender, path = kind(setting), setting.path
     figures: dict[str, int] = {}
     before = _resident("VmRSS")
     if "whole" in contender.calls:
@@ -103,9 +111,11 @@ def _resident(name: str) -> int:
 
 def main(arguments: list[str]) -> None:
     """The child process."""
-    name, path, size, reads, seconds = arguments
-    kind = next(kind for kind in KINDS if kind.__name__ == name)
-    print(json.dumps(_growth(kind, Path(path), int(size), int(reads), float(seconds))))
+    name, path, url, ca_file, depth, size, reads, seconds = arguments
+    module, _, name = name.partition(":")
+    kind = getattr(import_module(module), name)
+    setting = Setting(Path(path), Path(path).parent, Scratch(), depth=int(depth), url=url, ca_file=ca_file)
+    print(json.dumps(_growth(kind, setting, int(size), int(reads), float(seconds))))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,12 @@ _CHAPTERS: tuple[tuple[str, str, tuple[Action, ...], str], ...] = (
     ("large", "Large reads", ("whole", "blocks"), "Hundreds of megabytes into one buffer."),
     ("ranges", "Ranges of a table", ("ranges",), "Column chunks as a Parquet reader asks for them."),
     ("files", "Small files", ("files",), "Thousands of files of 16 KiB, each opened, read whole and closed."),
-    ("tasks", "Tasks of an event loop", ("tasks",), "Many reads awaited at once under asyncio."),
+    (
+        "tasks",
+        "Tasks and threads",
+        ("tasks", "threads"),
+        "Many reads at once, awaited under asyncio or each in a thread.",
+    ),
     (
         "through",
         "Streams and files",
@@ -99,7 +104,7 @@ def _header(report: Report) -> Markup:
     machine = report.machine
     facts = (
         f"{machine.processor}, {machine.cpus} CPUs, {machine.kernel}; "
-        f"{size_text(report.sample_bytes)} on {report.place}; {report.started}."
+        f"{size_text(report.sample_bytes)} on {report.server or report.place}; {report.started}."
     )
     if report.quick:
         facts += " A quick run: the figures are rough."
@@ -166,7 +171,19 @@ def _chip(verdict: Verdict) -> Markup:
 
 def _figures(result: CaseResult, rows: Sequence[Row]) -> Markup:
     """The same as the bars in figures, for those who want to check."""
-    heads = ["", "median", "fastest", "slowest", "p99", "CPU", "device", "ratio", "ratios", "version"]
+    heads = [
+        "",
+        "median",
+        "fastest",
+        "slowest",
+        "p99",
+        "CPU",
+        "requests",
+        "fetched",
+        "ratio",
+        "ratios",
+        "version",
+    ]
     body = []
     for row in rows:
         took, ratio = row.ns_per_read, row.ratio
@@ -176,6 +193,7 @@ def _figures(result: CaseResult, rows: Sequence[Row]) -> Markup:
                 *(time_text(value) for value in (took.median, took.low, took.high)),
                 "" if row.p99_ns is None else time_text(row.p99_ns),
                 cpu_text(result, row),
+                "" if row.requests_per_read is None else short(row.requests_per_read),
                 f"{short(row.device_ratio)}{TIMES}" if row.device_ratio else "",
                 f"{short(ratio.median)}{TIMES}" if ratio else "",
                 f"{short(ratio.low)} to {short(ratio.high)}" if ratio else "",
@@ -239,6 +257,7 @@ def _machine(report: Report) -> Markup:
         "load before": f"{machine.load} (well above 0: others were measured too)",
         "file system": f"{place.file_system} ({place.options})",
         "device": device,
+        "server": report.server,
         "sample": size_text(report.sample_bytes),
         "versions": ", ".join(f"{name} {version}" for name, version in sorted(versions.items())),
         "absent": ", ".join(sorted({text for result in report.cases for text in result.absent})),

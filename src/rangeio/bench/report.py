@@ -15,7 +15,7 @@ def heading(report: Report) -> str:
         f"rangeio {report.version}, backend {report.backend}" + (", --quick" if report.quick else ""),
         f"{machine.processor}, {machine.cpus} CPUs, {size_text(machine.memory)}, load {machine.load}",
         f"{machine.kernel}, {machine.system}, {machine.python}",
-        f"{size_text(report.sample_bytes)} on {place}",
+        f"{size_text(report.sample_bytes)} on {report.server or place}",
     ]
     return "\n".join(lines)
 
@@ -25,8 +25,8 @@ def case_text(result: CaseResult) -> str:
     lines = [f"{result.case.title}  ({result.what}; {result.cache}; {result.rounds} rounds)"]
     if result.skipped:
         return f"{result.case.title}\n  skipped: {result.skipped}"
-    columns = ["", "", "time", "speed", "min..max", "p99", "CPU", "device", "ratio", ""]
-    lines += _table([columns, *(_cells(result, row) for row in ordered(result))], align="<<>>>>>>><")
+    columns = ["", "", "time", "speed", "min..max", "p99", "CPU", "requests", "fetched", "ratio", ""]
+    lines += _table([columns, *(_cells(result, row) for row in ordered(result))], align="<<>>>>>>>><")
     for row in result.rows:
         if row.failure:
             lines.append(f"  {row.name} {row.call}: left out, {row.failure}")
@@ -48,6 +48,7 @@ def _cells(result: CaseResult, row: Row) -> list[str]:
         *_speed_cells(result, row),
         "" if row.p99_ns is None else time_text(row.p99_ns),
         cpu_text(result, row),
+        "" if row.requests_per_read is None else short(row.requests_per_read),
         "" if not row.device_ratio else f"{short(row.device_ratio)}x",
         "" if row.ratio is None else f"{short(row.ratio.median)}x",
         "baseline" if row.name == result.case.baseline else "",

@@ -69,6 +69,11 @@ class Row:
             s.device_bytes / s.nbytes if s.device_bytes is not None else None for s in self.samples
         )
 
+    @property
+    def requests_per_read(self) -> float | None:
+        """Requests that reached the server for each read; None where it does not count."""
+        return _median(s.requests / s.reads if s.requests is not None else None for s in self.samples)
+
 
 def _median(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
@@ -106,7 +111,10 @@ class Verdict:
             "rate": f"at least {bound} {against}",
             "cpu ratio": f"at most {bound} the CPU of {against}",
             "cpu per read": f"at most {bound} of CPU per read",
-            "device bytes": f"at most {bound} the bytes asked for come from the device",
+            "p99 ratio": f"at most {bound} the p99 of {against}",
+            "device bytes": f"at most {bound} the bytes asked for are fetched",
+            "requests": f"at most {bound} requests for each range",
+            "limit": f"at most {bound} the least time at that pace",
             "growth": f"memory grows by at most {bound}",
             "memory": f"at most {bound} of memory for each byte read",
         }[self.target.metric]
@@ -186,6 +194,8 @@ class Report:
     started: str
     quick: bool
     command: str
+    server: str = ""
+    """Of what objects were read; empty for files."""
     elapsed_s: float = 0.0
     cases: list[CaseResult] = field(default_factory=list)
     memory: list[MemoryRow] = field(default_factory=list)
@@ -206,6 +216,7 @@ class Report:
                     plain_row["bytes_per_s"] = asdict(row.bytes_per_s)
                     plain_row["cpu_ns_per_read"] = row.cpu_ns_per_read
                     plain_row["device_ratio"] = row.device_ratio
+                    plain_row["requests_per_read"] = row.requests_per_read
             for verdict, plain_verdict in zip(result.verdicts, plain["verdicts"], strict=True):
                 plain_verdict["met"] = verdict.met
         for verdict, plain_verdict in zip(self.memory_verdicts, data["memory_verdicts"], strict=True):

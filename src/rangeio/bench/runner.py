@@ -7,7 +7,7 @@ contenders measured minutes apart do not. So ratios are taken round by round, an
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
@@ -159,7 +159,7 @@ class Bench:
             warm(works[0])
             share = resident(works[0])
         else:
-            share = _prepare(case, works, entries)
+            share = self._prepare(case, works, entries)
         result.cache = _cache_words(case, share)
         if case.cache == "cold" and share is not None and share > _COLD_ENOUGH:
             result.skipped = (
@@ -167,13 +167,21 @@ class Bench:
             )
         return not result.skipped
 
+    def _prepare(self, case: Case, works: list[Work], entries: list[Entry]) -> float | None:
+        """Bring the page cache into the state of the case; the share of the file that is in it then."""
+        if case.cache == "hot":
+            return None
+        for entry in entries:
+            entry.contender.release_pages()
+        return evict(works[0])
+
     def _contest(
         self, case: Case, result: CaseResult, works: list[Work], entries: list[Entry], progress: Progress
     ) -> None:
         options, dice, start = self.options, random.Random(SEED), time.monotonic()
         for entry in entries:
             progress(0.0, f"{case.title}: {entry.row.name}, warm-up")
-            _prepare(case, works, entries)
+            self._prepare(case, works, entries)
             self._guarded(entry, lambda entry: self._warm_up(case, entry))
         while result.rounds < options.rounds:
             spent = (time.monotonic() - start) / options.case_s
@@ -185,15 +193,21 @@ class Bench:
                 progress(
                     min(1.0, max(spent, result.rounds / options.rounds)), f"{case.title}: {entry.row.name}"
                 )
-                share = _prepare(case, works, entries)
+                share = self._prepare(case, works, entries)
                 if share is not None and share > _COLD_ENOUGH:
                     result.cache = _cache_words(case, share)
                 self._guarded(entry, lambda entry: self._round(case, entry))
             result.rounds += 1
-        if case.action == "each":
-            for entry in entries:
-                if entry.contender.has_latency and not entry.row.failure:
-                    entry.row.p99_ns = _p99(case, entry, options.case_s / 20)
+        for entry in entries:
+            self._guarded(entry, lambda entry: self._look_at_tail(case, entry))
+
+    def _look_at_tail(self, case: Case, entry: Entry) -> None:
+        entry.row.p99_ns = self._tail(case, entry)
+
+    def _tail(self, case: Case, entry: Entry) -> float | None:
+        """The 99th percentile of single reads, in nanoseconds; None where it means nothing."""
+        measured = case.action == "each" and entry.contender.has_latency
+        return _p99(case, entry, self.options.case_s / 20) if measured else None
 
     def _guarded(self, entry: Entry, step: Callable[[Entry], None]) -> None:
         """A contender that fails, or returns wrong bytes, loses its row; the others go on."""
@@ -220,7 +234,7 @@ class Bench:
             slow_s = max(_SLOW_S, self.options.case_s / 8)
             if sample.elapsed_ns > slow_s * 1e9 and entry.row.name not in case.judged:
                 entry.slow, entry.row.samples = True, [sample]
-        if case.action in ("each", "batch", "tasks", "seeks"):
+        if case.action in ("each", "batch", "tasks", "threads", "seeks"):
             entry.works = self._sized(case, entry)
 
     def _sized(self, case: Case, entry: Entry) -> list[Work]:
@@ -255,15 +269,6 @@ def _repeated(case: Case, works: list[Work], times: int) -> list[Work]:
     return [works[0].first(times)] if case.action in FLEETING else list(islice(cycle(works), times))
 
 
-def _prepare(case: Case, works: list[Work], entries: list[Entry]) -> float | None:
-    """Bring the page cache into the state of the case; the share of the file that is in it then."""
-    if case.cache == "hot":
-        return None
-    for entry in entries:
-        entry.contender.release_pages()
-    return evict(works[0])
-
-
 def _cache_words(case: Case, share: float | None) -> str:
     when = "" if case.cache == "hot" else " before each run"
     return f"{case.cache}, " + (
@@ -291,7 +296,7 @@ def _p99(case: Case, entry: Entry, seconds: float) -> float | None:
 
 def _what(case: Case, works: list[Work]) -> str:
     work = works[0]
-    if case.action in ("each", "batch", "deep", "tasks", "seeks"):
+    if case.action in ("each", "batch", "deep", "tasks", "threads", "seeks"):
         return f"{size_text(work.length)} at random offsets"
     if case.action in ("whole", "blocks", "stream", "through"):
         return size_text(work.nbytes)
@@ -303,14 +308,10 @@ def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[:160]}" if text else type(error).__name__
 
 
-def chosen(patterns: list[str]) -> list[Case]:
+def chosen(patterns: list[str], among: Sequence[Case] = CASES) -> list[Case]:
     """The cases whose id contains one of `patterns`; all if there are none."""
-    cases = [case for case in CASES if not patterns or any(pattern in case.id for pattern in patterns)]
+    cases = [case for case in among if not patterns or any(pattern in case.id for pattern in patterns)]
     if not cases:
-        raise ValueError(f"no case has one of {', '.join(patterns)} in its name; there are {case_names()}")
+        names = ", ".join(case.id for case in among)
+        raise ValueError(f"no case has one of {', '.join(patterns)} in its name; there are {names}")
     return cases
-
-
-def case_names() -> str:
-    """All of them, for a message."""
-    return ", ".join(case.id for case in CASES)

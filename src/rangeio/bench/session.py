@@ -1,12 +1,20 @@
 """One call of `rangeio bench`: sample, cases, memory, report; a generator of what to print as it goes."""
 
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import rangeio
 from rangeio.bench import memory, report
+from rangeio.bench.cases import CASES, Case
+from rangeio.bench.contender import Contender, Setting
+from rangeio.bench.http import clients, ours
+from rangeio.bench.http.cases import HTTP_CASES
+from rangeio.bench.http.remote import HttpBench, Where, download
 from rangeio.bench.machine import machine, place
 from rangeio.bench.results import Report
 from rangeio.bench.runner import Bench, Options, Progress, chosen
@@ -17,13 +25,19 @@ _MEMORY = "memory"
 
 
 class Session:
-    """Makes what is missing, measures, and keeps the report."""
+    """Makes what is missing, measures, and keeps the report.
+
+    `path` is the sample.
+    """
+
+    every_case: Sequence[Case] = CASES
+    memory_kinds: Sequence[type[Contender]] = memory.KINDS
 
     def __init__(
         self,
         path: Path,
         *,
-        size: int | None,
+        size: int | None = None,
         quick: bool,
         rounds: int | None,
         wanted: list[str],
@@ -31,19 +45,22 @@ class Session:
         command: str,
         progress: Progress,
     ) -> None:
-        self.path, self.progress = path, progress
+        self.progress = progress
         self.options = Options.quick() if quick else Options()
         if rounds is not None:
             self.options = replace(self.options, rounds=rounds, min_rounds=rounds)
         self.with_memory = not wanted or any(name in _MEMORY for name in wanted)
         patterns = [name for name in wanted if name not in _MEMORY]
-        self.cases = chosen(patterns) if patterns or not wanted else []
+        self.cases = chosen(patterns, self.every_case) if patterns or not wanted else []
         self.started, self.command, self.quick = started, command, quick
-        path.resolve().parent.mkdir(parents=True, exist_ok=True)
-        self.size = ensure_file(path, size, lambda done: progress(done, f"writing {path}"))
-        self.folder = path.with_name(path.name + ".files")
-        self.bench = Bench(path, self.size, self.folder, self.options)
+        self.bench = self._bench(path, size)
+        self.path, self.size = self.bench.path, self.bench.size
         self.report: Report
+
+    def _bench(self, path: Path, size: int | None) -> Bench:
+        path.resolve().parent.mkdir(parents=True, exist_ok=True)
+        size = ensure_file(path, size, lambda done: self.progress(done, f"writing {path}"))
+        return Bench(path, size, path.with_name(path.name + ".files"), self.options)
 
     def run(self) -> Iterator[str]:
         """Measure; yields text for a person. `report` is complete when the generator is exhausted."""
@@ -60,6 +77,7 @@ class Session:
             started=self.started,
             quick=self.quick,
             command=self.command,
+            server=self._server(),
         )
         yield report.heading(self.report)
         parts = len(self.cases) + self.with_memory
@@ -76,10 +94,21 @@ class Session:
     def _part(self, number: int, parts: int) -> Progress:
         return lambda done, text: self.progress((number + done) / parts, text)
 
+    def _server(self) -> str:
+        return ""
+
+    def close(self) -> None:
+        """Leave nothing running."""
+
+    def _setting(self) -> Setting:
+        return Setting(self.path, self.path.parent, self.bench.scratch)
+
     def _memory(self, progress: Progress) -> str:
-        size = min(self.size, self.options.large_bytes)
-        options = self.options
-        self.report.memory = memory.measure(self.path, size, options.memory_reads, options.memory_s, progress)
+        options = self.bench.options
+        size = min(self.size, options.large_bytes)
+        self.report.memory = memory.measure(
+            self.memory_kinds, self._setting(), size, options.memory_reads, options.memory_s, progress
+        )
         self.report.memory_verdicts = memory.judge(self.report.memory)
         return report.memory_text(self.report.memory, self.report.memory_verdicts)
 
@@ -88,5 +117,41 @@ class Session:
         if case is None:
             return
         (work,) = self.bench.works(case)
-        text = f"writing {work.reads:,} files, {size_text(work.nbytes)}, to {self.folder}"
+        text = f"writing {work.reads:,} files, {size_text(work.nbytes)}, to {self.bench.folder}"
         ensure_small_files(work, lambda done: self.progress(done, text))
+
+
+class HttpSession(Session):
+    """The same for an object on a server."""
+
+    every_case = HTTP_CASES
+    memory_kinds = (ours.Rangeio, clients.HttpClient, clients.Obstore, clients.OpenDAL, clients.Arrow)
+
+    def __init__(self, where: Where, copy: Path | None, **rest: Any) -> None:
+        """copy: a local copy of the object; None to have one made, and removed by `close`."""
+        self.where = where
+        self._made = ExitStack()
+        self._given = copy is not None
+        super().__init__(
+            copy or Path(self._made.enter_context(tempfile.TemporaryDirectory())) / "copy.bin", **rest
+        )
+
+    def _bench(self, path: Path, size: int | None) -> Bench:
+        if not self._given:
+            download(
+                self.where, path, lambda done: self.progress(done, "downloading the object, to compare with")
+            )
+        bench = HttpBench(self.where, path, self.options)
+        self._made.callback(bench.close)
+        return bench
+
+    def _server(self) -> str:
+        return str(self.where)
+
+    def _setting(self) -> Setting:
+        here = super()._setting()
+        return replace(here, url=self.where.url, ca_file=self.where.ca_file, depth=16)
+
+    def close(self) -> None:
+        """See `Session`."""
+        self._made.close()

@@ -170,6 +170,25 @@ def column_chunks(path: Path, size: int, count: int = 2000) -> Work:
     return Work(path, offsets, lengths)
 
 
+def far_columns(path: Path, size: int, count: int = 500) -> Work:
+    """`count` ranges of 16 KiB to 512 KiB, 120 KiB on average, as columns of a wide table that is mostly not read.
+
+    Two of five follow their neighbour at once, one after a gap of up to 64 KiB, two after one of up to 3 MiB.
+    """
+    dice, offset = random.Random(SEED), random.Random(SEED).randrange(4096)
+    offsets, lengths = [], []
+    for _ in range(count):
+        length = int((16 << 10) * 32 ** (dice.random() ** 1.3))
+        if offset + length > size:  # as in column_chunks
+            break
+        offsets.append(offset)
+        lengths.append(length)
+        offset += length + dice.choice(
+            (0, 0, dice.randrange(64 << 10), *[dice.randrange(64 << 10, 3 << 20)] * 2)
+        )
+    return Work(path, offsets, lengths)
+
+
 def small_files(folder: Path, count: int) -> Work:
     """`count` files of 16 KiB in an order that is not that of the directory."""
     names = [f"{number // 1000:02d}/{number:05d}.bin" for number in range(count)]

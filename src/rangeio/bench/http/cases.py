@@ -1,0 +1,181 @@
+"""What is measured of an object on a server, and what is wanted for it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from rangeio.bench.cases import Case, Target
+from rangeio.bench.contender import Contender
+from rangeio.bench.http import awaiting, clients, ours
+
+# The order is that of the report; the first of a name is the one that targets are about.
+CLIENTS: tuple[type[clients.Client], ...] = (
+    ours.Rangeio,
+    ours.RangeioAwaiting,
+    ours.RangeioUvloop,
+    clients.HttpClient,
+    clients.Urllib3,
+    clients.Obstore,
+    awaiting.ObstoreThreads,
+    awaiting.ObstoreAwaiting,
+    clients.OpenDAL,
+    clients.Arrow,
+    awaiting.Aiohttp,
+)
+
+Server = Literal["given", "tls", "paced"]
+
+PACE = 50_000_000
+"""Bytes per second of one connection: what one connection to an object store brings, about."""
+WAIT_S = 0.02
+
+
+@dataclass(frozen=True)
+class HttpCase(Case):
+    """One kind of work over connections, `depth` of them at once."""
+
+    server: Server = "given"
+    nbytes: int = 0
+    """Of the object, where not all of it is read."""
+
+    def contenders(self) -> Iterable[type[Contender]]:
+        """Those that can do it."""
+        for kind in CLIENTS:
+            if self.action in kind.calls and (kind.speaks_tls or self.server != "tls"):
+                yield kind
+
+
+def _small() -> Iterable[HttpCase]:
+    yield HttpCase(
+        id="http-4k",
+        title="4 KiB ranges, one by one",
+        why="The price of a request, once the connection is open: what is left is the client.",
+        action="each",
+        cache="hot",
+        baseline="obstore",
+        targets=(Target("cpu ratio", 0.55, ("http.client",)),),
+        depth=1,
+        block=4 << 10,
+    )
+    why = "Records, tiles or chunks of an array: many ranges far from each other, 16 connections."
+    yield HttpCase(
+        id="http-64k",
+        title="64 KiB ranges, one caller, 16 in flight",
+        why=why,
+        action="batch",
+        cache="hot",
+        baseline="obstore",
+        targets=(
+            Target("rate", 2.0, ("obstore",)),
+            Target("cpu ratio", 0.4, ("obstore",)),
+            Target("p99 ratio", 0.6, ("obstore",)),
+        ),
+        group=512,
+        depth=16,
+        block=64 << 10,
+    )
+
+
+def _at_once() -> Iterable[HttpCase]:
+    yield HttpCase(
+        id="http-64k-tasks",
+        title="64 KiB ranges, 16 tasks of asyncio",
+        why="A server or a loader on asyncio.",
+        action="tasks",
+        cache="hot",
+        baseline="obstore",
+        targets=(Target("rate", 1.5, ("obstore",)),),
+        depth=16,
+        block=64 << 10,
+    )
+    yield HttpCase(
+        id="http-64k-threads",
+        title="64 KiB ranges, 16 threads",
+        why="A pool of workers, each of which reads for itself.",
+        action="threads",
+        cache="hot",
+        baseline="obstore",
+        targets=(Target("rate", 1.4, ("obstore",)),),
+        depth=16,
+        block=64 << 10,
+    )
+    yield HttpCase(
+        id="http-1m",
+        title="1 MiB ranges, one caller, 16 in flight",
+        why="Larger tiles, or groups of them.",
+        action="batch",
+        cache="hot",
+        baseline="obstore",
+        targets=(Target("rate", 1.4, ("obstore",)), Target("cpu ratio", 0.5, ("obstore",))),
+        group=96,
+        depth=16,
+        block=1 << 20,
+    )
+
+
+def _large() -> Iterable[HttpCase]:
+    why = "Loading a model: one buffer, as fast as the wire, and the CPU stays free."
+    bounds = {
+        "http-whole-1": (1, (Target("rate", 2.5, ("obstore",)),)),
+        "http-whole-16": (16, (Target("rate", 1.7, ("obstore",)), Target("cpu ratio", 0.4, ("obstore",)))),
+        "https-whole-16": (16, (Target("rate", 1.25, ("obstore",)), Target("cpu ratio", 0.6, ("obstore",)))),
+    }
+    for name, (depth, targets) in bounds.items():
+        tls = name.startswith("https")
+        yield HttpCase(
+            id=name,
+            title=f"A large object into one buffer, {depth} connection{'s' * (depth > 1)}{', TLS' * tls}",
+            why=why,
+            action="whole",
+            cache="hot",
+            baseline="obstore",
+            targets=targets,
+            depth=depth,
+            server="tls" if tls else "given",
+        )
+
+
+def _ranges() -> Iterable[HttpCase]:
+    why = "A few columns of a table: 500 ranges of 16 to 512 KiB, some side by side, some a little apart."
+    yield HttpCase(
+        id="http-ranges",
+        title="Column chunks of a Parquet file",
+        why=why,
+        action="ranges",
+        cache="hot",
+        baseline="obstore",
+        targets=(Target("rate", 1 / 0.65, ("obstore",)),),
+        depth=16,
+    )
+    pace = "50 MB/s per connection, 20 ms to the first byte"
+    yield HttpCase(
+        id="paced-ranges",
+        title=f"Column chunks of a Parquet file, {pace}",
+        why=why,
+        action="ranges",
+        cache="hot",
+        baseline="obstore",
+        targets=(
+            Target("rate", 1 / 0.55, ("obstore",)),
+            Target("rate", 1 / 0.7, ("http.client", "urllib3", "opendal", "pyarrow")),
+            Target("requests", 0.65),
+            Target("device bytes", 1.05),
+        ),
+        depth=16,
+        server="paced",
+    )
+    yield HttpCase(
+        id="paced-whole",
+        title=f"256 MiB into one buffer, {pace}, 16 connections",
+        why="The same object from a store that is far away.",
+        action="whole",
+        cache="hot",
+        baseline="obstore",
+        targets=(Target("limit", 1.05),),
+        depth=16,
+        server="paced",
+        nbytes=256 << 20,
+    )
+
+
+HTTP_CASES: tuple[HttpCase, ...] = (*_small(), *_at_once(), *_large(), *_ranges())

@@ -1,0 +1,129 @@
+"""rangeio itself, from a thread, from many, and awaited."""
+
+import time
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any, ClassVar
+
+import rangeio
+from rangeio.bench.contender import Action, Role, Setting
+from rangeio.bench.http.awaiting import Awaiting
+from rangeio.bench.http.clients import Client, Get, any_of
+from rangeio.bench.work import Work
+
+
+class Rangeio(Client):
+    """The call that the targets are about."""
+
+    name = "rangeio"
+    role: ClassVar[Role] = "ours"
+    calls = {
+        "each": "read_at",
+        "batch": "read_ranges",
+        "threads": "read_at",
+        "whole": "read_at",
+        "ranges": "read_ranges",
+    }
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self.reader = rangeio.open(setting.url, **options_of(setting))
+
+    @classmethod
+    def version(cls) -> str:
+        """Of the package that is imported."""
+        return rangeio.__version__
+
+    def _each(self, work: Work) -> Any:
+        read_at, length = self.reader.read_at, work.length
+        result: Any = None
+        for offset in work.offsets:
+            result = read_at(offset, length)
+        return result
+
+    def _threads(self, work: Work) -> Any:
+        def take(offsets: Iterator[int]) -> Any:
+            read_at, length, result = self.reader.read_at, work.length, None
+            for offset in offsets:
+                result = read_at(offset, length)
+            return result
+
+        return any_of(self.spread(take, work.offsets))
+
+    def _batch(self, work: Work) -> Any:
+        return self.reader.read_ranges(work.pairs, gap=None)
+
+    def _ranges(self, work: Work) -> Any:
+        return self.reader.read_ranges(work.pairs)
+
+    def _whole(self, work: Work) -> Any:
+        return self.reader.read_at(0, work.nbytes)
+
+    def latencies(self, action: Action, work: Work) -> list[int]:
+        """With `concurrent` reads under way, one is begun when the one `concurrent` before it is taken."""
+        clock, times = time.perf_counter_ns, []
+        if action == "threads":
+
+            def take(offsets: Iterator[int]) -> None:
+                for offset in offsets:
+                    start = clock()
+                    self.reader.read_at(offset, work.length)
+                    times.append(clock() - start)
+
+            self.spread(take, work.offsets)
+            return times
+        begun = [clock()] * self.depth
+        for number, (index, _) in enumerate(self.reader.iter_ranges(work.pairs, gap=None)):
+            now = clock()
+            if index >= self.depth and number >= self.depth:
+                times.append(now - begun[index])
+            begun.append(now)
+        return times
+
+    def _close(self) -> None:
+        self.reader.close()
+        super()._close()
+
+
+def options_of(setting: Setting) -> dict[str, Any]:
+    """What `rangeio.open` is told beside the URL."""
+    options: dict[str, Any] = {"concurrent": setting.depth} if setting.depth else {}
+    return {**options, "ca_file": setting.ca_file} if setting.ca_file else options
+
+
+class RangeioAwaiting(Awaiting):
+    """The call that the targets are about."""
+
+    name = "rangeio"
+    role: ClassVar[Role] = "ours"
+    calls = {"tasks": "AsyncReader.read_at"}
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self.reader = rangeio.open_async(setting.url, **options_of(setting))
+
+    @classmethod
+    def version(cls) -> str:
+        """Of the package that is imported."""
+        return rangeio.__version__
+
+    async def reading(self) -> Get:
+        """See `Awaiting`."""
+        await self.reader.read_at(0, 1)
+        return self.reader.read_at
+
+    async def ended(self) -> None:
+        """See `Awaiting`."""
+        self.reader.close()
+
+
+class RangeioUvloop(RangeioAwaiting):
+    """The same on uvloop."""
+
+    name = "rangeio, uvloop"
+    module = "uvloop"
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self.loop.close()
+        self.loop = import_module("uvloop").new_event_loop()

@@ -1,0 +1,141 @@
+"""A server as far away as one wants: a wait before the first byte, a pace for each connection, and counters.
+
+`python -m rangeio.bench.http.paced FILE BYTES_PER_SECOND WAIT_SECONDS` serves FILE under any path, and prints
+its port. It ends when its standard input does. The kernel paces (SO_MAX_PACING_RATE, tc-fq(8)), so that
+bytes arrive evenly as from a network, without bursts between two sleeps.
+"""
+
+import json
+import os
+import re
+import socket
+import socketserver
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+_SO_MAX_PACING_RATE = 47  # asm-generic/socket.h; Python has no name for it
+_RANGE = re.compile(rb"\r\nrange: *bytes=(\d+)-(\d*)", re.IGNORECASE)
+_COUNTERS = "/counters"
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+    allow_reuse_address = True
+    request_queue_size = 256
+
+    def __init__(self, path: Path, pace: int, wait_s: float) -> None:
+        super().__init__(("127.0.0.1", 0), _Connection)
+        self.file = os.open(path, os.O_RDONLY)
+        self.size = os.fstat(self.file).st_size
+        self.pace, self.wait_s = pace, wait_s
+        self.lock = threading.Lock()
+        self.requests = self.sent = 0
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes away is nobody's error."""
+
+
+class _Connection(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        sock: socket.socket = self.request
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        pace = cast("_Server", self.server).pace
+        if pace:
+            sock.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, pace)
+        pending = b""
+        while True:
+            while b"\r\n\r\n" not in pending:
+                data = sock.recv(65536)
+                if not data:
+                    return
+                pending += data
+            request, _, pending = pending.partition(b"\r\n\r\n")
+            self._answer(sock, request)
+
+    def _answer(self, sock: socket.socket, request: bytes) -> None:
+        server = cast("_Server", self.server)
+        method, target = request.split(b" ", 2)[:2]
+        if target == _COUNTERS.encode():
+            text = json.dumps([server.requests, server.sent]).encode()
+            sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(text) + text)
+            return
+        start, stop, status, extra = 0, server.size, b"200 OK", b""
+        if found := _RANGE.search(request):
+            start = int(found[1])
+            stop = min(stop, int(found[2]) + 1) if found[2] else stop
+            status, extra = b"206 Partial Content", b"Content-Range: bytes %d-%d/%d\r\n"
+            extra %= (start, stop - 1, server.size)
+            if start >= server.size:
+                status, extra = b"416 Range Not Satisfiable", b"Content-Range: bytes */%d\r\n" % server.size
+        time.sleep(server.wait_s)
+        head = b'HTTP/1.1 %s\r\nETag: "1"\r\nLast-Modified: Mon, 01 Jan 2024 00:00:00 GMT\r\nAccept-Ranges: bytes\r\n'
+        head = head % status + extra + b"Content-Length: %d\r\n\r\n" % max(0, stop - start)
+        body = method == b"GET"
+        with server.lock:
+            server.requests += 1
+            server.sent += len(head) + (stop - start if body else 0)
+        sock.sendall(head, socket.MSG_MORE if body else 0)
+        while body and start < stop:
+            start += os.sendfile(sock.fileno(), server.file, start, stop - start)
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What a server has been asked for, and sent, so far."""
+
+    requests: int
+    nbytes: int
+
+
+class Paced:
+    """The server in a process of its own, until `close`."""
+
+    def __init__(self, path: Path, *, pace: int, wait_s: float) -> None:
+        """pace: bytes per second of each connection, 0 for no bound. wait_s: before the first byte of each reply."""
+        self.pace, self.wait_s = pace, wait_s
+        command = [sys.executable, "-m", __name__, str(path.resolve()), str(pace), str(wait_s)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            self.close()
+            raise OSError("the paced server did not start")
+        self._port = int(line)
+        # Two folders, because those who speak S3 take the first for the bucket.
+        self.url = f"http://127.0.0.1:{self._port}/bench/data/{path.name}"
+
+    def counted(self) -> Counted:
+        """What it has counted; asking is not."""
+        with socket.create_connection(("127.0.0.1", self._port)) as sock:
+            sock.sendall(b"GET %s HTTP/1.1\r\n\r\n" % _COUNTERS.encode())
+            reply = b""
+            while not reply.endswith(b"]"):
+                reply += sock.recv(4096)
+        return Counted(*json.loads(reply.partition(b"\r\n\r\n")[2]))
+
+    def close(self) -> None:
+        """End it."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+
+
+def main(arguments: list[str]) -> None:
+    """The server's process."""
+    path, pace, wait_s = arguments
+    with _Server(Path(path), int(pace), float(wait_s)) as server:
+        print(server.server_address[1], flush=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        sys.stdin.read()
+        server.shutdown()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
