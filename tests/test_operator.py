@@ -10,7 +10,9 @@ import pytest
 
 import _uring
 import rangeio
+from awaited import LOOPS, run_on
 from faults.data import pattern, write_pattern
+from faults.machine import need_module
 from rangeio import Operator, Suffix
 from rangeio.operator import split_uri
 
@@ -190,6 +192,37 @@ def test_list(operator: Operator, prefix: str) -> None:
     assert [(stat.path, stat.size) for stat in found] == [
         (name, len(data)) for name, data in sorted(OBJECTS.items()) if name.startswith(prefix)
     ]
+
+
+@pytest.mark.parametrize(
+    ("prefix", "delimiter", "paths"),
+    [
+        ("", "/", ["a", "b/", "e"]),
+        ("b", "/", ["b/"]),
+        ("b/", "/", ["b/c", "b/d"]),
+        ("nothing", "/", []),
+        ("", "c", ["a", "b/c", "b/d", "e"]),
+        ("b", "c", ["b/c", "b/d"]),
+    ],
+)
+@pytest.mark.parametrize("loop", ["sync", *LOOPS])
+def test_list_to_a_delimiter(
+    operator: Operator, loop: str, prefix: str, delimiter: str, paths: list[str]
+) -> None:
+    """What lies deeper stands there once, as a prefix."""
+    if loop == "sync":
+        found = list(operator.list(prefix, delimiter))
+    else:
+        need_module(loop)
+
+        async def main() -> Any:
+            return [stat async for stat in operator.list_async(prefix, delimiter)]
+
+        found = run_on(loop, main)
+    assert [stat.path for stat in found] == paths
+    for stat in found:
+        assert stat.is_prefix == stat.path.endswith(delimiter)
+        assert (stat.size is None) == stat.is_prefix
 
 
 def test_list_of_strange_directories(root: Path, reactor: _uring.Reactor) -> None:

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from copy import copy
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 from urllib.parse import unquote_to_bytes
 
 import _uring
 from rangeio.async_reader import AsyncReader
-from rangeio.errors import ConfigInvalidError, Error, closest
+from rangeio.errors import ConfigInvalidError, Error, UnsupportedError, closest
 from rangeio.flight import Flight
 from rangeio.ranges import OPEN, Range, Suffix, bounds
 from rangeio.reader import PlanOptions, Reader, check_on_error, chosen_for_call
 from rangeio.replies import OnError
-from rangeio.service import OPTION_NAMES, Options, Service, Stat, check_names
+from rangeio.service import OPTION_NAMES, ListsAwaited, Options, Presigns, Service, Stat, check_names
 from rangeio.services.http import OWN_NAMES, HttpService
 from rangeio.services.local import LocalService
 from rangeio.services.memory import MemoryService, MemorySource
-from rangeio.waiting import checkpoint
+from rangeio.waiting import AtOnce, checkpoint
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -91,7 +92,7 @@ class Operator:
         options: gap, max_merged, chunk, concurrent, size, pin, direct, for this object.
         """
         name = os.fsdecode(path)
-        chosen = self._options.updated(options) if options else self._options
+        chosen = self._chosen(options)
         source = self._service.open(name, chosen)
         return Reader(source, chosen, partial(self.open, self._service.address(name), **options))
 
@@ -102,7 +103,7 @@ class Operator:
         ConfigInvalidError for wrong options, at once; NotFoundError and the like when it is opened.
         """
         name = os.fsdecode(path)
-        chosen = self._options.updated(options) if options else self._options
+        chosen = self._chosen(options)
         address = self._service.address(name)  # a relative path means what it means now
         return AsyncReader(
             partial(self._service.open, address, chosen),
@@ -111,14 +112,43 @@ class Operator:
             partial(self.open_async, address, **options),
         )
 
-    def stat(self, path: Path) -> Stat:
-        """What is known of one object, without reading it. The same errors as `open`."""
-        with self.open(path) as reader:
+    def _chosen(self, options: dict[str, Any]) -> Options:
+        chosen = self._options.updated(options) if options else self._options
+        if chosen.version is not None and not self._service.versions:
+            raise ConfigInvalidError(f"{self.scheme!r} keeps no versions, so version= means nothing there")
+        return chosen
+
+    def stat(self, path: Path, **options: Any) -> Stat:
+        """What is known of one object, without reading it. The same options and errors as `open`."""
+        with self.open(path, **options) as reader:
             return replace(reader.stat(), path=os.fsdecode(path))
 
-    def list(self, prefix: str = "") -> Iterator[Stat]:
-        """The objects whose path begins with `prefix`, at any depth, sorted; directories are not objects."""
-        return self._service.list(prefix)
+    def list(self, prefix: str = "", delimiter: str | None = None) -> Iterator[Stat]:
+        """The objects whose path begins with `prefix`, at any depth, in the service's order: sorted by path.
+
+        Directories are not objects. delimiter: as far as the next one after `prefix` only; what lies deeper stands
+        there once, with `is_prefix` set. `list("data/", "/")` is what is in a directory. UnsupportedError where the
+        service has no listing (http). Cost over a network: a request per 1,000 objects, each sent when it is needed.
+        """
+        return self._service.list(prefix, delimiter or None, self._options)
+
+    def list_async(self, prefix: str = "", delimiter: str | None = None) -> AsyncIterator[Stat]:
+        """As `list`, for ``async for``, under any loop. Local directories are read on the loop's own thread."""
+        if isinstance(self._service, ListsAwaited):
+            return self._service.list_async(prefix, delimiter or None, self._options)
+        return AtOnce(self._service.list(prefix, delimiter or None, self._options))
+
+    def presign(self, path: Path, expires: float | timedelta = 3600, *, version: str | None = None) -> str:
+        """A URL by which anybody can read one object for `expires` seconds (at most a week): no request is sent.
+
+        It is a secret. It ends earlier if the credentials do that signed it. Whether there is such an object is not
+        asked. UnsupportedError of services that cannot.
+        """
+        if not isinstance(self._service, Presigns):
+            raise UnsupportedError(
+                f"{self.scheme!r} cannot sign a URL for somebody else", path=os.fsdecode(path)
+            )
+        return self._service.presign(os.fsdecode(path), expires, self._chosen({"version": version}))
 
     @overload
     def read_ranges(

@@ -6,9 +6,10 @@ Reader or are checked by the native core; they may reach beyond the end, where r
 """
 
 import operator
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol, SupportsIndex, TypeAlias
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal, Protocol, SupportsIndex, TypeAlias, runtime_checkable
 
 from rangeio.errors import ConfigInvalidError, Error, closest
 from rangeio.policy import Retry, Timeout
@@ -49,7 +50,8 @@ class Stat:
     """What is known of an object.
 
     size: bytes, None where nobody knows before reading (/proc). pin: identifies this version, for comparing; empty if
-    nothing does. mtime_ns: since 1970. etag, version: as the service gives them.
+    nothing does. mtime_ns: since 1970. etag, version: as the service gives them. is_prefix: it is no object, but stands
+    in a listing for all whose paths begin so.
     """
 
     path: str
@@ -58,6 +60,7 @@ class Stat:
     mtime_ns: int | None = None
     etag: str | None = None
     version: str | None = None
+    is_prefix: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,8 @@ class Options:
     on_no_range: what to do where the server sends the whole object instead of a range: ``"error"``; ``"slice"`` it,
     throwing away what comes before; or ``"download"`` it once and keep it. no_range_cap: most bytes that may be thrown
     away or kept so. if_match, if_none_match: ETags; if_modified_since, if_unmodified_since: dates as HTTP writes them,
-    which the first reply must satisfy.
+    which the first reply must satisfy. version: of an object of which the service keeps several (s3), None for the
+    newest.
     """
 
     gap: int | None = 0
@@ -95,6 +99,7 @@ class Options:
     if_none_match: str | None = None
     if_modified_since: str | None = None
     if_unmodified_since: str | None = None
+    version: str | None = None
 
     def updated(self, changes: dict[str, Any]) -> "Options":
         """With `changes` made. ConfigInvalidError for a wrong name or value."""
@@ -128,7 +133,7 @@ def _checked(name: str, value: Any) -> Any:
         if value in ("error", "slice", "download"):
             return value
         raise ConfigInvalidError(f"on_no_range must be 'error', 'slice' or 'download', not {value!r}")
-    if name.startswith("if_"):
+    if name.startswith("if_") or name == "version":
         if value is None or (isinstance(value, str) and value.isascii() and value.isprintable()):
             return value
         raise ConfigInvalidError(f"{name} must be a string that a header field can hold, not {value!r}")
@@ -305,6 +310,8 @@ class Service(Protocol):
 
     scheme: str
     defaults: Options
+    versions: bool
+    """Whether it keeps more than one version of an object, so that `version=` means something."""
 
     def open(self, path: str, options: Options) -> Source:
         """Open an object. NotFoundError, PermissionDeniedError and so on."""
@@ -318,8 +325,8 @@ class Service(Protocol):
         """The path as people may see it: without credentials."""
         ...
 
-    def list(self, prefix: str) -> Iterator[Stat]:
-        """The objects whose path begins with `prefix`, sorted by path."""
+    def list(self, prefix: str, delimiter: str | None, options: Options) -> Iterator[Stat]:
+        """The objects whose path begins with `prefix`, sorted by path; see `Operator.list`. The call does no I/O."""
         ...
 
     def read_files(self, jobs: Sequence[tuple[str, int, int | None]], options: Options) -> FileResults:
@@ -333,3 +340,32 @@ class Service(Protocol):
     def without_secrets(self, options: dict[str, Any]) -> dict[str, Any]:
         """The options as they may be written down."""
         ...
+
+
+@runtime_checkable
+class ListsAwaited(Protocol):
+    """A Service that waits for a network to list."""
+
+    def list_async(self, prefix: str, delimiter: str | None, options: Options) -> AsyncIterator[Stat]:
+        """As `list`, awaited."""
+        ...
+
+
+@runtime_checkable
+class Presigns(Protocol):
+    """A Service that can let somebody else read, for a time."""
+
+    def presign(self, path: str, expires: float | timedelta, options: Options) -> str:
+        """A URL that needs no credentials. See `Operator.presign`."""
+        ...
+
+
+def rolled_up(found: Iterable[Stat], prefix: str, delimiter: str | None) -> Iterator[Stat]:
+    """Of a sorted listing: what has `delimiter` after `prefix` stands there once, as the prefix up to and with it."""
+    before = None
+    for stat in found:
+        end = stat.path.find(delimiter, len(prefix)) if delimiter else -1
+        if not delimiter or end < 0:
+            yield stat
+        elif (name := stat.path[: end + len(delimiter)]) != before:
+            yield Stat(before := name, None, is_prefix=True)

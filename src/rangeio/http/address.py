@@ -96,7 +96,7 @@ def may_carry(sent_to: Origin, target: Origin) -> bool:
 
 
 _SECRET = re.compile(
-    r"authorization|cookie|token|secret|signature|credential|api-?key|password", re.IGNORECASE
+    r"authorization|cookie|token|secret|signature|credential|api-?key|customer-key|password", re.IGNORECASE
 )
 
 

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from rangeio.errors import ConfigInvalidError
-from rangeio.http.address import Address, Origin, may_carry, moved
+from rangeio.errors import ConfigInvalidError, Error
+from rangeio.http.address import Address, may_carry, moved
+from rangeio.http.heads import Head
 from rangeio.http.pool import Pool, basic
-from rangeio.http.rules import OnNoRange, Version
+from rangeio.http.rules import OnNoRange, Version, request_id, status_class
 from rangeio.policy import Retry, Timeout
 
 Fresh: TypeAlias = Mapping[str, str] | tuple[Mapping[str, str], float]
@@ -25,17 +26,17 @@ class Credentials:
     It is called once for all who wait, on the thread of a sync read or on a worker thread. Its repr shows none.
     """
 
-    def __init__(self, fixed: Mapping[str, str], source: Callable[[], Fresh] | None) -> None:
+    def __init__(self, fixed: Mapping[str, str], source: Callable[[], Any] | None) -> None:
         self._fields: dict[str, str] = dict(fixed)
         self._source = source
-        self._expiry = 0.0 if source is not None else float("inf")
+        self._renew_at = 0.0 if source is not None else float("inf")
         self._lock = threading.Lock()
         self.version = 0
 
     @property
     def stale(self) -> bool:
         """Whether `renew` has to be called before the next request. It may block."""
-        return time.time() > self._expiry - _RENEW_S if self._expiry != float("inf") else False
+        return self._renew_at != float("inf") and time.time() > self._renew_at
 
     @property
     def fields(self) -> dict[str, str]:
@@ -49,11 +50,18 @@ class Credentials:
                 return
             if refused is None and not self.stale:
                 return
-            given = self._source()
-            fields, expiry = given if isinstance(given, tuple) else (given, float("inf"))
-            checked_fields(fields)
-            self._fields, self._expiry = dict(fields), float(expiry)
+            expiry = self.accept(self._source())
+            # What is good for less than twice the margin is renewed at half its time, what has expired already (by our
+            # clock) after a second: not at each request.
+            left_s = expiry - time.time()
+            self._renew_at = time.time() + max(1.0, left_s - min(_RENEW_S, left_s / 2))
             self.version += 1
+
+    def accept(self, given: Any) -> float:
+        """Take what the source gave; when it expires, in seconds since 1970."""
+        fields, expiry = given if isinstance(given, tuple) else (given, float("inf"))
+        self._fields = checked_fields(fields)
+        return float(expiry)
 
     @property
     def renewable(self) -> bool:
@@ -101,6 +109,17 @@ class Access:
     credentials: Credentials = field(default_factory=lambda: Credentials({}, None))
 
 
+@dataclass(slots=True)
+class Refusal:
+    """What a reply without bytes means. renew: other credentials might be accepted. again: something was learned, and
+    the request is worth making again at once.
+    """
+
+    error: Error
+    renew: bool = False
+    again: bool = False
+
+
 class Remote:
     """One object. Where it is now (redirects), which version (the pin), and the policy for reading it. Any thread.
 
@@ -118,6 +137,7 @@ class Remote:
         on_no_range: OnNoRange,
         cap: int,
         conditions: Mapping[str, str],
+        shown: str = "",
     ) -> None:
         self.access = access
         self.address = address
@@ -125,7 +145,7 @@ class Remote:
         self.pinned = pin
         self.on_no_range, self.cap = on_no_range, cap
         self.conditions = dict(conditions)
-        self.shown = address.shown
+        self.shown = shown or address.shown
         self._version = Version()
         self.kept: Any = None  # all of it, where the server would not send less
         self._target = address
@@ -151,6 +171,10 @@ class Remote:
         """See `Version`."""
         return self._version.told_by if self.pinned else ""
 
+    def move(self, address: Address) -> None:
+        """Its own address is another one now."""
+        self.address = self._target = address
+
     def redirect(self, location: str) -> None:
         """From now on ask there. ConfigInvalidError if that is no place."""
         self._target = moved(self._target, location)
@@ -174,12 +198,12 @@ class Remote:
         return (text + "\r\n").encode("latin-1")
 
     def _head(self, method: str, target: Address, absolute: bool) -> str:
-        key = (method, target, absolute, self.access.credentials.version)
+        key = (method, target, absolute, self.stamp())
         known, text = self._prefix
         if known != key:
             line = target.url if absolute else target.target
             fields = {"Host": target.origin.authority, "User-Agent": "rangeio", "Accept-Encoding": "identity"}
-            fields |= self._fields_for(target.origin)
+            fields |= self.fields_for(method, target)
             if absolute:
                 fields |= self.access.pool.proxy_fields(target.origin)
             text = f"{method} {line} HTTP/1.1\r\n" + "".join(
@@ -188,9 +212,19 @@ class Remote:
             self._prefix = key, text
         return text
 
-    def _fields_for(self, origin: Origin) -> dict[str, str]:
-        """Nothing that the caller gave goes to another origin than the one it was given for."""
-        if not may_carry(self.address.origin, origin):
+    def stamp(self) -> object:
+        """What `fields_for` depends on besides its arguments; compared for equality, for each request."""
+        return self.access.credentials.version
+
+    def fields_for(self, method: str, target: Address) -> Mapping[str, str]:
+        """Who asks. Nothing that the caller gave goes to another origin than the one it was given for."""
+        if not may_carry(self.address.origin, target.origin):
             return {}
         login = {} if self.address.login is None else {"Authorization": basic(*self.address.login)}
         return {**self.access.fields, **login, **self.access.credentials.fields}
+
+    def refused(self, head: Head, body: bytes, *, pinned: bool) -> Refusal:
+        """What a status means that brings no bytes. body: its beginning. pinned: If-Match was sent for the pin."""
+        kind, said = status_class(head.status, pinned=pinned)
+        error = kind(f"HTTP {head.status}: {said}", http_status=head.status, request_id=request_id(head))
+        return Refusal(error, renew=head.status in (401, 403))

@@ -35,13 +35,17 @@ _CONTENT_RANGE = re.compile(r"bytes\s+(?:(\d+)-(\d+)|(\*))/(\d+|\*)", re.IGNOREC
 
 @dataclass(slots=True)
 class Version:
-    """What identifies one version of an object, as far as its server tells. Not `known` before the first reply."""
+    """What identifies one version of an object, as far as its server tells. Not `known` before the first reply.
+
+    number: what the service calls it, where it keeps several.
+    """
 
     known: bool = False
     etag: str | None = None
     modified: str | None = None
     size: int | None = None
     encoding: str = ""
+    number: str | None = None
 
     @property
     def name(self) -> str:
@@ -61,6 +65,7 @@ class Version:
         self.modified = head.fields.get("last-modified")
         self.size = total
         self.encoding = encoding_of(head)
+        self.number = version_number(head)
         self.known = True  # last: other threads look at it
 
     def difference(self, head: Head, total: int | None) -> str:
@@ -221,6 +226,14 @@ def status_class(status: int, *, pinned: bool) -> tuple[type[Error], str]:
     if status in _CLASS_OF_STATUS:
         return _CLASS_OF_STATUS[status]
     return (ServerError, "the server failed") if status >= 500 else (UnexpectedError, "the server refuses")
+
+
+def version_number(head: Head) -> str | None:
+    """What a service that keeps versions calls this one."""
+    for name in ("x-amz-version-id", "x-goog-generation", "x-ms-version-id"):
+        if name in head.fields:
+            return head.fields[name]
+    return None
 
 
 def request_id(head: Head) -> str | None:

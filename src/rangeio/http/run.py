@@ -42,6 +42,7 @@ _RECEIVES_PER_TURN = 16
 _REDIRECTS = frozenset([301, 302, 303, 307, 308])
 # Servers that do not do HEAD, or whose signature is for GET, say one of these.
 _NO_HEAD = frozenset([400, 401, 403, 405, 501])
+_MOST_OF_A_REFUSAL = 16_384
 _NO_BODY = Body(memoryview(bytearray()))
 # Two first replies at once, in two threads: only one of them fixes the version.
 _LEARNING = threading.Lock()
@@ -287,8 +288,7 @@ class Run:
         if isinstance(part.read, Probe):
             return self._probed(part, part.read, head)
         if status not in (200, 206, 416):
-            part.outcome = partial(self._refused, part, head)
-            return _NO_BODY
+            return self._hear(part, head)
         remote = part.read.remote
         found = rules.judge(head, part.at, part.stop, part.read.stop, remote.on_no_range, remote.cap)
         if isinstance(found, rules.End):
@@ -413,11 +413,26 @@ class Run:
             read.end_at(size)
             self._connect(part)
 
-    def _refused(self, part: Part, head: Head) -> None:
+    def _hear(self, part: Part, head: Head) -> Body:
+        """Keep what a refusal says, as far as anybody reads."""
+        memory = bytearray(
+            _MOST_OF_A_REFUSAL if head.length is None else min(head.length, _MOST_OF_A_REFUSAL)
+        )
+        part.outcome = partial(self._refused, part, head, memory)
+        return Body(memoryview(memory))
+
+    def _refused(self, part: Part, head: Head, memory: bytearray) -> None:
         """A status that brings no bytes."""
         status, remote = head.status, part.read.remote
         credentials = remote.access.credentials
-        if status in (401, 403) and credentials.renewable and not part.refused:
+        assert part.exchange is not None
+        pinned = part.read.version.known and part.read.version.etag is not None
+        refusal = remote.refused(head, bytes(memory[: part.exchange.filled]), pinned=pinned)
+        if refusal.again and part.hops < _MOST_HOPS:
+            part.hops += 1
+            self._connect(part)
+            return
+        if refusal.renew and credentials.renewable and not part.refused:
             part.refused = True
             self._renew(part, credentials.version)
             return
@@ -425,13 +440,10 @@ class Run:
             part.hops += 1  # the place it was moved to may have been lent for a while only
             self._connect(part)
             return
-        pinned = part.read.version.known and part.read.version.etag is not None
-        kind, said = rules.status_class(status, pinned=pinned)
-        error = kind(f"HTTP {status}: {said}", http_status=status, request_id=rules.request_id(head))
-        if error.status == "temporary":
-            self._retry(part, error, rules.retry_after_s(head, time.time()))
+        if refusal.error.status == "temporary":
+            self._retry(part, refusal.error, rules.retry_after_s(head, time.time()))
         else:
-            raise error
+            raise refusal.error
 
     def _move(self, part: Part, location: str) -> None:
         part.hops += 1
@@ -458,8 +470,7 @@ class Run:
         elif status == 200 and first is None:
             total = None if rules.encoding_of(head) else head.length
         if status not in (200, 206, 416) or (status == 416 and part.method == "HEAD"):
-            part.outcome = partial(self._refused, part, head)
-            return _NO_BODY
+            return self._hear(part, head)
         if status == 416:
             version.size = total if version.size is None else version.size
         else:

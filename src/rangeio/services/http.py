@@ -222,7 +222,14 @@ class HttpSource:
             except (TypeError, ValueError):
                 pass  # a date nobody can read is none
         size = probe.size if version.size is None else version.size
-        return Stat(self.path, size, pin=version.name, mtime_ns=mtime_ns, etag=version.etag)
+        return Stat(
+            self.path,
+            size,
+            pin=version.name,
+            mtime_ns=mtime_ns,
+            etag=version.etag,
+            version=version.number,
+        )
 
     def turn(self) -> Awaitable[object]:
         self._check_open(None, None)
@@ -326,6 +333,31 @@ _CONDITIONS = {
 }
 
 
+DEFAULTS = Options(gap=64 << 10, max_merged=_CHUNK, chunk=_CHUNK, concurrent=_CONCURRENT)
+"""For objects on servers."""
+
+
+def conditions(options: Options) -> dict[str, str]:
+    """The header fields that ask for what the first reply must satisfy."""
+    return {
+        field: value for name, field in _CONDITIONS.items() if (value := getattr(options, name)) is not None
+    }
+
+
+def ranges_of_many(sources: Sequence[HttpSource], jobs: Sequence[tuple[str, int, int | None]]) -> FileResults:
+    """One range of each: what `Service.read_files` gives. Closes the sources."""
+    try:
+        reads = [
+            source._read(start, (OPEN if stop is None else stop) - start, index)
+            for index, (source, (_, start, stop)) in enumerate(zip(sources, jobs, strict=True))
+        ]
+        found = dict(sources[0]._each([*reads], None, _CONCURRENT, False)) if sources else {}
+        return [found[index] for index in range(len(reads))]
+    finally:
+        for source in sources:
+            source.close()
+
+
 class HttpService:
     """Objects by URL, or below `root`, to which paths are appended as keys: quoted, whatever is in them.
 
@@ -336,7 +368,8 @@ class HttpService:
     """
 
     scheme = "http"
-    defaults = Options(gap=64 << 10, max_merged=_CHUNK, chunk=_CHUNK, concurrent=_CONCURRENT)
+    defaults = DEFAULTS
+    versions = False
 
     def __init__(
         self,
@@ -378,11 +411,6 @@ class HttpService:
         return kept
 
     def open(self, path: str, options: Options) -> HttpSource:
-        conditions = {
-            field: value
-            for name, field in _CONDITIONS.items()
-            if (value := getattr(options, name)) is not None
-        }
         remote = Remote(
             self._access,
             parse_url(self._url(path)),
@@ -391,7 +419,7 @@ class HttpService:
             pin=options.pin,
             on_no_range=options.on_no_range,
             cap=options.no_range_cap,
-            conditions=conditions,
+            conditions=conditions(options),
         )
         return HttpSource(self._reactor, remote, options)
 
@@ -404,27 +432,11 @@ class HttpService:
     def shown(self, path: str) -> str:
         return parse_url(self._url(path)).shown
 
-    def list(self, prefix: str) -> Iterator[Stat]:
+    def list(self, prefix: str, delimiter: str | None, options: Options) -> Iterator[Stat]:
         raise UnsupportedError("HTTP has no listing", path=prefix)
 
     def read_files(self, jobs: Sequence[tuple[str, int, int | None]], options: Options) -> FileResults:
-        sources = [self.open(path, options) for path, _, _ in jobs]
-        try:
-            reads = [
-                source._read(start, (OPEN if stop is None else stop) - start, index)
-                for index, (source, (_, start, stop)) in enumerate(zip(sources, jobs, strict=True))
-            ]
-            return [*self._each_result(sources, reads)]
-        finally:
-            for source in sources:
-                source.close()
-
-    def _each_result(
-        self, sources: "Sequence[HttpSource]", reads: Sequence[Read]
-    ) -> "Iterator[Buffer | Error]":
-        if sources:
-            found = dict(sources[0]._each([*reads], None, _CONCURRENT, False))
-            yield from (found[index] for index in range(len(reads)))
+        return ranges_of_many([self.open(path, options) for path, _, _ in jobs], jobs)
 
 
 def _login(

@@ -19,6 +19,7 @@ from rangeio.service import (
     ReadInto,
     ReadIntoAsync,
     Stat,
+    rolled_up,
 )
 
 if TYPE_CHECKING:
@@ -199,6 +200,7 @@ class LocalService:
 
     scheme = "fs"
     defaults = Options()
+    versions = False
 
     def __init__(self, reactor: "Reactor", root: str | os.PathLike[str] | None = None) -> None:
         self._reactor = reactor
@@ -237,19 +239,21 @@ class LocalService:
     def without_secrets(self, options: dict[str, Any]) -> dict[str, Any]:
         return options
 
-    def list(self, prefix: str) -> Iterator[Stat]:
+    def list(self, prefix: str, delimiter: str | None, options: Options) -> Iterator[Stat]:
         head = prefix[: prefix.rfind("/") + 1]
-        return _files_below(self.resolve(head) or os.curdir, head, prefix)
+        found = _files_below(self.resolve(head) or os.curdir, head, prefix, deep=delimiter != "/")
+        return rolled_up(found, prefix, delimiter)
 
     def read_files(self, jobs: Sequence[tuple[str, int, int | None]], options: Options) -> FileResults:
         resolved = [(self.resolve(path), start, stop) for path, start, stop in jobs]
         return self._reactor.read_files(resolved, pin=options.pin)
 
 
-def _files_below(top: str, head: str, prefix: str) -> Iterator[Stat]:
+def _files_below(top: str, head: str, prefix: str, *, deep: bool) -> Iterator[Stat]:
     """Regular files of `top` whose name after `head` begins with `prefix`, sorted; other directories are not entered.
 
-    Links to directories are not followed, so there is no circle.
+    Links to directories are not followed, so there is no circle. Without `deep` directories below `prefix` are told,
+    and not entered.
     """
     try:
         with os.scandir(top) as found:
@@ -259,8 +263,10 @@ def _files_below(top: str, head: str, prefix: str) -> Iterator[Stat]:
     for ending, entry in sorted(entries, key=lambda pair: pair[0]):
         name = head + ending
         if name.endswith("/"):
-            if name.startswith(prefix) or prefix.startswith(name):
-                yield from _files_below(entry.path, name, prefix)
+            if name.startswith(prefix) and not deep:
+                yield Stat(name, None, is_prefix=True)
+            elif name.startswith(prefix) or prefix.startswith(name):
+                yield from _files_below(entry.path, name, prefix, deep=deep)
         elif name.startswith(prefix) and entry.is_file():
             status = entry.stat()
             yield Stat(name, status.st_size, mtime_ns=status.st_mtime_ns)

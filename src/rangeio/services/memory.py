@@ -8,7 +8,7 @@ from zlib import crc32
 from _uring.surface import byte_array, byte_index, writable_bytes
 from rangeio.errors import Error, NotFoundError, UnexpectedEofError, asked, closest, from_native
 from rangeio.ranges import OPEN, Offsets, split
-from rangeio.service import Capability, Destination, FileResults, Options, Stat
+from rangeio.service import Capability, Destination, FileResults, Options, Stat, rolled_up
 from rangeio.waiting import Ready, checkpoint
 
 if TYPE_CHECKING:
@@ -148,6 +148,7 @@ class MemoryService:
 
     scheme = "memory"
     defaults = Options()
+    versions = False
 
     def __init__(self, reactor: "Reactor", objects: Mapping[str, bytes] | None = None) -> None:
         self._reactor = reactor
@@ -174,10 +175,11 @@ class MemoryService:
     def without_secrets(self, options: dict[str, Any]) -> dict[str, Any]:
         return options
 
-    def list(self, prefix: str) -> Iterator[Stat]:
-        for path in sorted(self._objects):
-            if path.startswith(prefix):
-                yield Stat(path, len(self._objects[path]))
+    def list(self, prefix: str, delimiter: str | None, options: Options) -> Iterator[Stat]:
+        found = (
+            Stat(path, len(data)) for path, data in sorted(self._objects.items()) if path.startswith(prefix)
+        )
+        return rolled_up(found, prefix, delimiter)
 
     def read_files(self, jobs: Sequence[tuple[str, int, int | None]], options: Options) -> FileResults:
         return [self._read_file(path, start, stop, options) for path, start, stop in jobs]
