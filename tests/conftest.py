@@ -9,7 +9,7 @@ import pytest
 import _uring
 from faults.machine import BACKENDS, need_backend
 
-pytest_plugins = ["faults.fixtures"]
+pytest_plugins = ["faults.fixtures", "servers.fixtures"]
 
 # What must be as it was before a test; the rest of the counters only ever grow.
 BALANCED = ("buffers_live", "in_flight", "files_open")

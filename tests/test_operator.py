@@ -110,7 +110,7 @@ def test_from_uri(reactor: _uring.Reactor, root: Path) -> None:
     ("make", "said"),
     [
         (lambda: Operator("fss"), "unknown service 'fss'; did you mean 'fs'"),
-        (lambda: Operator("s3x"), "known: fs, http, https, memory"),
+        (lambda: Operator("gcs9"), "known: fs, http, https, memory, s3"),
         (lambda: Operator("fs", rot="/tmp"), "did you mean 'root'"),
         (lambda: Operator("memory", root="/tmp"), "unknown option of 'memory' 'root'"),
         (lambda: Operator("fs", chunk=0), "chunk must be at least 1"),

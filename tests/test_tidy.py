@@ -65,6 +65,7 @@ FLOORS = (
     "rangeio.ranges rangeio.budget rangeio.flight rangeio.policy",
     "rangeio.service rangeio.replies",
     "rangeio.http",
+    "rangeio.s3",
     "rangeio.adapters.async_files rangeio.adapters.files rangeio.services rangeio.iterating rangeio.streams"
     " rangeio.window",
     "rangeio.reader",

@@ -23,6 +23,8 @@ from rangeio.service import OPTION_NAMES, ListsAwaited, Options, Presigns, Servi
 from rangeio.services.http import OWN_NAMES, HttpService
 from rangeio.services.local import LocalService
 from rangeio.services.memory import MemoryService, MemorySource
+from rangeio.services.s3 import OWN_NAMES as S3_NAMES
+from rangeio.services.s3 import S3Service
 from rangeio.waiting import AtOnce, checkpoint
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ _SERVICES: dict[str, tuple[Callable[..., Service], list[str]]] = {
     "memory": (MemoryService, ["objects"]),
     "http": (HttpService, OWN_NAMES),
     "https": (HttpService, OWN_NAMES),
+    "s3": (S3Service, S3_NAMES),
 }
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)  # one letter alone is a drive: C://
 
@@ -80,7 +83,10 @@ class Operator:
     def from_uri(cls, uri: Path, **options: Any) -> Operator:
         """The service of a URI, rooted at its path: ``Operator.from_uri("file:///data").open("a/b")``."""
         scheme, path = split_uri(uri)
-        if path and scheme in ("fs", "http", "https"):
+        if path and scheme == "s3":
+            bucket, _, root = path.partition("/")
+            options = {"bucket": bucket, "root": root, **options}
+        elif path and scheme in ("fs", "http", "https"):
             options.setdefault("root", path)
         elif path:
             raise ConfigInvalidError(f"an Operator of {scheme!r} has no path; give it to open()", path=path)
@@ -142,7 +148,7 @@ class Operator:
         """A URL by which anybody can read one object for `expires` seconds (at most a week): no request is sent.
 
         It is a secret. It ends earlier if the credentials do that signed it. Whether there is such an object is not
-        asked. UnsupportedError of services that cannot.
+        asked. UnsupportedError of services that cannot (all but s3).
         """
         if not isinstance(self._service, Presigns):
             raise UnsupportedError(
@@ -302,6 +308,8 @@ def split_uri(uri: Path) -> tuple[str, str]:
     ('memory', 'key')
     >>> split_uri("https://example.org/a?b")
     ('https', 'https://example.org/a?b')
+    >>> split_uri("s3://bucket/a b%20c?d#e")
+    ('s3', 'bucket/a b%20c?d#e')
     """
     text = os.fsdecode(uri)
     match = _URI.fullmatch(text)
@@ -310,10 +318,12 @@ def split_uri(uri: Path) -> tuple[str, str]:
     scheme, rest = match[1].lower(), match[2]
     if scheme in ("http", "https"):
         return scheme, text
+    if scheme == "s3":
+        return scheme, rest
     if scheme == "memory":
         return scheme, os.fsdecode(unquote_to_bytes(rest))
     if scheme != "file":
-        known = "file, memory, http, https, or a path without a scheme"
+        known = "file, memory, http, https, s3, or a path without a scheme"
         raise ConfigInvalidError(f"unknown scheme {scheme!r}; known: {known}")
     host, slash, path = rest.partition("/")
     if host.lower() not in ("", "localhost"):
@@ -331,7 +341,8 @@ def split_uri(uri: Path) -> tuple[str, str]:
 def open(uri: Path, *, reactor: Reactor | None = None, **options: Any) -> Reader:
     """Open one object for reading ranges: ``rangeio.open("data/model.bin")``.
 
-    uri: a path, or a URI of the schemes file, memory, http and https. options: those of the object (see `Options`)
+    uri: a path, or a URI of the schemes file, memory, http, https and s3 (``s3://bucket/key``, the key as it is, not
+    percent-encoded). options: those of the object (see `Options`)
     and of its service (see `Operator`), which is worth having once where many objects are opened.
 
     Raises NotFoundError, PermissionDeniedError, IsDirectoryError, UnsupportedError (a FIFO, socket or character device,
@@ -355,6 +366,10 @@ def _operator_for(
 ) -> tuple[Operator, str, dict[str, Any]]:
     """The service of a URI, the path in it, and the options that are the object's."""
     scheme, path = split_uri(uri)
+    if scheme == "s3" and ("bucket" in options or "root" in options):
+        raise ConfigInvalidError(
+            "an s3 URI names its bucket and all of its key; use Operator for bucket= and root="
+        )
     own = [name for name in _SERVICES[scheme][1] if name in options]
     check_names(options, own + OPTION_NAMES, f"option of {scheme!r}")
     operator = Operator(scheme, reactor=reactor, **{name: options.pop(name) for name in own})

@@ -1,0 +1,115 @@
+"""What the objects of one service share: its endpoint, its keys, and what servers have said about regions and time."""
+
+import time
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+
+from rangeio.errors import ConfigInvalidError
+from rangeio.http.address import Address
+from rangeio.http.heads import Head
+from rangeio.s3.credentials import KeyRing
+from rangeio.s3.endpoint import Endpoint, check_region
+from rangeio.s3.replies import WRONG_REGION, Refused
+from rangeio.s3.signing import Signer
+
+DEFAULT_REGION = "us-east-1"
+# A signature of an object is used again for so long, where a server takes it for 15 minutes either way.
+_SAME_FOR_S = 60.0
+# Less than what servers refuse (S3: 15 minutes), more than what a request takes.
+_FAR_OFF_S = 240.0
+
+
+class Account:
+    """Addresses and signs. Any thread.
+
+    region: of buckets of which no server has said otherwise. extra: header fields of every request; those named x-amz-
+    are signed, as S3 wants it.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, ring: KeyRing, region: str | None, extra: Mapping[str, str]
+    ) -> None:
+        self.endpoint, self.ring = endpoint, ring
+        self._region = region or DEFAULT_REGION
+        check_region(self._region)
+        self._regions: dict[str, str] = {}
+        self._signed_extra = {
+            name: value for name, value in extra.items() if name.lower().startswith("x-amz-")
+        }
+        self._unsigned_extra = {
+            name: value for name, value in extra.items() if name not in self._signed_extra
+        }
+        self._signers: dict[tuple[int, str], Signer] = {}
+        self.skew_s = 0.0  # by how much the servers' clock is ahead of ours
+
+    def region(self, bucket: str) -> str:
+        """Where a bucket is, as far as is known."""
+        return self._regions.get(bucket, self._region)
+
+    def address(self, bucket: str, key: str, query: str = "") -> Address:
+        """Where an object is, as far as is known."""
+        return self.endpoint.address(bucket, key, self.region(bucket), query)
+
+    def stamp(self, bucket: str) -> tuple[object, ...]:
+        """What a signature depends on besides the request; one with the same stamp may be used again."""
+        return self.ring.version, self.region(bucket), int(self._now() // _SAME_FOR_S), self.skew_s
+
+    def fields(self, bucket: str, method: str, sent_to: Address) -> dict[str, str]:
+        """The header fields that say who asks, and those of the caller."""
+        signer = self._signer(bucket)
+        signed = self._signed_extra
+        if signer is not None:
+            signed = signer.fields(method, sent_to.origin.authority, sent_to.target, self._now(), signed)
+        return {**self._unsigned_extra, **signed}
+
+    def presigned(self, bucket: str, method: str, address: Address, expires_s: int) -> str:
+        """A URL that needs no keys; without keys the plain one."""
+        signer, origin = self._signer(bucket), address.origin
+        if signer is None:
+            return address.url
+        target = signer.presigned(method, origin.authority, address.target, self._now(), expires_s)
+        return Address(origin, target).url
+
+    def _signer(self, bucket: str) -> Signer | None:
+        keys, region = self.ring.keys, self.region(bucket)
+        if keys is None:
+            return None
+        found = self._signers.get((self.ring.version, region))
+        if found is None or found.keys is not keys:
+            found = Signer(keys, region)
+            self._signers = {key: old for key, old in self._signers.items() if key[0] == self.ring.version}
+            self._signers[self.ring.version, region] = found
+        return found
+
+    def _now(self) -> float:
+        return time.time() + self.skew_s
+
+    def learn(self, bucket: str, head: Head, refused: Refused) -> bool:
+        """Take what a refusal says of the bucket's region, or of the time; whether asking again may help."""
+        if head.status not in (301, 307, 400, 401, 403):
+            return False
+        return self._learn_region(bucket, head, refused) or self._learn_time(head)
+
+    def _learn_region(self, bucket: str, head: Head, refused: Refused) -> bool:
+        told = head.fields.get("x-amz-bucket-region", "")
+        if not told and refused.code in WRONG_REGION:
+            told = refused.region
+        if not told or (told == self.region(bucket) and refused.code not in WRONG_REGION):
+            return False
+        try:
+            check_region(told)
+        except ConfigInvalidError:
+            return False  # it would be part of a host name
+        self._regions[bucket] = told
+        return True
+
+    def _learn_time(self, head: Head) -> bool:
+        """Sign by the server's clock if ours is far from it. Not all servers say that this is why they refuse."""
+        try:
+            told = parsedate_to_datetime(head.fields["date"]).timestamp()
+        except (KeyError, ValueError, TypeError):
+            return False
+        if abs(told - self._now()) < _FAR_OFF_S:
+            return False
+        self.skew_s = told - time.time()
+        return True

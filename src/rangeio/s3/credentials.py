@@ -1,0 +1,118 @@
+"""Whose keys sign: given ones, a callable's, or those that the machine has, found as the AWS tools find them."""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, TypeAlias
+
+from rangeio.errors import ConfigInvalidError, UnauthenticatedError
+from rangeio.http.remote import Credentials
+from rangeio.s3.settings import Settings
+from rangeio.s3.signing import Keys
+
+Given: TypeAlias = Mapping[str, Any]
+"""What a credentials callable returns: access_key_id, secret_access_key, and perhaps session_token and expires_at."""
+
+_NAMES = {"access_key_id", "secret_access_key", "session_token", "token", "expires_at"}
+
+
+class KeyRing(Credentials):
+    """The keys of now, None to sign nothing. Asked for at the first request, before they expire and when refused."""
+
+    def __init__(self, keys: Keys | None, source: Callable[[], Keys] | None = None) -> None:
+        """source: makes fresh keys; may block, and is called once for all who wait."""
+        super().__init__({}, source)
+        self.keys = keys
+
+    def accept(self, given: Any) -> float:
+        """See `Credentials`."""
+        self.keys = given
+        expiry: float = given.expiry
+        return expiry
+
+
+def checked_keys(given: Any) -> Keys:
+    """Keys out of a mapping. ConfigInvalidError, in which no value is shown, if it is none or lacks something.
+
+    expires_at: a datetime with a time zone, or seconds since 1970.
+    """
+    if isinstance(given, Keys):
+        return given
+    if not isinstance(given, Mapping):
+        raise ConfigInvalidError(
+            "credentials() returns a mapping with access_key_id and secret_access_key,"
+            f" not {type(given).__name__}"
+        )
+    unknown = sorted(set(map(str, given)) - _NAMES)
+    if unknown:
+        raise ConfigInvalidError(
+            f"credentials() returns unknown {unknown[0]!r}; known: {', '.join(sorted(_NAMES))}"
+        )
+    texts: list[Any] = [
+        given.get("access_key_id"),
+        given.get("secret_access_key"),
+        given.get("session_token") or given.get("token"),
+    ]
+    check_texts(*texts)
+    return Keys(texts[0], texts[1], texts[2], _expiry(given.get("expires_at")))
+
+
+def check_texts(access_key_id: Any, secret_access_key: Any, session_token: Any) -> None:
+    """ConfigInvalidError unless these can sign and be sent. The secret may hold anything but what ends a line."""
+    for name, text in (("access_key_id", access_key_id), ("secret_access_key", secret_access_key)):
+        if not isinstance(text, str) or not text:
+            raise ConfigInvalidError(f"{name} is missing, or no string")
+    for name, text in (("access_key_id", access_key_id), ("session_token", session_token or "")):
+        if not isinstance(text, str) or not text.isascii() or any(letter <= " " for letter in text):
+            raise ConfigInvalidError(f"the {name} holds what cannot be sent")
+
+
+def _expiry(given: Any) -> float:
+    if given is None:
+        return float("inf")
+    if isinstance(given, datetime):
+        if given.tzinfo is None:
+            raise ConfigInvalidError("expires_at needs a time zone: datetime(..., tzinfo=timezone.utc)")
+        return given.timestamp()
+    if isinstance(given, (int, float)):
+        return float(given)
+    raise ConfigInvalidError("expires_at is a datetime or seconds since 1970")
+
+
+def of_machine(profile: str | None) -> Callable[[], Keys]:
+    """Finds keys as the AWS tools do: the environment, then botocore's chain if it is installed, then the files.
+
+    botocore also knows roles, single sign-on, processes, containers and instances. UnauthenticatedError if there are
+    none.
+    """
+    refreshing: list[Any] = []  # botocore's own object, where it is one that gets new keys by itself
+
+    def find() -> Keys:
+        settings = Settings(profile)
+        found = (
+            settings.keys_of_environment() or _of_botocore(profile, refreshing) or settings.keys_of_files()
+        )
+        if found is None:
+            raise UnauthenticatedError(
+                "no AWS credentials: neither AWS_ACCESS_KEY_ID nor the profile"
+                f" {settings.profile!r} has any; give access_key_id= and secret_access_key=, or anonymous=True for what"
+                " is public"
+            )
+        return found
+
+    return find
+
+
+def _of_botocore(profile: str | None, refreshing: list[Any]) -> Keys | None:
+    """What botocore finds; None if it is not installed or finds nothing."""
+    try:
+        from botocore.session import Session
+    except ImportError:
+        return None
+    held = refreshing[0] if refreshing else Session(profile=profile).get_credentials()
+    if held is None:
+        return None
+    frozen = held.get_frozen_credentials()  # asks for new ones if they are about to expire
+    expiry = getattr(held, "_expiry_time", None)
+    refreshing[:] = [] if expiry is None else [held]  # what is written in a file is read anew
+    seconds = float("inf") if expiry is None else expiry.timestamp()
+    return Keys(frozen.access_key, frozen.secret_key, frozen.token or None, seconds)

@@ -1,0 +1,88 @@
+"""Where a bucket is: which host, and whether its name is part of the host or of the path."""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import quote
+
+from rangeio.errors import ConfigInvalidError
+from rangeio.http.address import Address, Origin, parse_url
+
+Addressing = Literal["auto", "path", "virtual"]
+
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
+_AS_HOST = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
+_REGION = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+# Regions of China have a domain of their own; those of closed networks need endpoint_url.
+_DOMAINS = {"cn": "amazonaws.com.cn"}
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One S3 service. url: of a service other than Amazon's, None for Amazon's own.
+
+    addressing: ``"virtual"`` puts the bucket into the host name, ``"path"`` into the path; ``"auto"`` is virtual at
+    Amazon where the bucket's name allows it, else path. dualstack: Amazon's hosts that have IPv6 addresses as well.
+    """
+
+    url: str | None = None
+    addressing: Addressing = "auto"
+    dualstack: bool = False
+
+    def __post_init__(self) -> None:
+        if self.addressing not in ("auto", "path", "virtual"):
+            raise ConfigInvalidError(f"addressing is 'path', 'virtual' or 'auto', not {self.addressing!r}")
+        if self.url is not None and ("?" in (place := parse_url(self.url)).target or place.login):
+            raise ConfigInvalidError("endpoint_url is a URL without login and query")
+
+    def address(self, bucket: str, key: str, region: str, query: str = "") -> Address:
+        """The URL of an object, or of the bucket if `key` is empty. Keys are taken as they are, and quoted.
+
+        >>> Endpoint().address("data", "a b/+1", "eu-west-1").shown
+        'https://data.s3.eu-west-1.amazonaws.com/a%20b/%2B1'
+        """
+        check_bucket(bucket)
+        origin, base = self._place(region)
+        path = base + "/" + quote(key, safe="/-_.~")
+        if self._is_virtual(bucket, origin):
+            origin = Origin(origin.scheme, f"{bucket}.{origin.host}", origin.port)
+        else:
+            path = f"{base}/{bucket}" + (path[len(base) :] if key else "")
+        return Address(origin, f"{path}?{query}" if query else path)
+
+    def may_sign_for(self, sent_to: Origin, target: Origin) -> bool:
+        """Whether a redirect from one host to another stays with the service: between Amazon's own hosts, with TLS."""
+        if self.url is not None or target.scheme != "https":
+            return False
+        return all(
+            origin.host.endswith((".amazonaws.com", ".amazonaws.com.cn")) for origin in (sent_to, target)
+        )
+
+    def _place(self, region: str) -> tuple[Origin, str]:
+        if self.url is not None:
+            given = parse_url(self.url)
+            return given.origin, given.target.rstrip("/")
+        check_region(region)
+        domain = _DOMAINS.get(region.partition("-")[0], "amazonaws.com")
+        host = f"s3.dualstack.{region}" if self.dualstack else f"s3.{region}"
+        return Origin("https", f"{host}.{domain}", 443), ""
+
+    def _is_virtual(self, bucket: str, origin: Origin) -> bool:
+        if self.addressing != "auto":
+            return self.addressing == "virtual"
+        # A certificate for *.s3.amazonaws.com does not cover a name with dots.
+        return self.url is None and _AS_HOST.fullmatch(bucket) is not None
+
+
+def check_bucket(bucket: str) -> None:
+    """ConfigInvalidError for what cannot be the name of a bucket."""
+    if not _BUCKET.fullmatch(bucket):
+        raise ConfigInvalidError(
+            f"{bucket!r} is no name of a bucket; s3://bucket/key wants letters, digits, dots, dashes and underscores"
+        )
+
+
+def check_region(region: str) -> None:
+    """ConfigInvalidError for what cannot be the name of a region, and would be another host if it were used."""
+    if not _REGION.fullmatch(region):
+        raise ConfigInvalidError(f"{region!r} is no name of a region")

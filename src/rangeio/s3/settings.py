@@ -1,0 +1,131 @@
+"""What the environment and the files of the AWS command line say: region, endpoint, keys."""
+
+import os
+from collections.abc import Mapping
+from configparser import Error as BadFile
+from configparser import RawConfigParser
+from pathlib import Path
+
+from rangeio.errors import ConfigInvalidError
+from rangeio.s3.signing import Keys
+
+# What a profile says when its keys come from elsewhere; only botocore can follow these.
+_FOLLOWED_BY_BOTOCORE = ("role_arn", "sso_session", "sso_start_url", "credential_process", "login_session")
+
+
+class Settings:
+    """One profile, read from the environment and the two files when it is made. Its repr shows nothing.
+
+    profile: instead of AWS_PROFILE; then AWS_ACCESS_KEY_ID and its kin do not count. Source: AWS SDKs and Tools
+    Reference Guide, "Shared config and credentials files".
+    """
+
+    def __init__(self, profile: str | None = None, environ: Mapping[str, str] = os.environ) -> None:
+        self._environ = environ
+        self._chosen = profile
+        self.profile = profile or self._env("AWS_PROFILE", "AWS_DEFAULT_PROFILE") or "default"
+        self._config = _section(
+            self._file("AWS_CONFIG_FILE", "config"), {self.profile, f"profile {self.profile}"}
+        )
+        self._services = _section(
+            self._file("AWS_CONFIG_FILE", "config"), {f"services {self._config.get('services', '')}"}
+        )
+
+    def region(self) -> str | None:
+        """AWS_REGION, AWS_DEFAULT_REGION, or that of the profile."""
+        return self._env("AWS_REGION", "AWS_DEFAULT_REGION") or self._config.get("region")
+
+    def endpoint_url(self) -> str | None:
+        """AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, or that of the profile for S3 or for all services."""
+        if self._is_true(
+            self._env("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS")
+            or self._config.get("ignore_configured_endpoint_urls")
+        ):
+            return None
+        of_s3 = _nested(self._services.get("s3", "")).get("endpoint_url")
+        found = self._env("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+        return found or of_s3 or self._config.get("endpoint_url")
+
+    def addressing(self) -> str | None:
+        """`addressing_style` of the profile's `s3` settings."""
+        return _nested(self._config.get("s3", "")).get("addressing_style")
+
+    def ca_file(self) -> str | None:
+        """AWS_CA_BUNDLE, or `ca_bundle` of the profile."""
+        return self._env("AWS_CA_BUNDLE") or self._config.get("ca_bundle")
+
+    def dualstack(self) -> bool:
+        """AWS_USE_DUALSTACK_ENDPOINT, or that of the profile."""
+        return self._is_true(
+            self._env("AWS_USE_DUALSTACK_ENDPOINT") or self._config.get("use_dualstack_endpoint")
+        )
+
+    def keys_of_environment(self) -> Keys | None:
+        """AWS_ACCESS_KEY_ID and its kin, unless a profile was asked for."""
+        if self._chosen is not None:
+            return None
+        return _keys(
+            self._env("AWS_ACCESS_KEY_ID"),
+            self._env("AWS_SECRET_ACCESS_KEY"),
+            self._env("AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN"),
+        )
+
+    def keys_of_files(self) -> Keys | None:
+        """Those of the profile in the credentials file, which is read anew by each call, else in the config file.
+
+        ConfigInvalidError if the profile says to get them in a way that needs botocore.
+        """
+        shared = _section(self._file("AWS_SHARED_CREDENTIALS_FILE", "credentials"), {self.profile})
+        for section in (shared, self._config):
+            found = _keys(
+                section.get("aws_access_key_id"),
+                section.get("aws_secret_access_key"),
+                section.get("aws_session_token"),
+            )
+            if found is not None:
+                return found
+        wanted = [name for name in _FOLLOWED_BY_BOTOCORE if name in shared or name in self._config]
+        if wanted:
+            raise ConfigInvalidError(
+                f"the profile {self.profile!r} gets its keys by {wanted[0]}; pip install botocore to follow it"
+            )
+        return None
+
+    def _env(self, *names: str) -> str | None:
+        return next((self._environ[name] for name in names if self._environ.get(name)), None)
+
+    def _file(self, variable: str, name: str) -> Path:
+        given = self._environ.get(variable)
+        return Path(given or Path("~/.aws") / name).expanduser()
+
+    @staticmethod
+    def _is_true(text: str | None) -> bool:
+        return (text or "").lower() == "true"
+
+
+def _keys(access_key_id: str | None, secret_access_key: str | None, session_token: str | None) -> Keys | None:
+    if not access_key_id or not secret_access_key:
+        return None
+    return Keys(access_key_id, secret_access_key, session_token or None)
+
+
+def _section(file: Path, names: set[str]) -> dict[str, str]:
+    """The settings of the sections of these names; none where there is no such file or section."""
+    parser = RawConfigParser(default_section="", strict=False, delimiters=("=",))
+    try:
+        parser.read_string(file.read_text("utf-8"))
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return {}
+    except (BadFile, UnicodeDecodeError):  # what they say quotes the file, which may hold secrets
+        raise ConfigInvalidError(f"{str(file)!r} cannot be read as a file of AWS settings") from None
+    found: dict[str, str] = {}
+    for name in parser.sections():
+        if " ".join(part.strip("\"'") for part in name.split(maxsplit=1)) in names:
+            found.update(parser.items(name))
+    return found
+
+
+def _nested(text: str) -> dict[str, str]:
+    """Settings below a setting: indented lines."""
+    pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
+    return {name.strip(): value.strip() for name, _, value in pairs}

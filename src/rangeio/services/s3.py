@@ -1,0 +1,328 @@
+"""s3://: objects in buckets of Amazon and of whatever speaks its protocol, read by the engine in `rangeio.http`."""
+
+import operator as numbers
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from rangeio.errors import ConfigInvalidError, NotFoundError
+from rangeio.http.address import Address, Origin, without_secrets
+from rangeio.http.heads import Head
+from rangeio.http.pool import Pool, Security
+from rangeio.http.remote import Access, Refusal, Remote, checked_fields
+from rangeio.http.rules import Version
+from rangeio.s3.account import Account
+from rangeio.s3.credentials import Given, KeyRing, check_texts, checked_keys, of_machine
+from rangeio.s3.endpoint import Addressing, Endpoint, check_bucket
+from rangeio.s3.replies import WRONG_KEYS, Page, class_of, parse_page, parse_refusal
+from rangeio.s3.settings import Settings
+from rangeio.s3.signing import LONGEST_S, Keys
+from rangeio.service import Capability, FileResults, Options, Stat
+from rangeio.services.http import DEFAULTS, HttpSource, conditions, ranges_of_many
+
+if TYPE_CHECKING:
+    from _uring import Reactor
+
+# A page of 1000 keys of 1024 characters, each quoted, is some 4 MB.
+_MOST_OF_A_PAGE = 64 << 20
+
+
+class S3Remote(Remote):
+    """One object of a bucket, or the bucket itself: signed, and found again when its region turns out to be another."""
+
+    def __init__(
+        self, access: Access, account: Account, bucket: str, key: str, query: str, options: Options
+    ) -> None:
+        self._account = account
+        self._bucket, self._key, self._query = bucket, key, query
+        self._region = account.region(bucket)
+        super().__init__(
+            access,
+            account.address(bucket, key, query),
+            timeout=options.timeout,
+            retry=options.retry,
+            pin=options.pin,
+            on_no_range=options.on_no_range,
+            cap=options.no_range_cap,
+            conditions=conditions(options),
+            shown=f"s3://{bucket}/{key}",
+        )
+
+    @property
+    def target(self) -> Address:
+        """Where it is, by what is known of its bucket's region."""
+        region = self._account.region(self._bucket)
+        if region != self._region:
+            self._region = region
+            self.move(self._account.address(self._bucket, self._key, self._query))
+        return super().target
+
+    def stamp(self) -> object:
+        """See `Remote`."""
+        return self._account.stamp(self._bucket)
+
+    def fields_for(self, method: str, target: Address) -> Mapping[str, str]:
+        """The signature, and what is signed."""
+        return self._account.fields(self._bucket, method, target) if self.may_sign_for(target.origin) else {}
+
+    def may_sign_for(self, origin: Origin) -> bool:
+        """Signatures go to the endpoint, and within Amazon also where it redirects to: while a bucket is young."""
+        home = self.address.origin
+        return home == origin or self._account.endpoint.may_sign_for(home, origin)
+
+    def refused(self, head: Head, body: bytes, *, pinned: bool) -> Refusal:
+        """What the code says, where that is more than the status says; and what there was to learn from it."""
+        said = parse_refusal(body)
+        general = super().refused(head, body, pinned=pinned)
+        found = class_of(said)
+        error = general.error
+        if head.fields.get("x-amz-delete-marker") == "true":
+            found = NotFoundError, "it was deleted (a delete marker is in its place)"
+        if found is not None:
+            error = found[0](
+                f"HTTP {head.status}: {found[1]}",
+                http_status=head.status,
+                request_id=error.request_id or said.request_id or None,
+                context={"code": said.code} if said.code else None,
+            )
+        again = self._account.learn(self._bucket, head, said)
+        return Refusal(error, renew=said.code in WRONG_KEYS, again=again)
+
+
+class _Listing(S3Remote):
+    """A page of the listing of a bucket: all of what comes, not a range of it."""
+
+    def request(
+        self, method: str, at: int, stop: int | None, version: Version, target: Address, absolute: bool
+    ) -> bytes:
+        return super().request(method, at, None, version, target, absolute)
+
+
+class S3Source(HttpSource):
+    """One object in a bucket. Nothing is asked before the first read."""
+
+    @property
+    def capability(self) -> Capability:
+        return replace(super().capability, list=True)
+
+
+OWN_NAMES = [
+    "bucket",
+    "root",
+    "endpoint_url",
+    "region",
+    "access_key_id",
+    "secret_access_key",
+    "session_token",
+    "credentials",
+    "anonymous",
+    "profile",
+    "addressing",
+    "dualstack",
+    "headers",
+    "ca_file",
+    "client_cert",
+    "verify",
+    "proxy",
+]
+_SECRETS = {"access_key_id", "secret_access_key", "session_token"}
+
+
+class S3Service:
+    """The objects of one `bucket`, by key, those below the key `root` only if there is one; without a bucket those of
+    all buckets, as ``bucket/key``. Keys are taken as they are: "%20" is three characters.
+
+    Who asks: access_key_id and secret_access_key, perhaps with session_token; or credentials, a callable that returns
+    them as a mapping, with expires_at if they end; or anonymous=True; or what the machine has: AWS_ACCESS_KEY_ID and
+    its kin, else what botocore finds if it is installed, else the shared files. profile: which section of those.
+
+    Where: endpoint_url, else AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, else Amazon. region: else AWS_REGION or that of
+    the profile, else us-east-1; what a server says of a bucket's region is followed and remembered. addressing,
+    dualstack: see `Endpoint`. headers: sent with each request, such as x-amz-request-payer. The others as over HTTP.
+    """
+
+    scheme = "s3"
+    defaults = DEFAULTS
+    versions = True
+
+    def __init__(
+        self,
+        reactor: "Reactor",
+        bucket: str | None = None,
+        root: str = "",
+        *,
+        endpoint_url: str | None = None,
+        region: str | None = None,
+        access_key_id: str | None = None,
+        secret_access_key: str | None = None,
+        session_token: str | None = None,
+        credentials: Callable[[], Given] | None = None,
+        anonymous: bool = False,
+        profile: str | None = None,
+        addressing: Addressing | None = None,
+        dualstack: bool | None = None,
+        headers: Mapping[str, str] | None = None,
+        ca_file: str | None = None,
+        client_cert: str | tuple[str, ...] | None = None,
+        verify: bool = True,
+        proxy: str | None = None,
+    ) -> None:
+        if bucket is not None:
+            check_bucket(bucket)
+        self._reactor = reactor
+        self._bucket, self._root = bucket, f"{root.strip('/')}/" if root.strip("/") else ""
+        settings = Settings(profile)
+        ring = _ring((access_key_id, secret_access_key, session_token), credentials, bool(anonymous), profile)
+        endpoint = Endpoint(
+            endpoint_url or settings.endpoint_url(),
+            addressing or settings.addressing() or "auto",  # type: ignore[arg-type]  # checked there
+            settings.dualstack() if dualstack is None else bool(dualstack),
+        )
+        self._account = Account(endpoint, ring, region or settings.region(), checked_fields(headers or {}))
+        pool = Pool(Security(ca_file or settings.ca_file(), client_cert, bool(verify)), proxy)
+        self._access = Access(pool, {}, ring)
+        pool.use()  # connections are kept as long as the service is
+
+    def for_one(self) -> None:
+        self._access.pool.unuse()
+
+    def without_secrets(self, options: dict[str, Any]) -> dict[str, Any]:
+        kept = {name: value for name, value in options.items() if name not in _SECRETS}
+        if "headers" in kept:
+            kept["headers"] = without_secrets(kept["headers"] or {})
+        if kept.get("proxy") and "@" in kept["proxy"]:
+            del kept["proxy"]
+        return kept
+
+    def open(self, path: str, options: Options) -> S3Source:
+        return S3Source(self._reactor, self._remote(path, options), options)
+
+    def _remote(self, path: str, options: Options) -> S3Remote:
+        bucket, key = self._object(path)
+        query = "" if options.version is None else "versionId=" + quote(options.version, safe="-_.~")
+        return S3Remote(self._access, self._account, bucket, key, query, options)
+
+    def _object(self, path: str) -> tuple[str, str]:
+        bucket, key = self._place(path)
+        if not key:
+            raise ConfigInvalidError("it names a bucket, not an object in it", path=path)
+        return bucket, key
+
+    def _place(self, path: str) -> tuple[str, str]:
+        """The bucket and the key, or beginning of a key, that a path means."""
+        if self._bucket is not None:
+            return self._bucket, self._root + path
+        bucket, _, key = path.partition("/")
+        check_bucket(bucket)
+        return bucket, self._root + key
+
+    def address(self, path: str) -> str:
+        return path
+
+    def shown(self, path: str) -> str:
+        bucket, key = self._object(path)
+        return f"s3://{bucket}/{key}"
+
+    def read_files(self, jobs: Sequence[tuple[str, int, int | None]], options: Options) -> FileResults:
+        return ranges_of_many([self.open(path, options) for path, _, _ in jobs], jobs)
+
+    def presign(self, path: str, expires: float | timedelta, options: Options) -> str:
+        seconds = expires.total_seconds() if isinstance(expires, timedelta) else numbers.index(expires)  # type: ignore[arg-type]
+        if not 1 <= seconds <= LONGEST_S:
+            raise ConfigInvalidError(f"expires is 1 to {LONGEST_S} seconds, not {expires!r}")
+        if self._account.ring.stale:
+            self._account.ring.renew()
+        bucket, _ = self._object(path)
+        target = self._remote(path, options).target
+        return self._account.presigned(bucket, "GET", target, int(seconds))
+
+    # --- listing ---------------------------------------------------------------------------------------------
+
+    def list(self, prefix: str, delimiter: str | None, options: Options) -> Iterator[Stat]:
+        return self._listed(Pages(self, prefix, delimiter, options))
+
+    def _listed(self, pages: "Pages") -> Iterator[Stat]:
+        while (source := pages.next()) is not None:
+            try:
+                body = bytes(source.read_at(0, _MOST_OF_A_PAGE))
+            finally:
+                source.close()
+            yield from pages.turned(body)
+
+    def list_async(self, prefix: str, delimiter: str | None, options: Options) -> "AsyncListing":
+        return AsyncListing(Pages(self, prefix, delimiter, options))
+
+
+class Pages:
+    """The pages of one listing: what to ask for next, and what a reply holds."""
+
+    def __init__(self, service: S3Service, prefix: str, delimiter: str | None, options: Options) -> None:
+        self._service = service
+        self._bucket, begin = service._place(prefix)
+        self._terms = {"list-type": "2", "encoding-type": "url", "prefix": begin}
+        if delimiter:
+            self._terms["delimiter"] = delimiter
+        self._options = replace(options, pin=False, chunk=None)
+        self._cut = len(service._root)
+        self._before = f"{self._bucket}/" if service._bucket is None else ""
+        self._after: str | None = ""
+
+    def next(self) -> "S3Source | None":
+        """What to read for the next page; None after the last."""
+        if self._after is None:
+            return None
+        terms = {**self._terms, "continuation-token": self._after} if self._after else self._terms
+        query = "&".join(f"{name}={quote(value, safe='-_.~')}" for name, value in sorted(terms.items()))
+        remote = _Listing(
+            self._service._access, self._service._account, self._bucket, "", query, self._options
+        )
+        return S3Source(self._service._reactor, remote, self._options)
+
+    def turned(self, body: bytes) -> Sequence[Stat]:
+        """The entries of a page, by the paths that `open` takes."""
+        page: Page = parse_page(body)
+        self._after = page.after
+        return [replace(stat, path=self._before + stat.path[self._cut :]) for stat in page.entries]
+
+
+class AsyncListing(AsyncIterator[Stat]):
+    """A listing, a page at a time. It may be left at any point, which leaves nothing open."""
+
+    def __init__(self, pages: Pages) -> None:
+        self._pages = pages
+        self._ready: deque[Stat] = deque()
+
+    async def __anext__(self) -> Stat:
+        while not self._ready:
+            source = self._pages.next()
+            if source is None:
+                raise StopAsyncIteration
+            try:
+                body = bytes(await source.read_at_async(0, _MOST_OF_A_PAGE))
+            finally:
+                source.close()
+            self._ready.extend(self._pages.turned(body))
+        return self._ready.popleft()
+
+
+def _ring(
+    given: tuple[str | None, str | None, str | None],
+    credentials: Callable[[], Given] | None,
+    anonymous: bool,
+    profile: str | None,
+) -> KeyRing:
+    """Exactly one way of saying who asks."""
+    ways = [any(part is not None for part in given), credentials is not None, anonymous]
+    if sum(ways) > 1:
+        raise ConfigInvalidError("give one of access_key_id, credentials and anonymous")
+    if ways[0]:
+        check_texts(*given)
+        return KeyRing(Keys(*given))  # type: ignore[arg-type]  # checked
+    if credentials is not None:
+        if not callable(credentials):
+            raise ConfigInvalidError("credentials is a callable that returns keys")
+        return KeyRing(None, lambda: checked_keys(credentials()))
+    return KeyRing(None) if anonymous else KeyRing(None, of_machine(profile))
