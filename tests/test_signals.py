@@ -77,6 +77,37 @@ def test_interrupted_over_and_over(lab: Lab, pattern_file: Path, mode: str) -> N
 
 
 @NATIVE
+@pytest.mark.parametrize(
+    "call", ["copy(io.BytesIO(), (0, 9000))", "sink(len, (0, 9000))", "read_ranges([(0, 9)])"]
+)
+def test_interrupted_calls_leave_no_coroutine(lab: Lab, pattern_file: Path, call: str) -> None:
+    """A call that a handler ends leaves none that was made and never begun.
+
+    What the handler raises may end in a destructor, where Python reports it and goes on: hence the bound of the loop.
+    """
+    program = code(
+        START,
+        f"""
+        import io
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        def attempt(delay_s):
+            signal.setitimer(signal.ITIMER_REAL, delay_s)
+            for _ in range(100):
+                reader.{call}
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        for turn in range(1000):
+            try:
+                attempt(0.0001 + turn % 97 * 0.000003)
+            except KeyboardInterrupt:
+                pass
+        """,
+    )
+    outcome = lab.run(program, pattern_file, "buffered")
+    assert outcome.code == 0, outcome.stderr
+    assert "never awaited" not in outcome.stderr
+
+
+@NATIVE
 def test_a_handler_that_reads(lab: Lab, pattern_file: Path) -> None:
     """The handler uses the very reader, and so the very ring, that its signal interrupted."""
     program = code(

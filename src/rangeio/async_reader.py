@@ -28,7 +28,7 @@ from rangeio.ranges import (
     scatter,
 )
 from rangeio.reader import PlanOptions, check_on_error, chosen_for_call
-from rangeio.replies import Counters, OnError, bytes_of, ended_early, fetch
+from rangeio.replies import Counters, OnError, bytes_of, ended_early, fetch_async
 from rangeio.service import (
     Capability,
     Destination,
@@ -209,7 +209,7 @@ class AsyncReader:
             )
 
         first = await self._lay_out(checked, options)
-        layout, replies = await SHARED.while_awaiting(bytes_of(first), lambda: fetch(first, send))
+        layout, replies = await SHARED.while_awaiting(bytes_of(first), lambda: fetch_async(first, send))
         empty = None if layout.is_plain else await self.read_at(0, 0)
         results = scatter(layout, replies, lambda: empty[:])  # type: ignore[index]
         self._counters.count(replies, results)

@@ -237,7 +237,8 @@ class Reader:
         the reads and is raised. progress: called with the bytes written so far and those in all, None if not known.
         """
         with closing(self.stream(range, chunk=chunk, prefetch=prefetch)) as pieces:
-            return run_now(streams.copy(AtOnce(pieces), writer, progress, self._total(range)))
+            total = self._total(range)
+            return run_now(lambda: streams.copy(AtOnce(pieces), writer, progress, total))
 
     def sink(
         self,
@@ -253,7 +254,7 @@ class Reader:
         close() if it has them, called after the last. What it raises stops the reads and is raised.
         """
         with closing(self.stream(range, chunk=chunk, prefetch=prefetch)) as pieces:
-            return run_now(streams.sink(AtOnce(pieces), consumer, blocking=True))
+            return run_now(lambda: streams.sink(AtOnce(pieces), consumer, blocking=True))
 
     def as_file(self, range: Range = None, *, buffer_size: int | None = None) -> io.BufferedReader:
         """A file object over a range, for what wants one: csv, zipfile, pandas, h5py. It has a cursor of its own.
@@ -349,12 +350,12 @@ class Reader:
         return size
 
     def _fetch(self, layout: Layout, options: Options) -> tuple[Layout, list[Buffer]]:
-        async def send(layout: Layout) -> list[Buffer]:
+        def send(layout: Layout) -> list[Buffer]:
             return self._source.fetch(
                 layout.starts, layout.lengths, chunk=options.chunk, concurrent=options.concurrent
             )
 
-        return SHARED.during(bytes_of(layout), lambda: run_now(fetch(layout, send)))
+        return SHARED.during(bytes_of(layout), lambda: fetch(layout, send))
 
     def _results(self, layout: Layout, options: Options, on_error: OnError) -> Iterator[tuple[int, Any]]:
         """The result of each range, or its Error, as they come. Not itself a generator: what it calls may refuse."""

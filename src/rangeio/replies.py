@@ -59,25 +59,37 @@ def ended_early(path: str, offset: int, limit: int, got: int) -> UnexpectedEofEr
     )
 
 
-async def fetch(
+def fetch(layout: Layout, send: "Callable[[Layout], list[Buffer]]") -> "tuple[Layout, list[Buffer]]":
+    """The replies, and the layout that they are of."""
+    try:
+        return layout, send(layout)
+    except Error as error:
+        layout = apart(layout, error)
+    return layout, send(layout)
+
+
+async def fetch_async(
     layout: Layout, send: "Callable[[Layout], Awaitable[list[Buffer]]]"
 ) -> "tuple[Layout, list[Buffer]]":
-    """The replies, and the layout that they are of.
+    """As `fetch`. Not one coroutine for both: a signal handler that raised before it began would leave it unawaited."""
+    try:
+        return layout, await send(layout)
+    except Error as error:
+        layout = apart(layout, error)
+    return layout, await send(layout)
+
+
+def apart(layout: Layout, error: Error) -> Layout:
+    """What to ask for after `error`: each range by itself. Raises it where that would not help.
 
     Errors are decided for each range: a request that merges several may fail for bytes that only one of them, or
     none, wants. So what failed for good is asked again range by range.
     """
-    try:
-        return layout, await send(layout)
-    except Error as error:
-        if not layout.is_plain and error.status != "permanent":
-            if error.index is not None:
-                error.index = int((layout.assigned == error.index).argmax())
-            raise
-        if layout.is_plain:
-            raise
-    layout = lay_out(layout.wanted_starts, layout.wanted_stops, gap=None, max_merged=None)
-    return layout, await send(layout)
+    if layout.is_plain or error.status != "permanent":
+        if not layout.is_plain and error.index is not None:
+            error.index = int((layout.assigned == error.index).argmax())
+        raise error
+    return lay_out(layout.wanted_starts, layout.wanted_stops, gap=None, max_merged=None)
 
 
 class Cutting:

@@ -4,7 +4,7 @@ What it awaits is either an awaitable of the event loop, or, where it serves a s
 """
 
 import sys
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Generator, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 from _uring.loops import bind, current_key
@@ -41,8 +41,12 @@ class AtOnce(AsyncIterator[_T]):
             raise StopAsyncIteration from None
 
 
-def run_now(coroutine: Coroutine[Any, Any, _T]) -> _T:
-    """The result of a coroutine all of whose awaitables are done. TypeError if it has to wait for one after all."""
+def run_now(make: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+    """The result of a coroutine all of whose awaitables are done. TypeError if it has to wait for one after all.
+
+    It is made here and begun at once: no signal handler runs in between, to raise and leave it unawaited.
+    """
+    coroutine = make()
     try:
         coroutine.send(None)
     except StopIteration as end:
