@@ -34,6 +34,9 @@ class Driver(Protocol):
     def post(self, callback: Callable[[], None]) -> None:
         """Call back soon. From any thread; RuntimeError if the loop is closed."""
 
+    def listen(self) -> None:
+        """Another thread is about to `post`."""
+
     def offload(self, work: Work, done: Done, lost: Done, *, alone: bool) -> None:
         """Have `work` done where it may block, then call `done` with its result or exception.
 
@@ -204,6 +207,9 @@ class LoopDriver:
             self._binding.call_soon_threadsafe(callback)
         except Exception as error:  # trio.RunFinishedError is a RuntimeError; uvloop raises what it likes
             raise RuntimeError("the loop has ended") from error
+
+    def listen(self) -> None:
+        """See `Driver`. A loop always does."""
 
     def offload(self, work: Work, done: Done, lost: Done, *, alone: bool) -> None:
         """See `Driver`."""

@@ -12,7 +12,7 @@ from rangeio.errors import (
 )
 from rangeio.http.exchange import Cut, Exchange
 from rangeio.http.heads import BadReply, Head
-from rangeio.http.reads import Part, Read
+from rangeio.http.reads import Read
 from rangeio.http.rules import request_id
 from rangeio.ranges import OPEN
 
@@ -42,9 +42,8 @@ def breaking_failed(error: BaseException, exchange: Exchange) -> Error:
     return ConnectionFailedError(f"the connection broke: {error}")
 
 
-def as_error(part: Part, error: BaseException, head: Head | None = None, read: Read | None = None) -> Error:
+def as_error(read: Read, error: BaseException, attempts: int, head: Head | None = None) -> Error:
     """The error as the caller of a read sees it: with what was asked for, and where."""
-    read = part.read if read is None else read
     if not isinstance(error, Error):
         made = UnauthenticatedError(f"credentials() failed: {type(error).__name__}")
         made.__cause__ = error
@@ -55,13 +54,14 @@ def as_error(part: Part, error: BaseException, head: Head | None = None, read: R
     limit = None if read.stop == OPEN else read.stop - read.start
     shown = read.remote.shown
     status = error.http_status if error.http_status is not None else head.status if head is not None else None
+    tries = f" ({attempts} attempts)" if attempts > 1 else ""
     found = type(error)(
-        f"{asked(shown, read.start, limit)}: {said}" + _tries(part),
+        f"{asked(shown, read.start, limit)}: {said}" + tries,
         path=shown,
         offset=read.start,
         limit=limit,
         status=error.status,
-        attempts=max(1, part.attempts),
+        attempts=max(1, attempts),
         http_status=status,
         request_id=error.request_id or (request_id(head) if head is not None else None),
         index=max(0, read.index),
@@ -69,7 +69,3 @@ def as_error(part: Part, error: BaseException, head: Head | None = None, read: R
     )
     found.__cause__ = error.__cause__
     return found
-
-
-def _tries(part: Part) -> str:
-    return f" ({part.attempts} attempts)" if part.attempts > 1 else ""

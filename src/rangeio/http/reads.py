@@ -1,9 +1,7 @@
-"""What the engine works on: a read that somebody waits for, and the parts it is sent in."""
+"""What the engine works on: a read that somebody waits for, and its memory."""
 
 from typing import TYPE_CHECKING, Any
 
-from rangeio.http.exchange import Exchange
-from rangeio.http.pool import Wire
 from rangeio.http.remote import Remote
 from rangeio.http.rules import Version
 
@@ -103,31 +101,3 @@ class Probe(Read):
     def result(self) -> Version:
         """The version that is there now, and in `size` its size."""
         return self.version
-
-
-class Part:
-    """Bytes `at` to `stop` of a read, asked for by one request after the other until they are there.
-
-    since: when something last came, or was begun. attempts: requests that failed or succeeded. outcome: what the head
-    decided, to be done when the reply is over.
-    """
-
-    __slots__ = (
-        "at", "attempts", "clamped", "dialing", "exchange", "first", "hops", "method", "outcome", "read", "refused",
-        "resume", "since", "stop", "target", "whole", "wire",
-    )  # fmt: skip
-
-    def __init__(self, read: Read, start: int, stop: int, method: str = "GET") -> None:
-        self.read = read
-        self.first = self.at = start
-        self.stop = stop
-        self.method = method
-        self.attempts = self.hops = 0
-        self.clamped = self.refused = self.whole = False
-        self.resume = False
-        self.since = 0.0
-        self.wire: Wire | None = None
-        self.dialing: object = None  # stands for the connection being opened for it
-        self.target: Any = None
-        self.exchange: Exchange | None = None
-        self.outcome: Any = None

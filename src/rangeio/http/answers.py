@@ -1,0 +1,217 @@
+"""What a reply means for the part that asked: bytes, the end, another place, another try, or an error.
+
+Decided with the head (`judge`, `judge_probe`), before any of the body is received; what the head decides is done when
+the body is there (`part.outcome`). Whoever is to hear of a completed part is given as `complete`.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias
+
+from rangeio.errors import (
+    ConfigInvalidError,
+    ContentEncodedError,
+    ObjectChangedError,
+    RangeNotSatisfiedError,
+    RangeNotSupportedError,
+    UnexpectedError,
+)
+from rangeio.http import rules
+from rangeio.http.exchange import Body
+from rangeio.http.heads import Head
+from rangeio.http.parts import Part
+from rangeio.http.reads import Probe
+from rangeio.policy import RETRIES
+from rangeio.ranges import OPEN
+
+Complete: TypeAlias = Callable[[Part], None]
+"""All bytes of a part are there, or there are no more."""
+
+_MOST_HOPS = 10
+_REDIRECTS = frozenset([301, 302, 303, 307, 308])
+# Servers that do not do HEAD, or whose signature is for GET, say one of these.
+_NO_HEAD = frozenset([400, 401, 403, 405, 501])
+_MOST_OF_A_REFUSAL = 16_384
+_NO_BODY = Body(memoryview(bytearray()))
+# Two first replies at once, in two threads: only one of them fixes the version.
+_LEARNING = threading.Lock()
+
+
+def judge(part: Part, head: Head, complete: Complete, download: Callable[[Part, rules.Take], None]) -> Body:
+    """What to take of a reply. Raises the Error if there is nothing to be had.
+
+    download: has the part get the whole object, as its server sends no less, and others wait for it.
+    """
+    status = head.status
+    part.outcome = None
+    if status in _REDIRECTS and "location" in head.fields:
+        part.outcome = partial(_move, part, head.fields["location"])
+        return _NO_BODY
+    if isinstance(part.read, Probe):
+        return _judge_probe(part, part.read, head, complete)
+    if status not in (200, 206, 416):
+        return _hear(part, head)
+    remote = part.read.remote
+    found = rules.judge(head, part.at, part.stop, part.read.stop, remote.on_no_range, remote.cap)
+    if isinstance(found, rules.End):
+        part.outcome = partial(_ended, part, found.total, complete)
+        return _NO_BODY
+    _check_version(part, head, found.total)
+    if found.all and remote.on_no_range == "download" and (found.total or OPEN) > part.read.stop:
+        download(part, found)
+        found = rules.Take(0, part.stop, found.total, open=found.open, all=True)
+    return _take(part, found, complete)
+
+
+def _check_version(part: Part, head: Head, total: int | None) -> None:
+    version = part.read.version
+    with _LEARNING:
+        if not version.known:
+            version.learn(head, total)
+            return
+    difference = version.difference(head, total)
+    if difference:
+        raise ObjectChangedError(f"it changed after it was opened: {difference}; open it again")
+    if rules.encoding_of(head) != version.encoding:
+        raise ContentEncodedError("the content coding is not the same as in the reply before")
+    if version.size is None:
+        version.size = total
+
+
+# --- bytes ---------------------------------------------------------------------------------------------------
+
+
+def _take(part: Part, found: rules.Take, complete: Complete) -> Body:
+    read = part.read
+    if found.total is not None:
+        read.end_at(found.total)
+        read.room(read.stop)
+    if found.all:
+        part.whole = True
+        part.stop = read.stop
+    upto = min(found.stop, read.stop)
+    if found.open:
+        return Body(memoryview(bytearray()), found.skip, partial(_grow, part))
+    part.outcome = partial(_taken, part, upto, complete)
+    return Body(read.room(upto)[part.at - read.start : upto - read.start], found.skip)
+
+
+def _grow(part: Part, needed: int) -> memoryview:
+    """Room for `needed` bytes of a body of unknown length that began at `part.at`, as far as the read goes."""
+    read = part.read
+    if part.at + needed > read.stop and part.whole and read.remote.on_no_range == "error":
+        raise RangeNotSupportedError("the server ignores Range and sends more than what was asked for")
+    return read.grown(min(part.at + needed, read.stop))[part.at - read.start :]
+
+
+def _taken(part: Part, upto: int, complete: Complete) -> None:
+    """All that a reply said it has is there."""
+    RETRIES.succeeded()
+    part.at = upto
+    if upto < part.stop and upto < part.read.stop:
+        part.attempts = 0  # a server may send less than it was asked for, as often as it likes
+        part.connect()
+    else:
+        complete(part)
+
+
+def body_over(part: Part, filled: int, complete: Complete) -> None:
+    """A body of unknown length is over."""
+    RETRIES.succeeded()
+    part.at += filled
+    part.read.end_at(part.at)
+    if part.whole:
+        part.read.version.size = part.at
+    complete(part)
+
+
+def _ended(part: Part, total: int | None, complete: Complete) -> None:
+    """416: no byte at `part.at`, or (some servers) none at the end of the range."""
+    version, read = part.read.version, part.read
+    if version.known and version.size is not None and total not in (None, version.size):
+        raise ObjectChangedError(f"it changed after it was opened: it has {total} bytes now; open it again")
+    size = version.size if total is None else total
+    if size is None and part.at == 0 and part.stop > 1 and not part.clamped:
+        part.clamped = True
+        part.stop = 1  # an empty object has not even this byte
+        part.connect()
+    elif size is None or part.at >= size:
+        read.end_at(part.at if size is None else size)
+        complete(part)
+    elif part.clamped or part.stop <= size:
+        raise RangeNotSatisfiedError(f"the server has {size} bytes and refuses to send these of them")
+    else:
+        part.clamped = True
+        part.stop = min(part.stop, size)
+        read.end_at(size)
+        part.connect()
+
+
+# --- no bytes ------------------------------------------------------------------------------------------------
+
+
+def _hear(part: Part, head: Head) -> Body:
+    """Keep what a refusal says, as far as anybody reads."""
+    memory = bytearray(_MOST_OF_A_REFUSAL if head.length is None else min(head.length, _MOST_OF_A_REFUSAL))
+    part.outcome = partial(_refused, part, head, memory)
+    return Body(memoryview(memory))
+
+
+def _refused(part: Part, head: Head, memory: bytearray) -> None:
+    """A status that brings no bytes."""
+    status, remote = head.status, part.read.remote
+    credentials = remote.access.credentials
+    assert part.exchange is not None
+    pinned = part.read.version.known and part.read.version.etag is not None
+    refusal = remote.refused(head, bytes(memory[: part.exchange.filled]), pinned=pinned)
+    if refusal.again and part.hops < _MOST_HOPS:
+        part.hops += 1
+        part.connect()
+    elif refusal.renew and credentials.renewable and not part.refused:
+        part.refused = True
+        part.renew(credentials.version)
+    elif status in (401, 403, 404, 410) and part.hops < _MOST_HOPS and remote.forget_redirect():
+        part.hops += 1  # the place it was moved to may have been lent for a while only
+        part.connect()
+    elif refusal.error.status == "temporary":
+        part.retry(refusal.error, rules.retry_after_s(head, time.time()))
+    else:
+        raise refusal.error
+
+
+def _move(part: Part, location: str) -> None:
+    part.hops += 1
+    if part.hops > _MOST_HOPS:
+        raise UnexpectedError(f"more than {_MOST_HOPS} redirects")
+    try:
+        part.read.remote.redirect(location)
+    except ConfigInvalidError:
+        raise UnexpectedError("the server redirects to what is no http or https URL") from None
+    part.connect()
+
+
+def _judge_probe(part: Part, read: Probe, head: Head, complete: Complete) -> Body:
+    """A reply to HEAD, or to the one-byte GET that stands in for it."""
+    status, version = head.status, read.version
+    first, _, total = rules.content_range(head)
+    if part.method == "HEAD":
+        if status in _NO_HEAD or (status == 200 and (head.length is None or rules.encoding_of(head))):
+            part.method = "GET"
+            part.outcome = part.connect
+            return _NO_BODY
+        total = head.length
+    elif status == 416 and total is None:
+        total = 0
+    elif status == 200 and first is None:
+        total = None if rules.encoding_of(head) else head.length
+    if status not in (200, 206, 416) or (status == 416 and part.method == "HEAD"):
+        return _hear(part, head)
+    if status == 416:
+        version.size = total if version.size is None else version.size
+    else:
+        _check_version(part, head, total)
+    read.size = total
+    part.outcome = partial(complete, part)
+    return _NO_BODY

@@ -1,0 +1,343 @@
+"""One part of a read on its way: a connection, a request, its reply, and the next request where that was not enough.
+
+A part waits for nothing: the driver calls back, and what a reply means is decided by its home (`Run`).
+"""
+
+import ssl
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+from rangeio.errors import Error, TimedOutError
+from rangeio.http.address import Address, Origin
+from rangeio.http.drivers import Driver
+from rangeio.http.exchange import Body, Cut, Exchange
+from rangeio.http.failures import as_error, breaking_failed, connecting_failed
+from rangeio.http.heads import BadReply, Head
+from rangeio.http.pool import Pool, Wire
+from rangeio.http.reads import Read
+from rangeio.policy import RETRIES
+
+# Receives for one connection before others get their turn.
+_RECEIVES_PER_TURN = 16
+_WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class Parked(Exception):
+    """The whole object is being downloaded by another part; wait for it."""
+
+
+class Home(Protocol):
+    """Who has sent a part, and hears what becomes of it."""
+
+    driver: Driver
+    pool: Pool
+
+    def judge(self, part: "Part", head: Head) -> Body:
+        """What to take of a reply. It sets the part's `outcome`, or raises Error or Parked."""
+
+    def body_over(self, part: "Part", filled: int) -> None:
+        """A body of unknown length, which needs no `outcome`, is over."""
+
+    def is_alone(self, part: "Part") -> bool:
+        """Whether nothing else is under way or waits."""
+
+    def has_connection(self) -> bool:
+        """Whether any part has one, or is about to."""
+
+    def parked(self, part: "Part") -> None:
+        """It waits for the download."""
+
+    def gave_up(self, part: "Part", error: Error) -> None:
+        """It has failed for good."""
+
+    def pump(self) -> None:
+        """Something has ended: begin what waits."""
+
+
+class Part:
+    """Bytes `at` to `stop` of a read, asked for by one request after the other until they are there.
+
+    live: it is under way; afterwards nothing more is done for it. since: when something last came, or was begun.
+    attempts: requests that failed or succeeded. outcome: what the head decided, to be done when the reply is over.
+    clamped: its end was moved to that of the object. refused: credentials were renewed for it once. whole: the reply
+    is the whole object. resume: the connection before was closed while idle, so that a new one is wanted.
+    """
+
+    __slots__ = (
+        "_home", "at", "attempts", "clamped", "dialing", "exchange", "first", "hops", "live", "method", "outcome",
+        "read", "refused", "resume", "since", "stop", "target", "whole", "wire",
+    )  # fmt: skip
+
+    def __init__(self, home: Home, read: Read, start: int, stop: int, method: str = "GET") -> None:
+        self._home = home
+        self.read = read
+        self.first = self.at = start
+        self.stop = stop
+        self.method = method
+        self.attempts = self.hops = 0
+        self.live = self.clamped = self.refused = self.whole = self.resume = False
+        self.since = 0.0
+        self.wire: Wire | None = None
+        self.dialing: object = None  # stands for the connection being opened for it
+        self.target: Address = read.remote.target
+        self.exchange: Exchange | None = None
+        self.outcome: Callable[[], None] | None = None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody still waits for it."""
+        return self.live and not self.read.done
+
+    # --- connections -----------------------------------------------------------------------------------------
+
+    def connect(self) -> None:
+        """Have a connection, and send."""
+        if not self.wanted:
+            return
+        self.since = time.monotonic()
+        remote, pool = self.read.remote, self._home.pool
+        if remote.access.credentials.stale:
+            self.renew(None)
+            return
+        self.target = remote.target
+        origin = self.target.origin
+        wire = None if self.resume else pool.take(origin)
+        if wire is not None:
+            self._send(wire)
+        elif pool.reserve(origin, force=not self._home.has_connection()):
+            self._dial(origin)
+        else:
+            self._home.driver.listen()
+            pool.when_free(origin, partial(self._notified, origin))
+
+    def _dial(self, origin: Origin) -> None:
+        self.dialing = dialing = object()
+        timeout_s = self.read.remote.timeout.connect_s
+        pool = self._home.pool
+        self._home.driver.offload(
+            partial(pool.dial, origin, timeout_s),
+            partial(self._opened, origin, dialing),
+            partial(_unwanted, pool, origin),
+            alone=self._home.is_alone(self),
+        )
+
+    def _notified(self, origin: Origin) -> None:
+        """A connection may be had. From any thread. Who does not want it any more tells the next."""
+        try:
+            self._home.driver.post(partial(self._connect_or_pass, origin))
+        except RuntimeError:
+            self._home.pool.wake(origin)
+
+    def _connect_or_pass(self, origin: Origin) -> None:
+        if self.wanted:
+            self.connect()
+        else:
+            self._home.pool.wake(origin)
+
+    def _opened(self, origin: Origin, dialing: object, outcome: Any) -> None:
+        pool = self._home.pool
+        if not self.wanted or self.dialing is not dialing:
+            _unwanted(pool, origin, outcome)
+            return
+        self.dialing = None
+        if isinstance(outcome, Wire):
+            self._send(outcome)
+        else:
+            pool.free(origin)
+            self.fail(connecting_failed(outcome))
+
+    def renew(self, refused: int | None) -> None:
+        """Have new credentials, and then connect. refused: the version of those that were not accepted."""
+        credentials = self.read.remote.access.credentials
+
+        def renewed(outcome: Any) -> None:
+            if isinstance(outcome, BaseException):
+                self._home.gave_up(self, self.as_error(outcome))
+                self._home.pump()
+            else:
+                self.connect()
+
+        self._home.driver.offload(lambda: credentials.renew(refused), renewed, lambda _: None, alone=True)
+
+    # --- a request and its reply -----------------------------------------------------------------------------
+
+    def _send(self, wire: Wire) -> None:
+        self.wire = wire
+        bodiless = self.method == "HEAD"
+        self.exchange = Exchange(wire.scratch, self._judge, bodiless=bodiless)
+        self.outcome = None
+        request = self.read.remote.request(
+            self.method,
+            self.at,
+            None if bodiless else self.stop,
+            self.read.version,
+            self.target,
+            wire.absolute,
+        )
+        self.since = time.monotonic()
+        self._home.driver.watch(wire.fd, self._readable)
+        self._send_rest(wire, memoryview(request))
+
+    def _judge(self, head: Head) -> Body:
+        return self._home.judge(self, head)
+
+    def _send_rest(self, wire: Wire, rest: memoryview) -> None:
+        """A request is small and its connection idle, so the kernel takes all of it; if not, try again soon."""
+        if self.wire is not wire:
+            return
+        try:
+            rest = rest[wire.sock.send(rest) :]
+        except _WOULD_BLOCK:
+            pass
+        except OSError as error:
+            self._broken(error)
+            return
+        if rest:
+            self._home.driver.later(0.002, partial(self._send_rest, wire, rest))
+
+    def _readable(self) -> None:
+        wire, exchange = self.wire, self.exchange
+        if wire is None or exchange is None:
+            return
+        self.since = time.monotonic()
+        receive = wire.sock.recv_into
+        turns = _RECEIVES_PER_TURN
+        try:
+            while not exchange.done:
+                space = exchange.space()
+                count = receive(space)
+                exchange.received(count)
+                turns -= 1
+                if not wire.tls:
+                    if count < len(space) and not exchange.done:
+                        return
+                elif turns > 0 or wire.sock.pending():  # type: ignore[attr-defined]
+                    continue
+                if turns <= 0 and not exchange.done:
+                    return
+        except _WOULD_BLOCK:
+            return
+        except (OSError, Cut, BadReply, Parked, Error) as error:
+            self._broken(error)
+            return
+        self._replied(wire, exchange)
+
+    def _replied(self, wire: Wire, exchange: Exchange) -> None:
+        """The reply is over."""
+        self._home.driver.unwatch(wire.fd)
+        self.wire = None
+        wire.used = True
+        if exchange.reusable:
+            self._home.pool.give_back(wire)
+        else:
+            self._home.pool.drop(wire)
+        self.resume = False
+        try:
+            if self.outcome is None:
+                self._home.body_over(self, exchange.filled)
+            else:
+                self.outcome()
+        except Error as error:
+            self._home.gave_up(self, self.as_error(error))
+        self._home.pump()
+
+    # --- failures --------------------------------------------------------------------------------------------
+
+    def _broken(self, error: BaseException) -> None:
+        """The connection cannot be used any more."""
+        wire, exchange = self.wire, self.exchange
+        assert wire is not None
+        assert exchange is not None
+        self.abandon()
+        if isinstance(error, Parked):
+            self._home.parked(self)
+            self._home.pump()
+        elif isinstance(error, Error):
+            self._home.gave_up(self, self.as_error(error, exchange.head))
+            self._home.pump()
+        elif wire.used and not exchange.started:
+            self.resume = True  # the server had closed it while it was idle; that is nobody's failure
+            self.connect()
+        else:
+            self._save(exchange)
+            self.fail(breaking_failed(error, exchange))
+
+    def _save(self, exchange: Exchange) -> None:
+        """Go on from the byte reached, if the version can be told; else from the start."""
+        version = self.read.version
+        if self.outcome is None and exchange.head is not None:
+            return  # of a body of unknown length nothing is kept
+        if version.etag or version.modified:
+            self.at += exchange.filled
+        else:
+            self.at = self.first
+
+    def abandon(self) -> None:
+        """Close its connection, whatever is under way on it."""
+        if self.wire is not None:
+            self._home.driver.unwatch(self.wire.fd)
+            self._home.pool.drop(self.wire)
+            self.wire = None
+
+    def end(self) -> None:
+        """Nothing more is done for it. A thread that still connects may hold it for a while, but no memory with it."""
+        self.live = False
+        self.exchange = self.outcome = None
+
+    def fail(self, error: Error) -> None:
+        """Try again if that may help, else give up."""
+        if error.status == "temporary":
+            self.retry(error, None)
+        else:
+            self._home.gave_up(self, self.as_error(error))
+        self._home.pump()
+
+    def retry(self, error: Error, after_s: float | None) -> None:
+        """Try again later, if that is allowed; else it is an error for good. after_s: what the server asks for."""
+        retry = self.read.remote.retry
+        self.attempts += 1
+        pause_s = retry.pause_s(self.attempts, after_s)
+        if self.attempts >= retry.attempts or pause_s is None or not RETRIES.take():
+            error.status = "persistent"
+            self._home.gave_up(self, self.as_error(error))
+            return
+        self.since = time.monotonic() + pause_s
+        self._home.driver.later(pause_s, self.connect)
+
+    def as_error(self, error: BaseException, head: Head | None = None) -> Error:
+        """The error as the caller of the read sees it."""
+        return as_error(self.read, error, self.attempts, head)
+
+    # --- time ------------------------------------------------------------------------------------------------
+
+    def look(self, now: float, began: float) -> None:
+        """End what takes too long. began: when the call of the Reader did."""
+        timeout = self.read.remote.timeout
+        if timeout.total_s is not None and now - began > timeout.total_s:
+            self.abandon()
+            late = TimedOutError(f"it took longer than total_s={timeout.total_s:g}", status="persistent")
+            self._home.gave_up(self, self.as_error(late))
+            return
+        if self.dialing and timeout.connect_s is not None and now - self.since > timeout.connect_s:
+            self.dialing = None  # what comes of it is not wanted any more
+            self.fail(TimedOutError("no connection within connect_s"))
+            return
+        exchange = self.exchange
+        if self.wire is None or exchange is None:
+            return  # connecting, or pausing before a retry
+        name = "idle_s" if exchange.started else "first_byte_s"
+        bound = getattr(timeout, name)
+        if bound is not None and now - self.since > bound:
+            self.abandon()
+            self._save(exchange)
+            self.fail(TimedOutError(f"nothing came for {name}={bound:g}"))
+
+
+def _unwanted(pool: Pool, origin: Origin, outcome: Any) -> None:
+    """A connection was opened, or not, when nobody waited for it any more. From any thread."""
+    if isinstance(outcome, Wire):
+        pool.give_back(outcome)
+    else:
+        pool.free(origin)
