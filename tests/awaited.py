@@ -35,6 +35,10 @@ class Loop:
             return trio.run(main)
         return self._loop.run_until_complete(main())
 
+    def tasks(self) -> "set[asyncio.Task[Any]]":
+        """What would go on with the next run; trio itself waits for what a run has begun."""
+        return set() if self._loop is None else asyncio.all_tasks(self._loop)
+
     def close(self) -> None:
         if self._loop is not None:
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())

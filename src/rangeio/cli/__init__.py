@@ -11,10 +11,10 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-from rangeio.cli import bench, cat, doctor, ranges, stat
+from rangeio.cli import bench, cat, cp, doctor, ls, ranges, serve, stat
 from rangeio.cli.console import UsageError
 
-_COMMANDS = (cat, stat, ranges, bench, doctor)
+_COMMANDS = (cat, cp, ls, stat, ranges, serve, bench, doctor)
 
 
 class _Parser(argparse.ArgumentParser):

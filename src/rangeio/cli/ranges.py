@@ -12,6 +12,7 @@ import rangeio
 from rangeio.bench.units import short, size_text
 from rangeio.cli import spans
 from rangeio.cli.console import UsageError
+from rangeio.cli.opening import add_option, options_of
 from rangeio.ranges import Plan, bounds
 
 NAME = "ranges"
@@ -48,6 +49,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--all", action="store_true", help=f"list all requests, not only the first {_MOST_LISTED}"
     )
     command.add_argument("--json", action="store_true", help="the whole plan as JSON")
+    add_option(command)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -57,8 +59,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("no ranges: give --range A-B, or --file with one on each line")
     names = ("gap", "max_merged", "chunk")
     options = {name: value for name in names if (value := getattr(arguments, name)) is not None}
-    with rangeio.open(arguments.uri, **options) as reader:
-        plan, size = reader.plan(wanted), reader.size
+    with rangeio.open(arguments.uri, **options_of(arguments), **options) as reader:
+        size = reader.size  # with it known the plan stops at the end
+        plan = reader.plan(wanted)
     if arguments.json:
         print(json.dumps(asdict(plan) | {"read_amplification": plan.read_amplification, "size": size}))
         return 0

@@ -8,6 +8,7 @@ from typing import Any
 
 import rangeio
 from rangeio.bench.units import size_text
+from rangeio.cli.opening import add_option, options_of
 
 NAME = "stat"
 HELP = "show size, version and how an object would be read"
@@ -20,12 +21,13 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     """Declare them."""
     command.add_argument("uri", metavar="URI", nargs="+", help="path or URI")
     command.add_argument("--json", action="store_true", help="one JSON object on each line")
+    add_option(command)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Do it; the exit code."""
     for number, uri in enumerate(arguments.uri):
-        with rangeio.open(uri) as reader:
+        with rangeio.open(uri, **options_of(arguments)) as reader:
             stat, capability = asdict(reader.stat()), asdict(reader.capability)
         capability["pinned_by"] = capability.pop("pin")
         if arguments.json:
