@@ -151,18 +151,59 @@ class ThreadDriver:
                 end.close()
 
 
+class _Together:
+    """Descriptors that a loop watches through one of ours, which is readable when one of them is.
+
+    For uvloop: a connection that is reset while data waits on it is an error to libuv, which watches it no longer, and
+    add_reader's callback is not told (uvloop 0.23.0). A selector's own descriptor has no errors.
+    """
+
+    def __init__(self, loop: Any) -> None:
+        self._loop = loop
+        self._selector: selectors.DefaultSelector | None = None
+
+    def add_reader(self, fd: int, callback: Callable[[], object]) -> None:
+        """As a loop's."""
+        if self._selector is None:
+            self._selector = selectors.DefaultSelector()
+            self._loop.add_reader(self._selector.fileno(), self._ready)
+        self._selector.register(fd, selectors.EVENT_READ, callback)
+
+    def remove_reader(self, fd: int) -> None:
+        """As a loop's. With the last one nothing is left."""
+        selector = self._selector
+        if selector is None or fd not in selector.get_map():
+            return
+        selector.unregister(fd)
+        if not selector.get_map():
+            self._selector = None
+            if not self._loop.is_closed():
+                self._loop.remove_reader(selector.fileno())
+            selector.close()
+
+    def _ready(self) -> None:
+        if self._selector is not None:
+            for key, _ in self._selector.select(0):
+                key.data()
+
+    def is_closed(self) -> bool:
+        """Never: what is watched has to be given up after the loop, too."""
+        return False
+
+
 class LoopDriver:
     """A running event loop, as what `_uring.loops` binds. Nothing of it outlives the call it is made for."""
 
     def __init__(self, key: Any) -> None:
         self._binding: Any = bind(key)
         self._loop = key
+        self._readers: Any = _Together(key) if type(key).__module__.startswith("uvloop") else key
         self._scopes: dict[int, Any] = {}
 
     def watch(self, fd: int, callback: Callable[[], object]) -> None:
         """See `Driver`."""
-        if hasattr(self._loop, "add_reader"):
-            self._loop.add_reader(fd, callback)
+        if hasattr(self._readers, "add_reader"):
+            self._readers.add_reader(fd, callback)
         else:
             self._watch_in_trio(fd, callback)
 
@@ -182,9 +223,9 @@ class LoopDriver:
 
     def unwatch(self, fd: int) -> None:
         """See `Driver`."""
-        if hasattr(self._loop, "remove_reader"):
-            if not self._loop.is_closed():
-                self._loop.remove_reader(fd)
+        if hasattr(self._readers, "remove_reader"):
+            if not self._readers.is_closed():
+                self._readers.remove_reader(fd)
         elif fd in self._scopes:
             self._scopes.pop(fd).cancel()
 

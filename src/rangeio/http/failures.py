@@ -17,7 +17,12 @@ from rangeio.http.rules import request_id
 from rangeio.ranges import OPEN
 
 
-def connecting_failed(error: BaseException) -> Error:
+def too_slow(connect_s: float | None) -> Error:
+    """Of opening a connection."""
+    return TimedOutError(f"no connection within connect_s={connect_s or 0:g}")
+
+
+def connecting_failed(error: BaseException, connect_s: float | None) -> Error:
     """Why no connection could be opened. Certificates do not become right by trying again."""
     import urllib3.exceptions as reasons
 
@@ -26,7 +31,7 @@ def connecting_failed(error: BaseException) -> Error:
     text = str(error).partition(": ")[2] or str(error)
     unreachable = isinstance(error, reasons.NewConnectionError)  # which also is a ConnectTimeoutError
     if isinstance(error, (reasons.ConnectTimeoutError, TimeoutError)) and not unreachable:
-        return TimedOutError("no connection within connect_s")
+        return too_slow(connect_s)
     if isinstance(error, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY" in str(error):
         return ConnectionFailedError(f"the server's certificate is not trusted: {error}", status="permanent")
     return ConnectionFailedError(f"no connection: {text}")
@@ -50,22 +55,29 @@ def as_error(read: Read, error: BaseException, attempts: int, head: Head | None 
         error = made
     if error.path and read.index == error.index:
         return error
-    said = error.context.get("said", str(error))
+    said, advice = error.context.get("said", str(error)), error.context.get("advice", "")
     limit = None if read.stop == OPEN else read.stop - read.start
     shown = read.remote.shown
     status = error.http_status if error.http_status is not None else head.status if head is not None else None
-    tries = f" ({attempts} attempts)" if attempts > 1 else ""
+    known = error.request_id or (request_id(head) if head is not None else None)
     found = type(error)(
-        f"{asked(shown, read.start, limit)}: {said}" + tries,
+        f"{asked(shown, read.start, limit)}: {said}{_tries(attempts, known)}" + (advice and f"; {advice}"),
         path=shown,
         offset=read.start,
         limit=limit,
         status=error.status,
         attempts=max(1, attempts),
         http_status=status,
-        request_id=error.request_id or (request_id(head) if head is not None else None),
+        request_id=known,
         index=max(0, read.index),
-        context={"said": said},
+        context={"said": said, "advice": advice},
     )
     found.__cause__ = error.__cause__
     return found
+
+
+def _tries(attempts: int, known: str | None) -> str:
+    """How often it was tried, and by what the server's people find the last request."""
+    parts = [f"{attempts} attempts"] if attempts > 1 else []
+    parts += [f"request {known}"] if known else []
+    return f" ({', '.join(parts)})" if parts else ""

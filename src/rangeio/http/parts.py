@@ -13,7 +13,7 @@ from rangeio.errors import Error, TimedOutError
 from rangeio.http.address import Address, Origin
 from rangeio.http.drivers import Driver
 from rangeio.http.exchange import Body, Cut, Exchange
-from rangeio.http.failures import as_error, breaking_failed, connecting_failed
+from rangeio.http.failures import as_error, breaking_failed, connecting_failed, too_slow
 from rangeio.http.heads import BadReply, Head
 from rangeio.http.pool import Pool, Wire
 from rangeio.http.reads import Read
@@ -146,7 +146,7 @@ class Part:
             self._send(outcome)
         else:
             pool.free(origin)
-            self.fail(connecting_failed(outcome))
+            self.fail(connecting_failed(outcome, self.read.remote.timeout.connect_s))
 
     def renew(self, refused: int | None) -> None:
         """Have new credentials, and then connect. refused: the version of those that were not accepted."""
@@ -299,12 +299,22 @@ class Part:
         retry = self.read.remote.retry
         self.attempts += 1
         pause_s = retry.pause_s(self.attempts, after_s)
-        if self.attempts >= retry.attempts or pause_s is None or not RETRIES.take():
-            error.status = "persistent"
-            self._home.gave_up(self, self.as_error(error))
+        if self.attempts >= retry.attempts:
+            advice = "more attempts can be had by retry="
+        elif pause_s is None:
+            advice = (
+                f"Retry-After asks for {after_s:g} s, more than max_retry_after_s={retry.max_retry_after_s:g}"
+            )
+        elif not RETRIES.take():
+            advice = (
+                "not tried again: so much failed of late that this process has used up its budget of retries"
+            )
+        else:
+            self.since = time.monotonic() + pause_s
+            self._home.driver.later(pause_s, self.connect)
             return
-        self.since = time.monotonic() + pause_s
-        self._home.driver.later(pause_s, self.connect)
+        error.status, error.context["advice"] = "persistent", advice
+        self._home.gave_up(self, self.as_error(error))
 
     def as_error(self, error: BaseException, head: Head | None = None) -> Error:
         """The error as the caller of the read sees it."""
@@ -322,7 +332,7 @@ class Part:
             return
         if self.dialing and timeout.connect_s is not None and now - self.since > timeout.connect_s:
             self.dialing = None  # what comes of it is not wanted any more
-            self.fail(TimedOutError("no connection within connect_s"))
+            self.fail(too_slow(timeout.connect_s))
             return
         exchange = self.exchange
         if self.wire is None or exchange is None:

@@ -83,6 +83,13 @@ def _close(sock: socket.socket, closed: Callable[[], None]) -> None:
     closed()
 
 
+class _TlsSocket(ssl.SSLSocket):
+    """Closed when it is let go of: ssl itself forgets that if a reset comes before the handshake (CPython 3.11)."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
 @dataclass(frozen=True, slots=True)
 class Security:
     """How servers are checked, and how we are known to them by TLS. Files are read when the first connection is opened.
@@ -99,6 +106,7 @@ class Security:
         """ConfigInvalidError if a file cannot be read."""
         try:
             made = ssl.create_default_context(cafile=self.ca_file)
+            made.sslsocket_class = _TlsSocket
             if self.client_cert is not None:
                 parts = (self.client_cert,) if isinstance(self.client_cert, str) else self.client_cert
                 made.load_cert_chain(*parts)

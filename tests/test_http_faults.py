@@ -1,0 +1,363 @@
+"""Bad days: what a network, a server or a balancer does to connections, and what a read makes of it.
+
+Each fault is done to real connections of a real server, by a proxy of ours, under every loop, plain and over TLS.
+A read survives it byte for byte, or fails with one error that says enough; either way nothing is left behind.
+"""
+
+import gc
+import pickle
+import select
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from email.utils import formatdate
+from typing import Any
+
+import pytest
+
+import rangeio
+from awaited import LOOPS, Awaited, Loop
+from faults.machine import need_module
+from rangeio.http import answers, parts
+from rangeio.http import pool as connections
+from rangeio.policy import RetryBudget
+from servers.fixtures import Sites
+from servers.proxy import Fault, Proxy, first, proxy, refusal
+from test_http_life import sockets
+
+pytest.importorskip("urllib3", reason="urllib3 is not installed (pip install 'rangeio[http]')")
+
+DATA = bytes(range(251)) * 1000
+SIZE = len(DATA)
+PATIENT = rangeio.Retry(attempts=8, backoff_s=0.001, max_backoff_s=0.05)
+IMPATIENT = rangeio.Retry(attempts=3, backoff_s=0.001)
+SECRETS = ("hunter2", "sig=abc", "tok3n")
+# Bytes from the server, before the first byte of a body: its head, and over TLS the handshake and tickets before that.
+MID_HEAD = {"http": 40, "https": 1000}
+MID_BODY = {"http": 10_000, "https": 20_000}
+
+
+class Line:
+    """A reader's way to a file on a server, through a proxy."""
+
+    def __init__(self, place: Proxy, url: str, options: dict[str, Any], loop: Loop | None) -> None:
+        self.proxy = place
+        self.scheme = url.partition(":")[0]
+        self._url, self._options, self._loop = url, options, loop
+        self._readers: list[Any] = []
+
+    def open(self, host: str = "localhost", **options: Any) -> Any:
+        """With secrets on board."""
+        given = {
+            "retry": PATIENT,
+            "headers": {"X-Api-Token": "tok3n"},
+            "proxy": "",
+            **self._options,
+            **options,
+        }
+        url = self._url.replace("//localhost", f"//me:hunter2@{host}") + "?sig=abc"
+        if self._loop is None:
+            reader: Any = rangeio.open(url, **given)
+        else:
+            reader = Awaited(rangeio.open_async(url, **given), self._loop)
+        self._readers.append(reader)
+        return reader
+
+    def stream(self, reader: Any) -> bytes:
+        """All of it."""
+        if self._loop is None:
+            return b"".join(map(bytes, reader.stream()))
+
+        async def collect() -> bytes:
+            return b"".join([bytes(piece) async for piece in reader.reader.stream()])
+
+        found: bytes = self._loop.run(collect)
+        return found
+
+    def close(self) -> None:
+        """Close the readers; the loop has nothing to do then."""
+        for reader in self._readers:
+            reader.close()
+        if self._loop is not None:
+            assert not self._loop.tasks()
+            self._loop.close()
+
+
+@pytest.fixture
+def nothing_remains() -> Iterator[None]:
+    """No socket and no thread; what is told of by warnings fails the test anyway."""
+    before = sockets()
+    yield
+    for thread in threading.enumerate():
+        if thread.name.startswith("rangeio"):
+            thread.join(10)  # it connected for a read that is over
+            assert not thread.is_alive()
+    gc.collect()
+    assert sockets() - before == set()
+
+
+@pytest.fixture
+def budget(monkeypatch: pytest.MonkeyPatch) -> RetryBudget:
+    """Of this test alone: the process's own would tell one test of the failures of another."""
+    made = RetryBudget(tokens=10_000)
+    for module in (answers, parts):
+        monkeypatch.setattr(module, "RETRIES", made)
+    return made
+
+
+PLAIN, SECURE = ([f"{way}-{scheme}" for way in ("sync", *LOOPS)] for scheme in ("http", "https"))
+
+
+@pytest.fixture(params=PLAIN + SECURE)
+def way(request: pytest.FixtureRequest) -> str:
+    """By which loop, if any, and over what."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def line(way: str, sites: Sites, budget: RetryBudget, nothing_remains: None) -> Iterator[Line]:
+    caller, _, scheme = way.partition("-")
+    site = sites(f"nginx-{scheme}")
+    site.put("faulty", DATA)
+    if caller != "sync":
+        need_module(caller)
+    loop = None if caller == "sync" else Loop(caller)
+    with proxy(site.program.port) as place:
+        made = Line(place, f"{scheme}://localhost:{place.port}/faulty", site.options, loop)
+        yield made
+        made.close()
+
+
+def read(reader: Any) -> Any:
+    return reader.read_at(5, 100_000)
+
+
+EXPECTED = DATA[5:100_005]
+
+
+def check_error(
+    error: rangeio.Error,
+    attempts: int,
+    *,
+    http_status: int | None = None,
+    request_id: str | None = None,
+    advice: str = "retry=",
+) -> None:
+    """It says what was asked for and how often, what came, and what to do; and no secret."""
+    text = str(error)
+    assert (error.status, error.attempts, error.offset, error.limit) == ("persistent", attempts, 5, 100_000)
+    assert "bytes 5-100004 of " in text
+    assert "/faulty" in text
+    assert attempts == 1 or f"{attempts} attempts" in text
+    if http_status is not None:
+        assert (error.http_status, error.request_id) == (http_status, request_id)
+        assert f"HTTP {http_status}" in text
+        assert str(request_id) in text
+    assert advice in text
+    assert "\n" not in text
+    chain = [error.__cause__, error.__context__]
+    shown = [
+        text,
+        repr(error),
+        repr(error.__dict__),
+        pickle.dumps(error).decode("latin-1"),
+        repr(chain),
+        *map(str, chain),
+    ]
+    for secret in SECRETS:
+        assert not any(secret in text for text in shown), secret
+
+
+# --- connections that break ----------------------------------------------------------------------------------
+
+BREAKS: dict[str, Callable[[str], Fault]] = {
+    "reset at connect": lambda scheme: Fault("refuse"),
+    "reset in the head": lambda scheme: Fault("reset", MID_HEAD[scheme]),
+    "reset in the body": lambda scheme: Fault("reset", MID_BODY[scheme]),
+    "cut in the head": lambda scheme: Fault("close", MID_HEAD[scheme]),
+    "cut in the body": lambda scheme: Fault("close", MID_BODY[scheme]),
+}
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_broken_connections(line: Line, name: str) -> None:
+    fault = BREAKS[name](line.scheme)
+    line.proxy.script = first(3, fault)
+    assert read(line.open()) == EXPECTED
+    assert line.proxy.connections == 4
+    line.proxy.script = lambda number: fault
+    with pytest.raises(rangeio.ConnectionFailedError) as caught:
+        read(line.open(retry=IMPATIENT))
+    check_error(caught.value, attempts=3)
+    assert line.proxy.connections == 7
+
+
+def test_reset_before_the_handshake() -> None:
+    """Between the two steps of connecting; the standard library would leave the socket to the collector."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        theirs.close()
+        select.select([ours], [], [], 30)
+        with pytest.raises(OSError):
+            connections.Security().context().wrap_socket(ours, server_hostname="localhost")
+    gc.collect()
+
+
+@pytest.mark.parametrize("way", SECURE)
+def test_flipped_bytes(line: Line) -> None:
+    """TLS tells; without it nothing would, and nothing could."""
+    fault = Fault("flip", MID_BODY["https"])
+    line.proxy.script = first(3, fault)
+    assert read(line.open()) == EXPECTED
+    assert line.proxy.connections == 4
+    line.proxy.script = lambda number: fault
+    with pytest.raises(rangeio.ConnectionFailedError) as caught:
+        read(line.open(retry=IMPATIENT))
+    check_error(caught.value, attempts=3)
+
+
+@pytest.mark.parametrize("trusted_s", [0.0, 60.0])
+def test_half_closed_while_idle(line: Line, monkeypatch: pytest.MonkeyPatch, trusted_s: float) -> None:
+    """The server has said goodbye to a kept connection: that is noticed, and is no failure of the next read."""
+    monkeypatch.setattr(connections, "_TRUSTED_S", trusted_s)
+    reader = line.open(retry=1)
+    for number in range(1, 4):
+        assert read(reader) == EXPECTED
+        assert line.proxy.connections == number
+        line.proxy.half_close()
+
+
+def test_refused_for_a_while(line: Line) -> None:
+    """Nobody listens; then somebody does."""
+    line.proxy.refuse()
+    with pytest.raises(rangeio.ConnectionFailedError, match="refused") as caught:
+        read(line.open(retry=IMPATIENT))
+    check_error(caught.value, attempts=3)
+    reader = line.open(retry=rangeio.Retry(attempts=100, backoff_s=0.01, max_backoff_s=0.05))
+    threading.Timer(0.1, line.proxy.listen).start()
+    assert read(reader) == EXPECTED
+
+
+@pytest.mark.parametrize("shape", ["parts", "ranges", "stream", "into"])
+def test_many_connections_that_break(line: Line, shape: str) -> None:
+    """Parts land where they belong, whichever of their connections break."""
+    line.proxy.script = lambda number: Fault("reset", MID_BODY[line.scheme]) if number % 3 else None
+    reader = line.open(chunk=20_000, concurrent=4, retry=rangeio.Retry(attempts=50, backoff_s=0.001))
+    if shape == "parts":
+        assert reader.read_range() == DATA
+    elif shape == "ranges":
+        wanted = [(at, at + 7_000) for at in range(0, SIZE - 7_000, 9_000)]
+        assert reader.read_ranges(wanted, gap=0) == [DATA[start:stop] for start, stop in wanted]
+    elif shape == "stream":
+        assert line.stream(reader) == DATA
+    else:
+        space = bytearray(SIZE)
+        assert reader.read_into(space) == SIZE
+        assert space == DATA
+
+
+# --- names ---------------------------------------------------------------------------------------------------
+
+
+def test_names_that_do_not_resolve(line: Line) -> None:
+    with pytest.raises(rangeio.ConnectionFailedError, match=r"unknown\.invalid") as caught:
+        read(line.open(host="unknown.invalid", retry=IMPATIENT))
+    check_error(caught.value, attempts=3)
+
+
+def test_names_that_do_not_resolve_for_a_while(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    failures = [socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")] * 3
+    real = socket.getaddrinfo
+
+    def getaddrinfo(*args: Any, **options: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return real(*args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    assert read(line.open()) == EXPECTED
+    assert not failures
+
+
+# --- connections that are slow -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("places", "bound"), [(MID_HEAD, "first_byte_s"), (MID_BODY, "idle_s")])
+def test_stalls(line: Line, places: dict[str, int], bound: str) -> None:
+    """Before the head is whole, and in the body."""
+    fault = Fault("stall", places[line.scheme])
+    line.proxy.script = first(2, fault)
+    timeout = rangeio.Timeout(connect_s=0.2, first_byte_s=0.2, idle_s=0.2)
+    assert read(line.open(timeout=timeout)) == EXPECTED
+    assert line.proxy.connections >= 3
+    line.proxy.script = lambda number: fault
+    with pytest.raises(rangeio.TimedOutError) as caught:
+        read(line.open(timeout=timeout, retry=IMPATIENT))
+    check_error(caught.value, attempts=3, advice="_s=0.2")
+
+
+@pytest.mark.slow
+def test_slow_drip(line: Line) -> None:
+    """Bytes that keep coming are no reason to give up, however few; only the time for all of it is."""
+    line.proxy.script = lambda number: Fault("drip", MID_BODY[line.scheme], pace_s=0.02, lasts=75)
+    assert read(line.open(timeout=rangeio.Timeout(idle_s=1.0), retry=1)) == EXPECTED
+    with pytest.raises(rangeio.TimedOutError) as caught:
+        read(line.open(timeout=rangeio.Timeout(idle_s=30, total_s=0.3)))
+    check_error(caught.value, attempts=1, advice="total_s=0.3")
+
+
+# --- refusals ------------------------------------------------------------------------------------------------
+
+KINDS = {
+    429: rangeio.RateLimitedError,
+    500: rangeio.ServerError,
+    502: rangeio.ServerError,
+    503: rangeio.ServerError,
+    504: rangeio.TimedOutError,
+}
+SOON: dict[str, Callable[[], dict[str, str]]] = {
+    "none": dict,
+    "seconds": lambda: {"Retry_After": "0"},
+    "date": lambda: {"Retry_After": formatdate(time.time() - 1, usegmt=True)},
+    "nonsense": lambda: {"Retry_After": "tomorrow"},
+}
+
+
+@pytest.mark.parametrize("way", PLAIN)
+@pytest.mark.parametrize("status", KINDS)
+@pytest.mark.parametrize("after", SOON)
+def test_refusals(line: Line, status: int, after: str) -> None:
+    fault = refusal(status, X_Request_Id="id-7", **SOON[after]())
+    line.proxy.script = first(3, fault)
+    assert read(line.open()) == EXPECTED
+    line.proxy.script = lambda number: fault
+    with pytest.raises(KINDS[status]) as caught:
+        read(line.open(retry=IMPATIENT))
+    check_error(caught.value, attempts=3, http_status=status, request_id="id-7")
+
+
+@pytest.mark.parametrize("way", PLAIN)
+@pytest.mark.parametrize("status", KINDS)
+def test_refused_for_too_long(line: Line, status: int) -> None:
+    """Who is asked to come back in an hour says so at once, whichever way it is written."""
+    for later in ("3600", formatdate(time.time() + 3600, usegmt=True)):
+        line.proxy.script = lambda number, later=later: refusal(
+            status, X_Request_Id="id-7", Retry_After=later
+        )
+        with pytest.raises(KINDS[status]) as caught:
+            read(line.open())
+        check_error(caught.value, attempts=1, http_status=status, request_id="id-7", advice="Retry-After")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", PLAIN)
+def test_the_time_asked_for_is_waited(line: Line) -> None:
+    began = time.monotonic()
+    line.proxy.script = first(1, refusal(503, Retry_After="1"))
+    assert read(line.open()) == EXPECTED
+    assert time.monotonic() - began >= 1.0
