@@ -113,6 +113,9 @@ class Awaited:
     def slice(self, *args: Any) -> "Awaited":
         return Awaited(self.reader.slice(*args), self.loop)
 
+    def within(self, timeout: Any) -> "Awaited":
+        return Awaited(self.reader.within(timeout), self.loop)
+
     def __enter__(self) -> "Awaited":
         async def enter() -> Any:
             return await self.reader.__aenter__()

@@ -401,6 +401,17 @@ class ReaderContract:
         assert reader.path in repr(reader)
         assert str(SIZE) in repr(reader)
 
+    def test_within(self, reader: rangeio.Reader) -> None:
+        """The same object; closing it leaves the first open."""
+        hurried = reader.slice(100, 1100).within(60)
+        assert hurried.read_to_end() == DATA[100:1100]
+        assert hurried.within(None).read_ranges([(0, 5), (5, 9)]) == [DATA[100:105], DATA[105:109]]
+        hurried.close()
+        assert hurried.closed
+        assert reader.within(60).read_at(7, 7) == reader.read_at(7, 7) == DATA[7:14]
+        with pytest.raises(rangeio.ConfigInvalidError):
+            reader.within(-1)
+
     def test_slice(self, reader: rangeio.Reader) -> None:
         part = reader.slice(100, 1100)
         assert part.size == part.stat().size == 1000

@@ -1,5 +1,6 @@
 """Honest bytes against servers that misbehave: each way that is known, sync and async, and what becomes of it."""
 
+import io
 import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -180,6 +181,14 @@ def test_200_for_everything_is_right(desk: Desk) -> None:
     assert len(desk.server.asked) == 1
 
 
+def test_200_for_everything_after_its_size_was_asked_for(desk: Desk) -> None:
+    """HEAD does not tell what a server makes of Range, so no parts are asked for before one reply has."""
+    reader = desk.open(whole, chunk=1000)
+    assert reader.stat().size == SIZE
+    assert reader.read_range() == reader.read_range() == DATA
+    assert [asked.method for asked in desk.server.asked] == ["HEAD", "GET", "GET"]
+
+
 def test_200_is_refused(desk: Desk) -> None:
     reader = desk.open(whole)
     for offset in (0, 100):
@@ -351,6 +360,19 @@ def test_head_is_refused(desk: Desk, status: int) -> None:
     assert reader.stat().size == SIZE
     assert desk.server.ranges == [None, (0, 1)]
     assert reader.read_range(rangeio.Suffix(5)) == DATA[-5:]
+
+
+def test_size_given(desk: Desk) -> None:
+    """It saves asking; where it is wrong nothing is read by it."""
+    reader = desk.open(lambda asked: honest(DATA, asked), size=SIZE)
+    assert reader.size == SIZE
+    assert reader.read_ranges([rangeio.Suffix(5), (0, 5)]) == [DATA[-5:], DATA[:5]]
+    assert {asked.method for asked in desk.server.asked} == {"GET"}
+    for wrong in (SIZE - 1, SIZE + 1, 5):
+        reader = desk.open(lambda asked: honest(DATA, asked), size=wrong)
+        for _ in range(2):
+            with pytest.raises(rangeio.ObjectChangedError, match=f"size={wrong} was given"):
+                reader.read_range(rangeio.Suffix(3))
 
 
 def test_redirects(desk: Desk) -> None:
@@ -532,6 +554,42 @@ def test_total_time(desk: Desk) -> None:
     reader = desk.open(lambda _: Answer(b"", "stall"), timeout=0.05)
     with pytest.raises(rangeio.TimedOutError, match="total_s"):
         reader.read_at(0, 10)
+
+
+def test_time_limits_of_one_call(desk: Desk) -> None:
+    """A Reader with other limits is the same object; what it shares is closed with the first."""
+
+    def stalls_from_1000(asked: Asked) -> Answer:
+        far = asked.range is not None and asked.range[0] >= 1000
+        return Answer(b"", "stall") if far else honest(DATA, asked)
+
+    reader = desk.open(stalls_from_1000)
+    hasty = reader.within(0.05)
+    for view in (hasty, reader.slice(0, 2000).within(rangeio.Timeout(total_s=0.05)), pickled(hasty)):
+        assert view.read_at(5, 5) == DATA[5:10]
+        for call in (
+            lambda view=view: view.read_at(1000, 10),
+            lambda view=view: view.read_into(bytearray(10), 1000),
+            lambda view=view: view.read_ranges([(0, 5), (1000, 1010)], gap=None),
+            lambda view=view: list(view.iter_ranges([(1000, 1010)])),
+            lambda view=view: view.read_batch([1000], 10),
+            lambda view=view: view.copy(io.BytesIO(), (1000, 1010)),
+        ):
+            with pytest.raises(rangeio.TimedOutError, match=r"total_s=0\.05"):
+                call()
+        assert view.within(None).read_at(5, 5) == DATA[5:10]
+    hasty.close()
+    assert reader.read_at(0, 5) == DATA[:5]
+    slow = reader.within(None)
+    reader.close()
+    for view in (hasty, slow):
+        assert view.closed
+        with pytest.raises(rangeio.ClosedError):
+            view.read_at(0, 5)
+
+
+def pickled(reader: Any) -> Any:
+    return pickle.loads(pickle.dumps(reader)) if isinstance(reader, rangeio.Reader) else reader
 
 
 def test_retry_after(desk: Desk) -> None:

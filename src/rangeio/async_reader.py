@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeVar, overload
 
@@ -13,6 +14,7 @@ from rangeio.adapters.async_files import AsyncFile
 from rangeio.budget import SHARED
 from rangeio.errors import Error, from_native
 from rangeio.iterating import AsyncRanges
+from rangeio.policy import Timeout
 from rangeio.ranges import (
     OPEN,
     Checked,
@@ -63,6 +65,7 @@ class AsyncReader:
     """
 
     __slots__ = {
+        "_again": None,
         "_closed": None,
         "_counters": None,
         "_lock": None,
@@ -99,15 +102,17 @@ class AsyncReader:
         options: Options,
         path: str,
         origin: Callable[[], AsyncReader] | None = None,
-        parent: tuple[AsyncReader, int, int] | None = None,
+        *,
+        parent: AsyncReader | None = None,
+        again: tuple[Callable[..., AsyncReader], tuple[Any, ...]] | None = None,
     ) -> None:
-        """open_source: called once, at the first use. origin: makes this again in another process. parent: of a
-        slice.
+        """open_source: called once, at the first use. origin: makes this again in another process. parent: whose
+        Source it is, and again: a function and its arguments that make this of it, of a slice and its like.
         """
         self._open = open_source
         self._options = options
         self._origin = origin
-        self._parent = parent
+        self._parent, self._again = parent, again
         self._source: Source | None = None
         self._closed = False
         self._counters = Counters()
@@ -356,8 +361,20 @@ class AsyncReader:
     def slice(self, start: SupportsIndex, stop: SupportsIndex | None = None) -> AsyncReader:
         """An AsyncReader of bytes `start` to `stop` (the end if None) that counts from 0. See `Reader.slice`."""
         first, last = bounds((start, stop), None)
+        again = AsyncReader.slice, (self, first, last)
         return AsyncReader(
-            lambda: Window(self._opened(), first, last), self._options, self.path, None, (self, first, last)
+            lambda: Window(self._opened(), first, last), self._options, self.path, parent=self, again=again
+        )
+
+    def within(self, timeout: Timeout | float | None) -> AsyncReader:
+        """This AsyncReader with other time limits: ``await reader.within(2).read_at(0, 10)``. See `Reader.within`."""
+        limits = Timeout.of(timeout)
+        return AsyncReader(
+            lambda: Window(self._opened(), 0, OPEN).within(limits),
+            replace(self._options, timeout=limits),
+            self.path,
+            parent=self,
+            again=(AsyncReader.within, (self, limits)),
         )
 
     async def stat(self) -> Stat:
@@ -384,7 +401,7 @@ class AsyncReader:
         """Whether reads are refused."""
         if self._source is not None:
             return self._source.closed
-        return self._closed or (self._parent is not None and self._parent[0].closed)
+        return self._closed or (self._parent is not None and self._parent.closed)
 
     def close(self) -> None:
         """Refuse new reads; reads in flight complete. A second call does nothing. There is nothing to wait for."""
@@ -413,8 +430,8 @@ class AsyncReader:
         return f"<rangeio.AsyncReader {self.path!r} {state}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if self._parent is not None:
-            return AsyncReader.slice, self._parent
+        if self._again is not None:
+            return self._again
         if self._origin is None:
             raise TypeError(
                 f"cannot pickle the AsyncReader of {self.path!r}: it means nothing in another process"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypedDict, overload
 
@@ -11,6 +13,7 @@ from rangeio import streams
 from rangeio.adapters.files import open_file
 from rangeio.budget import SHARED
 from rangeio.errors import ConfigInvalidError, Error
+from rangeio.policy import Timeout
 from rangeio.ranges import (
     OPEN,
     Layout,
@@ -207,6 +210,17 @@ class Reader:
         first, last = bounds((start, stop), None)
         return Reader(Window(self._source, first, last), self._options, self._origin)
 
+    def within(self, timeout: Timeout | float | None) -> Reader:
+        """This Reader with other time limits, for one call or many: ``reader.within(2).read_at(0, 10)``.
+
+        timeout: see `Timeout`; seconds for a whole call; None for the defaults. It shares what this one has open, as a
+        `slice` does. Files and memory know no time limits.
+        """
+        limits = Timeout.of(timeout)
+        origin = self._origin and partial(_reopened_within, self._origin, limits)
+        source = Window(self._source, 0, OPEN).within(limits)
+        return Reader(source, replace(self._options, timeout=limits), origin)
+
     def stream(
         self, range: Range = None, *, chunk: int | None = None, prefetch: int | None = None
     ) -> Generator[Buffer]:
@@ -380,6 +394,10 @@ class Reader:
 
     def _empty(self) -> Buffer:
         return self.read_at(0, 0)
+
+
+def _reopened_within(origin: Callable[[], Reader], timeout: Timeout) -> Reader:
+    return origin().within(timeout)
 
 
 def _reopened(origin: Callable[[], Reader], window: tuple[int, int] | None) -> Reader:

@@ -300,6 +300,13 @@ class Source(Protocol):
         """Ask again; ObjectChangedError if it is pinned and changed."""
         ...
 
+    def within(self, timeout: Timeout) -> "Source":
+        """The same object, reads of which have other time limits; itself where there is nothing to wait for.
+
+        It has nothing open of its own and is not closed; it ends with this one.
+        """
+        ...
+
     def close(self) -> None:
         """Refuse new reads; a second call does nothing."""
         ...

@@ -8,6 +8,7 @@ import numpy as np
 
 from _uring.surface import byte_array, byte_index, writable_bytes
 from rangeio.errors import Error, UnexpectedEofError, asked, from_native
+from rangeio.policy import Timeout
 from rangeio.ranges import OPEN, Offsets
 from rangeio.service import Capability, Destination, Source, Stat
 
@@ -137,6 +138,12 @@ class Window:
 
     def _within(self, whole: Stat) -> Stat:
         return replace(whole, size=self._size_within(whole.size))
+
+    def within(self, timeout: Timeout) -> "Window":
+        """The same bytes with other time limits; it ends with this one."""
+        timed = Window(self.source.within(timeout), self.start, self.stop)
+        timed._outer = self
+        return timed
 
     def close(self) -> None:
         self._closed = True

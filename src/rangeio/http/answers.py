@@ -69,6 +69,8 @@ def _check_version(part: Part, head: Head, total: int | None) -> None:
     version = part.read.version
     with _LEARNING:
         if not version.known:
+            if None not in (total, version.size) and total != version.size:
+                raise ObjectChangedError(f"it has {total} bytes, and size={version.size} was given")
             version.learn(head, total)
             return
     difference = version.difference(head, total)
@@ -76,8 +78,7 @@ def _check_version(part: Part, head: Head, total: int | None) -> None:
         raise ObjectChangedError(f"it changed after it was opened: {difference}; open it again")
     if rules.encoding_of(head) != version.encoding:
         raise ContentEncodedError("the content coding is not the same as in the reply before")
-    if version.size is None:
-        version.size = total
+    version.compared(head, total)
 
 
 # --- bytes ---------------------------------------------------------------------------------------------------

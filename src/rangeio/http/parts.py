@@ -114,7 +114,7 @@ class Part:
 
     def _dial(self, origin: Origin) -> None:
         self.dialing = dialing = object()
-        timeout_s = self.read.remote.timeout.connect_s
+        timeout_s = self.read.timeout.connect_s
         pool = self._home.pool
         self._home.driver.offload(
             partial(pool.dial, origin, timeout_s),
@@ -324,7 +324,7 @@ class Part:
 
     def look(self, now: float, began: float) -> None:
         """End what takes too long. began: when the call of the Reader did."""
-        timeout = self.read.remote.timeout
+        timeout = self.read.timeout
         if timeout.total_s is not None and now - began > timeout.total_s:
             self.abandon()
             late = TimedOutError(f"it took longer than total_s={timeout.total_s:g}", status="persistent")

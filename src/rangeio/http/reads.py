@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from rangeio.http.remote import Remote
 from rangeio.http.rules import Version
+from rangeio.policy import Timeout
 
 if TYPE_CHECKING:
     from _uring import Buffer, Reactor
@@ -26,6 +27,7 @@ class Read:
         "remote",
         "start",
         "stop",
+        "timeout",
         "version",
     )
 
@@ -37,9 +39,12 @@ class Read:
         start: int,
         stop: int,
         into: memoryview | None = None,
+        timeout: Timeout | None = None,
     ) -> None:
+        """timeout: that of the object if None."""
         self._reactor = reactor
         self.remote = remote
+        self.timeout = remote.timeout if timeout is None else timeout
         self.index = index
         self.start, self.stop = start, stop
         self.into = into
@@ -94,8 +99,8 @@ class Probe(Read):
 
     __slots__ = ("size",)
 
-    def __init__(self, reactor: "Reactor", remote: Remote) -> None:
-        super().__init__(reactor, remote, 0, 0, 1, memoryview(bytearray(1)))
+    def __init__(self, reactor: "Reactor", remote: Remote, timeout: Timeout | None = None) -> None:
+        super().__init__(reactor, remote, 0, 0, 1, memoryview(bytearray(1)), timeout)
         self.size: int | None = None
 
     def result(self) -> Version:

@@ -123,7 +123,8 @@ class Refusal:
 class Remote:
     """One object. Where it is now (redirects), which version (the pin), and the policy for reading it. Any thread.
 
-    conditions: header fields sent until the version is known, such as If-None-Match.
+    conditions: header fields sent until the version is known, such as If-None-Match. size: bytes in it, if known
+    before; the first reply is compared with it.
     """
 
     def __init__(
@@ -138,6 +139,7 @@ class Remote:
         cap: int,
         conditions: Mapping[str, str],
         shown: str = "",
+        size: int | None = None,
     ) -> None:
         self.access = access
         self.address = address
@@ -146,7 +148,7 @@ class Remote:
         self.on_no_range, self.cap = on_no_range, cap
         self.conditions = dict(conditions)
         self.shown = shown or address.shown
-        self._version = Version()
+        self._version = Version(size=size)
         self.kept: Any = None  # all of it, where the server would not send less
         self._target = address
         self._prefix: tuple[Any, str] = (None, "")

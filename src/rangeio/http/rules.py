@@ -37,7 +37,8 @@ _CONTENT_RANGE = re.compile(r"bytes\s+(?:(\d+)-(\d+)|(\*))/(\d+|\*)", re.IGNOREC
 class Version:
     """What identifies one version of an object, as far as its server tells. Not `known` before the first reply.
 
-    number: what the service calls it, where it keeps several.
+    number: what the service calls it, where it keeps several. ranged: the server is known to send ranges of it. size:
+    before the first reply what the caller says, if anything.
     """
 
     known: bool = False
@@ -46,6 +47,7 @@ class Version:
     size: int | None = None
     encoding: str = ""
     number: str | None = None
+    ranged: bool = False
 
     @property
     def name(self) -> str:
@@ -66,7 +68,14 @@ class Version:
         self.size = total
         self.encoding = encoding_of(head)
         self.number = version_number(head)
+        self.ranged = _does_ranges(head)
         self.known = True  # last: other threads look at it
+
+    def compared(self, head: Head, total: int | None) -> None:
+        """Add what a later reply, of the same version, tells for the first time."""
+        if self.size is None:
+            self.size = total
+        self.ranged = self.ranged or _does_ranges(head)
 
     def difference(self, head: Head, total: int | None) -> str:
         """In what a later reply is of another version; empty if in nothing that can be seen.
@@ -226,6 +235,10 @@ def status_class(status: int, *, pinned: bool) -> tuple[type[Error], str]:
     if status in _CLASS_OF_STATUS:
         return _CLASS_OF_STATUS[status]
     return (ServerError, "the server failed") if status >= 500 else (UnexpectedError, "the server refuses")
+
+
+def _does_ranges(head: Head) -> bool:
+    return head.status == 206 or head.fields.get("accept-ranges", "").lower() == "bytes"
 
 
 def version_number(head: Head) -> str | None:

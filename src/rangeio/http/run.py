@@ -4,7 +4,8 @@ It does no waiting of its own. A driver calls back when a socket is readable, wh
 open. One Run belongs to one call of a Reader; all of it happens in the driver's thread.
 
 The first reply fixes the version: until it is there, one request of an object is under way and no more. Everything
-after it is asked for under that version and compared with it.
+after it is asked for under that version and compared with it. It is the same as long as nobody knows whether the server
+does ranges: one request too many of a large object may be all of it.
 """
 
 import time
@@ -81,7 +82,7 @@ class Run:
             self._downloads[remote].append(read)
         elif isinstance(read, Probe):
             self._enqueue(Part(self, read, 0, 1, "HEAD"))
-        elif read.version.known:
+        elif read.version.known and read.version.ranged:
             self._expand(read)
         elif remote in self._leads:
             self._leads[remote].append(read)
@@ -244,7 +245,7 @@ class Run:
             part.since = max(part.since, now)
 
     def _tick_s(self) -> float:
-        return min(part.read.remote.timeout.tick_s for part in self._active)
+        return min(part.read.timeout.tick_s for part in self._active)
 
     def _tick(self) -> None:
         self._ticking = False

@@ -1,6 +1,8 @@
 """http:// and https://: the source of one object over the engine in `rangeio.http`, and the service that opens it."""
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from copy import copy
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 from urllib.parse import quote
@@ -22,6 +24,7 @@ from rangeio.http.reads import Probe, Read
 from rangeio.http.remote import Access, Credentials, Fresh, Remote, checked_fields
 from rangeio.http.rules import Version
 from rangeio.http.run import Run
+from rangeio.policy import Timeout
 from rangeio.ranges import OPEN, Offsets
 from rangeio.service import Capability, Destination, FileResults, Options, Stat
 from rangeio.waiting import Ready, checkpoint
@@ -102,7 +105,8 @@ class HttpSource:
 
     def _read(self, start: int, count: int, index: int = 0, into: memoryview | None = None) -> Read:
         self._check_open(start, count)
-        return Read(self._reactor, self._remote, index, start, min(start + count, OPEN), into)
+        stop = min(start + count, OPEN)
+        return Read(self._reactor, self._remote, index, start, stop, into, self._options.timeout)
 
     # --- many ------------------------------------------------------------------------------------------------
 
@@ -205,13 +209,13 @@ class HttpSource:
 
     def stat(self) -> Stat:
         self._check_open(None, None)
-        probe = Probe(self._reactor, self._remote)
+        probe = Probe(self._reactor, self._remote, self._options.timeout)
         return self._told(probe, self._now([probe])[0])
 
     async def stat_async(self) -> Stat:
         """See `Source`."""
         self._check_open(None, None)
-        probe = Probe(self._reactor, self._remote)
+        probe = Probe(self._reactor, self._remote, self._options.timeout)
         return self._told(probe, (await self._awaited([probe]))[0])
 
     def _told(self, probe: Probe, version: Version) -> Stat:
@@ -234,6 +238,11 @@ class HttpSource:
     def turn(self) -> Awaitable[object]:
         self._check_open(None, None)
         return checkpoint()
+
+    def within(self, timeout: Timeout) -> "HttpSource":
+        timed = copy(self)
+        timed._options = replace(self._options, timeout=timeout)
+        return timed
 
     def close(self) -> None:
         if not self._closed:
@@ -420,6 +429,7 @@ class HttpService:
             on_no_range=options.on_no_range,
             cap=options.no_range_cap,
             conditions=conditions(options),
+            size=options.size,
         )
         return HttpSource(self._reactor, remote, options)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from _uring.surface import without_frames
 from rangeio.errors import Error, PermissionDeniedError, from_native
+from rangeio.policy import Timeout
 from rangeio.ranges import OPEN, Offsets, split
 from rangeio.service import (
     Capability,
@@ -175,6 +176,9 @@ class LocalSource:
     async def stat_async(self) -> Stat:
         """See `Source`. An fstat, made on the loop's thread."""
         return self.stat()
+
+    def within(self, timeout: Timeout) -> "LocalSource":
+        return self
 
     def close(self) -> None:
         self._file.close()

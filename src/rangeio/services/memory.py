@@ -7,6 +7,7 @@ from zlib import crc32
 
 from _uring.surface import byte_array, byte_index, writable_bytes
 from rangeio.errors import Error, NotFoundError, UnexpectedEofError, asked, closest, from_native
+from rangeio.policy import Timeout
 from rangeio.ranges import OPEN, Offsets, split
 from rangeio.service import Capability, Destination, FileResults, Options, Stat, rolled_up
 from rangeio.waiting import Ready, checkpoint
@@ -133,6 +134,9 @@ class MemorySource:
     def stat(self) -> Stat:
         self._check_open(None, None)
         return Stat(self._path, len(self._data), pin=f"{len(self._data):x}-{crc32(self._data):08x}")
+
+    def within(self, timeout: Timeout) -> "MemorySource":
+        return self
 
     def close(self) -> None:
         """Refuse new reads. The bytes stay with the service that has them."""

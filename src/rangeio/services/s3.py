@@ -49,6 +49,7 @@ class S3Remote(Remote):
             cap=options.no_range_cap,
             conditions=conditions(options),
             shown=f"s3://{bucket}/{key}",
+            size=options.size,
         )
 
     @property
