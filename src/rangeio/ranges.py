@@ -3,12 +3,14 @@
 Nothing here does I/O, so sync and async readers share it. All ranges are half-open, in bytes. An end that is not
 known (an open range of an object of unknown size) is `OPEN`, the largest there can be: reads end where the object does.
 
-Everything over many ranges is vectorised: 100,000 of them are planned in some 30 ms, 2,000 in 0.3 ms.
+Everything over many ranges is vectorised: 100,000 of them are planned in some 20 to 35 ms.
 """
 
-from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
+from struct import Struct
+from struct import error as StructError
 from typing import TYPE_CHECKING, Any, SupportsIndex, TypeAlias
 
 import numpy as np
@@ -165,16 +167,18 @@ def _columns(table: npt.NDArray[Any]) -> tuple[Offsets, Offsets]:
 def _plain_pairs(ranges: Sequence[Any]) -> tuple[Offsets, Offsets] | None:
     """The columns of a list of (int, int), or None if anything in it needs a closer look.
 
-    The types are looked at because a `range` is a sequence too. array("q") takes what has __index__ and refuses
-    floats, None, strings and huge numbers; filling it is four times as fast as a loop.
+    The types are looked at because a `range` is a sequence too. Packing takes what has __index__ and refuses floats,
+    None, strings and huge numbers, at a fifth of the cost of a loop.
     """
-    if not ranges or not set(map(type, ranges)) <= {tuple, list}:
+    if not set(map(type, ranges)) <= {tuple, list} or set(map(len, ranges)) != {2}:
         return None
+    numbers = list(chain.from_iterable(ranges))
     try:
-        firsts, lasts = zip(*ranges, strict=True)
-        return np.frombuffer(array("q", firsts), np.int64), np.frombuffer(array("q", lasts), np.int64)
-    except (TypeError, ValueError, OverflowError):
+        packed = Struct(f"{len(numbers)}q").pack(*numbers)
+    except (StructError, TypeError, ValueError, OverflowError):
         return None
+    starts, stops = np.frombuffer(packed, np.int64).reshape(-1, 2).T.copy()
+    return starts, stops
 
 
 def coalesce(
@@ -191,7 +195,7 @@ def coalesce(
     """
     live = np.flatnonzero(starts < stops)
     assigned = np.full(starts.size, -1, dtype=np.int64)
-    order = live[np.argsort(starts[live], kind="stable")]
+    order = live[np.argsort(starts[live])]
     first, last = starts[order], stops[order]
     if order.size and gap is not None:
         heads = _heads(first, np.maximum.accumulate(last), gap, OPEN if max_merged is None else max_merged)
@@ -257,10 +261,11 @@ def lay_out(starts: Offsets, stops: Offsets, *, gap: int | None, max_merged: int
     Where nothing merges the requests are the ranges themselves, empty ones included: those cost no I/O, and taking
     them out would cost more than leaving them in.
     """
-    requests, ends, assigned = coalesce(starts, stops, gap=gap, max_merged=max_merged)
-    if requests.size == np.count_nonzero(starts < stops):
-        return Layout(starts, stops, starts, stops, np.arange(starts.size), True)
-    return Layout(starts, stops, requests, ends, assigned, False)
+    if gap is not None:
+        requests, ends, assigned = coalesce(starts, stops, gap=gap, max_merged=max_merged)
+        if requests.size < np.count_nonzero(starts < stops):
+            return Layout(starts, stops, requests, ends, assigned, False)
+    return Layout(starts, stops, starts, stops, np.arange(starts.size), True)
 
 
 Group: TypeAlias = list[tuple[int, int, int]]
@@ -269,18 +274,17 @@ Group: TypeAlias = list[tuple[int, int, int]]
 
 def members(layout: Layout) -> tuple[list[Group], list[int]]:
     """The ranges of each request, and the indices of those that are empty and have none."""
-    origins = layout.starts.tolist()
-    groups: list[Group] = [[] for _ in origins]
-    empty = []
-    ranges = zip(
-        layout.assigned.tolist(), layout.wanted_starts.tolist(), layout.wanted_stops.tolist(), strict=True
-    )
-    for index, (request, start, stop) in enumerate(ranges):
-        if request < 0:
-            empty.append(index)
-        else:
-            groups[request].append((index, start - origins[request], stop - origins[request]))
-    return groups, empty
+    if layout.is_plain:
+        return [[(index, 0, length)] for index, length in enumerate(layout.lengths.tolist())], []
+    served = np.flatnonzero(layout.assigned >= 0)
+    requests = layout.assigned[served]
+    origins = layout.starts[requests]
+    starts, stops = layout.wanted_starts[served] - origins, layout.wanted_stops[served] - origins
+    groups: list[Group] = [[] for _ in range(layout.starts.size)]
+    ranges = zip(served.tolist(), starts.tolist(), stops.tolist(), strict=True)
+    for request, member in zip(requests.tolist(), ranges, strict=True):
+        groups[request].append(member)
+    return groups, np.flatnonzero(layout.assigned < 0).tolist()
 
 
 def cut(reply: "Buffer", group: Group) -> list["Buffer"]:
