@@ -182,6 +182,41 @@ def test_the_path_means_what_it_meant(tmp_path: Path, monkeypatch: pytest.Monkey
     asyncio.run(main())
 
 
+def test_from_what_is_open_already(reactor: _uring.Reactor, path: Path, loop: Loop) -> None:
+    """As from_bytes and from_fd: the bytes are kept, the descriptor is a duplicate; a slice and a pickle work."""
+    data = bytearray(b"0123456789")
+    of_bytes = rangeio.from_bytes_async(data, reactor=reactor)
+    data[:] = b"x" * 10
+    fd = os.open(path, os.O_RDONLY)
+    of_fd = rangeio.from_fd_async(fd, reactor=reactor, chunk=1 << 20)
+    os.close(fd)
+    copies = [of_bytes, pickle.loads(pickle.dumps(rangeio.from_bytes_async(b"0123456789")))]
+
+    async def main() -> None:
+        for reader in copies:
+            async with reader:
+                assert await reader.read_at(2, 3) == b"234"
+                assert await reader.slice(5).read_to_end() == b"56789"
+        async with of_fd:
+            assert await of_fd.read_at(5, 100_000) == pattern(5, 100_005)
+            assert await of_fd.read_ranges([(0, 10), Suffix(3)]) == [
+                pattern(0, 10),
+                pattern(NBYTES - 3, NBYTES),
+            ]
+        with pytest.raises(rangeio.ClosedError):
+            await of_fd.read_at(0, 1)
+
+    loop.run(main)
+    with pytest.raises(TypeError, match="pickle"):
+        pickle.dumps(of_fd)
+    with pytest.raises(OSError):
+        rangeio.from_fd_async(fd)
+    with open(path, "rb") as file:
+        files = reactor.stats()["files_open"]
+        rangeio.from_fd_async(file.fileno(), reactor=reactor).close()
+        assert reactor.stats()["files_open"] == files
+
+
 # --- loops ---------------------------------------------------------------------------------------------------
 
 

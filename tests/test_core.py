@@ -506,6 +506,29 @@ def test_a_file_in_a_reference_cycle(reactor: _uring.Reactor, tmp_path: Path) ->
     assert reactor.stats()["files_open"] == before
 
 
+@NATIVE_HERE
+def test_a_record_that_ends_beyond_every_offset(reactor: _uring.Reactor, tmp_path: Path) -> None:
+    """The end of it, told in the error, is more than an offset can be."""
+    file = reactor.open(str(write_pattern(tmp_path / "data", 10)))
+    with pytest.raises(EOFError, match=f"ends at {2**63 + 7}, the file at 10"):
+        file.read_batch([2**63 - 1], 8)
+    file.close()
+
+
+@NATIVE_HERE
+def test_files_are_counted_once(reactor: _uring.Reactor, tmp_path: Path) -> None:
+    """However many descriptors a file is read by: one without read-ahead, one without the page cache."""
+    path = str(write_pattern(tmp_path / "data", 100_000))
+    before = reactor.stats()["files_open"]
+    files = [reactor.open(path), reactor.open(path, direct=True)]
+    for file in files:
+        file.read_many([0, 20_000, 40_000, 60_000, 80_000], [4096] * 5)
+    assert reactor.stats()["files_open"] == before + 2
+    for file in files:
+        file.close()
+    assert reactor.stats()["files_open"] == before
+
+
 @NATIVE
 def test_a_file_closed_while_others_read(lab: Lab, pattern_file: Path) -> None:
     """At any moment: a read is right, or refused as of a closed file."""

@@ -402,6 +402,45 @@ def test_many_files_few_descriptors(lab: Lab, tmp_path: Path) -> None:
     assert lab.run(program, folder).facts() == {"wrong": 0, "leaks": {}}
 
 
+class Meddler(Supervisor):
+    """Lets every call pass, after writing to a file."""
+
+    def __init__(self, path: Path, *calls: str) -> None:
+        self.path = path
+        super().__init__({call: [] for call in calls})
+
+    def answer(self, listener: int) -> None:
+        with self.path.open("ab") as file:
+            file.write(b"more")
+        super().answer(listener)
+
+
+@pytest.mark.parametrize("lab", ["uring", "pool"], indirect=True)
+@pytest.mark.parametrize("pin", [True, False])
+def test_a_file_of_many_that_is_written_to_while_it_is_read(lab: Lab, tmp_path: Path, pin: bool) -> None:
+    """Pinned, it is said of that file and no other; not pinned, its bytes are what was there."""
+    for name in ("one", "two"):
+        (tmp_path / name).write_bytes(b"1" * 5000)
+    program = code(f"""
+        import sys, rangeio
+        operator = rangeio.Operator("fs", root=sys.argv[1], pin={pin})
+        ask_parent("pread64")
+        one, = operator.read_ranges([("one", None)], on_error="return")
+        other = operator.read_ranges([("two", (0, 10))])
+        say(one=describe(one) if isinstance(one, Exception) else bytes(one[:5000]) == b"1" * 5000)
+        say(other=bytes(other[0]) == b"1" * 10)
+        """)
+    with Meddler(tmp_path / "one", "pread64") as meddler:
+        facts = lab.start(program, tmp_path, wire=meddler.childs.fileno()).finish().facts()
+        assert meddler.heard["pread64"] >= 2
+    assert facts["other"] is True
+    if pin:
+        assert facts["one"]["bases"][0] == "ObjectChangedError"
+        assert facts["one"]["path"] == str(tmp_path / "one")
+    else:
+        assert facts["one"] is True
+
+
 # --- a file system that stops short ---------------------------------------------------------------------
 
 

@@ -191,7 +191,8 @@ class Reactor:
     ) -> list[Buffer | BaseException]:
         """(path, start, stop) each; opens and reads many at once, a bounded number of files open at a time.
 
-        `stop` None reads to the end. A job that fails has its exception in its place.
+        `stop` None reads to the end. A job that fails has its exception in its place. pin: a file that was written to
+        between its opening and the end of its read is a ``"changed"`` error; else the bytes may be of both versions.
         """
     def allocate(self, shape: int | tuple[int, int]) -> Buffer:
         """A Buffer of so many bytes, or a table of (records, length), with whatever the memory held before."""
@@ -199,8 +200,8 @@ class Reactor:
         """The memory of a Buffer that nobody else has seen yet, to be filled (by a socket, say)."""
     def stats(self) -> dict[str, int]:
         """Counters since the start: reads, bytes_asked, bytes_fetched, inline_hits, ring_enters, ring_reads,
-        pool_reads, fallbacks; and of now: buffers_live, bytes_live, bytes_pooled, bytes_mapped, files_open,
-        in_flight."""
+        pool_reads, fallbacks; and of now: buffers_live, bytes_live, bytes_pooled, bytes_mapped, files_open
+        (each once, until the last read of it has ended), in_flight."""
     def close(self) -> None: ...
 
 def default_reactor() -> Reactor:

@@ -16,6 +16,9 @@ cdef struct Visit:
     int fd
     int error
     int refusal
+    int pin
+    int64_t size
+    int64_t mtime_ns
 
 
 cdef class Visits:

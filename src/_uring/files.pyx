@@ -24,10 +24,14 @@ cdef extern from *:
     #include <sys/stat.h>
     #include <unistd.h>
     """
+    struct timespec:
+        int64_t tv_sec
+        int64_t tv_nsec
     struct stat_t "stat":
         uint32_t st_mode
         int64_t st_size
         int64_t st_blocks
+        timespec st_mtim
     int c_open "open"(const char *path, int flags) nogil
     int close(int fd) nogil
     int fstat(int fd, stat_t *answer) nogil
@@ -38,6 +42,8 @@ cdef extern from *:
 cdef enum:
     # What a visit may find that read_files leaves to Reactor.open: it knows block devices and made-up files.
     UNUSUAL = 1
+    # A pinned file was written to while it was read.
+    CHANGED = 2
 
 cdef int64_t LARGEST = 0x7FF00000
 # Room is guessed for files up to this size.
@@ -45,6 +51,10 @@ cdef int64_t MOST_GUESSED = 1 << 20
 # The first window is small: it is there to guess from.
 cdef Py_ssize_t FIRST_WINDOW = 16
 cdef int64_t UNBOUNDED = 0x7FFFFFFFFFFFFFFF
+
+
+cdef inline int64_t in_ns(timespec *moment) noexcept nogil:
+    return moment.tv_sec * 1000000000 + moment.tv_nsec
 
 
 cdef void open_one(void *context, Py_ssize_t index) noexcept nogil:
@@ -60,6 +70,7 @@ cdef void open_one(void *context, Py_ssize_t index) noexcept nogil:
     elif (answer.st_mode & S_IFMT) != S_IFREG or answer.st_size == 0 or answer.st_size == page_size and answer.st_blocks == 0:
         visit.refusal = UNUSUAL
     else:
+        visit.size, visit.mtime_ns = answer.st_size, in_ns(&answer.st_mtim)
         visit.want = max(0, min(visit.want, answer.st_size - visit.start))
         if visit.want > visit.room:
             return
@@ -78,13 +89,24 @@ cdef void read_one_file(void *context, Py_ssize_t index) noexcept nogil:
             visit.error = errno if got < 0 else 0
             break
         visit.got += got
+    if visit.pin and visit.fd >= 0 and visit.error == 0 and visit.refusal == 0:
+        check_pin(visit)
     if visit.fd >= 0:
         close(visit.fd)
         visit.fd = -1
 
 
+cdef void check_pin(Visit *visit) noexcept nogil:
+    """Whether the file is after the read what it was before."""
+    cdef stat_t answer
+    if fstat(visit.fd, &answer) != 0:
+        visit.error = errno
+    elif answer.st_size != visit.size or in_ns(&answer.st_mtim) != visit.mtime_ns:
+        visit.refusal = CHANGED
+
+
 cdef class Visits:
-    def __cinit__(self, Engine engine, jobs):
+    def __cinit__(self, Engine engine, jobs, bint pin):
         cdef Py_ssize_t i
         cdef Visit *visit
         self.engine = engine
@@ -102,6 +124,7 @@ cdef class Visits:
                 raise ValueError(f"embedded null byte in the path {path!r}")
             self.names.append(name)
             visit.path = <const char *><bytes>name
+            visit.pin = pin
             visit.start = byte_index(start, "start")
             visit.want = UNBOUNDED if stop is None else max(0, byte_index(stop, "stop") - visit.start)
 
@@ -171,6 +194,10 @@ cdef class Visits:
                     starved += 1
                     continue
                 results[i] = make_error("errno", visit.error, os.fsdecode(self.names[i]))
+            elif visit.refusal == CHANGED:
+                results[i] = make_error(
+                    "changed", 0, os.fsdecode(self.names[i]), visit.start, visit.want, "it was written to while it was read"
+                )
             elif visit.refusal == 0:
                 if self.buffers[i] is None:
                     self.make_room(i, 0)

@@ -11,6 +11,7 @@ cdef int64_t CHECK_EVERY_NS
 cdef class Descriptor:
     cdef Engine engine
     cdef readonly int fd
+    cdef bint first
     cdef bint touched
 
     cdef void touch(self) noexcept

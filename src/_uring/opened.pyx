@@ -91,12 +91,16 @@ cdef set SYNTHETIC = {
 @cython.final
 @cython.no_gc_clear  # `__dealloc__` counts in the engine; what cycles there are go through objects that may be cleared
 cdef class Descriptor:
-    """A file descriptor that is closed when the last user, a read still under way for instance, lets go of it."""
+    """A file descriptor that is closed when the last user, a read still under way for instance, lets go of it.
 
-    def __cinit__(self, Engine engine, int fd):
+    first: of its file, which is counted by it; others are further descriptions of the same one.
+    """
+
+    def __cinit__(self, Engine engine, int fd, bint first=True):
         self.engine = engine
         self.fd = fd
-        engine.files_open += 1
+        self.first = first
+        engine.files_open += first
 
     cdef void touch(self) noexcept:
         """The first read has been made, and with it the access time is of now; the next need not look at it again.
@@ -108,7 +112,7 @@ cdef class Descriptor:
         fcntl(self.fd, F_SETFL, fcntl(self.fd, F_GETFL) | O_NOATIME)
 
     def __dealloc__(self):
-        self.engine.files_open -= 1
+        self.engine.files_open -= self.first
         close(self.fd)
 
 
@@ -142,7 +146,7 @@ cdef class Identity:
         return ""
 
 
-def open_descriptor(Engine engine, path, int flags=0):
+def open_descriptor(Engine engine, path, int flags=0, bint first=True):
     """Open without ever blocking on a FIFO, and without leaving O_NONBLOCK on (io_uring would answer EAGAIN)."""
     cdef bytes name = os.fsencode(path)
     cdef const char *raw = name
@@ -157,7 +161,7 @@ def open_descriptor(Engine engine, path, int flags=0):
     if fd < 0:
         raise make_error("errno", errno, os.fsdecode(name))
     fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK)
-    return Descriptor(engine, fd)
+    return Descriptor(engine, fd, first)
 
 
 cdef class Opened:
@@ -214,7 +218,7 @@ cdef class Opened:
 
     def reopen(self, Descriptor plain, int flags):
         """A second description of the same inode, whatever has become of its name."""
-        return open_descriptor(self.engine, f"/proc/self/fd/{plain.fd}", flags)
+        return open_descriptor(self.engine, f"/proc/self/fd/{plain.fd}", flags, first=False)
 
     cdef Descriptor held(self):
         """The descriptor, for as long as the caller keeps it; the "closed" error after close()."""

@@ -78,17 +78,17 @@ cdef class Reactor:
         cdef list results
         self.check()
         jobs = list(jobs)
-        visits = Visits(self.engine, jobs)
+        visits = Visits(self.engine, jobs, pin)
         results = visits.run(OPEN_AT_ONCE)
         for i, result in enumerate(results):
             if result is None:
-                results[i] = self.read_unusual(*jobs[i])
+                results[i] = self.read_unusual(*jobs[i], pin)
         return results
 
-    def read_unusual(self, path, start, stop):
+    def read_unusual(self, path, start, stop, bint pin):
         """A file that is empty, made up on reading, or not regular."""
         try:
-            file = self.open(path, pin=False)
+            file = self.open(path, pin=pin)
             try:
                 return file.read_at(start, max(0, (0x7FFFFFFFFFFFFFFF if stop is None else stop) - start))
             finally:

@@ -38,7 +38,15 @@ from rangeio.errors import (
     UnsupportedError,
     from_native,
 )
-from rangeio.operator import Operator, from_bytes, from_fd, open, open_async
+from rangeio.operator import (
+    Operator,
+    from_bytes,
+    from_bytes_async,
+    from_fd,
+    from_fd_async,
+    open,
+    open_async,
+)
 from rangeio.policy import RETRIES as _retries
 from rangeio.policy import Retry, Timeout
 from rangeio.ranges import Plan, Suffix
@@ -50,6 +58,8 @@ __all__ = [
     "open_async",
     "from_bytes",
     "from_fd",
+    "from_bytes_async",
+    "from_fd_async",
     "Operator",
     "Reader",
     "AsyncReader",

@@ -394,3 +394,27 @@ def from_fd(fd: int, *, closefd: bool = False, reactor: Reactor | None = None, *
     service = LocalService(_uring.default_reactor() if reactor is None else reactor)
     chosen = service.defaults.updated(options)
     return Reader(service.from_fd(fd, chosen, closefd=closefd), chosen)
+
+
+def from_bytes_async(
+    data: bytes | bytearray | memoryview, *, reactor: Reactor | None = None, **options: Any
+) -> AsyncReader:
+    """As `from_bytes`, for await. It pickles with the bytes."""
+    kept = bytes(data)
+    source = MemorySource(_uring.default_reactor() if reactor is None else reactor, "<bytes>", kept)
+    chosen = MemoryService.defaults.updated(options)
+    reader = AsyncReader(lambda: source, chosen, source.path, partial(from_bytes_async, kept, **options))
+    reader._opened()
+    return reader
+
+
+def from_fd_async(
+    fd: int, *, closefd: bool = False, reactor: Reactor | None = None, **options: Any
+) -> AsyncReader:
+    """As `from_fd`, for await. Unlike a path the descriptor is looked at now: it may not be there later."""
+    service = LocalService(_uring.default_reactor() if reactor is None else reactor)
+    chosen = service.defaults.updated(options)
+    source = service.from_fd(fd, chosen, closefd=closefd)
+    reader = AsyncReader(lambda: source, chosen, source.path)
+    reader._opened()  # so that closing it closes the file, whether it was used or not
+    return reader

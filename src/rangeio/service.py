@@ -69,7 +69,8 @@ class Options:
 
     gap: most bytes between two ranges that are still fetched as one; 0 joins what touches or overlaps, None nothing.
     max_merged: most bytes that joining may make of ranges that do not overlap; None for no bound.
-    chunk: most bytes of one request, None for no bound.
+    chunk: most bytes of one request, None for no bound. A local file that is awaited is read in the core's own pieces
+        (1 MiB, or 4 by O_DIRECT, eight under way): smaller ones only cost, and larger ones would not be in parallel.
     concurrent: most requests in flight, None for the reactor's choice.
     prefetch: most bytes that a stream reads ahead of its consumer, None for the default.
     size: bytes of the object if known beforehand, a hint that saves asking; files need none.
