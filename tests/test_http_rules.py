@@ -351,6 +351,48 @@ def test_conditions(desk: Desk) -> None:
     assert desk.server.asked[0].fields["if-none-match"] == '"v1"'
 
 
+OLD, THEN, NEW = (f"Sat, 21 Nov 2026 0{hour}:00:00 GMT" for hour in (4, 5, 6))
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ({"if_match": '"v1"'}, None),
+        ({"if_match": '"v0", "v1"'}, None),
+        ({"if_match": "*"}, None),
+        ({"if_match": '"v0"'}, rangeio.ConditionNotMatchError),
+        ({"if_none_match": '"v0"'}, None),
+        ({"if_none_match": '"v0", W/"v1"'}, rangeio.NotModifiedError),
+        ({"if_none_match": "*"}, rangeio.NotModifiedError),
+        ({"if_modified_since": OLD}, None),
+        ({"if_modified_since": THEN}, rangeio.NotModifiedError),
+        ({"if_unmodified_since": THEN}, None),
+        ({"if_unmodified_since": OLD}, rangeio.ConditionNotMatchError),
+        ({"if_match": '"v1"', "if_unmodified_since": OLD}, None),
+        ({"if_none_match": '"v0"', "if_modified_since": NEW}, None),
+        ({"if_modified_since": "yesterday"}, None),
+    ],
+    ids=str,
+)
+def test_conditions_that_the_server_ignores(
+    desk: Desk, options: Any, kind: type[rangeio.Error] | None
+) -> None:
+    """What its reply tells decides."""
+
+    def script(asked: Asked) -> Answer:
+        start, stop = asked.range or (0, 1)
+        span = f"bytes {start}-{stop - 1}/{SIZE}"
+        return reply(206, DATA[start:stop], ETag='"v1"', Last_Modified=THEN, Content_Range=span)
+
+    reader = desk.open(script, **options)
+    if kind is None:
+        assert reader.read_at(5, 10) == DATA[5:15]
+        return
+    with pytest.raises(kind) as caught:
+        reader.read_at(5, 10)
+    assert type(caught.value) is kind
+
+
 # --- sizes, redirects, credentials ---------------------------------------------------------------------------
 
 

@@ -1,6 +1,6 @@
 """The contract of every Reader, over S3: SeaweedFS, plain and TLS, and JuiceFS's gateway; sync and async."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,20 +16,6 @@ from test_http_contract import Asking, HttpContract
 need_module("urllib3")
 
 Given = tuple[S3Server, dict[str, Any]]
-
-
-@pytest.fixture
-def keep() -> Iterator[Callable[[Any], Any]]:
-    """Takes a reader, hands it back, and closes it after the test."""
-    readers: list[Any] = []
-
-    def keep(reader: Any) -> Any:
-        readers.append(reader)
-        return reader
-
-    yield keep
-    for reader in readers:
-        reader.close()
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -54,12 +55,16 @@ def public_folder() -> Iterator[Path]:
 
 @dataclass
 class Program:
-    """One server process that listens on `port` of loopback when it is up; it can be started again."""
+    """One server process that listens on `port` of loopback when it is up; it can be started again.
+
+    at_once: end it without asking; for what takes its time over that, and has no processes of its own.
+    """
 
     command: list[str]
     port: int
     log: Path
     environ: dict[str, str] = field(default_factory=dict)
+    at_once: bool = False
     process: "subprocess.Popen[bytes] | None" = None
 
     def start(self) -> None:
@@ -72,16 +77,18 @@ class Program:
                 stderr=log,
                 env={**os.environ, **self.environ},
             )
+        pause = threading.Event()
         while self.process.poll() is None:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                     return
+            pause.wait(0.01)
         pytest.fail(f"{self.command[0]} did not start: {self.log.read_text(errors='replace')}")
 
     def stop(self) -> None:
         """End it, and its connections with it. A second call does nothing."""
         if self.process is not None:
-            self.process.terminate()
+            (self.process.kill if self.at_once else self.process.terminate)()
             self.process.wait()
             self.process = None
 

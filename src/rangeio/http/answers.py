@@ -71,6 +71,7 @@ def _check_version(part: Part, head: Head, total: int | None) -> None:
         if not version.known:
             if None not in (total, version.size) and total != version.size:
                 raise ObjectChangedError(f"it has {total} bytes, and size={version.size} was given")
+            rules.check_conditions(part.read.remote.conditions, head)
             version.learn(head, total)
             return
     difference = version.difference(head, total)

@@ -5,7 +5,9 @@ is refused. Source: RFC 9110 sections 8.8, 13, 14 and 15; RFC 9111 is left out, 
 """
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Literal
 
 from rangeio.errors import (
@@ -92,6 +94,57 @@ class Version:
         if self.etag or self.modified:
             return "the server no longer tells its ETag or Last-Modified"
         return ""
+
+
+def check_conditions(conditions: Mapping[str, str], head: Head) -> None:
+    """ConditionNotMatchError or NotModifiedError if a reply should have been refused by the server: some ignore
+    If-Match and its kin. Only for what a reply tells; an ETag counts more than a date. Source: RFC 9110 section 13.1.
+    """
+    for name, value in conditions.items():
+        kind, unmet, instead = _UNMET[name]
+        if instead not in conditions and unmet(value, head):
+            raise kind(f"{name}: {value} does not hold, though the server answers as if it did")
+
+
+def _has_etag(value: str, head: Head) -> bool:
+    """Whether the ETag of a reply is one of a list, by weak comparison."""
+    found = _opaque(head.fields["etag"].removeprefix("W/"))
+    listed = {_opaque(tag.strip().removeprefix("W/")) for tag in value.split(",")}
+    return value.strip() == "*" or found in listed
+
+
+def _is_later(head: Head, value: str) -> bool | None:
+    """Whether a reply was modified after a date; None if one of them is no date."""
+    try:
+        modified = parsedate_to_datetime(head.fields["last-modified"])
+        return modified.timestamp() > parsedate_to_datetime(value).timestamp()
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+# What it is if it does not hold, whether it does not, and which other condition is looked at in its place.
+_UNMET: dict[str, tuple[type[Error], Callable[[str, Head], bool], str]] = {
+    "If-Match": (
+        ConditionNotMatchError,
+        lambda value, head: "etag" in head.fields and not _has_etag(value, head),
+        "",
+    ),
+    "If-None-Match": (
+        NotModifiedError,
+        lambda value, head: "etag" in head.fields and _has_etag(value, head),
+        "",
+    ),
+    "If-Modified-Since": (
+        NotModifiedError,
+        lambda value, head: _is_later(head, value) is False,
+        "If-None-Match",
+    ),
+    "If-Unmodified-Since": (
+        ConditionNotMatchError,
+        lambda value, head: _is_later(head, value) is True,
+        "If-Match",
+    ),
+}
 
 
 def strong_etag(head: Head) -> str | None:
@@ -264,8 +317,6 @@ def retry_after_s(head: Head, now: float) -> float | None:
         return float(value)
     if not value:
         return None
-    from email.utils import parsedate_to_datetime  # only on the way to a retry
-
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - now)
     except (TypeError, ValueError, OverflowError):

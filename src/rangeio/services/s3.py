@@ -283,10 +283,11 @@ class Pages:
         return S3Source(self._service._reactor, remote, self._options)
 
     def turned(self, body: bytes) -> Sequence[Stat]:
-        """The entries of a page, by the paths that `open` takes."""
+        """The entries of a page, by the paths that `open` takes: without what is named as `root` itself."""
         page: Page = parse_page(body)
         self._after = page.after
-        return [replace(stat, path=self._before + stat.path[self._cut :]) for stat in page.entries]
+        entries = ((stat, stat.path[self._cut :]) for stat in page.entries)
+        return [replace(stat, path=self._before + path) for stat, path in entries if path]
 
 
 class AsyncListing(AsyncIterator[Stat]):
