@@ -8,6 +8,7 @@ import pytest
 
 import _uring
 from faults.machine import BACKENDS, need_backend
+from rangeio.policy import RETRIES
 
 pytest_plugins = ["faults.fixtures", "servers.fixtures"]
 
@@ -36,6 +37,12 @@ def reactor(backend: str) -> _uring.Reactor:
     made = _reactors[backend]
     assert str(made.backend) == backend, f"a test of {backend} ran on {made.backend}: {made.backend.reason}"
     return made
+
+
+@pytest.fixture(autouse=True)
+def full_budget() -> None:
+    """The retries that one test takes are not missing in the next; the budget is the process's."""
+    RETRIES._tokens = RETRIES._capacity
 
 
 def balance() -> dict[str, dict[str, int]]:
