@@ -3,6 +3,7 @@
 import random
 import threading
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any
 
 from rangeio.errors import ConfigInvalidError
@@ -36,8 +37,13 @@ class Timeout:
     @property
     def tick_s(self) -> float:
         """How often to look."""
-        chosen = [bound for bound in (self.first_byte_s, self.idle_s, self.total_s) if bound is not None]
-        return min(1.0, max(0.005, min(chosen, default=8.0) / 8))
+        return _tick_s(self.first_byte_s, self.idle_s, self.total_s)
+
+
+@lru_cache(64)  # each read asks
+def _tick_s(*bounds: float | None) -> float:
+    chosen = [bound for bound in bounds if bound is not None]
+    return min(1.0, max(0.005, min(chosen, default=8.0) / 8))
 
 
 @dataclass(frozen=True, slots=True)

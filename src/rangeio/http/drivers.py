@@ -2,6 +2,7 @@
 
 import heapq
 import os
+import select
 import selectors
 import socket
 import sys
@@ -68,7 +69,10 @@ class ThreadDriver:
     """The caller's thread, in `step`. For one call at a time; not shared between threads but for `post`."""
 
     def __init__(self) -> None:
-        self._selector = selectors.DefaultSelector()
+        self._watched: dict[int, Callable[[], object]] = {}
+        # Where there is epoll it is used as it is: what `selectors` makes of each event costs as much as the event.
+        self._epoll = select.epoll() if hasattr(select, "epoll") else None
+        self._selector = None if self._epoll else selectors.DefaultSelector()
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
         self._posted: deque[Callable[[], None]] = deque()
@@ -78,14 +82,26 @@ class ThreadDriver:
 
     def watch(self, fd: int, callback: Callable[[], object]) -> None:
         """See `Driver`."""
-        self._selector.register(fd, selectors.EVENT_READ, callback)
+        self._watched[fd] = callback
+        if self._epoll:
+            self._epoll.register(fd, select.EPOLLIN)
+        elif self._selector:
+            self._selector.register(fd, selectors.EVENT_READ)
 
     def unwatch(self, fd: int) -> None:
         """See `Driver`."""
-        try:
+        if self._watched.pop(fd, None) is None:
+            return
+        if self._epoll:
+            self._epoll.unregister(fd)
+        elif self._selector:
             self._selector.unregister(fd)
-        except KeyError:
-            pass
+
+    def _ready(self, wait_s: float | None) -> list[int]:
+        if self._epoll:
+            return [fd for fd, _ in self._epoll.poll(wait_s)]
+        assert self._selector is not None
+        return [key.fd for key, _ in self._selector.select(wait_s)]
 
     def later(self, seconds: float, callback: Callable[[], None]) -> None:
         """See `Driver`."""
@@ -127,8 +143,9 @@ class ThreadDriver:
         wait_s = None
         if self._timers:
             wait_s = max(0.0, self._timers[0][0] - time.monotonic())
-        for key, _ in self._selector.select(wait_s):
-            key.data()
+        for fd in self._ready(wait_s):
+            if callback := self._watched.get(fd):  # one before may have ended the watch of another
+                callback()
         while self._timers and self._timers[0][0] <= time.monotonic():
             heapq.heappop(self._timers)[2]()
         while self._posted:
@@ -137,14 +154,17 @@ class ThreadDriver:
     def is_clean(self) -> bool:
         """Whether it may serve another call: nothing watched, nobody posts. Timers are forgotten."""
         self._timers.clear()
-        return self._wake is None and not self._selector.get_map()
+        return self._wake is None and not self._watched
 
     def close(self) -> None:
         """Give its descriptors back. What was posted and not done yet is done."""
         self._closed = True
         while self._posted:
             self._posted.popleft()()
-        self._selector.close()
+        for waiting in (self._epoll, self._selector):
+            if waiting is not None:
+                waiting.close()
+        self._watched.clear()
         self._timers.clear()
         for end in (self._wake, self._heard):
             if end is not None:

@@ -82,6 +82,16 @@ class Exchange:
             self.filled += count
             self._count(count)
 
+    def feed(self, data: bytes) -> None:
+        """As `received`, of bytes that have come already, until it is `done`."""
+        at = 0
+        while at < len(data) and not self.done:
+            space = self.space()
+            piece = data[at : at + len(space)]
+            space[: len(piece)] = piece
+            self.received(len(piece))
+            at += len(piece)
+
     def _read_head(self, count: int) -> None:
         self._used += count
         while self.head is None:

@@ -15,6 +15,7 @@ from rangeio.http.drivers import Driver
 from rangeio.http.exchange import Body, Cut, Exchange
 from rangeio.http.failures import as_error, breaking_failed, connecting_failed, too_slow
 from rangeio.http.heads import BadReply, Head
+from rangeio.http.lanes import Lane
 from rangeio.http.pool import Pool, Wire
 from rangeio.http.reads import Read
 from rangeio.policy import RETRIES
@@ -179,6 +180,25 @@ class Part:
         self.since = time.monotonic()
         self._home.driver.watch(wire.fd, self._readable)
         self._send_rest(wire, memoryview(request))
+
+    def adopt(self, lane: Lane, error: BaseException | None) -> None:
+        """Go on where a lane has not: with its connection, what has come over it, and why it broke if it did."""
+        wire = self.wire = lane.wire
+        exchange = self.exchange = Exchange(wire.scratch, self._judge)
+        self.outcome, self.since = None, lane.since
+        self.target = self.read.remote.target
+        self._home.driver.watch(wire.fd, self._readable)
+        try:
+            exchange.feed(lane.block)
+            if lane.filled:
+                exchange.received(lane.filled)
+            if error is not None and not exchange.done:
+                raise error
+        except (OSError, Cut, BadReply, Parked, Error) as reason:
+            self._broken(reason)
+            return
+        if exchange.done:
+            self._replied(wire, exchange)
 
     def _judge(self, head: Head) -> Body:
         return self._home.judge(self, head)

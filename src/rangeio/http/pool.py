@@ -7,6 +7,7 @@ Requests and replies are not its business.
 import os
 import socket
 import ssl
+import struct
 import threading
 import time
 import weakref
@@ -37,6 +38,7 @@ class Wire:
     __slots__ = (
         "__weakref__",
         "_close",
+        "_tick_s",
         "absolute",
         "fd",
         "idle_since",
@@ -52,6 +54,7 @@ class Wire:
     ) -> None:
         """absolute: requests name the whole URL, as a proxy wants it. closed: called once, when it is."""
         sock.setblocking(False)
+        self._tick_s: float | None = None
         self.sock = sock
         self.fd = sock.fileno()
         self.tls = isinstance(sock, ssl.SSLSocket)
@@ -67,8 +70,18 @@ class Wire:
         """End it. A second call does nothing."""
         self._close()
 
+    def block(self, tick_s: float | None) -> None:
+        """Have receiving wait, but for so long at most; or not at all, with None. Nothing to do if it is so already."""
+        if tick_s != self._tick_s:
+            self._tick_s = tick_s
+            self.sock.setblocking(tick_s is not None)
+            if tick_s is not None:
+                limit = struct.pack("ll", int(tick_s), int(tick_s % 1 * 1e6))  # struct timeval
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+
     def is_alive(self) -> bool:
         """Whether the other side has neither closed it nor sent what nobody asked for. One system call."""
+        self.block(None)
         try:
             self.sock.recv(1)
         except (BlockingIOError, ssl.SSLWantReadError):
@@ -150,8 +163,8 @@ class Pool:
         for wire in inherited:
             wire.close()
 
-    def take(self, origin: Origin) -> Wire | None:
-        """An idle connection that is alive, the one used last."""
+    def take(self, origin: Origin, tick_s: float | None = None) -> Wire | None:
+        """An idle connection that is alive, the one used last. tick_s: see `Wire.block`."""
         while True:
             with self._lock:
                 idle = self._idle.get(origin)
@@ -161,6 +174,7 @@ class Pool:
             idle_s = time.monotonic() - wire.idle_since
             if idle_s < _TRUSTED_S or (idle_s < _IDLE_S and wire.is_alive()):
                 self.reused += 1
+                wire.block(tick_s)
                 return wire
             self.drop(wire)
 
@@ -195,9 +209,13 @@ class Pool:
 
     def wake(self, origin: Origin) -> None:
         """Tell one of those who wait: one for this origin, else for any."""
+        if not self._waiting:
+            return
         with self._lock:
             lines = [self._waiting.get(origin), *self._waiting.values()]
             woken = next((line.popleft() for line in lines if line), None)
+            if not any(lines):
+                self._waiting.clear()
         if woken is not None:
             woken()
 

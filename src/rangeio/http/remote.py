@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from rangeio.errors import ConfigInvalidError, Error
 from rangeio.http.address import Address, may_carry, moved
 from rangeio.http.heads import Head
+from rangeio.http.plain import Plain
 from rangeio.http.pool import Pool, basic
 from rangeio.http.rules import OnNoRange, Version, request_id, status_class
 from rangeio.policy import Retry, Timeout
@@ -152,6 +153,8 @@ class Remote:
         self.kept: Any = None  # all of it, where the server would not send less
         self._target = address
         self._prefix: tuple[Any, str] = (None, "")
+        self._ranged: tuple[str, bytes] = ("", b"")
+        self._plain: Plain | None = None
 
     @property
     def target(self) -> Address:
@@ -177,6 +180,13 @@ class Remote:
         """Its own address is another one now."""
         self.address = self._target = address
 
+    @property
+    def plain(self) -> Plain | None:
+        """What replies look like from now on; None while that cannot be said."""
+        if self._plain is None and self.size is not None and self._version.known and self._version.ranged:
+            self._plain = Plain(self._version)
+        return self._plain
+
     def redirect(self, location: str) -> None:
         """From now on ask there. ConfigInvalidError if that is no place."""
         self._target = moved(self._target, location)
@@ -198,6 +208,15 @@ class Remote:
         elif not version.known:
             text += "".join(f"{name}: {value}\r\n" for name, value in self.conditions.items())
         return (text + "\r\n").encode("latin-1")
+
+    def ranged(self, target: Address, absolute: bool) -> bytes:
+        """A request as far as the numbers of its range; `Plain.suffix` goes after them."""
+        text = self._head("GET", target, absolute)
+        known, ranged = self._ranged
+        if known is not text:
+            ranged = (text + "Range: bytes=").encode("latin-1")
+            self._ranged = text, ranged
+        return ranged
 
     def _head(self, method: str, target: Address, absolute: bool) -> str:
         key = (method, target, absolute, self.stamp())

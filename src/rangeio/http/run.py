@@ -19,11 +19,13 @@ from rangeio.http.drivers import Driver
 from rangeio.http.exchange import Body
 from rangeio.http.failures import as_error
 from rangeio.http.heads import Head
+from rangeio.http.lanes import Lane
 from rangeio.http.parts import Parked, Part
 from rangeio.http.pool import Pool
 from rangeio.http.reads import Probe, Read
 from rangeio.http.remote import Remote
 from rangeio.http.rules import Take, Version
+from rangeio.policy import RETRIES
 from rangeio.ranges import split
 
 
@@ -49,8 +51,9 @@ class Run:
         self._landed = landed
         self._chunk, self._concurrent = chunk, concurrent
         self._wanted = wanted
-        self._queue: deque[Part] = deque()
+        self._queue: deque[tuple[Read, int, int, Part | None]] = deque()
         self._active: set[Part] = set()
+        self._lanes: set[Lane] = set()
         self._leads: dict[Remote, list[Read]] = {}
         self._downloads: dict[Remote, list[Read]] = {}
         self._versions: dict[Remote, Version] = {}
@@ -72,6 +75,14 @@ class Run:
         self._admit(read)
         self.pump()
 
+    def take_over(self, read: Read, lane: Lane, error: BaseException | None, began: float) -> None:
+        """Go on with a read that strayed from a lane of its own. began: when the call of the Reader did."""
+        self._began = began
+        self._reads.add(read)
+        read.left = 1
+        self._begin(Part(self, read, lane.at, lane.stop)).adopt(lane, error)
+        self.pump()
+
     def _admit(self, read: Read) -> None:
         remote = read.remote
         read.version = self._versions.setdefault(remote, read.version)
@@ -81,14 +92,15 @@ class Run:
         elif remote in self._downloads:
             self._downloads[remote].append(read)
         elif isinstance(read, Probe):
-            self._enqueue(Part(self, read, 0, 1, "HEAD"))
+            self._enqueue(read, 0, 1, Part(self, read, 0, 1, "HEAD"))
         elif read.version.known and read.version.ranged:
             self._expand(read)
         elif remote in self._leads:
             self._leads[remote].append(read)
         else:
             self._leads[remote] = []
-            self._enqueue(Part(self, read, read.start, min(read.stop, read.start + self._chunk)))
+            stop = min(read.stop, read.start + self._chunk)
+            self._enqueue(read, read.start, stop, Part(self, read, read.start, stop))
 
     def _expand(self, read: Read, start: int | None = None) -> None:
         """Queue the parts of a read, from `start` on, now that the version is known."""
@@ -96,32 +108,93 @@ class Run:
         size = read.version.size
         if size is not None:
             read.end_at(size)
-            read.room(read.stop)
         if first >= read.stop:
             if not read.left:
                 self._land(read, read.result())
         elif size is None:  # one after the other, until there is no more
-            self._enqueue(Part(self, read, first, min(read.stop, first + self._chunk)))
+            self._enqueue(read, first, min(read.stop, first + self._chunk))
         else:
             for at, stop in split(first, read.stop, self._chunk):
-                self._enqueue(Part(self, read, at, stop))
+                self._enqueue(read, at, stop)
 
-    def _enqueue(self, part: Part) -> None:
-        part.read.left += 1
-        self._queue.append(part)
+    def _enqueue(self, read: Read, at: int, stop: int, part: Part | None = None) -> None:
+        """part: where the reply decides about more than this piece."""
+        read.left += 1
+        self._queue.append((read, at, stop, part))
 
     def pump(self) -> None:
         """Begin what waits, as far as it may be under way."""
-        while self._queue and len(self._active) < self._concurrent and not self._over:
-            part = self._queue.popleft()
-            if part.read.done:
+        queue = self._queue
+        while queue and len(self._active) + len(self._lanes) < self._concurrent and not self._over:
+            read, at, stop, part = queue.popleft()
+            if read.done:
                 continue
-            self._active.add(part)
-            part.live = True
-            part.connect()
-        if self._active and not self._ticking:
+            lane = self._free_lane(read) if part is None else None
+            if lane is not None:
+                lane.begin(read, at, stop)
+            else:
+                self._begin(part or Part(self, read, at, stop)).connect()
+        if (self._active or self._lanes) and not self._ticking:
             self._ticking = True
             self.driver.later(self._tick_s(), self._tick)
+
+    def _begin(self, part: Part) -> Part:
+        self._active.add(part)
+        part.live = True
+        return part
+
+    # --- plain pieces ----------------------------------------------------------------------------------------
+
+    def _free_lane(self, read: Read) -> Lane | None:
+        """A lane for a piece of a read, if a plain reply is to be expected and a connection is idle."""
+        remote = read.remote
+        if remote.plain is None or read.version is not remote.version or remote.access.credentials.stale:
+            return None
+        wire = self.pool.take(remote.target.origin)
+        if wire is None:
+            return None
+        lane = Lane(self, wire)
+        self._lanes.add(lane)
+        self.driver.watch(wire.fd, lane.readable)
+        return lane
+
+    def arrived(self, lane: Lane) -> None:
+        """See `lanes.Way`. The next piece of the same object goes the same way."""
+        read, queue = lane.read, self._queue
+        assert read is not None
+        RETRIES.succeeded()
+        lane.read = None
+        while queue and queue[0][0].done:
+            queue.popleft()
+        if queue and queue[0][3] is None and queue[0][0].remote is read.remote and lane.serves(read.remote):
+            following, at, stop, _ = queue.popleft()
+            lane.begin(following, at, stop)
+        else:
+            self._release(lane)
+            self.pool.give_back(lane.wire)
+            if queue:
+                self.pump()
+        read.left -= 1
+        if not read.left:
+            self._land(read, read.result())
+
+    def strayed(self, lane: Lane, error: BaseException | None) -> None:
+        """See `lanes.Way`."""
+        read = lane.read
+        assert read is not None
+        self._release(lane)
+        self._begin(Part(self, read, lane.at, lane.stop)).adopt(lane, error)
+        self.pump()
+
+    def _release(self, lane: Lane) -> None:
+        """Its connection is somebody else's now."""
+        self._lanes.discard(lane)
+        self.driver.unwatch(lane.wire.fd)
+
+    def _close_lane(self, lane: Lane) -> None:
+        self._release(lane)
+        self.pool.drop(lane.wire)
+        lane.read = None
 
     # --- what parts ask and tell -----------------------------------------------------------------------------
 
@@ -135,11 +208,11 @@ class Run:
 
     def is_alone(self, part: Part) -> bool:
         """See `parts.Home`."""
-        return not self._queue and self._active == {part}
+        return not self._queue and not self._lanes and self._active == {part}
 
     def has_connection(self) -> bool:
         """See `parts.Home`."""
-        return any(part.wire or part.dialing for part in self._active)
+        return bool(self._lanes) or any(part.wire or part.dialing for part in self._active)
 
     def _drop(self, part: Part) -> None:
         self._active.discard(part)
@@ -184,6 +257,9 @@ class Run:
         for other in [other for other in self._active if other.read is read]:
             other.abandon()
             self._drop(other)
+        for lane in [lane for lane in self._lanes if lane.read is read]:
+            self._close_lane(lane)
+            read.left -= 1
         led = self._leads.pop(read.remote, ())
         victims = self._downloads.pop(read.remote, []) if read.index < 0 else [read]
         read.done = read.index < 0 or read.done
@@ -230,6 +306,8 @@ class Run:
         for part in list(self._active):
             part.abandon()
             part.end()
+        for lane in list(self._lanes):
+            self._close_lane(lane)
         self._active.clear()
         self._queue.clear()
         for held in (self._leads, self._downloads, self._wholes):
@@ -243,18 +321,25 @@ class Run:
         now = time.monotonic()
         for part in self._active:
             part.since = max(part.since, now)
+        for lane in self._lanes:
+            lane.since = max(lane.since, now)
 
     def _tick_s(self) -> float:
-        return min(part.read.timeout.tick_s for part in self._active)
+        timeouts = {part.read.timeout for part in self._active}
+        timeouts |= {lane.read.timeout for lane in self._lanes if lane.read}
+        return min(timeout.tick_s for timeout in timeouts)
 
     def _tick(self) -> None:
         self._ticking = False
-        if self._over or not self._active:
+        if self._over or not (self._active or self._lanes):
             return
         if self._wanted is not None and not self._wanted():
             self.cancel()
             return
         now = time.monotonic()
+        for lane in list(self._lanes):
+            if lane in self._lanes and lane.is_late(now, self._began):
+                self.strayed(lane, None)
         for part in list(self._active):
             if part.live:
                 part.look(now, self._began)

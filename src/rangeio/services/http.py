@@ -1,5 +1,6 @@
 """http:// and https://: the source of one object over the engine in `rangeio.http`, and the service that opens it."""
 
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
@@ -19,6 +20,7 @@ from rangeio.errors import (
 )
 from rangeio.http.address import parse_url, without_secrets
 from rangeio.http.drivers import Driver, LoopDriver, ThreadDriver, this_thread
+from rangeio.http.lanes import Alone, wire_for
 from rangeio.http.pool import Pool, Security, basic
 from rangeio.http.reads import Probe, Read
 from rangeio.http.remote import Access, Credentials, Fresh, Remote, checked_fields
@@ -72,12 +74,12 @@ class HttpSource:
 
     def read_at(self, offset: SupportsIndex, limit: SupportsIndex) -> "Buffer":
         start, count = byte_index(offset, "offset"), byte_index(limit, "limit")
-        buffer: Buffer = self._now([self._read(start, count)])[0]
+        buffer: Buffer = self._one(self._read(start, count))
         return buffer
 
     def read_into(self, buffer: Destination, offset: SupportsIndex = 0) -> int:
         start, view = byte_index(offset, "offset"), writable_bytes(cast("SupportsBuffer", buffer))
-        count: int = self._now([self._read(start, len(view), into=view)])[0]
+        count: int = self._one(self._read(start, len(view), into=view))
         return count
 
     def read_at_async(self, offset: SupportsIndex, limit: SupportsIndex) -> "Awaitable[Buffer]":
@@ -273,19 +275,44 @@ class HttpSource:
             wanted=wanted,
         )
 
+    def _one(self, read: Read) -> Any:
+        """One read, waited for in this thread: the short way if a connection is idle and nothing is unusual."""
+        began = time.monotonic()
+        wire = wire_for(read, self._pool, self._options.chunk or OPEN)
+        if wire is None:
+            return self._now([read])[0]
+        alone = Alone()
+        lane = alone.read(wire, read, self._pool)
+        if lane is not None:
+            return self._until_landed(lambda run: run.take_over(read, lane, alone.error, began), 1)[0]
+        return read.result()
+
     def _now(self, reads: list[Any], chunk: int | None = None, concurrent: int | None = None) -> list[Any]:
         """The results, waited for in this thread; the first failure in the order of `reads` is raised."""
+
+        def begin(run: Run) -> None:
+            for read in reads:
+                run.add(read)
+
+        return self._until_landed(begin, len(reads), chunk, concurrent)
+
+    def _until_landed(
+        self,
+        begin: Callable[[Run], None],
+        count: int,
+        chunk: int | None = None,
+        concurrent: int | None = None,
+    ) -> list[Any]:
         landed: dict[int, Any] = {}
         with this_thread() as driver:
             run = self._run(driver, landed.__setitem__, chunk, concurrent)
             try:
-                for read in reads:
-                    run.add(read)
-                while len(landed) < len(reads):
+                begin(run)
+                while len(landed) < count:
                     driver.step()
             finally:
                 run.cancel()
-        return _in_order(landed, len(reads))
+        return _in_order(landed, count)
 
     def _awaited(
         self, reads: list[Any], chunk: int | None = None, concurrent: int | None = None

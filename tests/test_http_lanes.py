@@ -1,0 +1,307 @@
+"""Replies that are no longer as those before, on a connection that is kept: nothing is taken for plain that is not."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import rangeio
+from awaited import Awaited, Loop
+from rangeio.http.plain import Plain
+from rangeio.http.rules import Version
+from servers.scripted import Answer, Asked, cut, honest, reply, scripted
+
+pytest.importorskip("urllib3", reason="urllib3 is not installed (pip install 'rangeio[http]')")
+
+DATA = bytes(range(256)) * 800
+SIZE = len(DATA)
+ODD = 5
+"""The request that is answered in another way than those before it."""
+
+# --- heads ---------------------------------------------------------------------------------------------------
+
+HEAD = (
+    b"HTTP/1.1 206 Partial Content\r\nServer: nginx\r\nDate: Mon, 01 Jan 2024 00:00:00 GMT\r\nContent-Length: 10\r\n"
+    b'Connection: keep-alive\r\nETag: "v1"\r\nContent-Range: bytes 100-109/1000'
+)
+
+
+def plain_for(head: bytes = HEAD) -> Plain:
+    made = Plain(Version(known=True, etag='"v1"', size=1000))
+    assert made.accepts(head, 100, 110)
+    return made
+
+
+NEXT = HEAD.replace(b"100-109", b"200-219").replace(b": 10\r", b": 20\r")
+
+
+@pytest.mark.parametrize(
+    ("was", "now"),
+    [
+        (b"", b""),
+        (b"00:00:00", b"00:00:01"),
+        (b"Server: nginx", b"X-Request-Id: 17"),
+        (b"Server: nginx\r\n", b""),
+        (b"ETag: ", b"etag: "),
+        (b"Content-Length: 20\r\n", b"content-length: 20\r\n"),
+        (b"Content-Range:", b"content-range:"),
+        (b"Content-Range: bytes", b"Content-Range:  Bytes"),
+        (b"Connection: keep-alive\r\n", b""),
+        (b"206 Partial Content", b"206 OK"),
+        (b"Content-Length: 20\r\n", b"Content-Length: 20\r\nContent-Length: 20\r\n"),
+    ],
+)
+def test_plain_heads(was: bytes, now: bytes) -> None:
+    plain = plain_for()
+    for _ in range(2):
+        assert plain.accepts(NEXT.replace(was, now), 200, 220)
+    assert plain.accepts(HEAD, 100, 110)
+
+
+@pytest.mark.parametrize(
+    ("was", "now"),
+    [
+        (b"206 Partial Content", b"200 OK"),
+        (b"206 Partial Content", b"416 Partial Content"),
+        (b"HTTP/1.1", b"HTTP/2.0"),
+        (b'ETag: "v1"', b'ETag: "v2"'),
+        (b'ETag: "v1"\r\n', b""),
+        (b'ETag: "v1"\r\n', b'ETag: "v1"\r\nETag: "v2"\r\n'),
+        (b"keep-alive", b"close"),
+        (b"keep-alive", b"keep-alive\r\nContent-Encoding: gzip"),
+        (b"keep-alive", b"keep-alive\r\nTransfer-Encoding: chunked"),
+        (b"keep-alive", b"keep-alive\r\ntransfer-encoding: chunked"),
+        (b"keep-alive", b"keep-alive\r\nTransfer-Encoding : chunked"),
+        (b"keep-alive", b"keep-alive\r\nContent-Length: 21"),
+        (b"keep-alive", b"keep-alive\r\n folded"),
+        (b"keep-alive", b"keep-alive\r\nnonsense"),
+        (b"Content-Length: 20", b"Content-Length: 21"),
+        (b"Content-Length: 20\r\n", b""),
+        (b"200-219", b"201-220"),
+        (b"200-219", b"200-220"),
+        (b"/1000", b"/1001"),
+        (b"/1000", b"/*"),
+        (b"\r\nContent-Range: bytes 200-219/1000", b""),
+        (b"Content-Range: bytes", b"Content-Range: lines"),
+    ],
+)
+def test_heads_that_are_not_plain(was: bytes, now: bytes) -> None:
+    head = NEXT.replace(was, now)
+    assert head != NEXT
+    plain = plain_for()
+    assert not plain.accepts(head, 200, 220)
+    assert not Plain(Version(known=True, etag='"v1"', size=1000)).accepts(head, 200, 220)
+    assert plain.accepts(NEXT, 200, 220)
+
+
+# --- replies -------------------------------------------------------------------------------------------------
+
+Ways = Callable[..., Any]
+
+
+class Desk:
+    """A reader of a scripted server that has answered plainly so far, and two ways to read on."""
+
+    def __init__(self, kind: str) -> None:
+        self.loop = None if kind == "sync" else Loop(kind)
+
+    def open(self, url: str, **options: Any) -> Any:
+        if self.loop is None:
+            return rangeio.open(url, **options)
+        return Awaited(rangeio.open_async(url, **options), self.loop)
+
+    def close(self) -> None:
+        if self.loop is not None:
+            self.loop.close()
+
+
+@pytest.fixture(params=["sync", "asyncio", "uvloop", "trio"])
+def desk(request: pytest.FixtureRequest) -> Iterator[Desk]:
+    if request.param in ("uvloop", "trio"):
+        pytest.importorskip(request.param)
+    made = Desk(request.param)
+    yield made
+    made.close()
+
+
+def one(reader: Any, start: int, stop: int) -> bytes:
+    return bytes(reader.read_at(start, stop - start))
+
+
+def into(reader: Any, start: int, stop: int) -> bytes:
+    memory = bytearray(stop - start)
+    assert reader.read_into(memory, start) == stop - start
+    return bytes(memory)
+
+
+def many(reader: Any, start: int, stop: int) -> bytes:
+    middle = (start + stop) // 2
+    first, second = reader.read_ranges([(start, middle), (middle, stop)], gap=None, concurrent=1)
+    return bytes(first) + bytes(second)
+
+
+def changed(etag: str | None = '"v1"', **fields: str | None) -> Callable[[Asked], Answer]:
+    """An honest reply, but for these fields."""
+
+    def answer(asked: Asked) -> Answer:
+        start, stop = asked.range or (0, 0)
+        span = f"bytes {start}-{stop - 1}/{SIZE}"
+        return reply(206, DATA[start:stop], **{"ETag": etag, "Content_Range": span, **fields})
+
+    return answer
+
+
+def shorter(asked: Asked) -> Answer:
+    start, _ = asked.range or (0, 0)
+    return reply(206, DATA[start : start + 9], ETag='"v1"', Content_Range=f"bytes {start}-{start + 8}/{SIZE}")
+
+
+def earlier(asked: Asked) -> Answer:
+    start, stop = asked.range or (0, 0)
+    span = f"bytes {start - 5}-{stop - 1}/{SIZE}"
+    return reply(206, DATA[start - 5 : stop], ETag='"v1"', Content_Range=span)
+
+
+def chunked(asked: Asked) -> Answer:
+    start, stop = asked.range or (0, 0)
+    span = f"bytes {start}-{stop - 1}/{SIZE}"
+    made = reply(206, ETag='"v1"', Content_Range=span, Content_Length=None, Transfer_Encoding="chunked")
+    return Answer(made.data + b"%x\r\n%b\r\n0\r\n\r\n" % (stop - start, DATA[start:stop]))
+
+
+def other_case(asked: Asked) -> Answer:
+    head, _, body = honest(DATA, asked).data.partition(b"\r\n\r\n")
+    status, _, fields = head.partition(b"\r\n")
+    return Answer(status + b"\r\n" + fields.lower() + b"\r\n\r\n" + body)
+
+
+def informed(asked: Asked) -> Answer:
+    return Answer(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + honest(DATA, asked).data)
+
+
+# What the odd request is answered, where the next one begins (counted from the odd one's start, None: none follows).
+GOOD: dict[str, tuple[Callable[[Asked], Answer], int | None]] = {
+    "shorter": (shorter, 9),
+    "earlier": (earlier, None),
+    "chunked": (chunked, None),
+    "informed": (informed, None),
+    "closing": (changed(Connection="close"), None),
+    "long head": (changed(X_Long="x" * 6000), None),
+    "other case": (other_case, None),
+    "busy": (lambda _: reply(503), 0),
+    "two lengths": (changed(content_length="7"), 0),
+    "cut at the head": (lambda asked: cut(honest(DATA, asked), 0, "close"), 0),
+    "cut": (lambda asked: cut(honest(DATA, asked), 33, "close"), 33),
+    "reset": (lambda asked: cut(honest(DATA, asked), 0, "reset"), 0),
+    "no reply": (lambda _: Answer(b"", "close"), 0),
+    "half a head": (lambda _: Answer(b"HTTP/1.1 206 Par", "close"), 0),
+    "silent": (lambda _: Answer(b"", "stall"), 0),
+    "stalls in the head": (lambda _: Answer(b"HTTP/1.1 206 Par", "stall"), 0),
+    "stalls in the body": (lambda asked: cut(honest(DATA, asked), 44, "stall"), 44),
+}
+BAD: dict[str, tuple[Callable[[Asked], Answer], type[Exception]]] = {
+    "other ETag": (changed('"v2"'), rangeio.ObjectChangedError),
+    "no ETag": (changed(None), rangeio.ObjectChangedError),
+    "other size": (changed(Content_Range=f"bytes 2000-9999/{SIZE + 1}"), rangeio.Error),
+    "412": (lambda _: reply(412), rangeio.ObjectChangedError),
+    "404": (lambda _: reply(404), rangeio.NotFoundError),
+    "encoded": (changed(Content_Encoding="gzip"), rangeio.ContentEncodedError),
+    "no range": (changed(Content_Range=None), rangeio.RangeNotSupportedError),
+    "other range": (changed(Content_Range=f"bytes 0-9/{SIZE}"), rangeio.Error),
+}
+OPTIONS: Any = {
+    "retry": rangeio.Retry(attempts=2, backoff_s=0.001),
+    "timeout": rangeio.Timeout(first_byte_s=0.5, idle_s=0.5),
+}
+
+
+def prepared(reader: Any) -> None:
+    """So many plain reads that the next one has the number ODD."""
+    for number in range(ODD):
+        assert reader.read_at(100 * number, 100) == DATA[100 * number : 100 * number + 100]
+
+
+# Silences are slow by nature: a body of one size is enough for them.
+@pytest.mark.parametrize(
+    ("odd", "length"),
+    [(odd, length) for odd in GOOD for length in (100, 50_000) if length == 50_000 or odd[0] != "s"],
+)
+@pytest.mark.parametrize("way", [one, into, many])
+def test_what_is_odd_is_made_good(desk: Desk, odd: str, way: Ways, length: int) -> None:
+    answer, follows = GOOD[odd]
+    with scripted(lambda asked: answer(asked) if asked.number == ODD else honest(DATA, asked)) as server:
+        reader = desk.open(server.url, **OPTIONS)
+        prepared(reader)
+        start, stop = 2000, 2000 + length
+        assert way(reader, start, stop) == DATA[start:stop]
+        middle = (start + stop) // 2 if way is many else stop
+        asked = [(start, middle)] if follows is None else [(start, middle), (start + follows, middle)]
+        assert sorted(server.ranges[ODD:]) == (asked if middle == stop else [*asked, (middle, stop)])
+        assert one(reader, 7, 17) == DATA[7:17]
+        reader.close()
+
+
+@pytest.mark.parametrize("way", [one, into, many])
+@pytest.mark.parametrize("odd", BAD)
+def test_what_is_wrong_is_an_error(desk: Desk, odd: str, way: Ways) -> None:
+    answer, error = BAD[odd]
+    with scripted(lambda asked: answer(asked) if asked.number == ODD else honest(DATA, asked)) as server:
+        reader = desk.open(server.url, **{**OPTIONS, "retry": 1})
+        prepared(reader)
+        with pytest.raises(error):
+            way(reader, 2000, 10_000)
+        reader.close()
+
+
+def test_a_connection_closed_while_idle_costs_no_attempt(desk: Desk) -> None:
+    def script(asked: Asked) -> Answer:
+        return honest(DATA, asked, then="close" if asked.number % 2 else "keep")
+
+    with scripted(script) as server:
+        reader = desk.open(server.url, retry=1)
+        for number in range(8):
+            assert one(reader, 10 * number, 10 * number + 10) == DATA[10 * number : 10 * number + 10]
+        assert server.connections >= 4
+        reader.close()
+
+
+def test_all_of_a_read_is_bounded_in_time(desk: Desk) -> None:
+    with scripted(
+        lambda asked: Answer(b"", "stall") if asked.number >= ODD else honest(DATA, asked)
+    ) as server:
+        reader = desk.open(server.url, timeout=0.5)
+        prepared(reader)
+        with pytest.raises(rangeio.TimedOutError, match="total_s"):
+            reader.read_at(0, 1000)
+        reader.close()
+
+
+def test_interrupted_while_it_waits() -> None:
+    def script(asked: Asked) -> Answer:
+        if asked.number == ODD:
+            threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGINT)).start()
+            return Answer(b"", "stall")
+        return honest(DATA, asked)
+
+    main = threading.main_thread().ident
+    with scripted(script) as server, rangeio.open(server.url) as reader:
+        prepared(reader)
+        with pytest.raises(KeyboardInterrupt):
+            reader.read_at(0, 1000)
+        assert one(reader, 7, 17) == DATA[7:17]
+
+
+def test_results_are_recycled_at_once() -> None:
+    """A large result that was dropped is free again without a collection: nothing else holds its memory."""
+    with scripted(lambda asked: honest(DATA, asked)) as server:
+        for options in ({}, {"chunk": 50_000}):
+            with rangeio.open(server.url, **options) as reader:
+                one(reader, 0, 10)
+                for _ in range(3):
+                    before = rangeio.stats()["bytes_live"]
+                    result = reader.read_at(0, SIZE)
+                    assert rangeio.stats()["bytes_live"] > before
+                    del result
+                    assert rangeio.stats()["bytes_live"] == before
