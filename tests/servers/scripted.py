@@ -2,12 +2,16 @@
 
 import re
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
+
+from faults.machine import need_module
 
 End = Literal["keep", "close", "reset", "stall"]
 
@@ -146,10 +150,47 @@ class Scripted:
                 pass
 
 
+class Everybody(Scripted):
+    """An HTTP proxy that plays each host a client asks for, over TLS too, if its certificate names that host."""
+
+    identity: ssl.SSLContext
+
+    def _serve(self, sock: socket.socket, number: int) -> None:
+        try:
+            head = sock.recv(65_536, socket.MSG_PEEK)
+            if head.startswith(b"CONNECT "):
+                sock.recv(len(head))
+                sock.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
+                sock = self.identity.wrap_socket(sock, server_side=True)
+                self._open.append(sock)
+        except OSError:
+            sock.close()
+        else:
+            super()._serve(sock, number)
+
+
+@contextmanager
+def everybody(script: Script, hosts: list[str], folder: Path) -> Iterator[tuple[Everybody, dict[str, str]]]:
+    """Such a proxy, and the options that lead to it."""
+    authority = need_module("trustme").CA()
+    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(*hosts).configure_cert(context)
+    server = Everybody(script, socket.create_server(("127.0.0.1", 0)))
+    server.identity = context
+    with _serving(server):
+        yield server, {"proxy": server.url, "ca_file": str(folder / "ca.pem")}
+
+
 @contextmanager
 def scripted(script: Script) -> Iterator[Scripted]:
     """Serve on a free port of loopback."""
-    server = Scripted(script, socket.create_server(("127.0.0.1", 0)))
+    with _serving(Scripted(script, socket.create_server(("127.0.0.1", 0)))) as server:
+        yield server
+
+
+@contextmanager
+def _serving(server: Scripted) -> Iterator[Scripted]:
     thread = threading.Thread(target=server.accept, daemon=True)
     thread.start()
     try:
