@@ -83,3 +83,9 @@ def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     with s3.moto(tmp_path_factory.mktemp("moto")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def s3rver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with s3.s3rver(tmp_path_factory.mktemp("s3rver")) as server:
+        yield server

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from faults.machine import need_module
+import pytest
+
+from faults.machine import must_be_whole, need_module
 from servers.program import Program, make_identity, program, running
 
 ACCESS_KEY_ID, SECRET_ACCESS_KEY = "rangeio-reader", "not-much-of-a-secret"
@@ -195,4 +198,18 @@ def moto(folder: Path, **environ: str) -> Iterator[S3Server]:
     server = S3Server("moto", f"http://127.0.0.1:{port}")
     started = of_folder(folder, port, command, **environ)
     with running(started) if environ else connected(server, started), closing(server):
+        yield server
+
+
+@contextmanager
+def s3rver(folder: Path) -> Iterator[S3Server]:
+    """s3rver, of npm: the first byte alone is answered with the whole object, and bodies of empty ones are cut."""
+    brought = Path(sys.prefix) / "node_modules" / ".bin" / "s3rver"
+    if not brought.exists() and must_be_whole() and shutil.which("npm"):
+        pytest.fail(f"s3rver must be there (npm install --prefix {sys.prefix} s3rver@3.7.1)")
+    binary = program("s3rver", str(brought))
+    (port,) = free_ports(1)
+    command = [binary, "-d", str(folder), "-a", "127.0.0.1", "-p", str(port), "--no-vhost-buckets"]
+    server = S3Server("s3rver", f"http://127.0.0.1:{port}", "S3RVER", "S3RVER")
+    with connected(server, of_folder(folder, port, command)):
         yield server
