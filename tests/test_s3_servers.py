@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import http.client
 import json
 import random
 import time
@@ -10,6 +11,7 @@ from datetime import datetime, timezone
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -80,6 +82,26 @@ def test_an_empty_object(server: S3Server) -> None:
         assert (reader.size, reader.stat().size) == (0, 0)
         assert reader.read_range() == b""
         assert reader.read_ranges([(0, 5), (7, 9)]) == [b"", b""]
+
+
+def asked_plainly(server: S3Server, key: str, **fields: str) -> tuple[int, str | None, int]:
+    """The status, Content-Range and length of what a server sends, by a client that knows no better."""
+    url = urlsplit(operator_of(server).presign(key))
+    with closing(http.client.HTTPConnection(url.netloc)) as connection:
+        connection.request("GET", f"{url.path}?{url.query}", headers=fields)
+        reply = connection.getresponse()
+        return reply.status, reply.getheader("Content-Range"), len(reply.read())
+
+
+def test_the_errors_of_peers(rclone: S3Server, s3rver: S3Server) -> None:
+    """That they are as these tests and docs/s3.md take them."""
+    for server in (rclone, s3rver):
+        server.put("peer", DATA)
+    span = f"bytes 5-9/{len(DATA)}"
+    assert asked_plainly(rclone, "peer", Range="bytes=5-9") == (200, span, 5)
+    assert asked_plainly(rclone, "peer", Range="bytes=5-9", **{"If-Match": '"other"'}) == (200, span, 5)
+    assert asked_plainly(s3rver, "peer", Range="bytes=0-0")[2] == len(DATA)
+    assert asked_plainly(s3rver, "peer", Range="bytes=5-9", **{"If-Match": '"other"'}) == (206, span, 5)
 
 
 def test_an_empty_object_that_is_cut(s3rver: S3Server) -> None:
@@ -443,3 +465,34 @@ def test_an_operator_shares_its_connections(server: S3Server) -> None:
     for stat in operator.list("shared/"):
         assert operator.open(stat.path).read_at(0, 100) == DATA[:100]
     assert operator._service._access.pool.stats()["connections_opened"] == 1
+
+
+# --- the README ----------------------------------------------------------------------------------------------
+
+
+@on("server", GOOD, indirect=True)
+def test_the_readme(
+    server: S3Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """S3 in ten lines, as they stand there; keys, region and endpoint are those of the environment."""
+    data = random.Random(3).randbytes(5 << 20)
+    server.put("tables/weights.bin", data)
+    server.put("tables/old/weights.bin", data[:100])
+    given = {
+        "AWS_ENDPOINT_URL_S3": server.url,
+        "AWS_REGION": server.region,
+        "AWS_ACCESS_KEY_ID": server.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": server.secret_access_key,
+    }
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    text = (Path(__file__).parent.parent / "README.md").read_text()
+    code = text.partition("## S3 in ten lines")[2].partition("```python\n")[2].partition("```")[0]
+    seen: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec"), seen)
+    assert capsys.readouterr().out.splitlines() == ["tables/old/ None", f"tables/weights.bin {len(data)}"]
+    assert seen["head"] == data[:8]
+    assert seen["columns"] == [data[4096:8192], data[1 << 20 : 3 << 20]]
+    assert seen["weights"].tobytes() == data
+    with rangeio.open(seen["url"]) as reader:
+        assert reader.read_range() == data

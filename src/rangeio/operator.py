@@ -60,10 +60,11 @@ _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)  # one letter 
 class Operator:
     """One storage service, configured; opens any number of its objects. Holds nothing open itself. Any thread.
 
-    scheme: ``"fs"`` with root= (paths are then relative to it and cannot leave it; None for any path), or ``"memory"``
-    with objects= (a mapping of path to bytes). The other options are defaults for what is opened: gap, max_merged,
+    scheme: ``"fs"`` with root= (paths are then relative to it and cannot leave it; None for any path), ``"memory"``
+    with objects= (a mapping of path to bytes), ``"http"`` (see `HttpService`), ``"s3"`` (see `S3Service`). The other
+    options are defaults for what is opened: gap, max_merged,
     chunk, concurrent, size, pin, direct (see `Options`). reactor: whose memory to use, the process's own by default.
-    Pickles as scheme and options, without the reactor.
+    Pickles as scheme and options, without the reactor, and without secrets.
     """
 
     def __init__(self, scheme: str, *, reactor: Reactor | None = None, **options: Any) -> None:
