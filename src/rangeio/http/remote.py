@@ -10,7 +10,8 @@ from rangeio.errors import ConfigInvalidError, Error
 from rangeio.http.address import Address, may_carry, moved
 from rangeio.http.heads import Head
 from rangeio.http.plain import Plain
-from rangeio.http.pool import Pool, basic
+from rangeio.http.pool import Pool
+from rangeio.http.proxies import basic
 from rangeio.http.rules import OnNoRange, Version, request_id, status_class
 from rangeio.policy import Retry, Timeout
 

@@ -1,7 +1,7 @@
 """http:// and https://: the source of one object over the engine in `rangeio.http`, and the service that opens it."""
 
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
@@ -21,7 +21,8 @@ from rangeio.errors import (
 from rangeio.http.address import parse_url, without_secrets
 from rangeio.http.drivers import Driver, LoopDriver, ThreadDriver, this_thread
 from rangeio.http.lanes import Alone, wire_for
-from rangeio.http.pool import Pool, Security, basic
+from rangeio.http.pool import Pool, Security
+from rangeio.http.proxies import basic
 from rangeio.http.reads import Probe, Read
 from rangeio.http.remote import Access, Credentials, Fresh, Remote, checked_fields
 from rangeio.http.rules import Version
@@ -380,6 +381,18 @@ def conditions(options: Options) -> dict[str, str]:
     }
 
 
+def options_to_keep(options: Mapping[str, Any], secret: Collection[str]) -> dict[str, Any]:
+    """Without those that are `secret`, and without what is secret in those that all services over HTTP have."""
+    kept = {name: value for name, value in options.items() if name not in secret}
+    if "headers" in kept:
+        kept["headers"] = without_secrets(kept["headers"] or {})
+    if kept.get("proxy") and "@" in kept["proxy"]:
+        del kept["proxy"]
+    if isinstance(kept.get("client_cert"), (tuple, list)):
+        kept["client_cert"] = tuple(kept["client_cert"][:2])  # the third is the password of the key
+    return kept
+
+
 def ranges_of_many(sources: Sequence[HttpSource], jobs: Sequence[tuple[str, int, int | None]]) -> FileResults:
     """One range of each: what `Service.read_files` gives. Closes the sources."""
     try:
@@ -437,11 +450,7 @@ class HttpService:
         self._access.pool.unuse()
 
     def without_secrets(self, options: dict[str, Any]) -> dict[str, Any]:
-        kept = {name: value for name, value in options.items() if name not in ("auth", "bearer_token")}
-        if "headers" in kept:
-            kept["headers"] = without_secrets(kept["headers"] or {})
-        if kept.get("proxy") and "@" in kept["proxy"]:
-            del kept["proxy"]
+        kept = options_to_keep(options, {"auth", "bearer_token"})
         if kept.get("root"):
             kept["root"] = parse_url(kept["root"]).url
         return kept

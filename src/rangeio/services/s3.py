@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from rangeio.errors import ConfigInvalidError, NotFoundError
-from rangeio.http.address import Address, Origin, without_secrets
+from rangeio.http.address import Address, Origin
 from rangeio.http.heads import Head
 from rangeio.http.pool import Pool, Security
 from rangeio.http.remote import Access, Refusal, Remote, checked_fields
@@ -21,7 +21,7 @@ from rangeio.s3.replies import WRONG_KEYS, Page, class_of, parse_page, parse_ref
 from rangeio.s3.settings import Settings
 from rangeio.s3.signing import LONGEST_S, Keys
 from rangeio.service import Capability, FileResults, Options, Stat
-from rangeio.services.http import DEFAULTS, HttpSource, conditions, ranges_of_many
+from rangeio.services.http import DEFAULTS, HttpSource, conditions, options_to_keep, ranges_of_many
 
 if TYPE_CHECKING:
     from _uring import Reactor
@@ -191,12 +191,7 @@ class S3Service:
         self._access.pool.unuse()
 
     def without_secrets(self, options: dict[str, Any]) -> dict[str, Any]:
-        kept = {name: value for name, value in options.items() if name not in _SECRETS}
-        if "headers" in kept:
-            kept["headers"] = without_secrets(kept["headers"] or {})
-        if kept.get("proxy") and "@" in kept["proxy"]:
-            del kept["proxy"]
-        return kept
+        return options_to_keep(options, _SECRETS)
 
     def open(self, path: str, options: Options) -> S3Source:
         return S3Source(self._reactor, self._remote(path, options), options)
