@@ -1,7 +1,7 @@
 """http:// and https://: the source of one object over the engine in `rangeio.http`, and the service that opens it."""
 
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
@@ -18,11 +18,10 @@ from rangeio.errors import (
     asked,
     from_native,
 )
-from rangeio.http.address import parse_url, without_secrets
+from rangeio.http.address import parse_url
 from rangeio.http.drivers import Driver, LoopDriver, ThreadDriver, this_thread
 from rangeio.http.lanes import Alone, wire_for
 from rangeio.http.pool import Pool, Security
-from rangeio.http.proxies import basic
 from rangeio.http.reads import Probe, Read
 from rangeio.http.remote import Access, Credentials, Fresh, Remote, checked_fields
 from rangeio.http.rules import Version
@@ -30,6 +29,7 @@ from rangeio.http.run import Run
 from rangeio.policy import Timeout
 from rangeio.ranges import OPEN, Offsets
 from rangeio.service import Capability, Destination, FileResults, Options, Stat
+from rangeio.services.http_options import CONCURRENT, DEFAULTS, conditions, login_fields, options_to_keep
 from rangeio.waiting import Ready, checkpoint
 
 if TYPE_CHECKING:
@@ -37,9 +37,6 @@ if TYPE_CHECKING:
 
     from _uring import Buffer, Reactor
     from _uring.loops import Waiter
-
-_CHUNK = 8 << 20
-_CONCURRENT = 16
 
 
 class HttpSource:
@@ -132,7 +129,7 @@ class HttpSource:
         concurrent: int | None,
         ordered: bool = False,
     ) -> "Iterator[tuple[int, Buffer | Error]]":
-        return self._each(self._reads(starts, lengths), chunk, concurrent or _CONCURRENT, ordered)
+        return self._each(self._reads(starts, lengths), chunk, concurrent or CONCURRENT, ordered)
 
     def _reads(self, starts: Offsets, lengths: Offsets) -> list[Read]:
         self._check_open(None, None)
@@ -272,7 +269,7 @@ class HttpSource:
             self._pool,
             landed,
             chunk=chunk or self._options.chunk or OPEN,
-            concurrent=concurrent or self._options.concurrent or _CONCURRENT,
+            concurrent=concurrent or self._options.concurrent or CONCURRENT,
             wanted=wanted,
         )
 
@@ -362,35 +359,6 @@ OWN_NAMES = [
     "verify",
     "proxy",
 ]
-_CONDITIONS = {
-    "if_match": "If-Match",
-    "if_none_match": "If-None-Match",
-    "if_modified_since": "If-Modified-Since",
-    "if_unmodified_since": "If-Unmodified-Since",
-}
-
-
-DEFAULTS = Options(gap=64 << 10, max_merged=_CHUNK, chunk=_CHUNK, concurrent=_CONCURRENT)
-"""For objects on servers."""
-
-
-def conditions(options: Options) -> dict[str, str]:
-    """The header fields that ask for what the first reply must satisfy."""
-    return {
-        field: value for name, field in _CONDITIONS.items() if (value := getattr(options, name)) is not None
-    }
-
-
-def options_to_keep(options: Mapping[str, Any], secret: Collection[str]) -> dict[str, Any]:
-    """Without those that are `secret`, and without what is secret in those that all services over HTTP have."""
-    kept = {name: value for name, value in options.items() if name not in secret}
-    if "headers" in kept:
-        kept["headers"] = without_secrets(kept["headers"] or {})
-    if kept.get("proxy") and "@" in kept["proxy"]:
-        del kept["proxy"]
-    if isinstance(kept.get("client_cert"), (tuple, list)):
-        kept["client_cert"] = tuple(kept["client_cert"][:2])  # the third is the password of the key
-    return kept
 
 
 def ranges_of_many(sources: Sequence[HttpSource], jobs: Sequence[tuple[str, int, int | None]]) -> FileResults:
@@ -400,7 +368,7 @@ def ranges_of_many(sources: Sequence[HttpSource], jobs: Sequence[tuple[str, int,
             source._read(start, (OPEN if stop is None else stop) - start, index)
             for index, (source, (_, start, stop)) in enumerate(zip(sources, jobs, strict=True))
         ]
-        found = dict(sources[0]._each([*reads], None, _CONCURRENT, False)) if sources else {}
+        found = dict(sources[0]._each([*reads], None, CONCURRENT, False)) if sources else {}
         return [found[index] for index in range(len(reads))]
     finally:
         for source in sources:
@@ -442,7 +410,7 @@ class HttpService:
         self._access = Access(
             pool,
             checked_fields(headers or {}),
-            Credentials(_login(auth, bearer_token, credentials), credentials),
+            Credentials(login_fields(auth, bearer_token, credentials), credentials),
         )
         pool.use()  # connections are kept as long as the service is
 
@@ -483,19 +451,3 @@ class HttpService:
 
     def read_files(self, jobs: Sequence[tuple[str, int, int | None]], options: Options) -> FileResults:
         return ranges_of_many([self.open(path, options) for path, _, _ in jobs], jobs)
-
-
-def _login(
-    auth: tuple[str, str] | None, bearer_token: str | None, credentials: Callable[[], Fresh] | None
-) -> dict[str, str]:
-    if sum(given is not None for given in (auth, bearer_token, credentials)) > 1:
-        raise ConfigInvalidError("give one of auth, bearer_token and credentials")
-    if auth is not None:
-        if len(auth) != 2 or ":" in auth[0]:
-            raise ConfigInvalidError("auth is (user, password), and a user has no colon")
-        return {"Authorization": basic(*auth)}
-    if bearer_token is not None:
-        return checked_fields({"Authorization": f"Bearer {bearer_token}"})
-    if credentials is not None and not callable(credentials):
-        raise ConfigInvalidError("credentials is a callable that returns header fields")
-    return {}
