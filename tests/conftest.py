@@ -10,7 +10,7 @@ import _uring
 from faults.machine import BACKENDS, need_backend
 from rangeio.policy import RETRIES
 
-pytest_plugins = ["faults.fixtures", "servers.fixtures"]
+pytest_plugins = ["faults.fixtures", "servers.fixtures", "servers.line"]
 
 # What must be as it was before a test; the rest of the counters only ever grow.
 BALANCED = ("buffers_live", "in_flight", "files_open")

@@ -4,6 +4,7 @@ Each fault is done to real connections of a real server, by a proxy of ours, und
 A read survives it byte for byte, or fails with one error that says enough; either way nothing is left behind.
 """
 
+import asyncio
 import gc
 import pickle
 import select
@@ -11,124 +12,31 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor, wait
 from email.utils import formatdate
+from functools import partial
 from typing import Any
 
 import pytest
 
 import rangeio
-from awaited import LOOPS, Awaited, Loop
+from awaited import LOOPS, run_on
 from faults.machine import need_module
-from rangeio.http import answers, parts
 from rangeio.http import pool as connections
 from rangeio.policy import RetryBudget
-from servers.fixtures import Sites
-from servers.proxy import Fault, Proxy, first, proxy, refusal
-from test_http_life import sockets
+from servers.line import DATA, PLAIN, SECURE, SIZE, Line
+from servers.nginx import nginx
+from servers.program import Site, public_folder
+from servers.proxy import Fault, first, refusal
 
 pytest.importorskip("urllib3", reason="urllib3 is not installed (pip install 'rangeio[http]')")
 
-DATA = bytes(range(251)) * 1000
-SIZE = len(DATA)
-PATIENT = rangeio.Retry(attempts=8, backoff_s=0.001, max_backoff_s=0.05)
 IMPATIENT = rangeio.Retry(attempts=3, backoff_s=0.001)
 SECRETS = ("hunter2", "sig=abc", "tok3n")
 # Bytes from the server, before the first byte of a body: its head, and over TLS the handshake and tickets before that.
 MID_HEAD = {"http": 40, "https": 1000}
 MID_BODY = {"http": 10_000, "https": 20_000}
-
-
-class Line:
-    """A reader's way to a file on a server, through a proxy."""
-
-    def __init__(self, place: Proxy, url: str, options: dict[str, Any], loop: Loop | None) -> None:
-        self.proxy = place
-        self.scheme = url.partition(":")[0]
-        self._url, self._options, self._loop = url, options, loop
-        self._readers: list[Any] = []
-
-    def open(self, host: str = "localhost", **options: Any) -> Any:
-        """With secrets on board."""
-        given = {
-            "retry": PATIENT,
-            "headers": {"X-Api-Token": "tok3n"},
-            "proxy": "",
-            **self._options,
-            **options,
-        }
-        url = self._url.replace("//localhost", f"//me:hunter2@{host}") + "?sig=abc"
-        if self._loop is None:
-            reader: Any = rangeio.open(url, **given)
-        else:
-            reader = Awaited(rangeio.open_async(url, **given), self._loop)
-        self._readers.append(reader)
-        return reader
-
-    def stream(self, reader: Any) -> bytes:
-        """All of it."""
-        if self._loop is None:
-            return b"".join(map(bytes, reader.stream()))
-
-        async def collect() -> bytes:
-            return b"".join([bytes(piece) async for piece in reader.reader.stream()])
-
-        found: bytes = self._loop.run(collect)
-        return found
-
-    def close(self) -> None:
-        """Close the readers; the loop has nothing to do then."""
-        for reader in self._readers:
-            reader.close()
-        if self._loop is not None:
-            assert not self._loop.tasks()
-            self._loop.close()
-
-
-@pytest.fixture
-def nothing_remains() -> Iterator[None]:
-    """No socket and no thread; what is told of by warnings fails the test anyway."""
-    before = sockets()
-    yield
-    for thread in threading.enumerate():
-        if thread.name.startswith("rangeio"):
-            thread.join(10)  # it connected for a read that is over
-            assert not thread.is_alive()
-    gc.collect()
-    assert sockets() - before == set()
-
-
-@pytest.fixture
-def budget(monkeypatch: pytest.MonkeyPatch) -> RetryBudget:
-    """Of this test alone: the process's own would tell one test of the failures of another."""
-    made = RetryBudget(tokens=10_000)
-    for module in (answers, parts):
-        monkeypatch.setattr(module, "RETRIES", made)
-    return made
-
-
-PLAIN, SECURE = ([f"{way}-{scheme}" for way in ("sync", *LOOPS)] for scheme in ("http", "https"))
-
-
-@pytest.fixture(params=PLAIN + SECURE)
-def way(request: pytest.FixtureRequest) -> str:
-    """By which loop, if any, and over what."""
-    name: str = request.param
-    return name
-
-
-@pytest.fixture
-def line(way: str, sites: Sites, budget: RetryBudget, nothing_remains: None) -> Iterator[Line]:
-    caller, _, scheme = way.partition("-")
-    site = sites(f"nginx-{scheme}")
-    site.put("faulty", DATA)
-    if caller != "sync":
-        need_module(caller)
-    loop = None if caller == "sync" else Loop(caller)
-    with proxy(site.program.port) as place:
-        made = Line(place, f"{scheme}://localhost:{place.port}/faulty", site.options, loop)
-        yield made
-        made.close()
 
 
 def read(reader: Any) -> Any:
@@ -361,3 +269,95 @@ def test_the_time_asked_for_is_waited(line: Line) -> None:
     line.proxy.script = first(1, refusal(503, Retry_After="1"))
     assert read(line.open()) == EXPECTED
     assert time.monotonic() - began >= 1.0
+
+
+# --- servers that are restarted ------------------------------------------------------------------------------
+
+
+class Load:
+    """Readers at work, while the server is restarted `times` times."""
+
+    def __init__(self, site: Site, budget: RetryBudget, times: int = 3) -> None:
+        self._site, self._budget, self._times = site, budget, times
+        self._reads = [0] * 4
+        self._pause = threading.Event()
+        self.over = threading.Event()
+
+    def restart(self) -> None:
+        """Each time once all readers have read, and until some have failed."""
+        try:
+            for _ in range(self._times):
+                self._wait_until(self._all_have_read([*self._reads]))
+                self._site.program.stop()
+                before = self._budget.spent
+                self._wait_until(lambda before=before: self._budget.spent >= before + 4)
+                self._site.program.start()
+            self._wait_until(self._all_have_read([*self._reads]))
+        finally:
+            self.over.set()
+
+    def _all_have_read(self, before: list[int]) -> Callable[[], bool]:
+        return lambda: all(now > then for now, then in zip(self._reads, before, strict=True))
+
+    def _wait_until(self, met: Callable[[], bool]) -> None:
+        while not met() and not self.over.is_set():
+            self._pause.wait(0.002)
+
+    def check(self, reader: int, found: Any) -> None:
+        assert found == [DATA[at : at + 1000] for at in range(reader, SIZE - 1000, 50_000)]
+        self._reads[reader] += 1
+
+    def wanted(self, reader: int) -> list[tuple[int, int]]:
+        return [(at, at + 1000) for at in range(reader, SIZE - 1000, 50_000)]
+
+    def read(self, reader: Any, number: int) -> None:
+        """For a thread."""
+        try:
+            while not self.over.is_set():
+                self.check(number, reader.read_ranges(self.wanted(number), gap=0, concurrent=2))
+        finally:
+            self.over.set()
+
+    async def read_async(self, reader: Any, number: int) -> None:
+        """For a task."""
+        try:
+            while not self.over.is_set():
+                self.check(number, await reader.read_ranges(self.wanted(number), gap=0, concurrent=2))
+        finally:
+            self.over.set()
+
+
+async def at_once(name: str, jobs: "list[Callable[[], Coroutine[Any, Any, None]]]") -> None:
+    """All of them, in tasks of that library's."""
+    if name == "trio":
+        import trio
+
+        async with trio.open_nursery() as nursery:
+            for job in jobs:
+                nursery.start_soon(job)
+    else:
+        await asyncio.gather(*(job() for job in jobs))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["sync", *LOOPS])
+def test_restarts_under_load(way: str, budget: RetryBudget, nothing_remains: None) -> None:
+    """No reader hears of it."""
+    options: Any = {"retry": rangeio.Retry(attempts=500, backoff_s=0.01, max_backoff_s=0.05), "proxy": ""}
+    with public_folder() as folder, nginx(folder / "nginx") as site, ThreadPoolExecutor(5) as threads:
+        url, load = site.put("faulty", DATA), Load(site, budget)
+        jobs = [threads.submit(load.restart)]
+        if way == "sync":
+            with rangeio.open(url, **options) as reader:
+                jobs += [threads.submit(load.read, reader, number) for number in range(4)]
+                wait(jobs)
+        else:
+            need_module(way)
+
+            async def main() -> None:
+                async with rangeio.open_async(url, **options) as reader:
+                    await at_once(way, [partial(load.read_async, reader, number) for number in range(4)])
+
+            run_on(way, main)
+        for job in jobs:
+            job.result()

@@ -14,22 +14,11 @@ from rangeio.http.address import Origin
 from rangeio.http.pool import Pool, Security
 from rangeio.policy import Retry, RetryBudget, Timeout
 from rangeio.waiting import pause
-from servers.scripted import Answer, Asked, honest, scripted
+from servers.scripted import Answer, Asked, honest, scripted, sockets
 
 pytest.importorskip("urllib3", reason="urllib3 is not installed (pip install 'rangeio[http]')")
 
 DATA = bytes(range(256)) * 4000
-
-
-def sockets() -> set[str]:
-    """The sockets of this process."""
-    links = set()
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            links.add(os.readlink(f"/proc/self/fd/{name}"))
-        except OSError:
-            pass
-    return {link for link in links if link.startswith("socket:")}
 
 
 @pytest.fixture

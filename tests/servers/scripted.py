@@ -1,5 +1,6 @@
 """A server that answers each request as a function says: honestly, or in one of the ways servers fail."""
 
+import os
 import re
 import socket
 import ssl
@@ -198,3 +199,14 @@ def _serving(server: Scripted) -> Iterator[Scripted]:
     finally:
         server.close()
         thread.join()
+
+
+def sockets() -> set[str]:
+    """The sockets of this process."""
+    links = set()
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            links.add(os.readlink(f"/proc/self/fd/{name}"))
+        except OSError:
+            pass
+    return {link for link in links if link.startswith("socket:")}
