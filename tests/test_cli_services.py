@@ -14,6 +14,7 @@ import pytest
 from rangeio.cli import main
 from servers.fixtures import Sites
 from servers.proxy import Fault, proxy
+from servers.s3 import BUCKET, S3Server
 from servers.scripted import honest, reply, scripted
 from test_cli import rangeio_command
 
@@ -23,15 +24,29 @@ DATA = bytes(range(253)) * 400_000
 SMALL = DATA[:100_000]
 
 
-@pytest.fixture(params=["fs", "http", "https"])
+def words_for(options: dict[str, str]) -> list[str]:
+    return [word for name, value in options.items() for word in ("--option", f"{name}={value}")]
+
+
+@pytest.fixture
+def bucket(seaweedfs: S3Server, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The options that reading it takes; the key from a file, where nobody who lists processes sees it."""
+    key = tmp_path_factory.mktemp("keys") / "secret"
+    key.write_text(seaweedfs.secret_access_key)
+    return words_for({**seaweedfs.options, "secret_access_key": f"@{key}"})
+
+
+@pytest.fixture(params=["fs", "http", "https", "s3"])
 def uri(request: pytest.FixtureRequest, sites: Sites, tmp_path: Path) -> list[str]:
     """Of an object with DATA, and the options that it takes."""
     if request.param == "fs":
         (tmp_path / "large.bin").write_bytes(DATA)
         return [str(tmp_path / "large.bin")]
+    if request.param == "s3":
+        server: S3Server = request.getfixturevalue("seaweedfs")
+        return [server.put("large.bin", DATA), *request.getfixturevalue("bucket")]
     site = sites(f"nginx-{request.param}")
-    words = [word for name, value in site.options.items() for word in ("--option", f"{name}={value}")]
-    return [site.put("large.bin", DATA), *words]
+    return [site.put("large.bin", DATA), *words_for(site.options)]
 
 
 def test_cat(uri: list[str], capfdbinary: pytest.CaptureFixture[bytes]) -> None:
@@ -168,25 +183,45 @@ def test_a_server_without_ranges(
 # --- ls ------------------------------------------------------------------------------------------------------
 
 
+def listed(capfd: pytest.CaptureFixture[str], *words: str) -> list[str]:
+    assert main(["ls", "--json", *words]) == 0
+    return [json.loads(line)["path"] for line in capfd.readouterr().out.splitlines()]
+
+
 def test_ls(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a" / "deep").mkdir(parents=True)
     for name in ("a/one", "a/deep/two", "ab", "b"):
         (tmp_path / name).write_bytes(b"12345")
     monkeypatch.chdir(tmp_path)
+    assert listed(capfd) == ["a/", "ab", "b"]
+    assert listed(capfd, "-R") == ["a/deep/two", "a/one", "ab", "b"]
+    assert listed(capfd, "a") == ["a/deep/", "a/one"]
+    assert listed(capfd, str(tmp_path / "a"), "-R") == [f"{tmp_path}/a/deep/two", f"{tmp_path}/a/one"]
+    assert listed(capfd, "a/o") == ["a/one"]
+    assert listed(capfd, "c") == []
+    assert main(["ls", "a/"]) == 0
+    folder, file = capfd.readouterr().out.splitlines()
+    assert folder.split() == ["a/deep/"]
+    assert file.split()[:2] == ["5", "B"]
+    assert file.endswith(" a/one")
 
-    def listed(*words: str) -> list[str]:
-        assert main(["ls", "--json", *words]) == 0
-        return [json.loads(line)["path"] for line in capfd.readouterr().out.splitlines()]
 
-    assert listed() == ["a/deep/two", "a/one", "ab", "b"]
-    assert listed("a") == ["a/deep/two", "a/one"]
-    assert listed(str(tmp_path / "a")) == [f"{tmp_path}/a/deep/two", f"{tmp_path}/a/one"]
-    assert listed("a/o") == ["a/one"]
-    assert listed("c") == []
-    assert main(["ls", "a/one"]) == 0
-    line = capfd.readouterr().out
-    assert line.split()[:2] == ["5", "B"]
-    assert line.endswith(" a/one\n")
+def test_ls_of_a_bucket(
+    bucket: list[str], capfd: pytest.CaptureFixture[str], seaweedfs: S3Server, tmp_path: Path
+) -> None:
+    """What it prints, cat and cp take."""
+    for key in ("cli/a b", "cli/deep/c%20", "cli/deep/d"):
+        seaweedfs.put(key, key.encode())
+    place = f"s3://{BUCKET}/cli/"
+    assert listed(capfd, place, *bucket) == [place + "a b", place + "deep/"]
+    names = listed(capfd, place, "-R", *bucket)
+    assert names == [place + "a b", place + "deep/c%20", place + "deep/d"]
+    for name in names:
+        key = name.removeprefix(f"s3://{BUCKET}/")
+        assert main(["cat", name, *bucket]) == 0
+        assert capfd.readouterr().out == key
+        assert main(["cp", name, str(tmp_path), *bucket]) == 0
+        assert (tmp_path / os.path.basename(key)).read_text() == key
 
 
 # --- errors --------------------------------------------------------------------------------------------------
@@ -209,6 +244,10 @@ def test_ls(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pyte
         (["stat", "http://a b/"], 1, "host"),
         (["cat", "present", "-o", "nonsense=1"], 1, "nonsense"),
         (["cat", "present", "-o", "gap"], 2, "NAME=VALUE"),
+        (["cat", "present", "-o", "retry=sig=abc"], 2, "retry"),
+        (["cat", "present", "-o", "chunk=1x"], 2, "chunk"),
+        (["cat", "present", "-H", "sig=abc"], 2, "NAME:VALUE"),
+        (["cat", "s3://"], 1, "bucket"),
         (["serve", "absent"], 1, "absent"),
         (["serve", ".", "--port", "99999"], 1, "99999"),
     ],
@@ -234,19 +273,26 @@ def test_an_error_is_one_line(
     assert os.listdir(tmp_path) == ["present"]
 
 
-def test_tokens_come_from_files(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    (tmp_path / "token").write_text("tok3n\n")
+@pytest.mark.parametrize(
+    ("words", "sent"),
+    [
+        (["-o", "bearer_token=@token"], {"authorization": "Bearer 0123"}),
+        (["-o", "bearer_token=0123", "-o", "retry=2", "-o", "timeout=1.5"], {"authorization": "Bearer 0123"}),
+        (["-o", "auth=me:a:b", "-o", "pin=false", "-o", "chunk=1MiB"], {"authorization": "Basic bWU6YTpi"}),
+        (["-H", "X-One: a:b", "-H", "X-Two:2"], {"x-one": "a:b", "x-two": "2"}),
+    ],
+)
+def test_options(
+    tmp_path: Path,
+    capfdbinary: pytest.CaptureFixture[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    sent: dict[str, str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "token").write_text("0123\n")
     with scripted(lambda asked: honest(SMALL, asked)) as server:
-        words = [
-            "-o",
-            f"bearer_token=@{tmp_path}/token",
-            "-o",
-            "retry=2",
-            "-o",
-            "timeout=1.5",
-            "-o",
-            "pin=false",
-        ]
         assert main(["cat", server.url + "/object", *words]) == 0
-        assert {asked.fields["authorization"] for asked in server.asked} == {"Bearer tok3n"}
+        for asked in server.asked:
+            assert sent.items() <= asked.fields.items()
     assert capfdbinary.readouterr().out == SMALL

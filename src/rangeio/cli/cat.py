@@ -7,7 +7,7 @@ from typing import Any
 import rangeio
 from rangeio.cli import spans
 from rangeio.cli.console import Progress
-from rangeio.cli.opening import add_option, options_of, pieces
+from rangeio.cli.opening import add_options, options_of, pieces
 
 NAME = "cat"
 HELP = "write an object, or ranges of it, to standard output"
@@ -35,7 +35,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="bytes A up to but not including B; may be given more than once",
     )
     command.add_argument("--force", action="store_true", help="write binary bytes to a terminal too")
-    add_option(command)
+    add_options(command)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -12,7 +12,8 @@ import rangeio
 from rangeio.bench.units import size_text
 from rangeio.cli import spans
 from rangeio.cli.console import Progress, UsageError
-from rangeio.cli.opening import add_option, options_of, pieces
+from rangeio.cli.opening import add_options, options_of, pieces
+from rangeio.operator import split_uri
 
 NAME = "cp"
 HELP = "copy an object, or a range of it, into a local file"
@@ -33,7 +34,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "destination", metavar="DEST", help="a file, or a folder for a file of the same name"
     )
     command.add_argument("--range", type=spans.span, metavar="A-B", help="only these bytes")
-    add_option(command)
+    add_options(command)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -55,8 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _path_for(uri: str, destination: str) -> str:
     """DEST, or the name of the object in it; a link means what it points to."""
     if os.path.isdir(destination):
-        place = unquote(urlsplit(uri).path) if "://" in uri else uri
-        name = os.path.basename(place)
+        scheme, place = split_uri(uri)
+        name = os.path.basename(unquote(urlsplit(place).path) if scheme in ("http", "https") else place)
         if name in ("", ".", ".."):
             raise UsageError(
                 f"{destination} is a folder, and the URI names no file: say how it is to be called"

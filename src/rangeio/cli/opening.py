@@ -5,47 +5,72 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rangeio.bench.units import parse_size
 from rangeio.cli.console import UsageError
 from rangeio.cli.spans import Span
 from rangeio.errors import RangeNotSupportedError
+from rangeio.ranges import OPEN, bounds
 
 OPTION_HELP = (
-    "an option of opening, such as retry=3, timeout=20, ca_file=my.pem, bearer_token=@token.txt (from a file); may be"
-    " given more than once"
+    "an option of opening, such as retry=3, timeout=20, chunk=1MiB, ca_file=my.pem, anonymous=true, auth=user:password,"
+    " bearer_token=@token.txt (from a file); may be given more than once"
 )
+_SIZES = ("gap", "max_merged", "chunk", "prefetch", "size", "no_range_cap")
+_NUMBERS = ("concurrent", "retry", "timeout")
+_WORDS = {"true": True, "false": False, "none": None}
 _PIECE = 8 << 20
 # Bytes under way or waiting to be written: with pieces of 8 MiB, 16 requests at a time.
 _AHEAD = 15 * _PIECE
 
 
-def add_option(command: argparse.ArgumentParser) -> None:
-    """Declare --option."""
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Declare --option and --header."""
     command.add_argument(
         "-o", "--option", dest="options", action="append", default=[], metavar="NAME=VALUE", help=OPTION_HELP
+    )
+    command.add_argument(
+        "-H",
+        "--header",
+        dest="headers",
+        action="append",
+        default=[],
+        metavar="NAME:VALUE",
+        help="to send with each request over HTTP",
     )
 
 
 def options_of(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What --option gave, as `rangeio.open` takes it."""
-    found = {}
+    """What was given, as `rangeio.open` takes it. What is wrong is named, but not shown: it may be a secret."""
+    found: dict[str, Any] = {}
     for text in arguments.options:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise UsageError("an option is written NAME=VALUE")
-        found[name] = Path(value[1:]).read_text().strip() if value.startswith("@") else _value(value)
+        name, value = _split(text, "=", "an option is written NAME=VALUE")
+        try:
+            found[name] = _value(name, Path(value[1:]).read_text().strip() if value[:1] == "@" else value)
+        except ValueError:
+            raise UsageError(f"the value of the option {name} is none that it can have") from None
+    if arguments.headers:
+        found["headers"] = dict(
+            _split(text, ":", "a header is written NAME:VALUE") for text in arguments.headers
+        )
     return found
 
 
-def _value(text: str) -> Any:
-    known = {"true": True, "false": False, "none": None}
-    if text.lower() in known:
-        return known[text.lower()]
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+def _split(text: str, mark: str, form: str) -> tuple[str, str]:
+    name, found, value = text.partition(mark)
+    if not found or not name.strip():
+        raise UsageError(form)
+    return name.strip(), value.strip()
+
+
+def _value(name: str, text: str) -> Any:
+    """Text is what most options are; a password of digits stays one."""
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    if name in _SIZES and text[:1].isdigit():
+        return parse_size(text)
+    if name in _NUMBERS:
+        return int(text) if text.isdigit() else float(text)
+    return tuple(text.split(":", 1)) if name == "auth" else text
 
 
 def pieces(reader: Any, span: Span | None) -> Iterator[tuple[Any, int]]:
@@ -67,7 +92,5 @@ def pieces(reader: Any, span: Span | None) -> Iterator[tuple[Any, int]]:
 
 
 def _total(reader: Any, span: Span | None) -> int:
-    from rangeio.ranges import OPEN, bounds
-
     start, stop = bounds(span, reader.size)
     return 0 if stop == OPEN else stop - start

@@ -12,7 +12,7 @@ import rangeio
 from rangeio.bench.units import short, size_text
 from rangeio.cli import spans
 from rangeio.cli.console import UsageError
-from rangeio.cli.opening import add_option, options_of
+from rangeio.cli.opening import add_options, options_of
 from rangeio.ranges import Plan, bounds
 
 NAME = "ranges"
@@ -49,7 +49,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--all", action="store_true", help=f"list all requests, not only the first {_MOST_LISTED}"
     )
     command.add_argument("--json", action="store_true", help="the whole plan as JSON")
-    add_option(command)
+    add_options(command)
 
 
 def run(arguments: argparse.Namespace) -> int:

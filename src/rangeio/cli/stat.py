@@ -8,7 +8,7 @@ from typing import Any
 
 import rangeio
 from rangeio.bench.units import size_text
-from rangeio.cli.opening import add_option, options_of
+from rangeio.cli.opening import add_options, options_of
 
 NAME = "stat"
 HELP = "show size, version and how an object would be read"
@@ -21,7 +21,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     """Declare them."""
     command.add_argument("uri", metavar="URI", nargs="+", help="path or URI")
     command.add_argument("--json", action="store_true", help="one JSON object on each line")
-    add_option(command)
+    add_options(command)
 
 
 def run(arguments: argparse.Namespace) -> int:
