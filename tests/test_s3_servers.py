@@ -6,6 +6,7 @@ import http.client
 import json
 import random
 import time
+from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime, timezone
 from email.utils import format_datetime
@@ -18,6 +19,7 @@ import pytest
 import rangeio
 from awaited import LOOPS, run_on
 from faults.machine import need_module
+from rangeio.cli import main
 from rangeio.s3.signing import LONGEST_S
 from servers.s3 import BUCKET, S3Server, moto
 
@@ -467,25 +469,48 @@ def test_an_operator_shares_its_connections(server: S3Server) -> None:
     assert operator._service._access.pool.stats()["connections_opened"] == 1
 
 
-# --- the README ----------------------------------------------------------------------------------------------
+# --- the command line and the README --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> Callable[[S3Server], None]:
+    """Puts where a server is, and who asks, where the AWS tools look for it."""
+
+    def tell(server: S3Server) -> None:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.url)
+        monkeypatch.setenv("AWS_REGION", server.region)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", server.access_key_id)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", server.secret_access_key)
+
+    return tell
 
 
 @on("server", GOOD, indirect=True)
-def test_the_readme(
-    server: S3Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_command_line(
+    server: S3Server, environment: Any, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
+    environment(server)
+    uri = server.put("command/a b", DATA)
+    server.put("command/c", b"")
+    assert main(["ls", f"s3://{BUCKET}/command/"]) == 0
+    lines = capfdbinary.readouterr().out.decode().splitlines()
+    assert [line.endswith(name) for line, name in zip(lines, ["command/a b", "command/c"], strict=True)] == [
+        True
+    ] * 2
+    assert main(["cat", uri, "--range", "5-15", "--force"]) == 0
+    assert capfdbinary.readouterr().out == DATA[5:15]
+    assert main(["cp", uri, str(tmp_path / "copy")]) == 0
+    assert (tmp_path / "copy").read_bytes() == DATA
+    assert main(["stat", f"{uri} not there"]) == 1
+
+
+@on("server", GOOD, indirect=True)
+def test_the_readme(server: S3Server, environment: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """S3 in ten lines, as they stand there; keys, region and endpoint are those of the environment."""
+    environment(server)
     data = random.Random(3).randbytes(5 << 20)
     server.put("tables/weights.bin", data)
     server.put("tables/old/weights.bin", data[:100])
-    given = {
-        "AWS_ENDPOINT_URL_S3": server.url,
-        "AWS_REGION": server.region,
-        "AWS_ACCESS_KEY_ID": server.access_key_id,
-        "AWS_SECRET_ACCESS_KEY": server.secret_access_key,
-    }
-    for name, value in given.items():
-        monkeypatch.setenv(name, value)
     text = (Path(__file__).parent.parent / "README.md").read_text()
     code = text.partition("## S3 in ten lines")[2].partition("```python\n")[2].partition("```")[0]
     seen: dict[str, Any] = {}

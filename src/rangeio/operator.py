@@ -62,9 +62,9 @@ class Operator:
 
     scheme: ``"fs"`` with root= (paths are then relative to it and cannot leave it; None for any path), ``"memory"``
     with objects= (a mapping of path to bytes), ``"http"`` (see `HttpService`), ``"s3"`` (see `S3Service`). The other
-    options are defaults for what is opened: gap, max_merged,
-    chunk, concurrent, size, pin, direct (see `Options`). reactor: whose memory to use, the process's own by default.
-    Pickles as scheme and options, without the reactor, and without secrets.
+    options are defaults for what is opened: gap, max_merged, chunk, concurrent, size, pin, direct (see `Options`).
+    reactor: whose memory to use, the process's own by default. Pickles as scheme and options, without the reactor, and
+    without secrets.
     """
 
     def __init__(self, scheme: str, *, reactor: Reactor | None = None, **options: Any) -> None:
@@ -146,7 +146,7 @@ class Operator:
         return AtOnce(self._service.list(prefix, delimiter or None, self._options))
 
     def presign(self, path: Path, expires: float | timedelta = 3600, *, version: str | None = None) -> str:
-        """A URL by which anybody can read one object for `expires` seconds (at most a week): no request is sent.
+        """A URL by which anybody can read one object for `expires` seconds (at most a week). Sends no request for that.
 
         It is a secret. It ends earlier if the credentials do that signed it. Whether there is such an object is not
         asked. UnsupportedError of services that cannot (all but s3).
