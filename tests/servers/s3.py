@@ -2,13 +2,15 @@
 
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -78,26 +80,22 @@ class S3Server:
 
 
 def free_ports(count: int) -> list[int]:
-    """That nobody listens to now, nor 10000 above: SeaweedFS takes these as well."""
-    held: list[socket.socket] = []
-    found: list[int] = []
-    try:
-        while len(found) < count:
-            lower = socket.socket()
-            held.append(lower)
-            lower.bind(("127.0.0.1", 0))
-            port = lower.getsockname()[1]
-            upper = socket.socket()
-            held.append(upper)
+    """That nobody listens to now, nor 10000 above, which SeaweedFS takes as well.
+
+    All below 32768, where Linux begins to give ports to clients: it takes seconds until a server listens.
+    """
+    with ExitStack() as held:
+
+        def is_free(port: int) -> bool:
             try:
-                upper.bind(("127.0.0.1", port + 10_000))
-            except (OSError, OverflowError):
-                continue
-            found.append(port)
-    finally:
-        for probe in held:
-            probe.close()
-    return found
+                for number in (port, port + 10_000):
+                    held.enter_context(socket.socket()).bind(("127.0.0.1", number))
+            except OSError:
+                return False
+            return True
+
+        ports = random.SystemRandom().sample(range(12_000, 22_000), 500)
+        return list(islice(filter(is_free, ports), count))
 
 
 @contextmanager
