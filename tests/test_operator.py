@@ -11,6 +11,7 @@ import pytest
 import _uring
 import rangeio
 from awaited import LOOPS, run_on
+from faults.child import Lab
 from faults.data import pattern, write_pattern
 from faults.machine import need_module
 from rangeio import Operator, Suffix
@@ -101,6 +102,17 @@ def test_from_uri(reactor: _uring.Reactor, root: Path) -> None:
     assert Operator.from_uri("memory://", objects=OBJECTS, reactor=reactor).open("a").size == 10
     with pytest.raises(rangeio.ConfigInvalidError, match="no path"):
         Operator.from_uri("memory://a")
+
+
+def test_files_import_nothing_of_networks(auto_lab: Lab, root: Path) -> None:
+    """`import rangeio` would cost nearly twice the time."""
+    program = """
+import sys
+assert rangeio.open(sys.argv[1]).read_at(0, 3) == b"012"
+networks = ("rangeio.http", "rangeio.s3", "rangeio.services.http", "urllib3", "xml.etree", "botocore")
+say(found=[name for name in sys.modules if name.startswith(networks)])
+"""
+    assert auto_lab.run(program, root / "a").facts() == {"found": []}
 
 
 # --- options -------------------------------------------------------------------------------------------------

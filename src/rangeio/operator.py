@@ -20,11 +20,8 @@ from rangeio.ranges import OPEN, Range, Suffix, bounds
 from rangeio.reader import PlanOptions, Reader, check_on_error, chosen_for_call
 from rangeio.replies import OnError
 from rangeio.service import OPTION_NAMES, ListsAwaited, Options, Presigns, Service, Stat, check_names
-from rangeio.services.http import OWN_NAMES, HttpService
 from rangeio.services.local import LocalService
 from rangeio.services.memory import MemoryService, MemorySource
-from rangeio.services.s3 import OWN_NAMES as S3_NAMES
-from rangeio.services.s3 import S3Service
 from rangeio.waiting import AtOnce, checkpoint
 
 if TYPE_CHECKING:
@@ -42,17 +39,33 @@ Buffers: TypeAlias = "list[Buffer]"
 Results: TypeAlias = "list[Buffer | Error]"
 Outcome: TypeAlias = list[Any]
 Groups: TypeAlias = dict[str, list[int]]
+Known: TypeAlias = tuple[Callable[..., Service], list[str]]
 Single: TypeAlias = list[tuple[int, tuple[str, int, int | None]]]
 
 # Files that an async read of many has open at a time, unless told otherwise.
 _FILES_AT_ONCE = 32
-# Each scheme with what makes its service, and the options that are the service's own.
-_SERVICES: dict[str, tuple[Callable[..., Service], list[str]]] = {
-    "fs": (LocalService, ["root"]),
-    "memory": (MemoryService, ["objects"]),
-    "http": (HttpService, OWN_NAMES),
-    "https": (HttpService, OWN_NAMES),
-    "s3": (S3Service, S3_NAMES),
+
+
+# Those over a network are imported at their first use: they bring TLS, proxies and more, which files have no use for.
+def _http() -> Known:
+    from rangeio.services.http import OWN_NAMES, HttpService
+
+    return HttpService, OWN_NAMES
+
+
+def _s3() -> Known:
+    from rangeio.services.s3 import OWN_NAMES, S3Service
+
+    return S3Service, OWN_NAMES
+
+
+# For each scheme, what makes its service, and the options that are the service's own.
+_SERVICES: dict[str, Callable[[], Known]] = {
+    "fs": lambda: (LocalService, ["root"]),
+    "memory": lambda: (MemoryService, ["objects"]),
+    "http": _http,
+    "https": _http,
+    "s3": _s3,
 }
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)  # one letter alone is a drive: C://
 
@@ -70,7 +83,7 @@ class Operator:
     def __init__(self, scheme: str, *, reactor: Reactor | None = None, **options: Any) -> None:
         if scheme not in _SERVICES:
             raise ConfigInvalidError(f"unknown service {scheme!r}; {closest(scheme, list(_SERVICES))}")
-        make, names = _SERVICES[scheme]
+        make, names = _SERVICES[scheme]()
         check_names(options, names + OPTION_NAMES, f"option of {scheme!r}")
         own = {name: options[name] for name in names if name in options}
         self.scheme = scheme
@@ -371,7 +384,7 @@ def _operator_for(
         raise ConfigInvalidError(
             "an s3 URI names its bucket and all of its key; use Operator for bucket= and root="
         )
-    own = [name for name in _SERVICES[scheme][1] if name in options]
+    own = [name for name in _SERVICES[scheme]()[1] if name in options]
     check_names(options, own + OPTION_NAMES, f"option of {scheme!r}")
     operator = Operator(scheme, reactor=reactor, **{name: options.pop(name) for name in own})
     operator._service.for_one()
