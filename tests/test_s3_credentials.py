@@ -1,5 +1,6 @@
 """Whose keys sign: given ones, a callable's, those of environment, files and botocore; and that nobody sees them."""
 
+import asyncio
 import logging
 import os
 import pickle
@@ -19,6 +20,7 @@ from faults.machine import need_module
 from rangeio.s3.endpoint import Endpoint
 from rangeio.s3.settings import Settings
 from rangeio.s3.signing import Keys
+from rangeio.waiting import pause
 from servers.scripted import Answer, Asked, honest, reply, scripted
 
 need_module("urllib3")
@@ -160,6 +162,39 @@ def test_callable_is_asked_once(server: Any) -> None:
             thread.join()
     assert source.calls == 1
     assert {signed_by(asked) for asked in server.asked} == {"AK1"}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_slow_callable_holds_no_loop(server: Any, loop: str) -> None:
+    """It is asked on another thread, once for all reads that wait, while other tasks go on."""
+    need_module(loop)
+    released = threading.Event()
+    source = Source()
+
+    def slow() -> dict[str, Any]:
+        assert released.wait(30)  # for ever, if the loop were held
+        return source()
+
+    async def read() -> None:
+        async with rangeio.open_async("s3://bucket/key", endpoint_url=server.url, credentials=slow) as reader:
+            wanted = [(i * 100, i * 100 + 10) for i in range(8)]
+            found = await reader.read_ranges(wanted, gap=None)
+            assert found == [DATA[start:stop] for start, stop in wanted]
+
+    async def release() -> None:
+        await pause(0.02)
+        released.set()
+
+    async def main() -> None:
+        if loop == "trio":
+            async with need_module("trio").open_nursery() as nursery:
+                nursery.start_soon(read)
+                nursery.start_soon(release)
+        else:
+            await asyncio.gather(read(), release())
+
+    run_on(loop, main)
+    assert source.calls == 1
 
 
 @pytest.mark.parametrize(
