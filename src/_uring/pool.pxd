@@ -26,6 +26,7 @@ cdef struct Job:
     Py_ssize_t grain
     int active
     int limit
+    int helping
     int listed
     int abandoned
     Mailbox *mailbox
@@ -50,6 +51,8 @@ cdef struct Crew:
     Job *dead
     int threads
     int idle
+    int lingering
+    int company
     int stopping
 
 
