@@ -1,5 +1,6 @@
 """Replies that are no longer as those before, on a connection that is kept: nothing is taken for plain that is not."""
 
+import asyncio
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -305,3 +306,59 @@ def test_results_are_recycled_at_once() -> None:
                     assert rangeio.stats()["bytes_live"] > before
                     del result
                     assert rangeio.stats()["bytes_live"] == before
+
+
+# --- what a loop keeps ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["asyncio", "uvloop", "trio"])
+def test_connections_outlive_their_loop(kind: str) -> None:
+    if kind != "asyncio":
+        pytest.importorskip(kind)
+    with scripted(lambda asked: honest(DATA, asked)) as server:
+        for number in range(4):
+            loop = Loop(kind)
+            if not number:
+                reader = Awaited(rangeio.open_async(server.url), loop)
+            again = Awaited(reader.reader, loop)
+            prepared(again)
+            if number == 3:
+                again.close()
+            loop.close()
+        assert server.connections == 1
+
+
+def test_a_cancelled_read_leaves_no_connection() -> None:
+    async def main(url: str) -> None:
+        async with rangeio.open_async(url) as reader:
+            for number in range(ODD):
+                await reader.read_at(number, 10)
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(reader.read_at(0, 1000), 0.05)
+            assert bytes(await reader.read_at(7, 10)) == DATA[7:17]
+
+    def script(asked: Asked) -> Answer:
+        return Answer(b"", "stall") if asked.number == ODD else honest(DATA, asked)
+
+    with scripted(script) as server:
+        asyncio.run(main(server.url))
+        assert server.connections == 2
+        assert server.ranges[ODD:] == [(0, 1000), (7, 17)]
+
+
+def test_a_closed_reader_keeps_no_connection() -> None:
+    async def main(url: str) -> None:
+        operator = rangeio.Operator("http", root=url)
+        pool = operator.open("object")._source._pool  # type: ignore[attr-defined]
+        reader = operator.open_async("object")
+        for _ in range(2):
+            await asyncio.gather(*[reader.read_at(number, 10) for number in range(16)])
+        kept = pool.stats()
+        assert kept["connections_open"] > kept["connections_idle"]
+        pool._reclaim()
+        assert pool.stats()["connections_idle"] == kept["connections_open"]
+        reader.close()
+        del operator
+
+    with scripted(lambda asked: honest(DATA, asked)) as server:
+        asyncio.run(main(server.url))

@@ -166,17 +166,20 @@ class Lane:
         return not self._left or count == len(space) or wire.tls
 
 
-def wire_for(read: Read, pool: Pool, most: int) -> Wire | None:
-    """A connection that blocks, for a read of at most so many bytes of which nothing unusual is to be expected.
-
-    None where there is no such connection, which are those that are idle, and without TLS.
-    """
+def is_plain(read: Read, most: int) -> bool:
+    """Whether nothing unusual is to be expected of a read, of at most so many bytes. Its end is set to the object's."""
     remote = read.remote
-    plain, origin = remote.plain, remote.target.origin
-    if plain is None or remote.kept is not None or origin.scheme != "http" or remote.access.credentials.stale:
-        return None
+    plain = remote.plain
+    if plain is None or remote.kept is not None or remote.access.credentials.stale:
+        return False
     read.end_at(plain.size)
-    if not 0 < read.stop - read.start <= most:
+    return 0 < read.stop - read.start <= most
+
+
+def wire_for(read: Read, pool: Pool, most: int) -> Wire | None:
+    """A connection that blocks, for a read that `is_plain`; None unless one is idle, and without TLS."""
+    origin = read.remote.target.origin
+    if origin.scheme != "http" or not is_plain(read, most):
         return None
     return pool.take(origin, read.timeout.tick_s)
 

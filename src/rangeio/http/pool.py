@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Protocol
 
 from rangeio.errors import ConfigInvalidError
 from rangeio.http.address import Origin
@@ -131,6 +132,16 @@ class Security:
         return made
 
 
+class Keeper(Protocol):
+    """Who keeps idle connections beside the pool."""
+
+    def give_back_idle(self) -> None:
+        """Give them to the pool, now and from any thread."""
+
+    def forget(self) -> None:
+        """In a forked child: they are the parent's."""
+
+
 class Pool:
     """Idle connections by origin, and the count of all. Any thread; a forked child starts with none.
 
@@ -151,6 +162,8 @@ class Pool:
         self._context: ssl.SSLContext | None = None
         self.opened = self.reused = 0
         self.users = 0
+        # Connections that event loops keep for themselves, by the id of the loop; see standing.py.
+        self.standings: weakref.WeakValueDictionary[int, Keeper] = weakref.WeakValueDictionary()
         self._begin()
         _POOLS.add(self)
 
@@ -163,6 +176,9 @@ class Pool:
     def forget(self) -> None:
         """In a forked child: the connections are the parent's. Closing them here does not end them there."""
         inherited = [wire for idle in self._idle.values() for wire in idle]
+        for keeper in list(self.standings.values()):
+            keeper.forget()
+        self.standings.clear()
         self._begin()
         for wire in inherited:
             wire.close()
@@ -248,6 +264,16 @@ class Pool:
                 self._waiting.setdefault(origin, deque()).append(wake)
         if ready:  # it became so since the caller looked
             wake()
+        else:
+            self._reclaim()
+
+    def is_short(self) -> bool:
+        """Whether connections should be given back at once: somebody waits for one, or nobody reads any more."""
+        return bool(self._waiting) or self.users <= 0
+
+    def _reclaim(self) -> None:
+        for keeper in list(self.standings.values()):
+            keeper.give_back_idle()
 
     def use(self) -> None:
         """One more that reads."""
@@ -263,6 +289,8 @@ class Pool:
                 self._idle.clear()
         for wire in idle:
             self.drop(wire)
+        if self.users <= 0:
+            self._reclaim()
 
     def dial(self, origin: Origin, timeout_s: float | None) -> Wire:
         """Open a connection; blocks for name lookup, TCP, proxy and TLS. A place must have been reserved.

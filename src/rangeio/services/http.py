@@ -18,6 +18,7 @@ from rangeio.errors import (
     asked,
     from_native,
 )
+from rangeio.http import standing
 from rangeio.http.address import parse_url
 from rangeio.http.drivers import Driver, LoopDriver, ThreadDriver, this_thread
 from rangeio.http.lanes import Alone, wire_for
@@ -82,14 +83,15 @@ class HttpSource:
 
     def read_at_async(self, offset: SupportsIndex, limit: SupportsIndex) -> "Awaitable[Buffer]":
         start, count = byte_index(offset, "offset"), byte_index(limit, "limit")
-        return self._first_of([self._read(start, count)])
+        return self._soon(self._read(start, count))
 
     def read_into_async(self, buffer: Destination, offset: SupportsIndex = 0) -> Awaitable[int]:
         start, view = byte_index(offset, "offset"), writable_bytes(cast("SupportsBuffer", buffer))
-        return self._first_of([self._read(start, len(view), into=view)])
+        return self._soon(self._read(start, len(view), into=view))
 
-    async def _first_of(self, reads: list[Read]) -> Any:
-        return (await self._awaited(reads))[0]
+    async def _soon(self, read: Read) -> Any:
+        result = await standing.awaited(read, self._pool, self._options.chunk or OPEN, self._run)
+        return (await self._awaited([read]))[0] if result is None else result
 
     def begin_at(self, offset: int, limit: int, waiter: "Waiter") -> None:
         def landed(_: int, result: Any) -> None:
@@ -100,8 +102,9 @@ class HttpSource:
             else:
                 waiter.set_result(result)
 
-        run = self._run(LoopDriver(current_key()), landed, wanted=lambda: not waiter.done())
-        run.add(self._read(offset, limit))
+        read = self._read(offset, limit)
+        if not standing.begin(read, self._pool, self._options.chunk or OPEN, waiter, self._run):
+            self._run(LoopDriver(current_key()), landed, wanted=lambda: not waiter.done()).add(read)
 
     def _read(self, start: int, count: int, index: int = 0, into: memoryview | None = None) -> Read:
         self._check_open(start, count)

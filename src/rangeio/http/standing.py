@@ -1,0 +1,262 @@
+"""Lanes that an event loop watches also between reads, so that a read awaited costs no more than its request.
+
+To watch a connection anew for each read would cost as much as the read. All lanes of a loop are watched by one epoll,
+and the loop watches that: one callback serves what has come on all of them, and uvloop, asyncio and trio are alike.
+
+The loop holds a Standing by its watch, and nothing else does: with the loop it ends, and its connections go back to the
+pool. A lane that nothing was asked of for a second goes back before.
+"""
+
+import select
+import time
+from collections.abc import Callable
+from typing import Any
+
+from _uring.loops import Waiter, bind, current_key
+from rangeio.errors import Error
+from rangeio.http.address import Origin
+from rangeio.http.drivers import LoopDriver
+from rangeio.http.lanes import Lane, is_plain
+from rangeio.http.pool import Pool, Wire
+from rangeio.http.reads import Read
+from rangeio.http.run import Run
+from rangeio.policy import RETRIES
+
+_IDLE_S = 1.0
+POSSIBLE = hasattr(select, "epoll")
+
+MakeRun = Callable[..., Run]
+"""A Run of the same options: given driver, landed and wanted."""
+
+
+class Errand:
+    """One read on its way, and who waits for it. run: the engine's, once the read has strayed."""
+
+    __slots__ = ("began", "make_run", "read", "run", "waiter")
+
+    def __init__(self, read: Read, waiter: Waiter, make_run: MakeRun) -> None:
+        self.read = read
+        self.waiter = waiter
+        self.make_run = make_run
+        self.began = time.monotonic()
+        self.run: Run | None = None
+
+    def landed(self, _: int, result: Any) -> None:
+        """It is over."""
+        self.run = None
+        if self.waiter.done():
+            return
+        if isinstance(result, BaseException):
+            self.waiter.set_exception(result)
+        else:
+            self.waiter.set_result(result)
+
+
+class Standing:
+    """The lanes of one loop, in the loop's own thread. Made by `standing`."""
+
+    def __init__(self, pool: Pool, key: Any) -> None:
+        self._pool = pool
+        self.key = key
+        self.binding: Any = bind(key)
+        self._lanes: dict[int, Lane] = {}
+        self._errands: dict[Lane, Errand] = {}
+        self._idle: dict[Origin, list[Lane]] = {}
+        self._epoll = select.epoll()
+        self.ended = self._watched = False
+        self._due = float("inf")  # when the next look at the clock is
+
+    # --- reads -----------------------------------------------------------------------------------------------
+
+    def begin(self, read: Read, waiter: Waiter, make_run: MakeRun) -> Errand | None:
+        """Send for a read that `is_plain`, of which `waiter` hears; None if no connection is idle."""
+        lane = self._lane(read.remote.target.origin)
+        if lane is None:
+            return None
+        errand = self._errands[lane] = Errand(read, waiter, make_run)
+        lane.begin(read, read.start, read.stop)
+        if errand.began + read.timeout.tick_s < self._due:
+            self._tick_in(read.timeout.tick_s)
+        return errand
+
+    def leave(self, errand: Errand) -> None:
+        """Nobody waits for it any more."""
+        lane = next((lane for lane, other in self._errands.items() if other is errand), None)
+        if lane is not None:
+            self._drop(lane)
+        elif errand.run is not None:
+            errand.run.cancel()
+
+    def _lane(self, origin: Origin) -> Lane | None:
+        idle = self._idle.get(origin)
+        if idle:
+            return idle.pop()
+        wire = self._pool.take(origin)
+        if wire is None:
+            return None
+        if not self._watched:
+            self._watched = True
+            self.binding.watch(self._epoll.fileno(), _Watch(self))
+        lane = self._lanes[wire.fd] = Lane(self, wire)
+        self._epoll.register(wire.fd, select.EPOLLIN)
+        return lane
+
+    def ready(self) -> None:
+        """Something has come on some lanes."""
+        for fd, _ in self._epoll.poll(0):
+            lane = self._lanes.get(fd)
+            if lane is None:
+                continue
+            if lane in self._errands:
+                lane.readable()
+            else:  # the server ends it, or sends what nobody asked for
+                try:
+                    self._idle[lane.wire.origin].remove(lane)
+                except ValueError:  # another thread has just taken it
+                    continue
+                self._drop(lane)
+
+    def arrived(self, lane: Lane) -> None:
+        """See `lanes.Way`."""
+        errand = self._errands.pop(lane)
+        lane.read = None
+        RETRIES.succeeded()
+        if self._pool.is_short():
+            self._pool.give_back(self._release(lane))
+        else:
+            self._idle.setdefault(lane.wire.origin, []).append(lane)
+        errand.landed(0, errand.read.result())
+
+    def strayed(self, lane: Lane, error: BaseException | None) -> None:
+        """See `lanes.Way`."""
+        errand = self._errands[lane]
+        self._release(lane)
+        if errand.waiter.done():
+            self._pool.drop(lane.wire)
+            return
+        driver = LoopDriver(self.key)
+        run = errand.run = errand.make_run(driver, errand.landed, wanted=lambda: not errand.waiter.done())
+        run.take_over(errand.read, lane, error, errand.began)
+
+    def _release(self, lane: Lane) -> Wire:
+        """Its connection is somebody else's now."""
+        self._errands.pop(lane, None)
+        if self._lanes.pop(lane.wire.fd, None) is not None:
+            self._epoll.unregister(lane.wire.fd)
+        return lane.wire
+
+    def _drop(self, lane: Lane) -> None:
+        self._pool.drop(self._release(lane))
+        lane.read = None
+
+    # --- time ------------------------------------------------------------------------------------------------
+
+    def _tick_in(self, seconds: float) -> None:
+        self._due = due = time.monotonic() + seconds
+        LoopDriver(self.key).later(seconds, lambda: self._tick(due))
+
+    def _tick(self, due: float) -> None:
+        if due != self._due:
+            return  # another one takes its place
+        self._due, now = float("inf"), time.monotonic()
+        for lane, errand in list(self._errands.items()):
+            if errand.waiter.done():
+                self._drop(lane)
+            elif lane.is_late(now, errand.began):
+                self.strayed(lane, None)
+        for idle in self._idle.values():
+            while idle and now - idle[0].since > _IDLE_S:
+                self._pool.give_back(self._release(idle.pop(0)))
+        if self._lanes:
+            ticks = [errand.read.timeout.tick_s for errand in self._errands.values()]
+            self._tick_in(min(ticks, default=_IDLE_S))
+        else:
+            self._unwatch()
+
+    def _unwatch(self) -> None:
+        if self._watched:
+            self._watched = False
+            self.binding.unwatch(self._epoll.fileno())
+
+    # --- ends ------------------------------------------------------------------------------------------------
+
+    def give_back_idle(self) -> None:
+        """Nobody reads any more, or another thread needs a connection. From any thread."""
+        self._give_back()
+        if not self._lanes and self._is_here():
+            self._unwatch()
+
+    def _give_back(self) -> None:
+        for idle in list(self._idle.values()):
+            while idle:
+                try:
+                    lane = idle.pop()
+                except IndexError:  # another thread was faster
+                    break
+                self._pool.give_back(self._release(lane))
+
+    def forget(self) -> None:
+        """In a forked child: the connections, and what is watched, are the parent's."""
+        self._lanes, self._errands, self._idle = {}, {}, {}
+
+    def _is_here(self) -> bool:
+        try:
+            return current_key() is self.key
+        except RuntimeError:
+            return False
+
+    def end(self) -> None:
+        """The loop watches no longer: it has gone, or there is nothing to watch."""
+        self.ended = True
+        for lane in list(self._errands):
+            self._drop(lane)
+        self._give_back()
+        self._epoll.close()
+
+
+class _Watch:
+    """What a loop calls back, and lets go of when it ends: nothing else holds it."""
+
+    __slots__ = ("_standing",)
+
+    def __init__(self, standing: Standing) -> None:
+        self._standing = standing
+
+    def __call__(self) -> None:
+        self._standing.ready()
+
+    def __del__(self) -> None:
+        self._standing.end()
+
+
+def _standing(pool: Pool, key: Any) -> Standing:
+    """That of a running loop, made anew if the loop holds none."""
+    found = pool.standings.get(id(key))
+    if not isinstance(found, Standing) or found.ended or found.key is not key:
+        pool.standings[id(key)] = found = Standing(pool, key)
+    return found
+
+
+def begin(read: Read, pool: Pool, most: int, waiter: Waiter, make_run: MakeRun) -> bool:
+    """Begin a read of at most so many bytes on the loop that runs; whether that could be done."""
+    if not POSSIBLE or not is_plain(read, most):
+        return False
+    return _standing(pool, current_key()).begin(read, waiter, make_run) is not None
+
+
+async def awaited(read: Read, pool: Pool, most: int, make_run: MakeRun) -> Any:
+    """The result of a read of at most so many bytes; None if another way has to be gone."""
+    if not POSSIBLE or not is_plain(read, most):
+        return None
+    place = _standing(pool, current_key())
+    waiter = place.binding.waiter(None)
+    errand = place.begin(read, waiter, make_run)
+    if errand is None:
+        return None
+    try:
+        return await place.binding.wait(waiter)
+    except Error:
+        raise
+    except BaseException:  # cancelled
+        place.leave(errand)
+        raise
