@@ -8,7 +8,10 @@ import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
+import pytest
+
 import rangeio
+from rangeio.waiting import pause
 
 LOOPS = ("asyncio", "uvloop", "trio")
 _open_loops: "weakref.WeakValueDictionary[int, Loop]" = weakref.WeakValueDictionary()
@@ -57,6 +60,30 @@ def run_on(name: str, main: Callable[[], Awaitable[Any]]) -> Any:
         return loop.run(main)
     finally:
         loop.close()
+
+
+async def cancel_when(name: str, met: Callable[[], bool], read: Awaitable[Any]) -> None:
+    """Begin to await it, cancel that once `met()`, and see it end so."""
+    if name == "trio":
+        import trio
+
+        async with trio.open_nursery() as nursery:
+
+            async def body() -> None:
+                await read
+                raise AssertionError("it was not cancelled")
+
+            nursery.start_soon(body)
+            while not met():
+                await pause(0.001)
+            nursery.cancel_scope.cancel()
+        return
+    task = asyncio.ensure_future(read)
+    while not met():
+        await pause(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 def _loop_of(key: int) -> Loop:

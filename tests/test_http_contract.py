@@ -12,7 +12,7 @@ from awaited import LOOPS, Awaited, Loop
 from contract import DATA, RANGES, RESULTS, Make, ReaderContract
 from faults.machine import need_module
 from servers.fixtures import SITES, Sites
-from servers.program import LONG_AGO
+from servers.program import LONG_AGO, program
 
 pytest.importorskip("urllib3", reason="urllib3 is not installed (pip install 'rangeio[http]')")
 
@@ -195,3 +195,15 @@ def test_keys_of_every_kind(sites: Sites, site: str) -> None:
             assert reader.read_range() == name.encode()
     with operator.open("absent") as reader, pytest.raises(rangeio.NotFoundError):
         reader.read_at(0, 1)
+
+
+def test_a_server_that_a_wheel_brings_must_be_there_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANGEIO_CI", raising=False)
+    for wheel in ("", "some-wheel"):
+        with pytest.raises(pytest.skip.Exception, match="no-such-server is not installed"):
+            program("no-such-server", wheel=wheel)
+    monkeypatch.setenv("RANGEIO_CI", "1")
+    with pytest.raises(pytest.skip.Exception):
+        program("no-such-server")
+    with pytest.raises(pytest.fail.Exception, match="pip install some-wheel"):
+        program("no-such-server", wheel="some-wheel")

@@ -271,6 +271,43 @@ def test_the_time_asked_for_is_waited(line: Line) -> None:
     assert time.monotonic() - began >= 1.0
 
 
+# --- who does not wait ---------------------------------------------------------------------------------------
+
+PLACES: dict[str, dict[str, int]] = {
+    "connecting": {"http": 0, "https": 0},
+    "head": MID_HEAD,
+    "body": MID_BODY,
+}
+
+
+@pytest.mark.parametrize("way", [name for name in PLAIN + SECURE if not name.startswith("sync")])
+@pytest.mark.parametrize("place", PLACES)
+def test_cancelled(line: Line, place: str) -> None:
+    """At once, wherever it was; nothing goes on behind the caller's back, and the reader reads on."""
+    line.proxy.script = lambda number: Fault("stall", PLACES[place][line.scheme])
+    reader = line.open(chunk=30_000)
+    line.cancel(reader, [(5, 100_005), (150_000, None)], line.proxy.reached.is_set)
+    line.proxy.script = lambda number: None
+    assert read(reader) == EXPECTED
+
+
+def test_closed_with_a_read_under_way(line: Line) -> None:
+    """New reads are refused; that one completes."""
+    line.proxy.script = lambda number: Fault("drip", MID_BODY[line.scheme], pace_s=0.002)
+    reader = line.open()
+
+    def close() -> None:
+        line.proxy.reached.wait(30)
+        reader.close()
+
+    closing = threading.Thread(target=close)
+    closing.start()
+    assert read(reader) == EXPECTED
+    closing.join()
+    with pytest.raises(rangeio.ClosedError):
+        read(reader)
+
+
 # --- servers that are restarted ------------------------------------------------------------------------------
 
 

@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 
 import rangeio
-from awaited import LOOPS, run_on
+from awaited import LOOPS, cancel_when, run_on
 from rangeio.http.address import Origin
 from rangeio.http.pool import Pool, Security
 from rangeio.policy import Retry, RetryBudget, Timeout
-from rangeio.waiting import pause
 from servers.scripted import Answer, Asked, honest, scripted, sockets
 
 pytest.importorskip("urllib3", reason="urllib3 is not installed (pip install 'rangeio[http]')")
@@ -86,7 +85,7 @@ def test_cancelling(name: str) -> None:
 
         async def main() -> None:
             async with rangeio.open_async(server.url) as reader:
-                await cancelled(name, reader.read_at(0, 10), server)
+                await cancel_when(name, lambda: bool(server.asked), reader.read_at(0, 10))
 
         run_on(name, main)
         for thread in threading.enumerate():
@@ -94,31 +93,6 @@ def test_cancelling(name: str) -> None:
                 thread.join()  # ends when the client has gone
         gone.set()
     assert gone.is_set()
-
-
-async def cancelled(name: str, read: Any, server: Any) -> None:
-    """Begin a read, cancel it once it has reached the server, and wait for its end."""
-    if name == "trio":
-        import trio
-
-        async with trio.open_nursery() as nursery:
-
-            async def body() -> None:
-                await read
-
-            nursery.start_soon(body)
-            while not server.asked:
-                await pause(0.001)
-            nursery.cancel_scope.cancel()
-        return
-    import asyncio
-
-    task = asyncio.ensure_future(read)
-    while not server.asked:
-        await pause(0.001)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
 
 
 @pytest.mark.parametrize("name", LOOPS)

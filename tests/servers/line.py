@@ -2,13 +2,13 @@
 
 import gc
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 import rangeio
-from awaited import LOOPS, Awaited, Loop
+from awaited import LOOPS, Awaited, Loop, cancel_when
 from faults.machine import need_module
 from rangeio.http import answers, parts
 from rangeio.policy import RetryBudget
@@ -57,6 +57,16 @@ class Line:
 
         found: bytes = self._loop.run(collect)
         return found
+
+    def cancel(self, reader: Any, ranges: Any, met: Callable[[], bool]) -> None:
+        """Begin to read, and give it up once `met()`."""
+        loop = self._loop
+        assert loop is not None
+
+        async def main() -> None:
+            await cancel_when(loop.name, met, reader.reader.read_ranges(ranges))
+
+        loop.run(main)
 
     def close(self) -> None:
         """Close the readers; the loop has nothing to do then."""
