@@ -311,6 +311,8 @@ def test_a_callable_that_fails(server: Any) -> None:
     ):
         reader.read_at(0, 1)
     assert isinstance(caught.value.__cause__, OSError)
+    with pytest.raises(rangeio.UnauthenticatedError, match="OSError"):
+        rangeio.Operator("s3", credentials=source).presign("bucket/key")
 
 
 # --- environment and files -----------------------------------------------------------------------------------

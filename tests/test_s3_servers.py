@@ -21,7 +21,7 @@ from awaited import LOOPS, run_on
 from faults.machine import need_module
 from rangeio.cli import main
 from rangeio.s3.signing import LONGEST_S
-from servers.s3 import BUCKET, S3Server, moto
+from servers.s3 import BUCKET, DOMAIN, S3Server, moto
 
 need_module("urllib3")
 
@@ -271,6 +271,22 @@ def test_a_wrong_region(juicefs: S3Server) -> None:
     assert next(operator.list("kept")).path == "kept"
     with rangeio.open(operator.presign("kept")) as reader:  # for the region that was learned
         assert reader.read_at(5, 10) == DATA[5:15]
+
+
+@on("server", GOOD, indirect=True)
+def test_the_bucket_in_the_host_name(server: S3Server) -> None:
+    """Nobody resolves that name, so the server is its own proxy; it checks the signature, which covers the name."""
+    server.put("hosted/a b+c/é", DATA)
+    where = {"endpoint_url": f"http://{DOMAIN}", "addressing": "virtual", "proxy": server.url}
+    operator = operator_of(server, **where)
+    assert operator.stat("hosted/a b+c/é").size == len(DATA)
+    assert operator.open("hosted/a b+c/é").read_at(5, 10) == DATA[5:15]
+    assert [stat.path for stat in operator.list("hosted/")] == ["hosted/a b+c/é"]
+    assert operator.presign("hosted/a b").startswith(f"http://{BUCKET}.{DOMAIN}/hosted/a%20b?")
+    with rangeio.open(operator.presign("hosted/a b+c/é"), proxy=server.url) as reader:
+        assert reader.read_range() == DATA
+    with pytest.raises(rangeio.UnauthenticatedError, match="SignatureDoesNotMatch"):
+        operator_of(server, **where, secret_access_key="another").open("hosted/a b+c/é").read_at(0, 1)
 
 
 # --- versions and conditions ---------------------------------------------------------------------------------

@@ -159,7 +159,8 @@ class Operator:
         return AtOnce(self._service.list(prefix, delimiter or None, self._options))
 
     def presign(self, path: Path, expires: float | timedelta = 3600, *, version: str | None = None) -> str:
-        """A URL by which anybody can read one object for `expires` seconds (at most a week). Sends no request for that.
+        """A URL by which anybody can read one object for `expires` seconds (at most a week). Sends no request, but
+        may wait for credentials.
 
         It is a secret. It ends earlier if the credentials do that signed it. Whether there is such an object is not
         asked. UnsupportedError of services that cannot (all but s3).

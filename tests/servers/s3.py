@@ -21,6 +21,8 @@ from servers.program import Program, make_identity, program, running
 
 ACCESS_KEY_ID, SECRET_ACCESS_KEY = "rangeio-reader", "not-much-of-a-secret"
 BUCKET = "bucket"
+DOMAIN = "s3.test"
+"""Below which SeaweedFS and JuiceFS know buckets by the name of the host."""
 
 
 @dataclass
@@ -128,7 +130,7 @@ def seaweedfs(folder: Path) -> Iterator[S3Server]:
     command += ["-filer", "-s3", "-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={folder}/s3.json"]
     command += ["-volume.max=20", "-master.volumeSizeLimitMB=64"]
     command += [f"-s3.cert.file={identity.certificate}", f"-s3.key.file={identity.key}"]
-    command += [f"-{name}={port}" for name, port in ports.items()]
+    command += [f"-{name}={port}" for name, port in ports.items()] + [f"-s3.domainName={DOMAIN}"]
     secure = {
         "endpoint_url": f"https://localhost:{ports['s3.port.https']}",
         "ca_file": str(identity.authority),
@@ -161,6 +163,7 @@ def juicefs(folder: Path, region: str = "us-east-1") -> Iterator[S3Server]:
         "MINIO_ROOT_USER": ACCESS_KEY_ID,
         "MINIO_ROOT_PASSWORD": SECRET_ACCESS_KEY,
         "MINIO_REGION_NAME": region,
+        "MINIO_DOMAIN": DOMAIN,
     }
     server = S3Server("juicefs", f"http://127.0.0.1:{port}", region=region)
     with connected(server, of_folder(folder, port, command, **environ)):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, TypeAlias
 
-from rangeio.errors import ConfigInvalidError, UnauthenticatedError
+from rangeio.errors import ConfigInvalidError, Error, UnauthenticatedError
 from rangeio.http.remote import Credentials
 from rangeio.s3.settings import Settings
 from rangeio.s3.signing import Keys
@@ -22,6 +22,16 @@ class KeyRing(Credentials):
         """source: makes fresh keys; may block, and is called once for all who wait."""
         super().__init__({}, source)
         self.keys = keys
+
+    def fetch(self) -> None:
+        """Have keys, without a request that would ask for them. May block. UnauthenticatedError if that fails."""
+        try:
+            if self.stale:
+                self.renew()
+        except Error:
+            raise
+        except Exception as error:
+            raise UnauthenticatedError(f"credentials() failed: {type(error).__name__}") from error
 
     def accept(self, given: Any) -> float:
         """See `Credentials`."""

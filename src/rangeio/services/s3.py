@@ -230,8 +230,7 @@ class S3Service:
         seconds = expires.total_seconds() if isinstance(expires, timedelta) else numbers.index(expires)  # type: ignore[arg-type]
         if not 1 <= seconds <= LONGEST_S:
             raise ConfigInvalidError(f"expires is 1 to {LONGEST_S} seconds, not {expires!r}")
-        if self._account.ring.stale:
-            self._account.ring.renew()
+        self._account.ring.fetch()
         bucket, _ = self._object(path)
         target = self._remote(path, options).target
         return self._account.presigned(bucket, "GET", target, int(seconds))
