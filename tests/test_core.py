@@ -136,7 +136,7 @@ def test_an_iteration_closed_by_another_thread(lab: Lab, pattern_file: Path) -> 
 
         sys.setswitchinterval(1e-5)
         file = reactor.open(path, direct=True)
-        for turn in range(100):
+        for turn in range(25):
             iterator, said, begun = file.iter_many(starts, [4096] * len(starts), 8), [], threading.Event()
             closer = threading.Thread(target=close, args=(iterator, said))
             closer.start()
