@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,53 @@ def test_cancelling(name: str) -> None:
                 thread.join()  # ends when the client has gone
         gone.set()
     assert gone.is_set()
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_a_busy_loop_is_not_a_slow_server(name: str) -> None:
+    """What has come while other tasks held the loop is read before anybody asks how long it took."""
+    pytest.importorskip(name)
+    answered = threading.Event()
+
+    def script(asked: Asked) -> Answer:
+        threading.Timer(0.01, answered.set).start()
+        return honest(DATA, asked)
+
+    with scripted(script) as server:
+
+        async def hold() -> None:
+            """Hold the loop until well after the reply is there, and every limit is over."""
+            while not server.asked:
+                await pause(0.001)
+            answered.wait()
+            time.sleep(0.15)
+            answered.clear()
+
+        async def main() -> None:
+            limits = rangeio.Timeout(first_byte_s=0.05, idle_s=0.05)
+            async with rangeio.open_async(server.url, timeout=limits, hedge=0.05, retry=1) as reader:
+                for offset in (0, 10, 20):
+                    del server.asked[:]
+                    assert await beside(name, hold, reader.read_at(offset, 10)) == DATA[offset : offset + 10]
+                    assert len(server.asked) == 1
+
+        run_on(name, main)
+
+
+async def beside(name: str, other: Any, read: Any) -> Any:
+    """The result of a read while another task runs."""
+    if name == "trio":
+        import trio
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other)
+            return await read
+    import asyncio
+
+    task = asyncio.ensure_future(other())
+    result = await read
+    await task
+    return result
 
 
 @pytest.mark.parametrize("name", LOOPS)

@@ -126,7 +126,7 @@ def backend() -> Backend:
 def stats() -> dict[str, int]:
     """Counters of the process's reactor: reads, bytes asked and fetched, Buffers live and pooled, reads in flight;
     and of the budget (see `set_budget`): budget_bytes, budget_in_use, budget_waits; and
-    of retries over networks: retries, retries_refused, retry_tokens.
+    of retries over networks: retries, retries_refused, retry_tokens, hedges, hedges_won (see `Options.hedge`).
     """
     return {**_uring.default_reactor().stats(), **_budget.stats(), **_retries.stats()}
 

@@ -85,6 +85,11 @@ class Retry:
         return max(asked_s or 0.0, random.uniform(0.0, most))
 
 
+def hedge_of(given: Any) -> float | None:
+    """Seconds, or None. ConfigInvalidError for anything else."""
+    return _positive("hedge", given)
+
+
 def _positive(name: str, value: Any, least: float = 1e-3) -> float | None:
     if value is None:
         return None
@@ -104,17 +109,25 @@ class RetryBudget:
         self._capacity, self._cost = tokens, cost
         self._tokens = tokens
         self._lock = threading.Lock()
-        self.refused = self.spent = 0
+        self.refused = self.spent = self.hedges = self.hedges_won = 0
 
-    def take(self) -> bool:
-        """Whether one more retry is allowed; if so it is paid for."""
+    def take(self, *, hedge: bool = False) -> bool:
+        """Whether one more retry is allowed, or request that is made twice; if so it is paid for."""
         with self._lock:
             if self._tokens < self._cost:
                 self.refused += 1
                 return False
             self._tokens -= self._cost
-            self.spent += 1
+            if hedge:
+                self.hedges += 1
+            else:
+                self.spent += 1
             return True
+
+    def hedge_won(self) -> None:
+        """The second of two equal requests was answered first."""
+        with self._lock:
+            self.hedges_won += 1
 
     def succeeded(self) -> None:
         """A request was answered. Free of the lock while the bucket is full."""
@@ -123,8 +136,16 @@ class RetryBudget:
                 self._tokens = min(self._capacity, self._tokens + 1)
 
     def stats(self) -> dict[str, int]:
-        """retries: made so far; retries_refused: for want of tokens; retry_tokens: left."""
-        return {"retries": self.spent, "retries_refused": self.refused, "retry_tokens": self._tokens}
+        """retries: made so far; retries_refused: for want of tokens, hedges too; retry_tokens: left. hedges: requests
+        made twice; hedges_won: where the second was answered first.
+        """
+        return {
+            "retries": self.spent,
+            "retries_refused": self.refused,
+            "retry_tokens": self._tokens,
+            "hedges": self.hedges,
+            "hedges_won": self.hedges_won,
+        }
 
 
 RETRIES = RetryBudget()

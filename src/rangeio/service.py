@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, Protocol, SupportsIndex, TypeAlias, runtime_checkable
 
 from rangeio.errors import ConfigInvalidError, Error, closest
-from rangeio.policy import Retry, Timeout
+from rangeio.policy import Retry, Timeout, hedge_of
 from rangeio.ranges import Offsets
 
 if TYPE_CHECKING:
@@ -77,6 +77,9 @@ class Options:
     pin: refuse what is not the version that was opened. direct: O_DIRECT for files.
 
     Of services over a network, and without a meaning for others: timeout, retry: see `Timeout` and `Retry`.
+    hedge: seconds after which a request without a first byte is made once more over another connection; the first reply
+    that comes is taken, the other connection closed. None for never. What it costs comes out of the budget of retries,
+    and is counted in `rangeio.stats()`.
     on_no_range: what to do where the server sends the whole object instead of a range: ``"error"``; ``"slice"`` it,
     throwing away what comes before; or ``"download"`` it once and keep it. no_range_cap: most bytes that may be thrown
     away or kept so. if_match, if_none_match: ETags; if_modified_since, if_unmodified_since: dates as HTTP writes them,
@@ -94,6 +97,7 @@ class Options:
     direct: bool | Literal["auto"] = "auto"
     timeout: Timeout = field(default_factory=Timeout)
     retry: Retry = field(default_factory=Retry)
+    hedge: float | None = None
     on_no_range: Literal["error", "slice", "download"] = "error"
     no_range_cap: int = 64 << 20
     if_match: str | None = None
@@ -118,7 +122,7 @@ def check_names(given: dict[str, Any], known: list[str], what: str) -> None:
             raise ConfigInvalidError(f"unknown {what} {name!r}; {closest(name, known)}")
 
 
-_MADE_BY: dict[str, Callable[[Any], Any]] = {"timeout": Timeout.of, "retry": Retry.of}
+_MADE_BY: dict[str, Callable[[Any], Any]] = {"timeout": Timeout.of, "retry": Retry.of, "hedge": hedge_of}
 
 
 def _checked(name: str, value: Any) -> Any:

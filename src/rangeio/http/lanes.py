@@ -97,6 +97,9 @@ class Lane:
         timeout = self.read.timeout
         bound = timeout.idle_s if self.started else timeout.first_byte_s
         silent = bound is not None and now - self.since > bound
+        hedge_s = self.read.remote.hedge_s
+        if hedge_s is not None and not self.started:
+            silent = silent or now - self.since > hedge_s
         return silent or (timeout.total_s is not None and now - began > timeout.total_s)
 
     def readable(self) -> None:
@@ -181,7 +184,7 @@ def wire_for(read: Read, pool: Pool, most: int) -> Wire | None:
     origin = read.remote.target.origin
     if origin.scheme != "http" or not is_plain(read, most):
         return None
-    return pool.take(origin, read.timeout.tick_s)
+    return pool.take(origin, read.tick_s)
 
 
 class Alone:

@@ -50,6 +50,12 @@ class Home(Protocol):
     def parked(self, part: "Part") -> None:
         """It waits for the download."""
 
+    def hedge(self, part: "Part") -> None:
+        """It has had no answer for long: make its request once more."""
+
+    def left_to_rival(self, part: "Part") -> None:
+        """It has failed, and its rival goes on."""
+
     def gave_up(self, part: "Part", error: Error) -> None:
         """It has failed for good."""
 
@@ -63,12 +69,14 @@ class Part:
     live: it is under way; afterwards nothing more is done for it. since: when something last came, or was begun.
     attempts: requests that failed or succeeded. outcome: what the head decided, to be done when the reply is over.
     clamped: its end was moved to that of the object. refused: credentials were renewed for it once. whole: the reply
-    is the whole object. resume: the connection before was closed while idle, so that a new one is wanted.
+    is the whole object. resume: the connection before was closed while idle, so that a new one is wanted. rival: the
+    same once more, by another connection, of which the first to be answered wins. hedged: there was one.
+    is_second: it is the one that was begun later.
     """
 
     __slots__ = (
-        "_home", "at", "attempts", "clamped", "dialing", "exchange", "first", "hops", "live", "method", "outcome",
-        "read", "refused", "resume", "since", "stop", "target", "whole", "wire",
+        "_home", "at", "attempts", "clamped", "dialing", "exchange", "first", "hedged", "hops", "is_second", "live",
+        "method", "outcome", "read", "refused", "resume", "rival", "since", "stop", "target", "whole", "wire",
     )  # fmt: skip
 
     def __init__(self, home: Home, read: Read, start: int, stop: int, method: str = "GET") -> None:
@@ -78,7 +86,10 @@ class Part:
         self.stop = stop
         self.method = method
         self.attempts = self.hops = 0
-        self.live = self.clamped = self.refused = self.whole = self.resume = False
+        self.rival: Part | None = None
+        self.hedged = self.is_second = self.live = self.clamped = self.refused = self.whole = self.resume = (
+            False
+        )
         self.since = 0.0
         self.wire: Wire | None = None
         self.dialing: object = None  # stands for the connection being opened for it
@@ -301,6 +312,15 @@ class Part:
             self._home.pool.drop(self.wire)
             self.wire = None
 
+    def doubled(self) -> "Part":
+        """Its rival."""
+        rival = Part(self._home, self.read, self.at, self.stop, self.method)
+        rival.first, rival.attempts, rival.hops = self.first, self.attempts, self.hops
+        rival.clamped, rival.refused = self.clamped, self.refused
+        rival.rival, self.rival = self, rival
+        rival.hedged = self.hedged = rival.is_second = True
+        return rival
+
     def end(self) -> None:
         """Nothing more is done for it. A thread that still connects may hold it for a while, but no memory with it."""
         self.live = False
@@ -316,6 +336,9 @@ class Part:
 
     def retry(self, error: Error, after_s: float | None) -> None:
         """Try again later, if that is allowed; else it is an error for good. after_s: what the server asks for."""
+        if self.rival is not None:
+            self._home.left_to_rival(self)
+            return
         retry = self.read.remote.retry
         self.attempts += 1
         pause_s = retry.pause_s(self.attempts, after_s)
@@ -359,7 +382,15 @@ class Part:
             return  # connecting, or pausing before a retry
         name = "idle_s" if exchange.started else "first_byte_s"
         bound = getattr(timeout, name)
-        if bound is not None and now - self.since > bound:
+        hedge_s = None if exchange.started or self.hedged else self.read.remote.hedge_s
+        silent_s = now - self.since
+        if silent_s <= min(limit for limit in (bound, hedge_s, silent_s) if limit is not None):
+            return
+        if self.wire.has_something():
+            return  # the loop was busy: a timer may come before what was there to be received
+        if hedge_s is not None and silent_s > hedge_s:
+            self._home.hedge(self)
+        if bound is not None and silent_s > bound:
             self.abandon()
             self._save(exchange)
             self.fail(TimedOutError(f"nothing came for {name}={bound:g}"))

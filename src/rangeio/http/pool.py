@@ -5,6 +5,7 @@ Requests and replies are not its business.
 """
 
 import os
+import select
 import socket
 import ssl
 import struct
@@ -76,6 +77,12 @@ class Wire:
             if tick_s is not None:
                 limit = struct.pack("ll", int(tick_s), int(tick_s % 1 * 1e6))  # struct timeval
                 self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+
+    def has_something(self) -> bool:
+        """Whether something has come that nobody has received yet. One system call."""
+        poll = select.poll()
+        poll.register(self.fd, select.POLLIN)
+        return bool(poll.poll(0))
 
     def is_alive(self) -> bool:
         """Whether the other side has neither closed it nor sent what nobody asked for. One system call."""

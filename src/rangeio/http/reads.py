@@ -54,6 +54,12 @@ class Read:
         self.left = 0  # parts not complete
         self.done = False
 
+    @property
+    def tick_s(self) -> float:
+        """How often to look at its requests."""
+        hedge_s = self.remote.hedge_s
+        return self.timeout.tick_s if hedge_s is None else min(self.timeout.tick_s, max(0.001, hedge_s / 4))
+
     def end_at(self, stop: int) -> None:
         """The object ends there, or before the end that was asked for."""
         self.stop = max(self.start, min(self.stop, stop))

@@ -142,10 +142,12 @@ class Remote:
         conditions: Mapping[str, str],
         shown: str = "",
         size: int | None = None,
+        hedge_s: float | None = None,
     ) -> None:
         self.access = access
         self.address = address
         self.timeout, self.retry = timeout, retry
+        self.hedge_s = hedge_s
         self.pinned = pin
         self.on_no_range, self.cap = on_no_range, cap
         self.conditions = dict(conditions)

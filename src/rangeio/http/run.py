@@ -199,8 +199,30 @@ class Run:
     # --- what parts ask and tell -----------------------------------------------------------------------------
 
     def judge(self, part: Part, head: Head) -> Body:
-        """See `answers.judge`."""
+        """See `answers.judge`. The first of two rivals to bring bytes, or their end, has won."""
+        if part.rival is not None and head.status in (200, 206, 416):
+            self._win(part, part.rival)
         return answers.judge(part, head, self._complete, self._download)
+
+    def hedge(self, part: Part) -> None:
+        """See `parts.Home`. It is one more than `concurrent`, so that it does not wait for what it is to overtake."""
+        if RETRIES.take(hedge=True):
+            part.read.left += 1
+            self._begin(part.doubled()).connect()
+
+    def _win(self, part: Part, loser: Part) -> None:
+        part.rival = loser.rival = None
+        if part.is_second:
+            RETRIES.hedge_won()
+        loser.abandon()
+        self._drop(loser)
+
+    def left_to_rival(self, part: Part) -> None:
+        """See `parts.Home`."""
+        rival, part.rival = part.rival, None
+        if rival is not None:
+            rival.rival = None
+        self._drop(part)
 
     def body_over(self, part: Part, filled: int) -> None:
         """See `answers.body_over`."""
@@ -325,9 +347,9 @@ class Run:
             lane.since = max(lane.since, now)
 
     def _tick_s(self) -> float:
-        timeouts = {part.read.timeout for part in self._active}
-        timeouts |= {lane.read.timeout for lane in self._lanes if lane.read}
-        return min(timeout.tick_s for timeout in timeouts)
+        reads = {part.read for part in self._active}
+        reads |= {lane.read for lane in self._lanes if lane.read}
+        return min(read.tick_s for read in reads)
 
     def _tick(self) -> None:
         self._ticking = False

@@ -432,6 +432,7 @@ class HttpService:
             parse_url(self._url(path)),
             timeout=options.timeout,
             retry=options.retry,
+            hedge_s=options.hedge,
             pin=options.pin,
             on_no_range=options.on_no_range,
             cap=options.no_range_cap,

@@ -45,6 +45,7 @@ class S3Remote(Remote):
             account.address(bucket, key, query),
             timeout=options.timeout,
             retry=options.retry,
+            hedge_s=options.hedge,
             pin=options.pin,
             on_no_range=options.on_no_range,
             cap=options.no_range_cap,

@@ -1,0 +1,161 @@
+"""Requests made twice because the first had no answer for long: the faster wins, whatever becomes of the other."""
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import rangeio
+from awaited import LOOPS, Awaited, Loop
+from faults.machine import need_module
+from servers.scripted import Answer, Asked, Script, honest, reply, scripted
+
+need_module("urllib3")
+
+DATA = bytes(range(256)) * 800
+STALL = Answer(b"", "stall")
+
+
+@pytest.fixture(params=["sync", *LOOPS])
+def open_reader(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A function from a script to a reader that hedges after 50 ms, and its server."""
+    servers: list[Any] = []
+    readers: list[Any] = []
+    loop = None if request.param == "sync" else Loop(need_module(request.param).__name__)
+
+    def make(script: Script, **options: Any) -> tuple[Any, Any]:
+        servers.append(scripted(script))
+        server = servers[-1].__enter__()
+        options = {"hedge": 0.05, "retry": rangeio.Retry(attempts=2, backoff_s=0.001), **options}
+        opened: Any = rangeio.open if loop is None else rangeio.open_async
+        reader = opened(server.url, **options)
+        readers.append(reader)
+        return (reader if loop is None else Awaited(reader, loop)), server
+
+    yield make
+    for reader in readers:
+        reader.close()
+    for server in servers:
+        server.__exit__(None, None, None)
+    if loop is not None:
+        loop.close()
+
+
+def counts() -> tuple[int, int]:
+    found = rangeio.stats()
+    return found["hedges"], found["hedges_won"]
+
+
+def stalling(*starts: int) -> Script:
+    """Honest, but the first request from each of these offsets is never answered.
+
+    A machine that is busy may be slow enough for more hedges, so tests count at least what they provoke.
+    """
+    left = set(starts)
+
+    def script(asked: Asked) -> Answer:
+        start = asked.range[0] if asked.range else 0
+        if start in left:
+            left.discard(start)
+            return STALL
+        return honest(DATA, asked)
+
+    return script
+
+
+@pytest.mark.parametrize("slow", [0, 1000])
+def test_the_second_wins(open_reader: Any, slow: int) -> None:
+    """Of the first read of an object, and of one over a connection that is kept."""
+    before = counts()
+    reader, server = open_reader(stalling(slow))
+    for offset in (0, 1000):
+        assert reader.read_at(offset, 100) == DATA[offset : offset + 100]
+    assert min(now - was for now, was in zip(counts(), before, strict=True)) >= 1
+    same = [asked for asked in server.asked if asked.range == (slow, slow + 100)]
+    assert len(same) >= 2
+    assert same[0].fields == same[1].fields
+    assert same[0].connection != same[1].connection
+
+
+def test_among_many(open_reader: Any) -> None:
+    """Each slow part of a large read, and each slow range, is overtaken on its own."""
+    before = counts()
+    reader, server = open_reader(stalling(40_000, 80_000), chunk=20_000)
+    assert reader.read_range() == DATA
+    wanted = [(at, at + 10) for at in range(0, 100_000, 10_000)]
+    server.script = stalling(30_000)
+    assert reader.read_ranges(wanted, gap=None) == [DATA[a:b] for a, b in wanted]
+    assert min(now - was for now, was in zip(counts(), before, strict=True)) >= 3
+
+
+def test_size(open_reader: Any) -> None:
+    reader, server = open_reader(stalling(0))
+    assert reader.stat().size == len(DATA)
+    assert [asked.method for asked in server.asked[:2]] == ["HEAD", "HEAD"]
+
+
+def test_the_second_fails(open_reader: Any) -> None:
+    """Its failure is nobody's as long as the first may be answered."""
+    failed = threading.Event()
+
+    def script(asked: Asked) -> Answer:
+        if asked.number == 0:
+            failed.wait()
+            time.sleep(0.05)  # most likely the other reply is there before this one; either way it is read
+            return honest(DATA, asked)
+        failed.set()
+        return reply(503)
+
+    before = counts()
+    reader, server = open_reader(script)
+    assert reader.read_at(5, 10) == DATA[5:15]
+    assert counts() == (before[0] + 1, before[1])
+    assert len(server.asked) == 2
+
+
+def test_both_fail(open_reader: Any) -> None:
+    reader, _ = open_reader(lambda _: STALL, timeout=rangeio.Timeout(first_byte_s=0.1))
+    with pytest.raises(rangeio.TimedOutError, match="first_byte_s") as caught:
+        reader.read_at(5, 10)
+    assert caught.value.attempts == 2
+
+
+def test_what_is_certain_is_not_waited_for(open_reader: Any) -> None:
+    """The second says that there is no such object: nothing that the first may say would make that untrue."""
+    reader, _ = open_reader(lambda asked: STALL if asked.number == 0 else reply(404))
+    with pytest.raises(rangeio.NotFoundError):
+        reader.read_at(5, 10)
+
+
+def test_never_two_versions(open_reader: Any) -> None:
+    """The rival's reply is held to the pin as any other."""
+    slow = stalling(10)
+
+    def script(asked: Asked) -> Answer:
+        asked.fields.pop("if-match", None)
+        answer = slow(asked)
+        if asked.range == (10, 20):
+            answer.data = answer.data.replace(b'"v1"', b'"v2"')
+        return answer
+
+    reader, _ = open_reader(script)
+    assert reader.read_at(0, 10) == DATA[:10]
+    with pytest.raises(rangeio.ObjectChangedError):
+        reader.read_at(10, 10)
+
+
+def test_off_by_default(open_reader: Any) -> None:
+    before = counts()
+    reader, server = open_reader(stalling(5), hedge=None, retry=2, timeout=rangeio.Timeout(first_byte_s=0.2))
+    assert reader.read_at(5, 10) == DATA[5:15]
+    assert counts() == before
+    assert server.connections == 2
+    assert rangeio.Options().hedge is None
+
+
+@pytest.mark.parametrize("wrong", [0, -1, "soon", True])
+def test_wrong_values(wrong: Any) -> None:
+    with pytest.raises(rangeio.ConfigInvalidError, match="hedge"):
+        rangeio.open("http://example.org/", hedge=wrong)
