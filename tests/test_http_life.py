@@ -221,7 +221,17 @@ def test_retry_budget() -> None:
     for _ in range(5):
         budget.succeeded()
     assert budget.take()
-    assert budget.stats() == {"retries": 3, "retries_refused": 1, "retry_tokens": 0}
+    assert not budget.take(hedge=True)
+    for _ in range(5):
+        budget.succeeded()
+    assert budget.take(hedge=True)
+    found = budget.stats()
+    assert (found["retries"], found["hedges"], found["retries_refused"], found["retry_tokens"]) == (
+        3,
+        1,
+        2,
+        0,
+    )
 
 
 def test_pauses() -> None:
