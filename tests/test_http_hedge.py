@@ -1,8 +1,8 @@
 """Requests made twice because the first had no answer for long: the faster wins, whatever becomes of the other."""
 
 import threading
-import time
 from collections.abc import Iterator
+from queue import Queue
 from typing import Any
 
 import pytest
@@ -98,15 +98,14 @@ def test_size(open_reader: Any) -> None:
 
 def test_the_second_fails(open_reader: Any) -> None:
     """Its failure is nobody's as long as the first may be answered."""
-    failed = threading.Event()
+    failing: Queue[threading.Thread] = Queue()
 
     def script(asked: Asked) -> Answer:
         if asked.number == 0:
-            failed.wait()
-            time.sleep(0.05)  # most likely the other reply is there before this one; either way it is read
+            failing.get().join()  # the other reply is sent by then
             return honest(DATA, asked)
-        failed.set()
-        return reply(503)
+        failing.put(threading.current_thread())
+        return reply(503, then="close")
 
     before = counts()
     reader, server = open_reader(script)
