@@ -75,8 +75,8 @@ class Standing:
             return None
         errand = self._errands[lane] = Errand(read, waiter, make_run)
         lane.begin(read, read.start, read.stop)
-        if errand.began + read.timeout.tick_s < self._due:
-            self._tick_in(read.timeout.tick_s)
+        if errand.began + read.tick_s < self._due:
+            self._tick_in(read.tick_s)
         return errand
 
     def leave(self, errand: Errand) -> None:
@@ -168,7 +168,7 @@ class Standing:
             while idle and now - idle[0].since > _IDLE_S:
                 self._pool.give_back(self._release(idle.pop(0)))
         if self._lanes:
-            ticks = [errand.read.timeout.tick_s for errand in self._errands.values()]
+            ticks = [errand.read.tick_s for errand in self._errands.values()]
             self._tick_in(min(ticks, default=_IDLE_S))
         else:
             self._unwatch()
