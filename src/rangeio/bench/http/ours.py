@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from importlib import import_module
 from typing import Any, ClassVar
+from urllib.parse import unquote, urlsplit
 
 import rangeio
 from rangeio.bench.contender import Action, Role, Setting
@@ -27,7 +28,8 @@ class Rangeio(Client):
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
-        self.reader = rangeio.open(setting.url, **options_of(setting))
+        uri, options = object_of(setting)
+        self.reader = rangeio.open(uri, **options)
 
     @classmethod
     def version(cls) -> str:
@@ -85,10 +87,18 @@ class Rangeio(Client):
         super()._close()
 
 
-def options_of(setting: Setting) -> dict[str, Any]:
-    """What `rangeio.open` is told beside the URL."""
+def object_of(setting: Setting) -> tuple[str, dict[str, Any]]:
+    """(URI, options) for `rangeio.open`: by s3, every request signed, where the URL has a bucket; else by http."""
     options: dict[str, Any] = {"concurrent": setting.depth} if setting.depth else {}
-    return {**options, "ca_file": setting.ca_file} if setting.ca_file else options
+    if setting.ca_file:
+        options["ca_file"] = setting.ca_file
+    parts = urlsplit(setting.url)
+    bucket, _, key = parts.path.lstrip("/").partition("/")
+    if not key or parts.query:
+        return setting.url, options
+    options |= {"endpoint_url": f"{parts.scheme}://{parts.netloc}", "region": "us-east-1", "addressing": "path"}
+    options |= {"access_key_id": "bench", "secret_access_key": "bench"}
+    return f"s3://{bucket}/{unquote(key)}", options
 
 
 class RangeioAwaiting(Awaiting):
@@ -100,7 +110,8 @@ class RangeioAwaiting(Awaiting):
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
-        self.reader = rangeio.open_async(setting.url, **options_of(setting))
+        uri, options = object_of(setting)
+        self.reader = rangeio.open_async(uri, **options)
 
     @classmethod
     def version(cls) -> str:
