@@ -96,7 +96,11 @@ def object_of(setting: Setting) -> tuple[str, dict[str, Any]]:
     bucket, _, key = parts.path.lstrip("/").partition("/")
     if not key or parts.query:
         return setting.url, options
-    options |= {"endpoint_url": f"{parts.scheme}://{parts.netloc}", "region": "us-east-1", "addressing": "path"}
+    options |= {
+        "endpoint_url": f"{parts.scheme}://{parts.netloc}",
+        "region": "us-east-1",
+        "addressing": "path",
+    }
     options |= {"access_key_id": "bench", "secret_access_key": "bench"}
     return f"s3://{bucket}/{unquote(key)}", options
 
