@@ -122,6 +122,39 @@ def test_fork_by_c(lab: Lab, pattern_file: Path) -> None:
     assert lab.run(program, pattern_file).facts() == {"before": 0, "child": 0, "after": 0, "held": 0}
 
 
+def test_fork_in_an_iteration(lab: Lab, pattern_file: Path) -> None:
+    """Reads were under way when it forked: one child goes on to the end, another stops at once; so does the parent."""
+    program = code(
+        START,
+        """
+        reader = rangeio.open(path)
+        say(before=check(reader))
+        wrong_iterations = 0
+        for how in range(40):
+            cold()
+            ahead = reader.iter_ranges(ranges, gap=None, concurrent=8)
+            stream = reader.stream(chunk=65_536)
+            seen = dict([next(ahead) for _ in range(how % 5)])
+            first = next(stream)
+            child = os.fork()
+            if how % 2 == (child == 0):
+                ahead.close()
+                stream.close()
+                errors = 0
+            else:
+                seen.update(ahead)
+                errors = wrong([seen[index] for index in range(len(ranges))], ranges)
+                errors += bytes(first) + b"".join(stream) != pattern(0, nbytes)
+            if child == 0:
+                os._exit(min(errors, 100))
+            wrong_iterations += errors + wait(child)
+        del ahead, stream, seen, first
+        say(wrong=wrong_iterations, leaks=leaks())
+        """,
+    )
+    assert lab.run(program, pattern_file).facts() == {"before": 0, "wrong": 0, "leaks": {}}
+
+
 def test_both_sides_read_at_once(lab: Lab, pattern_file: Path) -> None:
     """Four threads read cold in the parent while children fork, read much and end: not one wrong byte anywhere."""
     program = code(

@@ -6,6 +6,7 @@ wait for in vain; `lock` may be taken again by its holder, and is held for count
 child makes a Process of its own: it never waits for a lock or a thread that only its parent has.
 """
 
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ class Process:
     """The part of a reactor that is of one process. `lock` guards every counter."""
 
     workers: int
+    pid: int = field(default_factory=os.getpid)
     lock: "threading.RLock" = field(default_factory=threading.RLock)
     memory: Memory = field(default_factory=Memory)
     tasks: SimpleQueue[_Task | None] = field(default_factory=SimpleQueue)
@@ -54,8 +56,14 @@ class Process:
         for _ in range(times):
             self.tasks.put(task)
 
+    def is_own(self, getpid: Callable[[], int] = os.getpid) -> bool:
+        """Whether it is of the process that runs, not of one that it was forked from. (As in `_Shared.wait`.)"""
+        return self.pid == getpid()
+
     def dismiss(self) -> None:
         """End the threads, each after the task it is at."""
+        if not self.is_own():
+            return
         with self.lock:
             ending, self.threads = self.threads, 0
         for _ in range(ending):
@@ -84,21 +92,30 @@ class Process:
     def as_completed(
         self, count: int, concurrent: int, job: Callable[[int], _T], *, ordered: bool = False
     ) -> Iterator[tuple[int, _T]]:
-        """(index, job(index)) as each is done, or in order. Closing it waits for those under way and starts no more."""
+        """(index, job(index)) as each is done, or in order. Closing it waits for those under way and starts no more.
+
+        A child forked half-way does the rest itself: what was under way is done for its parent only.
+        """
         width = min(concurrent or self.workers, self.workers, count)
         shared = _Shared(count, job)
         shared.most = width
+        given: set[int] = set()
         try:
             self.help(shared.help_one, width - 1)
-            for turn in range(count):
-                index = shared.do(turn) if ordered else shared.any_done()
-                shared.most = turn + 1 + width
+            while len(given) < count and self.is_own():
+                index = shared.do(len(given)) if ordered else shared.any_done()
+                given.add(index)
+                shared.most = len(given) + width
                 yield index, shared.pop(index)
-                if width > 1:
+                if width > 1 and self.is_own():
                     self.help(shared.help_one, 1)
         finally:
-            shared.stop()
-            shared.wait()
+            if self.is_own():
+                shared.stop()
+                shared.wait()
+        for index in range(count):
+            if index not in given:
+                yield index, job(index)
 
 
 def _work(tasks: SimpleQueue[_Task | None]) -> None:
