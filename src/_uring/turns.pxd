@@ -10,6 +10,7 @@ cdef class Ready:
 cdef class Turn:
     cdef object value
     cdef bint given
+    cdef long long turn
 
 
 cdef class Queue:

@@ -68,25 +68,25 @@ class Flight:
             raise RuntimeError("this iteration is waited for by another task")
         self._waiting = True
         try:
-            return await self._next()
+            await self._turn()
+            while not self.closed and self._given < self._count:
+                self._pump()
+                index = self._ready()
+                if index is not None:
+                    return index, self._take(index)
+                await self._landing()
         finally:
             self._waiting = False
-
-    async def _next(self) -> "tuple[int, Buffer | Error] | None":
-        await self._turn()
-        while not self.closed and self._given < self._count:
-            self._pump()
-            index = self._ready()
-            if index is not None:
-                self._given += 1
-                result = self._landed.pop(index)
-                if isinstance(result, BaseException) and not isinstance(result, Error):
-                    self.close()
-                    raise result
-                return index, result
-            await self._landing()
         self.close()
         return None
+
+    def _take(self, index: int) -> "Buffer | Error":
+        self._given += 1
+        result: Any = self._landed.pop(index)
+        if isinstance(result, BaseException) and not isinstance(result, Error):
+            self.close()
+            raise result
+        return result
 
     def close(self) -> None:
         """Begin no more, and forget what is under way."""
@@ -103,12 +103,12 @@ class Flight:
 
     def _pump(self) -> None:
         """Begin what may be under way. While requests are answered at once, one is enough: there is no wait to hide."""
-        while self._begun < min(self._count, self._given + self._depth):
-            landed = self._begun - self._given - len(self._landed) == 0
-            if landed and self._ready() is not None:
+        most = min(self._count, self._given + self._depth)
+        while self._begun < most:
+            if self._landed and self._begun - self._given == len(self._landed) and self._ready() is not None:
                 return
             index = self._begun
-            self._begun += 1
+            self._begun = index + 1
             try:
                 self._begin(index, _Slot(self, index))
             except Error as error:
