@@ -58,7 +58,7 @@ class Flight:
         self._depth = depth
         self._ordered = ordered
         self._begun = self._given = 0
-        self._landed: dict[int, Any] = {}
+        self._landed: dict[int, Buffer | BaseException] = {}
         self._waiter: Any = None
         self._waiting = False
 
@@ -82,7 +82,7 @@ class Flight:
 
     def _take(self, index: int) -> "Buffer | Error":
         self._given += 1
-        result: Any = self._landed.pop(index)
+        result = self._landed.pop(index)
         if isinstance(result, BaseException) and not isinstance(result, Error):
             self.close()
             raise result
