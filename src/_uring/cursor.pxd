@@ -8,5 +8,7 @@ cdef class Cursor:
     cdef long long buffer_size
     cdef long long at
     cdef long long expected
+    cdef long long first
     cdef long long span
+    cdef long long wanted
     cdef bint closed

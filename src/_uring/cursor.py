@@ -10,16 +10,14 @@ from typing import Any
 
 from _uring.surface import OFFSET_MAX, byte_index, writable_bytes
 
-# What a read after a seek fetches: as much as the buffer of open() does.
-FIRST = 8 << 10
 GROWTH = 4
 
 
 class Cursor:
     """A place in bytes `start` to `stop` of what `read_into(buffer, offset)` reads. Not for two threads at once.
 
-    A BufferedReader offers its whole buffer to every read, so it is decided here how much of it to fill: 8 KiB after a
-    seek, four times as much for each read that goes on where the last one ended. That is what tells reading through
+    A BufferedReader offers its whole buffer to every read, so it is decided here how much of it to fill: `first` after
+    a seek, four times as much for each read that goes on where the last one ended. That is what tells reading through
     from reading here and there. What is larger than the buffer is the caller's own memory, and filled in place.
     """
 
@@ -28,6 +26,7 @@ class Cursor:
         read_into: Callable[[memoryview, int], int],
         start: int,
         stop: int,
+        first: int,
         buffer_size: int,
         find_end: Callable[[], int],
     ) -> None:
@@ -41,7 +40,8 @@ class Cursor:
         self.buffer_size = buffer_size
         self.at = start
         self.expected = -1
-        self.span = FIRST
+        self.first = self.span = first
+        self.wanted = start
         self.closed = False
 
     def readinto(self, buffer: Any) -> int:
@@ -54,13 +54,17 @@ class Cursor:
         size = len(view)
         want = size
         if size <= self.buffer_size:
-            self.span = min(self.span * GROWTH, size) if self.at == self.expected else FIRST
-            want = min(size, self.span)
+            self.span = min(self.span * GROWTH, size) if self.at == self.expected else self.first
+            want = min(size, max(self.span, self.wanted - self.at))
         want = max(0, min(want, self.stop - self.at))
         got: int = self.read_into(view if want == size else view[:want], self.at)
         self.at += got
         self.expected = self.at
         return got
+
+    def want(self, place: int) -> None:
+        """The reads that follow are for what lies before `place`."""
+        self.wanted = self.start + place
 
     def seek(self, offset: Any, whence: int = os.SEEK_SET) -> int:
         """Move, past the end too, where reading then finds nothing. ValueError before the start. Costs no read."""

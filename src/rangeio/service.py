@@ -9,7 +9,16 @@ import operator
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, Protocol, SupportsIndex, TypeAlias, runtime_checkable
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    NamedTuple,
+    Protocol,
+    SupportsIndex,
+    TypeAlias,
+    runtime_checkable,
+)
 
 from rangeio.errors import ConfigInvalidError, Error, closest
 from rangeio.policy import Retry, Timeout, hedge_of
@@ -194,6 +203,19 @@ class ReadBatchAsync(Protocol):
     def __call__(self, offsets: Any, length: SupportsIndex) -> "Awaitable[Buffer]": ...
 
 
+class ReadAhead(NamedTuple):
+    """Bytes that a file object fetches at least: after a seek, and at most, when read on and on."""
+
+    first: int
+    most: int
+
+
+# As much as the buffer of open() does; at most what stays in the second-level cache (bench: file).
+NEAR = ReadAhead(8 << 10, 128 << 10)
+# Over a network a request costs as much as the bytes of a default gap, and one connection has to be kept busy.
+FAR = ReadAhead(48 << 10, 8 << 20)
+
+
 class Source(Protocol):
     """One opened object. Any thread may call anything; reads in flight survive `close`, and so do Buffers.
 
@@ -210,6 +232,11 @@ class Source(Protocol):
     @property
     def capability(self) -> Capability:
         """What can be had of this object."""
+        ...
+
+    @property
+    def read_ahead(self) -> "ReadAhead":
+        """How much a file object fetches that was not asked for yet."""
         ...
 
     @property

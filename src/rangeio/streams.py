@@ -54,10 +54,17 @@ class Course:
 
 
 def pieces(source: Source, course: Course, start: int, stop: int) -> "Generator[Buffer]":
-    """The stream of a range, sync. Where the end is not known it is found by reading, without reading ahead."""
-    if stop == OPEN:
-        yield from _until_short(source, course.chunk, start)
-        return
+    """The stream of a range, sync. Where the end is not known it is found by reading: without reading ahead, until a
+    reply has told it, if it does.
+    """
+    while stop == OPEN:
+        buffer = source.read_at(start, course.chunk)
+        if buffer.nbytes:
+            yield buffer
+        if buffer.nbytes < course.chunk:
+            return
+        start += course.chunk
+        stop = OPEN if source.size is None else max(start, source.size)
     loan = SHARED.lend(min(course.prefetch, stop - start))
     try:
         span = course.chunk * _SEGMENT
@@ -77,16 +84,6 @@ def pieces(source: Source, course: Course, start: int, stop: int) -> "Generator[
         loan.close()
 
 
-def _until_short(source: Source, chunk: int, offset: int) -> "Generator[Buffer]":
-    while True:
-        buffer = source.read_at(offset, chunk)
-        if buffer.nbytes:
-            yield buffer
-        if buffer.nbytes < chunk:
-            return
-        offset += chunk
-
-
 class AsyncStream(AsyncIterator["Buffer"]):
     """The stream of a range, async. `aclose`, or letting go of it, stops the reads; so it may be left at any point.
 
@@ -98,6 +95,9 @@ class AsyncStream(AsyncIterator["Buffer"]):
         self._course = course
         self._begin = begin
         self._flight: Flight | None = None
+        self._open_at: tuple[Source, int] | None = (
+            None  # where the first piece begins, of one whose end is not known
+        )
         self._loan = SHARED.lend(0)
         self._ended = False
 
@@ -119,15 +119,27 @@ class AsyncStream(AsyncIterator["Buffer"]):
             raise reply
         if reply.nbytes < self._course.chunk:
             self._end()  # the last piece, or that of an object that ends here
+        elif self._open_at is not None:
+            self._look_for_end(*self._open_at)
         if not reply.nbytes:
             raise StopAsyncIteration
         return reply
+
+    def _look_for_end(self, source: Source, start: int) -> None:
+        """The first piece may have told where the object ends: then the rest is read ahead."""
+        self._open_at = None
+        if source.size is not None and self._flight is not None:
+            self._flight.close()
+            start += self._course.chunk
+            self._flight = self._launch(source, start, max(start, source.size))
 
     def _launch(self, source: Source, start: int, stop: int) -> Flight:
         chunk = self._course.chunk
         count = -(-(stop - start) // chunk)
         if stop < OPEN:
             self._loan = SHARED.lend(min(self._course.prefetch, stop - start))
+        else:
+            self._open_at = source, start
 
         def begin(index: int, waiter: Any) -> None:
             first = start + index * chunk

@@ -10,7 +10,7 @@ from _uring.surface import byte_array, byte_index, writable_bytes
 from rangeio.errors import Error, UnexpectedEofError, asked, from_native
 from rangeio.policy import Timeout
 from rangeio.ranges import OPEN, Offsets
-from rangeio.service import Capability, Destination, Source, Stat
+from rangeio.service import Capability, Destination, ReadAhead, Source, Stat
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer as SupportsBuffer
@@ -40,6 +40,10 @@ class Window:
     @property
     def capability(self) -> Capability:
         return self.source.capability
+
+    @property
+    def read_ahead(self) -> ReadAhead:
+        return self.source.read_ahead
 
     @property
     def closed(self) -> bool:

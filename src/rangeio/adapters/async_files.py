@@ -11,17 +11,14 @@ from rangeio.service import Destination, Source
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_BUFFER = 128 << 10
-# What a read after a seek fetches at least, and how much more each that goes on from there.
-_FIRST = 8 << 10
 _GROWTH = 4
 
 
 class AsyncFile(AsyncIterator[bytes]):
     """A cursor in a range. One task at a time, as with any file; seeking costs no read.
 
-    Reads that go on where the last one ended are read ahead, up to the buffer's size; a read elsewhere reads 8 KiB, or
-    what it was asked for if that is more. Closing it leaves the Reader open.
+    Reads that go on where the last one ended are read ahead, up to the buffer's size; a read elsewhere reads 8 KiB
+    (over a network 48 KiB), or what it was asked for if that is more. Closing it leaves the Reader open.
     """
 
     def __init__(
@@ -29,12 +26,12 @@ class AsyncFile(AsyncIterator[bytes]):
     ) -> None:
         """begin: opens what there is to open; the Source, and where in it the file starts and stops."""
         self._begin = begin
-        self._buffer_size = byte_index(_BUFFER if buffer_size is None else buffer_size, "buffer_size")
+        self._buffer_size = None if buffer_size is None else byte_index(buffer_size, "buffer_size")
         self._place: tuple[Source, int, int] | None = None
         self._ahead = memoryview(b"")  # what was read beyond the cursor
         self._at = 0
         self._expected = -1
-        self._span = _FIRST
+        self._span = 0
         self.closed = False
         self.name = path
         self.mode = "rb"
@@ -48,10 +45,10 @@ class AsyncFile(AsyncIterator[bytes]):
         if size <= len(self._ahead):
             return self._take(size)
         head = self._take(len(self._ahead))
-        if size - len(head) < self._buffer_size:
+        source, start, stop = await self._opened()
+        if size - len(head) < self._most(source):
             await self._fill(size - len(head))
             return head + self._take(size - len(head))
-        source, start, stop = await self._opened()
         limit = min(size - len(head), stop - start - self._at)
         tail = await source.read_at_async(start + self._at, max(0, limit))
         self._move(len(tail))
@@ -184,10 +181,14 @@ class AsyncFile(AsyncIterator[bytes]):
         """Read ahead, at least so many bytes if they are there; `_ahead` is empty before."""
         self._check_open()
         source, start, stop = await self._opened()
-        self._span = min(self._span * _GROWTH, self._buffer_size) if self._at == self._expected else _FIRST
+        goes_on = self._at == self._expected
+        self._span = min(self._span * _GROWTH, self._most(source)) if goes_on else source.read_ahead.first
         limit = max(0, min(max(self._span, least), stop - start - self._at))
         self._ahead = memoryview(await source.read_at_async(min(start + self._at, OFFSET_MAX), limit))
         self._expected = self._at + len(self._ahead)
+
+    def _most(self, source: Source) -> int:
+        return source.read_ahead.most if self._buffer_size is None else self._buffer_size
 
     def _take(self, size: int) -> bytes:
         piece = bytes(self._ahead[:size])

@@ -1,13 +1,15 @@
 """A range as a file: the only cursor of the project, in Python's own shape (io.RawIOBase, io.BufferedReader)."""
 
 import io
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from _uring.cursor import Cursor
+from _uring.surface import writable_bytes
 from rangeio.ranges import OPEN
-from rangeio.service import Source
+from rangeio.service import NEAR, Source
 
-# Large enough that reading ahead pays for a request, small enough to stay in the second-level cache (bench: file).
-_BUFFER = 128 << 10
+_T = TypeVar("_T")
 
 
 class RangeFile(io.RawIOBase):
@@ -29,7 +31,9 @@ class RangeFile(io.RawIOBase):
             size = source.stat().size
             return max(start, len(source.read_at(0, OPEN)) if size is None else size)
 
-        self._cursor = Cursor(source.read_into, start, stop, buffer_size, find_end)
+        first = source.read_ahead.first
+        self._cursor = Cursor(source.read_into, start, stop, first, buffer_size, find_end)
+        self.want = self._cursor.want
         self.readinto = self._cursor.readinto  # type: ignore[method-assign]
         self.seek = self._cursor.seek  # type: ignore[method-assign]
         self.tell = self._cursor.tell  # type: ignore[method-assign]
@@ -65,7 +69,45 @@ class RangeFile(io.RawIOBase):
         return f"<rangeio.RangeFile {self.name!r}{' closed' if self.closed else ''}>"
 
 
+class FarFile(io.BufferedReader):
+    """Over a network: what a call asks for is fetched by one request.
+
+    A BufferedReader asks its raw file for its whole buffer, whatever it was asked for itself: so that is told too.
+    """
+
+    raw: RangeFile
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """See `io.BufferedReader`."""
+        return self._telling(size, lambda: super(FarFile, self).read(size))
+
+    def read1(self, size: int = -1, /) -> bytes:
+        """See `io.BufferedReader`."""
+        return self._telling(size, lambda: super(FarFile, self).read1(size))
+
+    def readinto(self, buffer: Any, /) -> int:
+        """See `io.BufferedReader`."""
+        view = writable_bytes(buffer)
+        return self._telling(len(view), lambda: super(FarFile, self).readinto(view))
+
+    def readinto1(self, buffer: Any, /) -> int:
+        """See `io.BufferedReader`."""
+        view = writable_bytes(buffer)
+        return self._telling(len(view), lambda: super(FarFile, self).readinto1(view))
+
+    def _telling(self, size: int | None, read: Callable[[], _T]) -> _T:
+        if self.closed or size is None or size <= 0:
+            return read()
+        self.raw.want(self.tell() + size)
+        try:
+            return read()
+        finally:
+            self.raw.want(0)
+
+
 def open_file(source: Source, start: int, stop: int, buffer_size: int | None) -> io.BufferedReader:
     """A RangeFile under a buffer of `buffer_size` bytes. ValueError unless that is at least 1."""
-    size = _BUFFER if buffer_size is None else buffer_size
-    return io.BufferedReader(RangeFile(source, start, stop, size), size)
+    size = source.read_ahead.most if buffer_size is None else buffer_size
+    raw = RangeFile(source, start, stop, size)
+    # The one of C where a read costs next to nothing: a method of Python costs a tenth of it.
+    return io.BufferedReader(raw, size) if source.read_ahead is NEAR else FarFile(raw, size)

@@ -29,7 +29,7 @@ from rangeio.http.rules import Version
 from rangeio.http.run import Run
 from rangeio.policy import Timeout
 from rangeio.ranges import OPEN, Offsets
-from rangeio.service import Capability, Destination, FileResults, Options, Stat
+from rangeio.service import FAR, Capability, Destination, FileResults, Options, ReadAhead, Stat
 from rangeio.services.http_options import CONCURRENT, DEFAULTS, conditions, login_fields, options_to_keep
 from rangeio.waiting import Ready, checkpoint
 
@@ -54,6 +54,10 @@ class HttpSource:
     @property
     def path(self) -> str:
         return self._remote.shown
+
+    @property
+    def read_ahead(self) -> ReadAhead:
+        return FAR
 
     @property
     def closed(self) -> bool:

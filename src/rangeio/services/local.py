@@ -10,9 +10,11 @@ from rangeio.errors import Error, PermissionDeniedError, from_native
 from rangeio.policy import Timeout
 from rangeio.ranges import OPEN, Offsets, split
 from rangeio.service import (
+    NEAR,
     Capability,
     FileResults,
     Options,
+    ReadAhead,
     ReadAt,
     ReadAtAsync,
     ReadBatch,
@@ -64,6 +66,10 @@ class LocalSource:
     @property
     def path(self) -> str:
         return self._file.path
+
+    @property
+    def read_ahead(self) -> ReadAhead:
+        return NEAR
 
     @property
     def closed(self) -> bool:

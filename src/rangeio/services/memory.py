@@ -9,7 +9,7 @@ from _uring.surface import byte_array, byte_index, writable_bytes
 from rangeio.errors import Error, NotFoundError, UnexpectedEofError, asked, closest, from_native
 from rangeio.policy import Timeout
 from rangeio.ranges import OPEN, Offsets, split
-from rangeio.service import Capability, Destination, FileResults, Options, Stat, rolled_up
+from rangeio.service import NEAR, Capability, Destination, FileResults, Options, ReadAhead, Stat, rolled_up
 from rangeio.waiting import Ready, checkpoint
 
 if TYPE_CHECKING:
@@ -31,6 +31,10 @@ class MemorySource:
     @property
     def path(self) -> str:
         return self._path
+
+    @property
+    def read_ahead(self) -> ReadAhead:
+        return NEAR
 
     @property
     def closed(self) -> bool:
