@@ -241,7 +241,7 @@ def test_ranges_prints_the_plan(sample: Path, capsys: pytest.CaptureFixture[str]
         == 0
     )
     text = capsys.readouterr().out
-    assert "3 ranges -> 2 requests" in text
+    assert "3 ranges -> 2 requests, 2 at a time, joined up to 50 bytes apart" in text
     assert "160 bytes" in text
     assert "210 bytes" in text
     assert "read amplification 1.31" in text

@@ -35,6 +35,7 @@ class HttpContract(ReaderContract):
             {},
             {"gap": None},
             {"gap": 50},
+            {"gap": "auto"},
             {"gap": 2**40, "max_merged": None},
             {"max_merged": 1},
             {"chunk": 10_000},

@@ -151,6 +151,14 @@ def test_options_are_inherited(operator: Operator) -> None:
     assert len(wide.open("a", gap=None).plan(ranges).requests) == 2
 
 
+def test_gap_auto_of_what_is_near(operator: Operator, root: Path) -> None:
+    """No request is saved by reading what nobody wants."""
+    for reader in (operator.open("a", gap="auto"), rangeio.open(root / "a", gap="auto")):
+        plan = reader.plan([(0, 2), (2, 4), (5, 6)])
+        assert plan.gap == 0
+        assert [request[1:] for request in plan.requests] == [(0, 4), (5, 1)]
+
+
 # --- roots ---------------------------------------------------------------------------------------------------
 
 

@@ -328,8 +328,9 @@ def test_no_leftovers(what: str) -> None:
     assert not faults, f"{what}:\n" + "\n".join(faults)
 
 
-# A test waits for events. A slow file system sleeps, and so does who counts: nothing tells that a counter has changed.
-SLEEPERS = {"tests/faults/stalling.py", "tests/conftest.py"}
+# A test waits for events. A slow file system or server sleeps, and so does who counts: nothing tells that a counter has
+# changed.
+SLEEPERS = {"tests/faults/stalling.py", "tests/servers/scripted.py", "tests/conftest.py"}
 
 
 def test_tests_do_not_sleep() -> None:

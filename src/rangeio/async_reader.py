@@ -265,7 +265,8 @@ class AsyncReader:
 
     async def _lay_out(self, checked: Checked, options: Options) -> Layout:
         starts, stops = checked.within(await self._size_for(checked.needs_size))
-        return lay_out(starts, stops, gap=options.gap, max_merged=options.max_merged)
+        gap = self._opened().near() if options.gap == "auto" else options.gap
+        return lay_out(starts, stops, gap=gap, max_merged=options.max_merged)
 
     async def _size_for(self, needed: bool) -> int | None:
         """As `Reader._size_for`."""

@@ -248,6 +248,8 @@ class Layout:
     assigned: Offsets
     is_plain: bool
     """Every range is a request of its own, in the order asked: the replies are the results."""
+    gap: int | None
+    """By which they were merged."""
 
     @property
     def lengths(self) -> Offsets:
@@ -264,8 +266,8 @@ def lay_out(starts: Offsets, stops: Offsets, *, gap: int | None, max_merged: int
     if gap is not None:
         requests, ends, assigned = coalesce(starts, stops, gap=gap, max_merged=max_merged)
         if requests.size < np.count_nonzero(starts < stops):
-            return Layout(starts, stops, requests, ends, assigned, False)
-    return Layout(starts, stops, starts, stops, np.arange(starts.size), True)
+            return Layout(starts, stops, requests, ends, assigned, False, gap)
+    return Layout(starts, stops, starts, stops, np.arange(starts.size), True, gap)
 
 
 Group: TypeAlias = list[tuple[int, int, int]]
@@ -319,7 +321,8 @@ class Plan:
     requests: (path, offset, length) in bytes, length None where the range is open and the size unknown.
     assigned: for each range the index of its (first) request, None for an empty range, which needs none.
     bytes_requested: in the ranges, counted as often as asked for. bytes_fetched: in the requests. Both leave out what
-    is not known. parallel: most requests in flight at once.
+    is not known. parallel: most requests in flight at once. gap: most bytes between two ranges of one request; with
+    "auto" what that comes to now.
     """
 
     requests: list[tuple[str, int, int | None]] = field(repr=False)
@@ -328,6 +331,7 @@ class Plan:
     bytes_fetched: int
     largest_request: int
     parallel: int
+    gap: int | None
 
     @property
     def read_amplification(self) -> float:
@@ -339,7 +343,7 @@ class Plan:
             f"Plan({len(self.assigned)} ranges -> {len(self.requests)} requests,"
             f" bytes_requested={self.bytes_requested}, bytes_fetched={self.bytes_fetched},"
             f" read_amplification={self.read_amplification:.3f}, largest_request={self.largest_request},"
-            f" parallel={self.parallel})"
+            f" parallel={self.parallel}, gap={self.gap})"
         )
 
 
@@ -365,4 +369,5 @@ def make_plan(
         bytes_fetched=sum(lengths),
         largest_request=max(lengths, default=0),
         parallel=min(len(requests), concurrent or len(requests)),
+        gap=layout.gap,
     )

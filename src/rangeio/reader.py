@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 class PlanOptions(TypedDict, total=False):
     """What one call may choose differently from its Reader; see `Options` for the meaning."""
 
-    gap: int | None
+    gap: int | Literal["auto"] | None
     max_merged: int | None
     chunk: int | None
     concurrent: int | None
@@ -347,7 +347,8 @@ class Reader:
     def _lay_out(self, ranges: Ranges, options: Options) -> Layout:
         checked = check(ranges)
         starts, stops = checked.within(self._size_for(checked.needs_size))
-        return lay_out(starts, stops, gap=options.gap, max_merged=options.max_merged)
+        gap = self._source.near() if options.gap == "auto" else options.gap
+        return lay_out(starts, stops, gap=gap, max_merged=options.max_merged)
 
     def _bounds(self, range: Range) -> tuple[int, int]:
         return bounds(range, self._size_for(isinstance(range, Suffix)))

@@ -77,6 +77,9 @@ class Options:
     """How one object is opened and read. Each has a default that the service chooses.
 
     gap: most bytes between two ranges that are still fetched as one; 0 joins what touches or overlaps, None nothing.
+        ``"auto"``, over a network: what comes in the time that another request would wait for its first byte, from
+        8 to 256 KiB, as measured with the server's latest replies of 128 KiB and more; the default (48 KiB) until
+        there were four. One call has one gap, and `plan` tells it. Files and memory, where a request is no journey: 0.
     max_merged: most bytes that joining may make of ranges that do not overlap; None for no bound.
     chunk: most bytes of one request, None for no bound. A local file that is awaited is read in the core's own pieces
         (1 MiB, or 4 by O_DIRECT, eight under way): smaller ones only cost, and larger ones would not be in parallel.
@@ -96,7 +99,7 @@ class Options:
     newest.
     """
 
-    gap: int | None = 0
+    gap: int | Literal["auto"] | None = 0
     max_merged: int | None = 1 << 20
     chunk: int | None = None
     concurrent: int | None = None
@@ -151,6 +154,10 @@ def _checked(name: str, value: Any) -> Any:
         if value is None or (isinstance(value, str) and value.isascii() and value.isprintable()):
             return value
         raise ConfigInvalidError(f"{name} must be a string that a header field can hold, not {value!r}")
+    if name == "gap" and isinstance(value, str):
+        if value == "auto":
+            return value
+        raise ConfigInvalidError(f"gap must be a whole number of bytes, 'auto' or None, not {value!r}")
     if value is None and name != "no_range_cap":
         return None
     try:
@@ -322,6 +329,10 @@ class Source(Protocol):
 
         ClosedError, by the call or the await, if reads are refused.
         """
+        ...
+
+    def near(self) -> int:
+        """What ``gap="auto"`` means now, in bytes. No I/O."""
         ...
 
     def stat_async(self) -> Awaitable[Stat]:

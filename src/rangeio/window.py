@@ -127,6 +127,9 @@ class Window:
         self._check_open(None, None)
         return self.source.fetch_async(*self._shifted(starts, lengths), chunk=chunk, concurrent=concurrent)
 
+    def near(self) -> int:
+        return self.source.near()
+
     def stat(self) -> Stat:
         self._check_open(None, None)
         return self._within(self.source.stat())

@@ -6,6 +6,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import Literal
 
 from faults.machine import need_module
 
+_PIECE = 65_536
 End = Literal["keep", "close", "reset", "stall"]
 
 
@@ -36,10 +38,15 @@ class Asked:
 
 @dataclass
 class Answer:
-    """Bytes to send, and what then becomes of the connection. stall: it stays open and silent until the client goes."""
+    """Bytes to send, and what then becomes of the connection. stall: it stays open and silent until the client goes.
+
+    wait_s: before the first byte. pause_s: between each 64 KiB and the next.
+    """
 
     data: bytes
     then: End = "keep"
+    wait_s: float = 0.0
+    pause_s: float = 0.0
 
 
 Script = Callable[[Asked], Answer]
@@ -131,7 +138,11 @@ class Scripted:
         asked = Asked(method, target, fields, len(self.asked), number)
         self.asked.append(asked)
         answer = self.script(asked)
-        sock.sendall(answer.data)
+        time.sleep(answer.wait_s)
+        sock.sendall(answer.data[:_PIECE])
+        for at in range(_PIECE, len(answer.data), _PIECE):
+            time.sleep(answer.pause_s)
+            sock.sendall(answer.data[at : at + _PIECE])
         if answer.then == "stall":
             sock.recv(1)
         elif answer.then == "reset":

@@ -91,7 +91,7 @@ def _summary(plan: Plan, count: int) -> str:
     return "\n".join(
         [
             f"{count:,} {_plural('range', count)} -> {requests:,} {_plural('request', requests)}, "
-            f"{plan.parallel:,} at a time",
+            f"{plan.parallel:,} at a time{'' if plan.gap is None else f', joined up to {plan.gap:,} bytes apart'}",
             f"asked for    {plan.bytes_requested:,} bytes ({size_text(plan.bytes_requested)})",
             f"fetched      {plan.bytes_fetched:,} bytes ({size_text(plan.bytes_fetched)}), "
             f"read amplification {short(plan.read_amplification)}",

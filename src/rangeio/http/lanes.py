@@ -10,6 +10,7 @@ import time
 from typing import Protocol
 
 from rangeio.http.exchange import Cut
+from rangeio.http.pace import MEASURED
 from rangeio.http.plain import Plain
 from rangeio.http.pool import Pool, Wire
 from rangeio.http.reads import Read
@@ -38,7 +39,8 @@ class Lane:
     """A connection, and the piece `at` to `stop` of `read` that is under way on it.
 
     block: what came of a reply that is not plain, else its head with the empty line. filled: bytes of the body that are
-    in their place. started: whether anything has come. since: when something last came, or was sent.
+    in their place. started: whether anything has come. sent, answered: when the request was, and when its head came.
+    since: when something last came, or was sent.
     """
 
     __slots__ = (
@@ -46,9 +48,11 @@ class Lane:
         "_memory",
         "_plain",
         "_way",
+        "answered",
         "at",
         "block",
         "read",
+        "sent",
         "since",
         "started",
         "stop",
@@ -75,7 +79,7 @@ class Lane:
         self.read, self.at, self.stop = read, at, stop
         self._memory, self._left = None, stop - at
         self.block, self.started = b"", False
-        self.since = time.monotonic()
+        self.since = self.sent = time.monotonic()
         prefix = remote.ranged(remote.target, self.wire.absolute)
         request = b"%b%d-%d%b" % (prefix, at, stop - 1, plain.suffix)
         try:
@@ -132,6 +136,9 @@ class Lane:
             return
         self._memory = None
         wire.used = True
+        nbytes = self.stop - self.at
+        if nbytes >= MEASURED:
+            wire.pace.took(self.answered - self.sent, self.since - self.answered, nbytes)
         self._way.arrived(self)
 
     def _head(self, wire: Wire) -> bool:
@@ -159,6 +166,7 @@ class Lane:
             return False
         read = self.read
         assert read is not None
+        self.answered = self.since
         memory = read.room(read.stop)[self.at - read.start : self.stop - read.start]
         if over:
             self.block = block[: end + 4]

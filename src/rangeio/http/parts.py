@@ -16,6 +16,7 @@ from rangeio.http.exchange import Body, Cut, Exchange
 from rangeio.http.failures import as_error, breaking_failed, connecting_failed, too_slow
 from rangeio.http.heads import BadReply, Head
 from rangeio.http.lanes import Lane
+from rangeio.http.pace import MEASURED
 from rangeio.http.pool import Pool, Wire
 from rangeio.http.reads import Read
 from rangeio.policy import RETRIES
@@ -71,12 +72,13 @@ class Part:
     clamped: its end was moved to that of the object. refused: credentials were renewed for it once. whole: the reply
     is the whole object. resume: the connection before was closed while idle, so that a new one is wanted. rival: the
     same once more, by another connection, of which the first to be answered wins. hedged: there was one.
-    is_second: it is the one that was begun later.
+    is_second: it is the one that was begun later. sent, answered: when its request was, and when the head came.
     """
 
     __slots__ = (
-        "_home", "at", "attempts", "clamped", "dialing", "exchange", "first", "hedged", "hops", "is_second", "live",
-        "method", "outcome", "read", "refused", "resume", "rival", "since", "stop", "target", "whole", "wire",
+        "_home", "answered", "at", "attempts", "clamped", "dialing", "exchange", "first", "hedged", "hops", "is_second",
+        "live", "method", "outcome", "read", "refused", "resume", "rival", "sent", "since", "stop", "target", "whole",
+        "wire",
     )  # fmt: skip
 
     def __init__(self, home: Home, read: Read, start: int, stop: int, method: str = "GET") -> None:
@@ -90,7 +92,7 @@ class Part:
         self.hedged = self.is_second = self.live = self.clamped = self.refused = self.whole = self.resume = (
             False
         )
-        self.since = 0.0
+        self.since = self.sent = self.answered = 0.0
         self.wire: Wire | None = None
         self.dialing: object = None  # stands for the connection being opened for it
         self.target: Address = read.remote.target
@@ -188,7 +190,7 @@ class Part:
             self.target,
             wire.absolute,
         )
-        self.since = time.monotonic()
+        self.since = self.sent = time.monotonic()
         self._home.driver.watch(wire.fd, self._readable)
         self._send_rest(wire, memoryview(request))
 
@@ -196,7 +198,7 @@ class Part:
         """Go on where a lane has not: with its connection, what has come over it, and why it broke if it did."""
         wire = self.wire = lane.wire
         exchange = self.exchange = Exchange(wire.scratch, self._judge)
-        self.outcome, self.since = None, lane.since
+        self.outcome, self.sent, self.since = None, lane.sent, lane.since
         self.target = self.read.remote.target
         self._home.driver.watch(wire.fd, self._readable)
         try:
@@ -212,6 +214,7 @@ class Part:
             self._replied(wire, exchange)
 
     def _judge(self, head: Head) -> Body:
+        self.answered = self.since
         return self._home.judge(self, head)
 
     def _send_rest(self, wire: Wire, rest: memoryview) -> None:
@@ -260,6 +263,9 @@ class Part:
         self._home.driver.unwatch(wire.fd)
         self.wire = None
         wire.used = True
+        if exchange.filled >= MEASURED:
+            now = time.monotonic()
+            wire.pace.took(self.answered - self.sent, now - self.answered, exchange.filled)
         if exchange.reusable:
             self._home.pool.give_back(wire)
         else:

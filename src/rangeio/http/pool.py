@@ -21,6 +21,7 @@ from typing import Protocol
 from rangeio.errors import ConfigInvalidError
 from rangeio.http.address import Origin
 from rangeio.http.exchange import SCRATCH
+from rangeio.http.pace import Pace
 from rangeio.http.proxies import connection, parse_proxy, proxy_for
 
 # Idle for less than this, a connection is trusted; if the server has closed it, the request is sent again anyway.
@@ -42,6 +43,7 @@ class Wire:
         "fd",
         "idle_since",
         "origin",
+        "pace",
         "scratch",
         "sock",
         "tls",
@@ -49,9 +51,16 @@ class Wire:
     )
 
     def __init__(
-        self, sock: socket.socket, origin: Origin, absolute: bool, closed: Callable[[], None]
+        self,
+        sock: socket.socket,
+        origin: Origin,
+        absolute: bool,
+        pace: Pace,
+        closed: Callable[[], None],
     ) -> None:
-        """absolute: requests name the whole URL, as a proxy wants it. closed: called once, when it is."""
+        """absolute: requests name the whole URL, as a proxy wants it. pace: that of the origin. closed: called once,
+        when it is.
+        """
         sock.setblocking(False)
         self._tick_s: float | None = None
         self.sock = sock
@@ -59,6 +68,7 @@ class Wire:
         self.tls = isinstance(sock, ssl.SSLSocket)
         self.origin = origin
         self.absolute = absolute
+        self.pace = pace
         self.scratch = memoryview(bytearray(SCRATCH))
         self.used = False  # whether a reply has come over it
         self.idle_since = 0.0
@@ -179,6 +189,7 @@ class Pool:
         self._idle: dict[Origin, deque[Wire]] = {}
         self._open: dict[Origin, int] = {}
         self._waiting: dict[Origin, deque[Callable[[], None]]] = {}
+        self._paces: dict[Origin, Pace] = {}
 
     def forget(self) -> None:
         """In a forked child: the connections are the parent's. Closing them here does not end them there."""
@@ -314,7 +325,11 @@ class Pool:
             made.close()
         self.opened += 1
         absolute = proxy is not None and origin.scheme == "http"
-        return Wire(sock, origin, absolute, partial(_free, weakref.ref(self), origin))
+        return Wire(sock, origin, absolute, self.pace(origin), partial(_free, weakref.ref(self), origin))
+
+    def pace(self, origin: Origin) -> Pace:
+        """What is known of how fast it answers."""
+        return self._paces.setdefault(origin, Pace())
 
     def proxy_fields(self, origin: Origin) -> dict[str, str]:
         """Header fields for a proxy that sees the requests themselves."""

@@ -78,7 +78,8 @@ def check_bucket(bucket: str) -> None:
     """ConfigInvalidError for what cannot be the name of a bucket."""
     if not _BUCKET.fullmatch(bucket):
         raise ConfigInvalidError(
-            f"{bucket!r} is no name of a bucket; s3://bucket/key wants letters, digits, dots, dashes and underscores"
+            f"{bucket!r} is no name of a bucket; s3://bucket/key wants two or more letters, digits, dots,"
+            " dashes and underscores"
         )
 
 

@@ -30,7 +30,7 @@ from rangeio.http.run import Run
 from rangeio.policy import Timeout
 from rangeio.ranges import OPEN, Offsets
 from rangeio.service import FAR, Capability, Destination, FileResults, Options, ReadAhead, Stat
-from rangeio.services.http_options import CONCURRENT, DEFAULTS, conditions, login_fields, options_to_keep
+from rangeio.services.http_options import CONCURRENT, DEFAULTS, GAP, conditions, login_fields, options_to_keep
 from rangeio.waiting import Ready, checkpoint
 
 if TYPE_CHECKING:
@@ -165,6 +165,10 @@ class HttpSource:
         finally:
             run.cancel()
             driver.close()
+
+    def near(self) -> int:
+        measured = self._pool.pace(self._remote.target.origin).gap()
+        return GAP if measured is None else measured
 
     def read_batch(self, offsets: Any, length: SupportsIndex) -> "Buffer":
         starts, count = byte_array(offsets, "offsets"), byte_index(length, "length")

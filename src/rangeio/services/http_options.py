@@ -20,9 +20,9 @@ _CONDITIONS = {
 # Of 16, 32, 48, 64, 128, 256, 512 and 1024 KiB the largest that fetches at most 1.05 times the bytes wanted, on the
 # bench's 500 ranges as of a Parquet file, a fifth of which lie up to 64 KiB apart: 1.02, and half a request per range.
 # 64 KiB fetches 1.05 to 1.06 times, 1 MiB 1.5. From afar (50 MB/s, 20 ms) 64 KiB was a tenth faster.
-_GAP = 48 << 10
+GAP = 48 << 10
 CONCURRENT = 16
-DEFAULTS = Options(gap=_GAP, max_merged=8 << 20, chunk=8 << 20, concurrent=CONCURRENT, prefetch=64 << 20)
+DEFAULTS = Options(gap=GAP, max_merged=8 << 20, chunk=8 << 20, concurrent=CONCURRENT, prefetch=64 << 20)
 """For objects on servers."""
 
 

@@ -171,6 +171,9 @@ class LocalSource:
                 without_frames(error)
                 yield index, error
 
+    def near(self) -> int:
+        return 0
+
     def stat(self) -> Stat:
         size, mtime_ns, device, inode = self._file.stat()
         pin = "" if size is None else f"{device:x}-{inode:x}-{size:x}-{mtime_ns:x}"

@@ -135,6 +135,9 @@ class MemorySource:
             self._reactor.writable(buffer)[first - start : last - start] = self._data[first:last]
         return buffer
 
+    def near(self) -> int:
+        return 0
+
     def stat(self) -> Stat:
         self._check_open(None, None)
         return Stat(self._path, len(self._data), pin=f"{len(self._data):x}-{crc32(self._data):08x}")
