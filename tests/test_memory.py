@@ -1,0 +1,131 @@
+"""The memory that reads land in: what is kept for the next read, what is not, and that it never runs dry."""
+
+import gc
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import _uring
+from faults.data import pattern, write_pattern
+from faults.machine import need
+
+MIB = 1 << 20
+HUGE_PAGE = 2 * MIB
+NBYTES = 24 * MIB
+CLASSES_KIB = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048)
+NATIVE = pytest.mark.parametrize("backend", ["uring", "pool"], indirect=True)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pattern(tmp_path_factory.mktemp("memory") / "data", NBYTES)
+
+
+@pytest.fixture
+def small(backend: str) -> Iterator[_uring.Reactor]:
+    """A reactor that keeps 8 MiB free at most."""
+    with_little = _uring.Reactor(backend=backend, pool_bytes=8 * MIB)  # type: ignore[arg-type]
+    yield with_little
+    with_little.close()
+
+
+def address(buffer: _uring.Buffer) -> int:
+    return int(np.frombuffer(buffer, "u1").ctypes.data)
+
+
+def test_nothing_is_kept_beyond_the_cap(small: _uring.Reactor, path: Path) -> None:
+    """What is handed out has no bound; what is given back is kept up to `pool_bytes`, and the rest unmapped."""
+    file = small.open(str(path))
+    for nbytes in (4096, 65_536, MIB, 3 * MIB, 5 * MIB):
+        held = [file.read_at(at, nbytes) for at in range(0, 20 * MIB, max(nbytes, 40_960))]
+        assert small.stats()["bytes_live"] >= sum(buffer.nbytes for buffer in held)
+        assert [buffer[:8] for buffer in held] == [
+            pattern(at, at + 8) for at in range(0, 20 * MIB, max(nbytes, 40_960))
+        ]
+        held.clear()
+        gc.collect()
+        now = small.stats()
+        assert now["bytes_live"] == now["buffers_live"] == 0
+        assert now["bytes_pooled"] <= 8 * MIB
+    file.close()
+
+
+def test_no_dead_end_above_the_cap(small: _uring.Reactor, path: Path) -> None:
+    """Three times what is kept is held, and a read larger than all of it is made beside."""
+    file = small.open(str(path))
+    held = [file.read_at(at, MIB) for at in range(0, NBYTES, MIB)]
+    whole = file.read_at(0, NBYTES)
+    assert whole == b"".join(held) == pattern(0, NBYTES)
+    held.clear()
+    del whole
+    assert small.stats()["bytes_live"] == 0
+    assert small.stats()["bytes_pooled"] <= 8 * MIB
+    file.close()
+
+
+def test_nothing_is_kept_if_nothing_may_be(backend: str, path: Path) -> None:
+    reactor = _uring.Reactor(backend=backend, pool_bytes=0)  # type: ignore[arg-type]
+    file = reactor.open(str(path))
+    for _ in range(3):
+        assert file.read_at(5, 3 * MIB) == pattern(5, 5 + 3 * MIB)
+        assert file.read_at(5, 100) == pattern(5, 105)
+    assert reactor.stats()["bytes_pooled"] == 0
+    file.close()
+    reactor.close()
+
+
+@NATIVE
+@pytest.mark.parametrize("nbytes", [1, 4096, 70_000, MIB, 5 * MIB])
+def test_the_last_memory_given_back_is_the_first_taken(
+    reactor: _uring.Reactor, path: Path, nbytes: int
+) -> None:
+    """It is what the caches of the CPU still have."""
+    file = reactor.open(str(path))
+    first, second = file.read_at(0, nbytes), file.read_at(0, nbytes)
+    where = address(first), address(second)
+    assert where[0] != where[1]
+    del first
+    del second
+    third = file.read_at(0, nbytes)
+    fourth = file.read_at(0, nbytes)
+    assert [address(third), address(fourth)] == [where[1], where[0]]
+    del third, fourth
+    file.close()
+
+
+@NATIVE
+def test_size_classes(reactor: _uring.Reactor) -> None:
+    """The smallest that holds it, on a border of its page; larger ones are whole huge pages on a border of those."""
+    for nbytes in (1, 4096, 4097, 12_289, 50_000, 65_537, 300_000, MIB + 1, HUGE_PAGE):
+        buffer = reactor.allocate(nbytes)
+        assert buffer.nbytes_pinned == next(kib << 10 for kib in CLASSES_KIB if kib << 10 >= nbytes)
+        assert address(buffer) % 4096 == 0
+    for nbytes in (HUGE_PAGE + 1, 5 * MIB):
+        buffer = reactor.allocate(nbytes)
+        assert HUGE_PAGE <= nbytes <= buffer.nbytes_pinned <= nbytes + nbytes // 4 + HUGE_PAGE
+        assert address(buffer) % HUGE_PAGE == 0
+
+
+@NATIVE
+def test_arenas_are_of_huge_pages(reactor: _uring.Reactor) -> None:
+    """Advised so before they were touched (`hg` of the VmFlags), and touched before they are handed out."""
+    maps = Path("/proc/self/smaps")
+    need(maps.exists(), "needs /proc")
+    small, large = reactor.allocate(4096), reactor.allocate(6 * MIB)
+    for buffer in (small, large):
+        lines = _mapping(maps.read_text(), address(buffer))
+        assert " hg" in next(line for line in lines if line.startswith("VmFlags")), lines
+    resident = next(line for line in _mapping(maps.read_text(), address(small)) if line.startswith("Rss"))
+    assert int(resident.split()[1]) >= HUGE_PAGE >> 10
+
+
+def _mapping(text: str, place: int) -> list[str]:
+    """The lines of smaps about the mapping that `place` is in."""
+    for part in re.split(r"\n(?=[0-9a-f]+-[0-9a-f]+ )", text):
+        first, last = (int(end, 16) for end in part.split(" ", 1)[0].split("-"))
+        if first <= place < last:
+            return part.splitlines()
+    raise AssertionError(f"{place:#x} is not mapped")
