@@ -1,6 +1,6 @@
 """Reading with asyncio: many small reads at once, and a large range as a stream.
 
-python examples/async_read.py FILE
+python examples/async_read.py FILE-OR-URL
 """
 
 import asyncio
@@ -11,7 +11,10 @@ import rangeio
 
 async def main(path: str) -> None:
     async with rangeio.open_async(path) as reader:
-        offsets = range(0, reader.size or 0, 1 << 20)
+        size = (
+            await reader.stat()
+        ).size or 0  # reader.size asks nobody: over a network it may not be known yet
+        offsets = range(0, size, 1 << 20)
         heads = await asyncio.gather(*(reader.read_at(offset, 64) for offset in offsets))
         print(f"{len(heads)} heads, the first: {bytes(heads[0][:16]) if heads else b''!r}")
 

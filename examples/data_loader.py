@@ -2,7 +2,7 @@
 
 One Reader is made in the parent; each worker goes on with it after the fork, with rings and threads of its own.
 
-    python examples/data_loader.py FILE
+    python examples/data_loader.py FILE-OR-URL
 """
 
 import multiprocessing

@@ -396,6 +396,14 @@ def test_conditions_that_the_server_ignores(
 # --- sizes, redirects, credentials ---------------------------------------------------------------------------
 
 
+def test_no_size_of_what_is_not_there(desk: Desk) -> None:
+    """The error does not speak of bytes that nobody asked for."""
+    reader = desk.open(lambda _: reply(404))
+    with pytest.raises(rangeio.NotFoundError, match=r"^'http://[^ ]*': HTTP 404") as caught:
+        reader.stat()
+    assert (caught.value.offset, caught.value.limit, caught.value.attempts) == (None, None, 1)
+
+
 @pytest.mark.parametrize("status", [403, 405, 501])
 def test_head_is_refused(desk: Desk, status: int) -> None:
     reader = desk.open(lambda asked: reply(status) if asked.method == "HEAD" else honest(DATA, asked))

@@ -426,8 +426,11 @@ class AsyncReader:
         self.close()
 
     def __repr__(self) -> str:
-        size = None if self.closed or self._source is None else self._source.size
-        state = "closed" if self.closed else "not opened yet" if self._source is None else f"{size} bytes"
+        if self.closed or self._source is None:
+            state = "closed" if self.closed else "not opened yet"
+        else:
+            size = self._source.size
+            state = f"{'?' if size is None else size} bytes"
         return f"<rangeio.AsyncReader {self.path!r} {state}>"
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -153,6 +153,9 @@ class _Handler(SimpleHTTPRequestHandler):
         number = code.value if isinstance(code, HTTPStatus) else code
         self.log_message("%s", f"{self.requestline} {asked}".rstrip() + f" -> {number}")
 
+    def log_error(self, format: str, *args: Any) -> None:
+        """The line of the request says it."""
+
     def log_message(self, format: str, *args: Any) -> None:
         if not self._quiet:
             super().log_message(format, *args)

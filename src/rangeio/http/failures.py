@@ -14,7 +14,7 @@ from rangeio.errors import (
 )
 from rangeio.http.exchange import Cut, Exchange
 from rangeio.http.heads import BadReply, Head
-from rangeio.http.reads import Read
+from rangeio.http.reads import Probe, Read
 from rangeio.http.rules import request_id, status_class
 from rangeio.ranges import OPEN
 
@@ -30,7 +30,9 @@ def connecting_failed(error: BaseException, connect_s: float | None) -> Error:
 
     if isinstance(error, Error):
         return error
-    text = str(error).partition(": ")[2] or str(error)
+    text = (str(error).partition(": ")[2] or str(error)).removeprefix(
+        "Failed to establish a new connection: "
+    )
     unreachable = isinstance(error, reasons.NewConnectionError)  # which also is a ConnectTimeoutError
     if isinstance(error, (reasons.ConnectTimeoutError, TimeoutError)) and not unreachable:
         return too_slow(connect_s)
@@ -73,14 +75,15 @@ def as_error(read: Read, error: BaseException, attempts: int, head: Head | None 
     if error.path and read.index == error.index:
         return error
     said, advice = error.context.get("said", str(error)), error.context.get("advice", "")
-    limit = None if read.stop == OPEN else read.stop - read.start
+    offset = None if isinstance(read, Probe) else read.start
+    limit = None if offset is None or read.stop == OPEN else read.stop - read.start
     shown = read.remote.shown
     status = error.http_status if error.http_status is not None else head.status if head is not None else None
     known = error.request_id or (request_id(head) if head is not None else None)
     found = type(error)(
-        f"{asked(shown, read.start, limit)}: {said}{_tries(attempts, known)}" + (advice and f"; {advice}"),
+        f"{asked(shown, offset, limit)}: {said}{_tries(attempts, known)}" + (advice and f"; {advice}"),
         path=shown,
-        offset=read.start,
+        offset=offset,
         limit=limit,
         status=error.status,
         attempts=max(1, attempts),

@@ -459,7 +459,10 @@ class HttpService:
         return parse_url(self._url(path)).shown
 
     def list(self, prefix: str, delimiter: str | None, options: Options) -> Iterator[Stat]:
-        raise UnsupportedError("HTTP has no listing", path=prefix)
+        raise UnsupportedError(
+            "HTTP has no listing: open objects by their names, or list them by the store's own protocol (s3://)",
+            path=prefix,
+        )
 
     def read_files(self, jobs: Sequence[tuple[str, int, int | None]], options: Options) -> FileResults:
         return ranges_of_many([self.open(path, options) for path, _, _ in jobs], jobs)
