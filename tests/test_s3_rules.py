@@ -508,6 +508,9 @@ def test_a_listing_is_refused(listed: Listed) -> None:
     ):
         listed(operator_of(server))
     assert caught.value.path == "s3://bucket/"
+    assert str(caught.value).startswith(
+        "'s3://bucket/': HTTP 404: NoSuchBucket"
+    )  # nobody asked for bytes of it
 
 
 def test_the_region_of_a_listing(listed: Listed) -> None:

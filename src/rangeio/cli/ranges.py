@@ -33,7 +33,13 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     """Declare them."""
     command.add_argument("uri", metavar="URI", help="path or URI")
     command.add_argument(
-        "--range", dest="ranges", type=spans.span, action="append", default=[], metavar="A-B"
+        "--range",
+        dest="ranges",
+        type=spans.span,
+        action="append",
+        default=[],
+        metavar="A-B",
+        help="bytes A up to but not including B; may be given more than once",
     )
     command.add_argument("--file", metavar="FILE", help="more ranges, one on each line; - for standard input")
     command.add_argument(

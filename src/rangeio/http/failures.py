@@ -75,7 +75,7 @@ def as_error(read: Read, error: BaseException, attempts: int, head: Head | None 
     if error.path and read.index == error.index:
         return error
     said, advice = error.context.get("said", str(error)), error.context.get("advice", "")
-    offset = None if isinstance(read, Probe) else read.start
+    offset = read.start if read.remote.by_bytes and not isinstance(read, Probe) else None
     limit = None if offset is None or read.stop == OPEN else read.stop - read.start
     shown = read.remote.shown
     status = error.http_status if error.http_status is not None else head.status if head is not None else None

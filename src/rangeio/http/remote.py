@@ -129,6 +129,9 @@ class Remote:
     before; the first reply is compared with it.
     """
 
+    by_bytes = True
+    """Whether somebody asked for bytes of it, so that errors name them."""
+
     def __init__(
         self,
         access: Access,

@@ -98,6 +98,8 @@ class S3Remote(Remote):
 class _Listing(S3Remote):
     """A page of the listing of a bucket: all of what comes, not a range of it."""
 
+    by_bytes = False
+
     def request(
         self, method: str, at: int, stop: int | None, version: Version, target: Address, absolute: bool
     ) -> bytes:
