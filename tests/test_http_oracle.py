@@ -44,7 +44,7 @@ RANGES = st.lists(
 )
 PLANS = st.fixed_dictionaries(
     {
-        "gap": st.sampled_from([None, 0, 100, 10_000, SIZE]),
+        "gap": st.sampled_from([None, 0, 100, 10_000, SIZE, "auto"]),
         "max_merged": st.sampled_from([None, 1, 30_000]),
         "chunk": st.sampled_from([None, 7_001, 40_000]),
         "concurrent": st.sampled_from([None, 1, 3]),
