@@ -1,6 +1,7 @@
 """Replies that are no longer as those before, on a connection that is kept: nothing is taken for plain that is not."""
 
 import asyncio
+import gc
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -9,9 +10,12 @@ from typing import Any
 import pytest
 
 import rangeio
-from awaited import Awaited, Loop
+from awaited import Awaited, Loop, run_on
+from faults.machine import need_module
+from rangeio.http import standing
 from rangeio.http.plain import Plain
 from rangeio.http.rules import Version
+from rangeio.waiting import pause
 from servers.scripted import Answer, Asked, cut, honest, reply, scripted
 
 pytest.importorskip("urllib3", reason="urllib3 is not installed (pip install 'rangeio[http]')")
@@ -362,3 +366,49 @@ def test_a_closed_reader_keeps_no_connection() -> None:
 
     with scripted(lambda asked: honest(DATA, asked)) as server:
         asyncio.run(main(server.url))
+
+
+# --- between reads -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["asyncio", "uvloop", "trio"])
+def test_a_watch_that_ends_late(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop may hold what it calls back for longer than it watches, as amid that call. That ends nothing new."""
+    need_module(name)
+    held: list[Any] = []
+    wait, go_on = threading.Event(), threading.Event()
+
+    class Held(standing._Watch):
+        def __init__(self, place: standing.Standing) -> None:
+            super().__init__(place)
+            held.append(self)
+
+    monkeypatch.setattr(standing, "_Watch", Held)
+    monkeypatch.setattr(standing, "_IDLE_S", 0.01)
+
+    def script(asked: Asked) -> Answer:
+        if wait.is_set():
+            go_on.wait(20)
+        return honest(DATA, asked)
+
+    async def main(url: str) -> None:
+        async with rangeio.open_async(url, retry=1) as reader:
+            for offset in range(3):  # the first asks, the second is plain
+                assert await reader.read_at(offset, 10) == DATA[offset : offset + 10]
+            (first,) = held
+            while not first._standing.ended:  # nothing was asked of it for long
+                await pause(0.001)
+            assert await reader.read_at(9, 10) == DATA[9:19]
+            assert len(held) == 2
+            wait.set()
+            threading.Timer(0.1, go_on.set).start()
+            del first
+            reading = reader.read_at(20, 10)
+            held.pop(0)
+            gc.collect()
+            assert await reading == DATA[20:30]
+            assert not held[0]._standing.ended
+            held.clear()
+
+    with scripted(script) as server:
+        run_on(name, lambda: main(server.url))

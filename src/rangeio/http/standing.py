@@ -174,9 +174,10 @@ class Standing:
             self._unwatch()
 
     def _unwatch(self) -> None:
-        if self._watched:
-            self._watched = False
+        """For good: a loop that is amid calling its _Watch back lets go of it only when another watch has begun."""
+        if self._watched and not self.ended:
             self.binding.unwatch(self._epoll.fileno())
+            self.end()
 
     # --- ends ------------------------------------------------------------------------------------------------
 
@@ -206,7 +207,9 @@ class Standing:
             return False
 
     def end(self) -> None:
-        """The loop watches no longer: it has gone, or there is nothing to watch."""
+        """The loop watches no longer: it has gone, or there is nothing to watch. A second call does nothing."""
+        if self.ended:
+            return
         self.ended = True
         for lane in list(self._errands):
             self._drop(lane)
