@@ -109,8 +109,10 @@ class Budget:
             self._give(nbytes)
 
     def _take(self, nbytes: int) -> None:
+        if self._take_now(nbytes, fitting=not _loop_is_running()):
+            return
         woken = threading.Event()
-        if self._enqueue(nbytes, woken.set, wait=not _loop_is_running()):
+        if self._enqueue(nbytes, woken.set):
             return
         try:
             woken.wait()
@@ -119,10 +121,12 @@ class Budget:
             raise
 
     async def _take_async(self, nbytes: int) -> None:
+        if self._take_now(nbytes):
+            return
         binding: Any = bind(current_key())
         waiter = binding.waiter(None)
         wake = partial(_wake, binding, waiter)
-        if self._enqueue(nbytes, wake, wait=True):
+        if self._enqueue(nbytes, wake):
             return
         try:
             await binding.wait(waiter)
@@ -130,11 +134,18 @@ class Budget:
             self._leave(nbytes, wake)
             raise
 
-    def _enqueue(self, nbytes: int, wake: Callable[[], None], *, wait: bool) -> bool:
+    def _take_now(self, nbytes: int, *, fitting: bool = True) -> bool:
+        """Whether `nbytes` could be taken at once; with fitting=False they are, whatever stands in line."""
+        with self._lock:
+            if fitting and (self._waiting or not self._fits(nbytes)):
+                return False
+            self._book(nbytes)
+            return True
+
+    def _enqueue(self, nbytes: int, wake: Callable[[], None]) -> bool:
         """Take `nbytes` now, or stand in line for them; whether they are taken."""
         with self._lock:
-            if not wait or (not self._waiting and self._fits(nbytes)):
-                self._book(nbytes)
+            if self._take_now(nbytes):
                 return True
             self._waits += 1
             self._waiting.append((nbytes, wake))
