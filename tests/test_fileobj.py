@@ -1,17 +1,22 @@
 """Files over a range: what CPython's tests of buffered reading hold against files, and what libraries do with them."""
 
+import array
 import asyncio
 import contextlib
 import csv
+import gc
 import gzip
 import io
+import itertools
 import json
 import os
 import pickle
 import random
 import struct
 import tarfile
+import threading
 import wave
+import weakref
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -173,6 +178,131 @@ def test_raw(reader: rangeio.Reader) -> None:
     for wrong in (1.5, "1", None):
         with pytest.raises(TypeError):
             raw.seek(wrong)
+
+
+def test_nothing_is_read_again(reader: rangeio.Reader) -> None:
+    """CPython's test_no_extraneous_read: what the buffer holds is not fetched again, nor more than was asked for."""
+    for want in (100, 4096, 8192, 10_000):
+        file = reader.as_file((0, 50_000), buffer_size=8192)
+        first = file.read(want)
+        held = file.raw.tell() - want
+        assert first == pattern(0, want)
+        assert held >= 0
+        assert file.read(held) == pattern(want, want + held)
+        assert file.raw.tell() == want + held
+
+
+def test_read1_reads_once(reactor: _uring.Reactor, reader: rangeio.Reader) -> None:
+    """CPython's test_read1: from the buffer if it has any, else one read of the raw file, no more."""
+    file = reader.as_file((0, 100_000), buffer_size=8192)
+    place = 0
+    for want in (1, 100, 4096, 8192, 70_000, -1, 5):
+        before = reactor.stats()["reads"]
+        found = file.read1(want)
+        assert found == pattern(place, place + len(found))
+        assert 0 < len(found) <= (want if want >= 0 else 8192)
+        assert reactor.stats()["reads"] - before <= 1
+        place += len(found)
+
+
+def test_into_arrays(reader: rangeio.Reader) -> None:
+    """CPython's test_readinto_array: filled by bytes, whatever the items are."""
+    for buffer_size in (4, 8192):
+        file = reader.as_file((0, 1000), buffer_size=buffer_size)
+        for method in (file.readinto, file.readinto1, file.raw.readinto):
+            space = array.array("I", [0] * 8)
+            file.seek(0)
+            if method.__self__ is not file:
+                file.raw.seek(0)
+            assert method(space) == 32
+            assert space.tobytes() == pattern(0, 32)
+    for wrong in (bytes(4), "text", memoryview(bytearray(8))[::2]):
+        with pytest.raises((TypeError, BufferError, ValueError)):
+            file.raw.readinto(wrong)  # type: ignore[arg-type]
+
+
+def test_large_reads_go_past_the_buffer(reader: rangeio.Reader) -> None:
+    """`readinto` fills the caller's memory in place: what was there already stays around it."""
+    space = bytearray(b"-" * 400_000)
+    file = reader.as_file((START, STOP))
+    assert file.readinto(memoryview(space)[100:300_100]) == 300_000
+    assert space == b"-" * 100 + pattern(START, START + 300_000) + b"-" * 99_900
+
+
+def test_threads_share_a_file(reader: rangeio.Reader) -> None:
+    """CPython's test_threads: a BufferedReader has a lock, so that each byte comes to one thread, once."""
+    file = reader.as_file(buffer_size=1000)
+    parts: list[list[bytes]] = [[] for _ in range(8)]
+    failures: list[BaseException] = []
+
+    def work(mine: list[bytes]) -> None:
+        try:
+            for count in itertools.cycle([8, 64, 1000, 4096]):
+                part = file.read(count)
+                if not part:
+                    return
+                mine.append(part)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(mine,)) for mine in parts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not failures
+    whole = pattern(0, NBYTES)
+    got = sorted(len(part) for mine in parts for part in mine)
+    assert sum(got) == NBYTES
+    # Every part starts on a word, and a word says where it belongs.
+    words = {whole[at : at + 8]: at for at in range(0, NBYTES - 8, 8)}
+    ends = 0
+    for start, part in sorted((words[part[:8]], part) for mine in parts for part in mine if len(part) >= 8):
+        assert start == ends
+        assert part == whole[start : start + len(part)]
+        ends = start + len(part)
+    assert NBYTES - ends < 8
+
+
+def test_detached_and_collected(reader: rangeio.Reader) -> None:
+    """CPython's test_detach and test_garbage_collection; and what cannot be set or written."""
+    file = reader.as_file((5, 100))
+    assert file.read(10) == pattern(5, 15)
+    raw = file.detach()
+    with pytest.raises(ValueError, match="detached"):
+        file.read(1)
+    assert raw.readable()
+    for name in ("raw", "closed", "name", "mode"):
+        with pytest.raises(AttributeError):
+            setattr(reader.as_file(), name, 5)
+    file = reader.as_file()
+    file.itself = file  # type: ignore[attr-defined]
+    seen = weakref.ref(file)
+    del file, raw
+    gc.collect()
+    assert seen() is None
+    assert reader.read_at(0, 3) == pattern(0, 3)
+
+
+def test_lines(file_of: Any) -> None:
+    """CPython's test_readlines and test_readline: limits count bytes, and the last line may lack its end."""
+    text = b"abc\ndefg\n\nhi"
+    for buffer_size in (1, 3, 8192):
+        with file_of(text).detach() as raw:
+            file = io.BufferedReader(raw, buffer_size)
+            assert file.readlines() == [b"abc\n", b"defg\n", b"\n", b"hi"]
+            file.seek(0)
+            assert file.readlines(5) == [b"abc\n", b"defg\n"]
+            file.seek(0)
+            assert [file.readline(2), file.readline(-1), file.readline(0), file.readline()] == [
+                b"ab",
+                b"c\n",
+                b"",
+                b"defg\n",
+            ]
+            assert next(file) == b"\n"
+            with pytest.raises(TypeError):
+                file.readline("1")  # type: ignore[arg-type]
 
 
 def test_seeking_reads_nothing(reactor: _uring.Reactor, reader: rangeio.Reader) -> None:
