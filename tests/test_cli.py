@@ -299,6 +299,16 @@ def test_doctor(sample: Path, capsys: pytest.CaptureFixture[str]) -> None:
     exit_code, found, verdict = doctor(capsys, str(sample))
     assert {"system", "processor", "extension", "backend", "memlock", "huge pages"} <= set(found)
     assert {"file system", "device", "O_DIRECT", "page cache"} <= set(found)
+    assert "Linux" in found["system"]["text"]
+    assert f"{len(DATA) / 1024:g} KiB" in found["page cache"]["text"]
+    for library, outcome in rangeio.backend().tried[-1:]:
+        assert found["liburing"]["text"] == f"{library}: {outcome}"
+    assert rangeio.backend().reason in found["backend"]["text"]
+    with rangeio.open(sample, direct=True) as reader:
+        if reader.capability.direct:
+            assert f"aligned to {reader.capability.alignment:,} bytes" in found["O_DIRECT"]["text"]
+        else:
+            assert reader.capability.direct_reason in found["O_DIRECT"]["text"]
     fine = rangeio.backend().name == "uring"
     assert exit_code == (0 if fine else 1)
     assert verdict.startswith("fine" if fine else "degraded")

@@ -12,7 +12,7 @@ import pytest
 
 import _uring
 import rangeio
-from awaited import LOOPS, Loop
+from awaited import LOOPS, Loop, run_on
 from faults.data import pattern, write_pattern
 from faults.machine import need_module
 from rangeio.waiting import checkpoint
@@ -99,6 +99,36 @@ def test_writers(reader: rangeio.Reader, tmp_path: Path) -> None:
             with open(tmp_path / "target", "wb", buffering=buffering) as file:
                 assert reader.copy(file, wanted) == len(expected)
             assert (tmp_path / "target").read_bytes() == expected
+
+
+@pytest.mark.parametrize("how", ["sync", *LOOPS])
+def test_a_slow_writer_holds_the_reads(reactor: _uring.Reactor, path: Path, how: str) -> None:
+    """At every write no more than `prefetch` and two chunks are in memory, however long it takes."""
+    seen: list[int] = []
+    prefetch, before = 3 * CHUNK, reactor.stats()["bytes_live"]
+
+    class Slow(Silent):
+        def write(self, data: Any) -> None:
+            for _ in range(20):  # time for workers to run ahead, if they would
+                threading.Event().wait(0.0005)
+            seen.append(reactor.stats()["bytes_live"] - before)
+            super().write(data)
+
+    writer = Slow()
+    if how == "sync":
+        with rangeio.open(path, reactor=reactor, chunk=CHUNK, prefetch=prefetch) as reader:
+            assert reader.copy(writer) == NBYTES
+    else:
+        need_module(how)
+
+        async def main() -> None:
+            async with rangeio.open_async(path, reactor=reactor, chunk=CHUNK, prefetch=prefetch) as reader:
+                assert await reader.copy(writer) == NBYTES
+
+        run_on(how, main)
+    assert writer.taken == pattern(0, NBYTES)
+    assert len(seen) == -(-NBYTES // CHUNK)
+    assert 0 < max(seen) <= prefetch + 2 * CHUNK
 
 
 def test_progress(reader: rangeio.Reader) -> None:

@@ -202,13 +202,14 @@ def test_interrupted_enter_loses_no_completion(lab: Lab, pattern_file: Path, num
 
 
 def test_register_refused_once(auto_lab: Lab, pattern_file: Path) -> None:
-    """Registering files or buffers fails at first: halved, or done without."""
+    """Registering the file fails at first: done without. (Of buffers: test_ways.)"""
     need_backend("uring")
     with Supervisor({"io_uring_register": [errno.ENOMEM] * 3}) as supervisor:
         wire = supervisor.childs.fileno()
         child = auto_lab.start(code(BATCH, INTERRUPTED), pattern_file, "io_uring_register", wire=wire)
         facts = child.finish().facts()
     assert facts == {"one": True, "big": True, "wrong": 0, "leaks": {}}
+    assert supervisor.heard["io_uring_register"] > 0, "nothing was to be registered"
 
 
 # --- EIO ------------------------------------------------------------------------------------------------
@@ -316,8 +317,7 @@ def test_little_lockable_memory(auto_lab: Lab, pattern_file: Path, memlock: int)
     )
     facts = auto_lab.run(program, pattern_file).facts()
     assert (facts["results"], facts["big"], facts["leaks"]) == ([0] * 8, True, {})
-    assert facts["name"] in ("uring", "pool", "python")
-    assert facts["reason"]
+    assert facts["name"] == "uring" or "memlock" in facts["reason"].lower(), facts["reason"]
 
 
 def test_no_descriptor_left(lab: Lab, pattern_file: Path) -> None:

@@ -186,6 +186,28 @@ def test_first_before_the_rest(reactor: _uring.Reactor, path: Path) -> None:
 # --- leaving -------------------------------------------------------------------------------------------------
 
 
+def test_leaving_stops_the_reads(reactor: _uring.Reactor, path: Path, direct: bool, loop: Loop) -> None:
+    """By `break`: no more than was ahead is fetched, then or later."""
+    options: Any = {"chunk": CHUNK, "prefetch": 2 * CHUNK}
+    ahead = 5 * CHUNK + 8 * 4096
+    before = reactor.stats()["bytes_fetched"]
+    with rangeio.open(path, reactor=reactor, direct=direct) as reader:
+        for _ in reader.stream(**options):
+            break
+        gc.collect()
+        assert reactor.stats()["bytes_fetched"] - before <= ahead
+
+    async def main() -> None:
+        async with rangeio.open_async(path, reactor=reactor, direct=direct) as reader:
+            async for _ in reader.stream(**options):
+                break
+
+    before = reactor.stats()["bytes_fetched"]
+    loop.run(main)
+    loop.run(idle)
+    assert reactor.stats()["bytes_fetched"] - before <= ahead
+
+
 def test_left_half_way(reader: rangeio.Reader) -> None:
     for _ in reader.stream(chunk=CHUNK):
         break
