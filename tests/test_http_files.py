@@ -141,3 +141,46 @@ def test_a_stream_reads_ahead_once_the_end_is_known(way: str) -> None:
             with rangeio.open(server.url, chunk=1 << 20) as reader:
                 got = b"".join(map(bytes, reader.stream()))
     assert got == DATA
+
+
+@pytest.mark.parametrize("way", ["sync", "awaited"])
+def test_progress_tells_the_whole_once_it_is_known(server: Scripted, way: str) -> None:
+    seen: list[tuple[int, int | None]] = []
+
+    def progress(done: int, total: int | None) -> None:
+        seen.append((done, total))
+
+    async def main() -> int:
+        async with rangeio.open_async(server.url) as reader:
+            return await reader.copy(io.BytesIO(), (7, None), progress=progress, chunk=1 << 20)
+
+    if way == "awaited":
+        assert asyncio.run(main()) == NBYTES - 7
+    else:
+        with rangeio.open(server.url) as reader:
+            assert reader.copy(io.BytesIO(), (7, None), progress=progress, chunk=1 << 20) == NBYTES - 7
+    assert seen == [(done, NBYTES - 7) for done in (1 << 20, 2 << 20, NBYTES - 7)]
+
+
+@pytest.mark.parametrize("way", ["sync", "awaited"])
+def test_pieces_of_an_iteration_are_those_of_its_plan(server: Scripted, way: str) -> None:
+    ranges = [(0, 500_000), (1_000_000, 1_300_001)]
+
+    async def main() -> list[tuple[int, bytes]]:
+        async with rangeio.open_async(server.url) as reader:
+            await reader.read_at(0, 1)  # before a server is known to do ranges it is sent nothing in pieces
+            assert len((await reader.plan(ranges, chunk=100_000)).requests) == 9
+            del server.asked[:]
+            return [(index, bytes(got)) async for index, got in reader.iter_ranges(ranges, chunk=100_000)]
+
+    if way == "awaited":
+        found = asyncio.run(main())
+    else:
+        with rangeio.open(server.url) as reader:
+            reader.read_at(0, 1)
+            del server.asked[:]
+            found = [(index, bytes(got)) for index, got in reader.iter_ranges(ranges, chunk=100_000)]
+    assert sorted(found) == [(index, DATA[slice(*pair)]) for index, pair in enumerate(ranges)]
+    asked = ranges_of(server)
+    assert len(asked) == 9
+    assert max(stop - start for start, stop in asked) == 100_000

@@ -247,7 +247,7 @@ class AsyncReader:
             layout = await self._lay_out(checked, options)
             return self._opened(), layout
 
-        return AsyncRanges(begin, self._counters, on_error, options.concurrent)
+        return AsyncRanges(begin, self._counters, on_error, options.chunk, options.concurrent)
 
     def plan(self, ranges: Ranges, **options: Unpack[PlanOptions]) -> Awaitable[Plan]:
         """The requests that `read_ranges` would send. Reads nothing, but asks for the size where a Suffix needs it."""
@@ -314,8 +314,11 @@ class AsyncReader:
     async def _copy(
         self, stream: streams.AsyncStream, writer: Any, range: Range, progress: streams.Progress | None
     ) -> int:
-        start, stop = await self._bounds(range)
-        total = None if stop == OPEN else stop - start
+        def total() -> int | None:
+            start, stop = bounds(range, self._opened().size)
+            return None if stop == OPEN else stop - start
+
+        await self._bounds(range)
         try:
             return await streams.copy(stream, writer, progress, total)
         finally:

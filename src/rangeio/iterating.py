@@ -27,12 +27,14 @@ class AsyncRanges(AsyncIterator[tuple[int, _T]]):
         begin: Callable[[], Awaitable[tuple[Source, Layout]]],
         counters: Counters,
         on_error: OnError,
+        chunk: int | None,
         concurrent: int | None,
     ) -> None:
         """begin: opens what there is to open; the Source, and what to ask it for."""
         self._begin = begin
         self._counters = counters
         self._on_error = on_error
+        self._chunk = chunk
         self._depth = concurrent or _DEPTH
         self._source: Source | None = None
         self._cutting: Cutting | None = None
@@ -76,7 +78,7 @@ class AsyncRanges(AsyncIterator[tuple[int, _T]]):
         starts, lengths = cutting.layout.starts.tolist(), cutting.layout.lengths.tolist()
 
         def begin(index: int, waiter: Any) -> None:
-            source.begin_at(starts[index], lengths[index], waiter)
+            source.begin_at(starts[index], lengths[index], waiter, chunk=self._chunk)
 
         self._cutting = cutting
         self._flight = Flight(begin, len(starts), source.turn, depth=self._depth)

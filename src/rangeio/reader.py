@@ -252,8 +252,7 @@ class Reader:
         the reads and is raised. progress: called with the bytes written so far and those in all, None if not known.
         """
         with closing(self.stream(range, chunk=chunk, prefetch=prefetch)) as pieces:
-            total = self._total(range)
-            return run_now(lambda: streams.copy(AtOnce(pieces), writer, progress, total))
+            return run_now(lambda: streams.copy(AtOnce(pieces), writer, progress, lambda: self._total(range)))
 
     def sink(
         self,

@@ -317,8 +317,10 @@ class Source(Protocol):
         """As `fetch`, awaited: all requests are begun before the loop gets its turn."""
         ...
 
-    def begin_at(self, offset: int, limit: int, waiter: "Waiter") -> None:
+    def begin_at(self, offset: int, limit: int, waiter: "Waiter", *, chunk: int | None = None) -> None:
         """Begin one request; `waiter` is told the Buffer or the Error, perhaps before this returns.
+
+        Over a network it is sent in pieces of `chunk`, of the Reader's own if None.
 
         Iterating asynchronously is made of this alone (flight.py). A waiter that is `done` no longer wants an answer.
         """

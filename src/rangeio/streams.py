@@ -162,9 +162,12 @@ class AsyncStream(AsyncIterator["Buffer"]):
 
 
 async def copy(
-    buffers: "AsyncIterator[Buffer]", writer: Any, progress: Progress | None, total: int | None
+    buffers: "AsyncIterator[Buffer]", writer: Any, progress: Progress | None, total: Callable[[], int | None]
 ) -> int:
-    """See `Reader.copy`. A writer may be sync or async; `drain()` is awaited where there is one."""
+    """See `Reader.copy`. A writer may be sync or async; `drain()` is awaited where there is one.
+
+    total: asked each time, because a reply may have told it.
+    """
     write = getattr(writer, "write", None) or writer.send_all  # trio's streams
     drain = getattr(writer, "drain", None)
     done = 0
@@ -177,7 +180,7 @@ async def copy(
         if drain is not None:
             await settle(drain())
         if progress is not None:
-            progress(done, total)
+            progress(done, total())
     return done
 
 

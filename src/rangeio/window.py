@@ -71,8 +71,8 @@ class Window:
     def read_batch_async(self, offsets: Any, length: SupportsIndex) -> "Awaitable[Buffer]":
         return self.source.read_batch_async(*self._records(offsets, length))
 
-    def begin_at(self, offset: int, limit: int, waiter: "Waiter") -> None:
-        self.source.begin_at(*self._part(offset, limit), waiter)
+    def begin_at(self, offset: int, limit: int, waiter: "Waiter", *, chunk: int | None = None) -> None:
+        self.source.begin_at(*self._part(offset, limit), waiter, chunk=chunk)
 
     def _part(self, offset: SupportsIndex, limit: SupportsIndex) -> tuple[int, int]:
         """What to read of the whole object; the arguments are checked first."""

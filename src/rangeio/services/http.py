@@ -97,7 +97,7 @@ class HttpSource:
         result = await standing.awaited(read, self._pool, self._options.chunk or OPEN, self._run)
         return (await self._awaited([read]))[0] if result is None else result
 
-    def begin_at(self, offset: int, limit: int, waiter: "Waiter") -> None:
+    def begin_at(self, offset: int, limit: int, waiter: "Waiter", *, chunk: int | None = None) -> None:
         def landed(_: int, result: Any) -> None:
             if waiter.done():
                 return
@@ -107,8 +107,8 @@ class HttpSource:
                 waiter.set_result(result)
 
         read = self._read(offset, limit)
-        if not standing.begin(read, self._pool, self._options.chunk or OPEN, waiter, self._run):
-            self._run(LoopDriver(current_key()), landed, wanted=lambda: not waiter.done()).add(read)
+        if not standing.begin(read, self._pool, chunk or self._options.chunk or OPEN, waiter, self._run):
+            self._run(LoopDriver(current_key()), landed, chunk, wanted=lambda: not waiter.done()).add(read)
 
     def _read(self, start: int, count: int, index: int = 0, into: memoryview | None = None) -> Read:
         self._check_open(start, count)

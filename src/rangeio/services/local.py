@@ -107,7 +107,7 @@ class LocalSource:
         with _indexed(starts):
             return await self._file.read_many_async(starts, lengths, concurrent or 0)
 
-    def begin_at(self, offset: int, limit: int, waiter: "Waiter") -> None:
+    def begin_at(self, offset: int, limit: int, waiter: "Waiter", *, chunk: int | None = None) -> None:
         self._file.begin_at(offset, limit, waiter)
 
     def _fetch_long(self, starts: Offsets, lengths: Offsets, chunk: int, concurrent: int) -> "list[Buffer]":

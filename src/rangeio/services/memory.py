@@ -97,7 +97,7 @@ class MemorySource:
     ) -> "Awaitable[list[Buffer]]":
         return Ready(self.fetch(starts, lengths, chunk=chunk, concurrent=concurrent))
 
-    def begin_at(self, offset: int, limit: int, waiter: "Waiter") -> None:
+    def begin_at(self, offset: int, limit: int, waiter: "Waiter", *, chunk: int | None = None) -> None:
         waiter.set_result(self.read_at(offset, limit))
 
     def turn(self) -> Awaitable[object]:
