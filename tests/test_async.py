@@ -304,8 +304,12 @@ def test_in_a_forked_child(reactor: _uring.Reactor, path: Path, name: str) -> No
 
 
 def test_hot_reads_do_not_starve_others(reactor: _uring.Reactor, path: Path) -> None:
-    """A heartbeat beside 64 tasks that read cached bytes as fast as they can. The bound is generous: a busy machine."""
-    delays: list[float] = []
+    """A heartbeat beside 64 tasks that read cached bytes as fast as they can.
+
+    By the CPU time of the loop's thread from one beat to the next, which other processes do not count in; the bound is
+    some ten turns of the loop. (bench/heartbeat.py measures how late the beats are.)
+    """
+    held: list[float] = []
     stop = False
 
     async def read(reader: rangeio.AsyncReader, task: int) -> None:
@@ -320,9 +324,9 @@ def test_hot_reads_do_not_starve_others(reactor: _uring.Reactor, path: Path) -> 
     async def beat() -> None:
         nonlocal stop
         for _ in range(100):
-            before = time.perf_counter()
+            before = time.thread_time()
             await asyncio.sleep(0.001)
-            delays.append(time.perf_counter() - before - 0.001)
+            held.append(time.thread_time() - before)
         stop = True
 
     async def main() -> None:
@@ -332,7 +336,7 @@ def test_hot_reads_do_not_starve_others(reactor: _uring.Reactor, path: Path) -> 
             )
 
     asyncio.run(main())
-    assert sorted(delays)[90] < 0.2
+    assert sorted(held)[90] < 0.02
 
 
 def test_hot_readers_take_turns(reactor: _uring.Reactor, path: Path, loop: Loop) -> None:
