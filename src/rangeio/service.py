@@ -86,7 +86,9 @@ class Options:
     concurrent: most requests in flight, None for the reactor's choice.
     prefetch: most bytes that a stream reads ahead of its consumer, None for the default.
     size: bytes of the object if known beforehand, a hint that saves asking; files need none.
-    pin: refuse what is not the version that was opened. direct: O_DIRECT for files.
+    pin: refuse what is not the version that was opened.
+    direct: O_DIRECT for files, where the file system has it (`capability.direct_reason` tells). What is asked for need
+        not be aligned; memory of the caller's (`read_into`) that is not, is filled by way of the page cache.
 
     Of services over a network, and without a meaning for others: timeout, retry: see `Timeout` and `Retry`.
     hedge: seconds after which a request without a first byte is made once more over another connection; the first reply
