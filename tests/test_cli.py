@@ -362,6 +362,25 @@ class Terminal(io.StringIO):
         return True
 
 
+def test_long_work_shows_a_bar(tmp_path: Path) -> None:
+    """On the terminal that stderr is, while the bytes go elsewhere; and it is gone at the end."""
+    with open(tmp_path / "large", "wb") as file:
+        file.truncate(65 << 20)
+    ours, theirs = pty.openpty()
+    child = subprocess.Popen(
+        rangeio_command("cat", tmp_path / "large"), stdout=subprocess.DEVNULL, stderr=theirs
+    )
+    os.close(theirs)
+    seen = b""
+    with open(ours, "rb", buffering=0) as terminal, suppress(OSError):  # EIO, when the other side is gone
+        while part := terminal.read(4096):
+            seen += part
+    assert child.wait(30) == 0
+    assert b"[" in seen
+    assert b"%" in seen
+    assert seen.endswith(b"\x1b[K")
+
+
 def test_progress_is_for_terminals_only() -> None:
     plain, terminal = io.StringIO(), Terminal()
     for stream in (plain, terminal):
