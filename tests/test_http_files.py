@@ -184,3 +184,23 @@ def test_pieces_of_an_iteration_are_those_of_its_plan(server: Scripted, way: str
     asked = ranges_of(server)
     assert len(asked) == 9
     assert max(stop - start for start, stop in asked) == 100_000
+
+
+@pytest.mark.parametrize("threads", [1, 8])
+def test_requests_and_connections_are_counted(server: Scripted, threads: int) -> None:
+    before = rangeio.stats()
+    with rangeio.open(server.url) as reader:
+
+        def read() -> None:
+            for offset in range(50):
+                reader.read_at(offset * 1000, 10)
+
+        workers = [threading.Thread(target=read) for _ in range(threads)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        reader.read_ranges([(0, 10), (1_000_000, 1_000_010)])
+    after = rangeio.stats()
+    assert after["requests"] - before["requests"] == len(server.asked) == threads * 50 + 2
+    assert after["connections"] - before["connections"] == server.connections

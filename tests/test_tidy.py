@@ -60,7 +60,7 @@ def shown(path: Path) -> str:
 FLOORS = (
     "_uring",
     "rangeio.errors rangeio.waiting",
-    "rangeio.ranges rangeio.budget rangeio.flight rangeio.policy",
+    "rangeio.ranges rangeio.budget rangeio.flight rangeio.policy rangeio.traffic",
     "rangeio.service rangeio.replies",
     "rangeio.http",
     "rangeio.s3",

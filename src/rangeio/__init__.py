@@ -52,6 +52,7 @@ from rangeio.policy import Retry, Timeout
 from rangeio.ranges import Plan, Suffix
 from rangeio.reader import Reader
 from rangeio.service import Capability, Options, Stat
+from rangeio.traffic import stats as _traffic
 
 __all__ = [
     "open",
@@ -126,9 +127,10 @@ def backend() -> Backend:
 def stats() -> dict[str, int]:
     """Counters of the process's reactor: reads, bytes asked and fetched, Buffers live and pooled, reads in flight;
     and of the budget (see `set_budget`): budget_bytes, budget_in_use, budget_waits; and
-    of retries over networks: retries, retries_refused, retry_tokens, hedges, hedges_won (see `Options.hedge`).
+    of what went over networks: requests and connections; retries, retries_refused, retry_tokens, hedges, hedges_won
+    (see `Options.hedge`).
     """
-    return {**_uring.default_reactor().stats(), **_budget.stats(), **_retries.stats()}
+    return {**_uring.default_reactor().stats(), **_budget.stats(), **_traffic(), **_retries.stats()}
 
 
 def set_budget(nbytes: int) -> None:

@@ -16,6 +16,7 @@ from rangeio.http.pool import Pool, Wire
 from rangeio.http.reads import Read
 from rangeio.http.remote import Remote
 from rangeio.policy import RETRIES
+from rangeio.traffic import REQUESTS
 
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 # A small body comes with the head, and is copied; of a large one nothing but what lies beside the head.
@@ -84,6 +85,7 @@ class Lane:
         request = b"%b%d-%d%b" % (prefix, at, stop - 1, plain.suffix)
         try:
             sent = self.wire.sock.send(request)
+            REQUESTS.add()
         except OSError as error:
             self._way.strayed(self, error)
             return

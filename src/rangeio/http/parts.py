@@ -20,6 +20,7 @@ from rangeio.http.pace import MEASURED
 from rangeio.http.pool import Pool, Wire
 from rangeio.http.reads import Read
 from rangeio.policy import RETRIES
+from rangeio.traffic import REQUESTS
 
 # Receives for one connection before others get their turn.
 _RECEIVES_PER_TURN = 16
@@ -191,6 +192,7 @@ class Part:
             wire.absolute,
         )
         self.since = self.sent = time.monotonic()
+        REQUESTS.add()
         self._home.driver.watch(wire.fd, self._readable)
         self._send_rest(wire, memoryview(request))
 

@@ -23,6 +23,7 @@ from rangeio.http.address import Origin
 from rangeio.http.exchange import SCRATCH
 from rangeio.http.pace import Pace
 from rangeio.http.proxies import connection, parse_proxy, proxy_for
+from rangeio.traffic import CONNECTIONS
 
 # Idle for less than this, a connection is trusted; if the server has closed it, the request is sent again anyway.
 _TRUSTED_S = 1.0
@@ -177,7 +178,7 @@ class Pool:
         self._proxy_security = replace(security, client_cert=None)
         self._per_host, self._in_all = per_host, in_all
         self._context: ssl.SSLContext | None = None
-        self.opened = self.reused = 0
+        self.opened = 0
         self.users = 0
         # Connections that event loops keep for themselves, by the id of the loop; see standing.py.
         self.standings: weakref.WeakValueDictionary[int, Keeper] = weakref.WeakValueDictionary()
@@ -211,7 +212,6 @@ class Pool:
                 wire = idle.pop()
             idle_s = time.monotonic() - wire.idle_since
             if idle_s < _TRUSTED_S or (idle_s < _IDLE_S and wire.is_alive()):
-                self.reused += 1
                 wire.block(tick_s)
                 return wire
             self.drop(wire)
@@ -324,6 +324,7 @@ class Pool:
         finally:
             made.close()
         self.opened += 1
+        CONNECTIONS.add()
         absolute = proxy is not None and origin.scheme == "http"
         return Wire(sock, origin, absolute, self.pace(origin), partial(_free, weakref.ref(self), origin))
 
@@ -343,12 +344,11 @@ class Pool:
             return self._context
 
     def stats(self) -> dict[str, int]:
-        """connections_opened, connections_reused: so far; connections_idle, connections_open: now."""
+        """connections_opened: so far; connections_idle, connections_open: now."""
         with self._lock:
             idle = sum(map(len, self._idle.values()))
             return {
                 "connections_opened": self.opened,
-                "connections_reused": self.reused,
                 "connections_idle": idle,
                 "connections_open": sum(self._open.values()),
             }
