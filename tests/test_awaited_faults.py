@@ -55,6 +55,8 @@ def test_what_cannot_be_opened(reactor: _uring.Reactor, path: Path, loop: str) -
             assert isinstance(caught.value, rangeio.Error)
             assert caught.value.path == str(wrong)
             assert str(wrong) in str(caught.value)
+        with pytest.raises(FileNotFoundError):  # and not the directory that it would be relative to
+            await rangeio.open_async("", reactor=reactor).read_at(0, 1)
 
     run_on(loop, main)
 

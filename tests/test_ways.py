@@ -197,6 +197,57 @@ def test_direct_reads_leave_the_page_cache_alone(reactor: _uring.Reactor, path: 
 
 
 @pytest.fixture
+def on_large_sectors(tmp_path: Path) -> Iterator[Path]:
+    """A file on a device whose sectors are 4096 bytes: O_DIRECT at any finer offset is EINVAL there."""
+    need_root_and("losetup", "mkfs.ext4", "mount")
+    image, point = tmp_path / "image", tmp_path / "mount"
+    point.mkdir()
+    with image.open("wb") as file:
+        file.truncate(32 << 20)
+    made = command("losetup", "--sector-size", 4096, "--find", "--show", image)
+    need(made.returncode == 0, f"losetup: {made.stderr.strip()}")
+    device = made.stdout.strip()
+    try:
+        for words in (("mkfs.ext4", "-q", "-F", device), ("mount", device, point)):
+            done = command(*words)
+            need(done.returncode == 0, f"{words[0]}: {done.stderr.strip()}")
+        yield write_pattern(point / "data", 300_001)
+    finally:
+        command("umount", "-l", point)
+        command("losetup", "--detach", device)
+
+
+@NATIVE
+def test_direct_reads_are_aligned_as_the_file_wants(reactor: _uring.Reactor, on_large_sectors: Path) -> None:
+    """By statx(2), STATX_DIOALIGN: what would do for smaller sectors is refused here."""
+    straight = os.open(on_large_sectors, os.O_RDONLY | os.O_DIRECT)
+    try:
+        with pytest.raises(OSError, match="Invalid argument"):
+            os.preadv(straight, [mmap.mmap(-1, 4096)], 512)
+    finally:
+        os.close(straight)
+    with rangeio.open(on_large_sectors, reactor=reactor, direct=True) as reader:
+        assert (reader.capability.direct, reader.capability.alignment) == (True, 4096)
+        ranges = [
+            (0, 1),
+            (511, 513),
+            (512, 1024),
+            (4095, 4097),
+            (4096, 8192),
+            (5000, 250_001),
+            (299_999, 300_009),
+        ]
+        expected = [pattern(start, min(stop, 300_001)) for start, stop in ranges]
+        assert [reader.read_at(start, stop - start) for start, stop in ranges] == expected
+        assert reader.read_ranges(ranges, gap=None) == expected
+        assert bytes(reader.read_batch([512, 100_001], 513)) == pattern(512, 1025) + pattern(100_001, 100_514)
+        assert b"".join(reader.stream((7, None), chunk=10_000)) == pattern(7, 300_001)
+        space = bytearray(100_000)
+        assert reader.read_into(space, 513) == 100_000
+        assert space == pattern(513, 100_513)
+
+
+@pytest.fixture
 def without_direct(tmp_path: Path) -> Iterator[Path]:
     """A file on ramfs, which refuses O_DIRECT."""
     need_root_and("mount")

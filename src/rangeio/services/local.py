@@ -241,7 +241,8 @@ class LocalService:
         return os.path.join(self._root, path)
 
     def address(self, path: str) -> str:
-        return path if self._root is not None else os.path.join(os.getcwd(), path)
+        # An empty path names nothing (path_resolution(7)); joined to a directory it would name that.
+        return path if self._root is not None or not path else os.path.join(os.getcwd(), path)
 
     def shown(self, path: str) -> str:
         return path
