@@ -258,6 +258,8 @@ def test_arguments_are_refused_before_the_await(path: Path) -> None:
         lambda: reader.read_batch([0.5], 4),
         lambda: reader.stream((5, 3)),
         lambda: reader.read_ranges([(0, 1)], gap=-1),
+        lambda: reader.copy(object()),
+        lambda: reader.sink({}),
     ]
     for call in calls:
         with pytest.raises((TypeError, ValueError)) as caught:

@@ -312,6 +312,10 @@ def test_arguments_before_any_io(operator: Operator) -> None:
     ]:
         with pytest.raises(error, match=r"jobs\[1\]"):
             operator.read_ranges([("nothing", (0, 1)), ("a", wrong)])  # type: ignore[list-item]
+    for no_pair in ("a", ("a",), ("a", (0, 1), 5), (5, (0, 1)), None):
+        for read in (operator.read_ranges, operator.read_ranges_async):
+            with pytest.raises(TypeError, match=r"jobs\[1\]"):
+                read([("nothing", (0, 1)), no_pair])  # type: ignore[list-item,operator]
     with pytest.raises(rangeio.ConfigInvalidError):
         operator.read_ranges([("a", (0, 1))], gapp=1)  # type: ignore[call-overload]
     with pytest.raises(rangeio.ConfigInvalidError):

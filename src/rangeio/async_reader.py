@@ -309,6 +309,7 @@ class AsyncReader:
         writer: sync or async: a file, one of aiofiles, an asyncio.StreamWriter (its `drain` is awaited), a trio
         stream. A sync one is called on the loop's thread.
         """
+        streams.way_into(writer)  # refused here, not by the await
         return self._copy(self.stream(range, chunk=chunk, prefetch=prefetch), writer, range, progress)
 
     async def _copy(
@@ -337,6 +338,7 @@ class AsyncReader:
         consumer: sync or async: a callable, an asyncio.Queue, a trio memory channel (closed at the end), a queue.Queue
         (while it is full the loop goes on).
         """
+        streams.entrance(consumer, blocking=False)
         return self._sink(self.stream(range, chunk=chunk, prefetch=prefetch), consumer)
 
     async def _sink(self, stream: streams.AsyncStream, consumer: Any) -> int:

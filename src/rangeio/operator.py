@@ -188,7 +188,7 @@ class Operator:
         are read as `Reader.read_ranges` does; `options` are for these. Errors as there, `index` being that of the job.
         """
         check_on_error(on_error)
-        pairs = [(os.fsdecode(path), wanted) for path, wanted in jobs]
+        pairs = _pairs(jobs)
         return _judged(self._read_jobs(pairs, options), on_error)
 
     @overload
@@ -205,7 +205,7 @@ class Operator:
         """As `read_ranges`, awaited. `concurrent` objects are read at a time (32 if not given)."""
         check_on_error(on_error)
         chosen = chosen_for_call(self._options, options)
-        pairs = [(os.fsdecode(path), wanted) for path, wanted in jobs]
+        pairs = _pairs(jobs)
         single, grouped = _grouped(pairs, batch_single=True)
         return self._read_jobs_async(pairs, single, grouped, chosen, options, on_error)
 
@@ -286,6 +286,18 @@ def _judged(outcome: Outcome, on_error: OnError) -> Outcome:
 
 def _restored(scheme: str, options: dict[str, Any]) -> Operator:
     return Operator(scheme, **options)
+
+
+def _pairs(jobs: Iterable[Job]) -> Pairs:
+    """The jobs with their paths as text. TypeError for what is no job."""
+    pairs: Pairs = []
+    for index, job in enumerate(jobs):
+        try:
+            path, wanted = job
+            pairs.append((os.fsdecode(path), wanted))
+        except (TypeError, ValueError):
+            raise TypeError(f"jobs[{index}]: {job!r} is not a job: give (path, range)") from None
+    return pairs
 
 
 def _grouped(pairs: Pairs, *, batch_single: bool) -> tuple[Single, Groups]:

@@ -161,6 +161,14 @@ class AsyncStream(AsyncIterator["Buffer"]):
         self._end()
 
 
+def way_into(writer: Any) -> Callable[[memoryview], object]:
+    """The call that a writer takes bytes by: `write`, or that of trio's streams. TypeError if it has none."""
+    for name in ("write", "send_all"):
+        if hasattr(writer, name):
+            return cast("Callable[[memoryview], object]", getattr(writer, name))
+    raise TypeError(f"{writer!r} takes no bytes: give an object with write() or send_all()")
+
+
 async def copy(
     buffers: "AsyncIterator[Buffer]", writer: Any, progress: Progress | None, total: Callable[[], int | None]
 ) -> int:
@@ -168,7 +176,7 @@ async def copy(
 
     total: asked each time, because a reply may have told it.
     """
-    write = getattr(writer, "write", None) or writer.send_all  # trio's streams
+    write = way_into(writer)
     drain = getattr(writer, "drain", None)
     done = 0
     async for buffer in buffers:
@@ -197,7 +205,7 @@ def _taken(answer: object, offered: int, writer: object) -> int:
 
 async def sink(buffers: "AsyncIterator[Buffer]", consumer: Any, *, blocking: bool) -> int:
     """See `Reader.sink`. blocking: whether this thread may wait in the put() of a sync queue."""
-    give = _entrance(consumer, blocking)
+    give = entrance(consumer, blocking)
     if blocking and inspect.iscoroutinefunction(give):
         raise TypeError(f"{consumer!r} has to be awaited: read with rangeio.open_async()")
     done = 0
@@ -211,7 +219,7 @@ async def sink(buffers: "AsyncIterator[Buffer]", consumer: Any, *, blocking: boo
     return done
 
 
-def _entrance(consumer: Any, blocking: bool) -> Callable[[Any], object]:
+def entrance(consumer: Any, blocking: bool) -> Callable[[Any], object]:
     """The call that a consumer takes Buffers by. TypeError if it has none."""
     if hasattr(consumer, "send"):
         send: Callable[[Any], object] = consumer.send
