@@ -37,7 +37,7 @@ class Timeout:
     @property
     def tick_s(self) -> float:
         """How often to look."""
-        return _tick_s(self.first_byte_s, self.idle_s, self.total_s)
+        return _tick_s(self.connect_s, self.first_byte_s, self.idle_s, self.total_s)
 
 
 @lru_cache(64)  # each read asks

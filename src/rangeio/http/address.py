@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import quote, unquote, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 from rangeio.errors import ConfigInvalidError
 
@@ -57,12 +57,8 @@ def parse_url(url: str) -> Address:
     >>> parse_url("HTTP://me:secret@Example.org/a b%20c?sig=1#top").shown
     'http://example.org/a%20b%20c?...'
     """
-    try:
-        parts = urlsplit(url)
-        scheme, host, port = parts.scheme.lower(), parts.hostname, parts.port
-        host = host if not host or host.isascii() else host.encode("idna").decode("ascii")
-    except ValueError:
-        raise ConfigInvalidError("not a URL: its host or port is malformed") from None
+    parts, host, port = _taken_apart(url)
+    scheme = parts.scheme.lower()
     if scheme not in _PORTS or not host or re.search(r"[\x00-\x20\x7f]", host):
         raise ConfigInvalidError("not an http or https URL with a host")
     target = quote(parts.path or "/", safe=_AS_IS.replace("?", ""))
@@ -74,8 +70,23 @@ def parse_url(url: str) -> Address:
     return Address(Origin(scheme, host, _PORTS[scheme] if port is None else port), target, login)
 
 
+def _taken_apart(url: str) -> tuple[SplitResult, str | None, int | None]:
+    """With host and port. What the errors of the standard library say quotes the URL, so they end here."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+        return parts, host if not host or host.isascii() else host.encode("idna").decode("ascii"), port
+    except ValueError:
+        pass
+    raise ConfigInvalidError("not a URL: its host or port is malformed")
+
+
 def moved(address: Address, location: str) -> Address:
-    """Where a redirect leads. ConfigInvalidError for what is no http or https URL."""
+    """Where a redirect leads. ConfigInvalidError for what is no http or https URL.
+
+    location: as it came, each character one byte; some servers write UTF-8 as it is.
+    """
+    location = quote(location.encode("latin-1"), safe=_AS_IS + "#[]")
     return parse_url(urljoin(address.url, location))
 
 

@@ -105,6 +105,10 @@ def _grow(part: Part, needed: int) -> memoryview:
     read = part.read
     if part.at + needed > read.stop and part.whole and read.remote.on_no_range == "error":
         raise RangeNotSupportedError("the server ignores Range and sends more than what was asked for")
+    if part.at + needed > read.stop and read.index < 0:
+        raise RangeNotSupportedError(
+            f"the server ignores Range, and the object has more than no_range_cap={read.remote.cap} bytes"
+        )
     return read.grown(min(part.at + needed, read.stop))[part.at - read.start :]
 
 
@@ -188,7 +192,7 @@ def _move(part: Part, location: str) -> None:
     if part.hops > _MOST_HOPS:
         raise UnexpectedError(f"more than {_MOST_HOPS} redirects")
     try:
-        part.read.remote.redirect(location)
+        part.read.remote.redirect(part.target, location)
     except ConfigInvalidError:
         raise UnexpectedError("the server redirects to what is no http or https URL") from None
     part.connect()
@@ -211,7 +215,11 @@ def _judge_probe(part: Part, read: Probe, head: Head, complete: Complete) -> Bod
     if status not in (200, 206, 416) or (status == 416 and part.method == "HEAD"):
         return _hear(part, head)
     if status == 416:
-        version.size = total if version.size is None else version.size
+        if version.known and version.size is not None and total != version.size:
+            raise ObjectChangedError(
+                f"it changed after it was opened: it has {total} bytes now; open it again"
+            )
+        version.size = total
     else:
         _check_version(part, head, total)
     read.size = total

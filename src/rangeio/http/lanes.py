@@ -57,6 +57,7 @@ class Lane:
         "since",
         "started",
         "stop",
+        "target",
         "wire",
     )
 
@@ -81,7 +82,11 @@ class Lane:
         self._memory, self._left = None, stop - at
         self.block, self.started = b"", False
         self.since = self.sent = time.monotonic()
-        prefix = remote.ranged(remote.target, self.wire.absolute)
+        target = self.target = remote.target
+        if target.origin != self.wire.origin:  # another thread was told so since the connection was taken
+            self._way.strayed(self, ConnectionError("the object is elsewhere now"))
+            return
+        prefix = remote.ranged(target, self.wire.absolute)
         request = b"%b%d-%d%b" % (prefix, at, stop - 1, plain.suffix)
         try:
             sent = self.wire.sock.send(request)
@@ -133,7 +138,7 @@ class Lane:
                     return
         except _WOULD_BLOCK:
             return
-        except (OSError, Cut) as error:
+        except (OSError, Cut, MemoryError) as error:
             self._way.strayed(self, error)
             return
         self._memory = None

@@ -43,9 +43,6 @@ class Home(Protocol):
     def body_over(self, part: "Part", filled: int) -> None:
         """A body of unknown length, which needs no `outcome`, is over."""
 
-    def is_alone(self, part: "Part") -> bool:
-        """Whether nothing else is under way or waits."""
-
     def has_connection(self) -> bool:
         """Whether any part has one, or is about to."""
 
@@ -58,8 +55,8 @@ class Home(Protocol):
     def left_to_rival(self, part: "Part") -> None:
         """It has failed, and its rival goes on."""
 
-    def gave_up(self, part: "Part", error: Error) -> None:
-        """It has failed for good."""
+    def gave_up(self, part: "Part", error: Exception) -> None:
+        """It has failed for good. error: an Error, or a MemoryError."""
 
     def pump(self) -> None:
         """Something has ended: begin what waits."""
@@ -73,21 +70,25 @@ class Part:
     clamped: its end was moved to that of the object. refused: credentials were renewed for it once. whole: the reply
     is the whole object. resume: the connection before was closed while idle, so that a new one is wanted. rival: the
     same once more, by another connection, of which the first to be answered wins. hedged: there was one.
-    is_second: it is the one that was begun later. sent, answered: when its request was, and when the head came.
+    is_second: it is the one that was begun later. goes_on: its reply decides what is asked for after it. sent,
+    answered: when its request was, and when the head came.
     """
 
     __slots__ = (
-        "_home", "answered", "at", "attempts", "clamped", "dialing", "exchange", "first", "hedged", "hops", "is_second",
-        "live", "method", "outcome", "read", "refused", "resume", "rival", "sent", "since", "stop", "target", "whole",
-        "wire",
+        "_home", "answered", "at", "attempts", "clamped", "dialing", "exchange", "first", "goes_on", "hedged", "hops",
+        "is_second", "live", "method", "outcome", "read", "refused", "resume", "rival", "sent", "since", "stop",
+        "target", "whole", "wire",
     )  # fmt: skip
 
-    def __init__(self, home: Home, read: Read, start: int, stop: int, method: str = "GET") -> None:
+    def __init__(
+        self, home: Home, read: Read, start: int, stop: int, method: str = "GET", *, goes_on: bool = False
+    ) -> None:
         self._home = home
         self.read = read
         self.first = self.at = start
         self.stop = stop
         self.method = method
+        self.goes_on = goes_on
         self.attempts = self.hops = 0
         self.rival: Part | None = None
         self.hedged = self.is_second = self.live = self.clamped = self.refused = self.whole = self.resume = (
@@ -135,7 +136,7 @@ class Part:
             partial(pool.dial, origin, timeout_s),
             partial(self._opened, origin, dialing),
             partial(_unwanted, pool, origin),
-            alone=self._home.is_alone(self),
+            alone=False,  # name lookup, and a proxy that drips, end when they like: not within connect_s
         )
 
     def _notified(self, origin: Origin) -> None:
@@ -201,7 +202,7 @@ class Part:
         wire = self.wire = lane.wire
         exchange = self.exchange = Exchange(wire.scratch, self._judge)
         self.outcome, self.sent, self.since = None, lane.sent, lane.since
-        self.target = self.read.remote.target
+        self.target = lane.target
         self._home.driver.watch(wire.fd, self._readable)
         try:
             exchange.feed(lane.block)
@@ -209,7 +210,7 @@ class Part:
                 exchange.received(lane.filled)
             if error is not None and not exchange.done:
                 raise error
-        except (OSError, Cut, BadReply, Parked, Error) as reason:
+        except (OSError, Cut, BadReply, Parked, Error, MemoryError) as reason:
             self._broken(reason)
             return
         if exchange.done:
@@ -255,7 +256,7 @@ class Part:
                     return
         except _WOULD_BLOCK:
             return
-        except (OSError, Cut, BadReply, Parked, Error) as error:
+        except (OSError, Cut, BadReply, Parked, Error, MemoryError) as error:
             self._broken(error)
             return
         self._replied(wire, exchange)
@@ -280,6 +281,8 @@ class Part:
                 self.outcome()
         except Error as error:
             self._home.gave_up(self, self.as_error(error))
+        except MemoryError as error:
+            self._home.gave_up(self, error)
         self._home.pump()
 
     # --- failures --------------------------------------------------------------------------------------------
@@ -295,6 +298,9 @@ class Part:
             self._home.pump()
         elif isinstance(error, Error):
             self._home.gave_up(self, self.as_error(error, exchange.head))
+            self._home.pump()
+        elif isinstance(error, MemoryError):
+            self._home.gave_up(self, error)
             self._home.pump()
         elif wire.used and not exchange.started:
             self.resume = True  # the server had closed it while it was idle; that is nobody's failure
@@ -322,7 +328,7 @@ class Part:
 
     def doubled(self) -> "Part":
         """Its rival."""
-        rival = Part(self._home, self.read, self.at, self.stop, self.method)
+        rival = Part(self._home, self.read, self.at, self.stop, self.method, goes_on=self.goes_on)
         rival.first, rival.attempts, rival.hops = self.first, self.attempts, self.hops
         rival.clamped, rival.refused = self.clamped, self.refused
         rival.rival, self.rival = self, rival

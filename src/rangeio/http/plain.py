@@ -61,6 +61,8 @@ class Plain:
                 name, colon, _ = line.partition(b":")
                 if not colon or not name or b" " in name or b"\t" in name or name.lower() in _MATTERS:
                     return self._judged(head, at, stop)
+                if b"\n" in line or b"\r" in line or b"\0" in line:
+                    return self._judged(head, at, stop)
         return required <= lines or self._judged(head, at, stop)
 
     def _judged(self, head: bytes, at: int, stop: int) -> bool:

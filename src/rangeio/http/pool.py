@@ -14,7 +14,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
@@ -128,7 +128,7 @@ class Security:
     """
 
     ca_file: str | None = None
-    client_cert: str | tuple[str, ...] | None = None
+    client_cert: str | tuple[str, ...] | None = field(default=None, repr=False)
     verify: bool = True
 
     def context(self) -> ssl.SSLContext:

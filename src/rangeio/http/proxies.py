@@ -48,8 +48,10 @@ def parse_proxy(url: str) -> Proxy:
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         port = parts.port
-    except ValueError:
-        raise ConfigInvalidError("the URL of the proxy is malformed") from None
+    except ValueError:  # what it says may quote the password
+        parts = None
+    if parts is None:
+        raise ConfigInvalidError("the URL of the proxy is malformed")
     if parts.scheme not in _PORTS:
         raise UnsupportedError(
             "a proxy is given as http://host:port or https://host:port, not as another scheme"

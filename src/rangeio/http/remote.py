@@ -107,7 +107,7 @@ class Access:
     """How a service is asked: what is sent with each request, and how patient to be."""
 
     pool: Pool
-    fields: dict[str, str] = field(default_factory=dict)
+    fields: dict[str, str] = field(default_factory=dict, repr=False)
     credentials: Credentials = field(default_factory=lambda: Credentials({}, None))
 
 
@@ -193,9 +193,9 @@ class Remote:
             self._plain = Plain(self._version)
         return self._plain
 
-    def redirect(self, location: str) -> None:
-        """From now on ask there. ConfigInvalidError if that is no place."""
-        self._target = moved(self._target, location)
+    def redirect(self, asked: Address, location: str) -> None:
+        """From now on ask there. asked: who says so. ConfigInvalidError if that is no place."""
+        self._target = moved(asked, location)
 
     def forget_redirect(self) -> bool:
         """Begin again at the address given: a signed target may have expired. Whether that is another place."""

@@ -26,7 +26,7 @@ from rangeio.errors import (
     UnexpectedError,
     UnsupportedError,
 )
-from rangeio.http.heads import BadReply, Head
+from rangeio.http.heads import MOST_DIGITS, BadReply, Head
 
 OnNoRange = Literal["error", "slice", "download"]
 
@@ -168,6 +168,8 @@ def content_range(head: Head) -> tuple[int | None, int | None, int | None]:
     match = _CONTENT_RANGE.fullmatch(head.fields.get("content-range", "").strip())
     if match is None:
         return None, None, None
+    if any(len(number or "") > MOST_DIGITS for number in match.groups()):
+        raise BadReply("Content-Range with numbers that no object has")
     total = None if match[4] == "*" else int(match[4])
     if match[1] is None:
         return None, None, total

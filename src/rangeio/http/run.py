@@ -100,7 +100,7 @@ class Run:
         else:
             self._leads[remote] = []
             stop = min(read.stop, read.start + self._chunk)
-            self._enqueue(read, read.start, stop, Part(self, read, read.start, stop))
+            self._enqueue(read, read.start, stop, Part(self, read, read.start, stop, goes_on=True))
 
     def _expand(self, read: Read, start: int | None = None) -> None:
         """Queue the parts of a read, from `start` on, now that the version is known."""
@@ -112,8 +112,14 @@ class Run:
             if not read.left:
                 self._land(read, read.result())
         elif size is None:  # one after the other, until there is no more
-            self._enqueue(read, first, min(read.stop, first + self._chunk))
+            stop = min(read.stop, first + self._chunk)
+            self._enqueue(read, first, stop, Part(self, read, first, stop, goes_on=True))
         else:
+            try:
+                read.room(read.stop)  # before as many pieces are made of it as a server cares to say
+            except MemoryError as error:
+                self._land(read, error)
+                return
             for at, stop in split(first, read.stop, self._chunk):
                 self._enqueue(read, at, stop)
 
@@ -228,10 +234,6 @@ class Run:
         """See `answers.body_over`."""
         answers.body_over(part, filled, self._complete)
 
-    def is_alone(self, part: Part) -> bool:
-        """See `parts.Home`."""
-        return not self._queue and not self._lanes and self._active == {part}
-
     def has_connection(self) -> bool:
         """See `parts.Home`."""
         return bool(self._lanes) or any(part.wire or part.dialing for part in self._active)
@@ -251,8 +253,8 @@ class Run:
             self._land(read, read.result())
             return
         lead = self._leads.pop(read.remote, None)
-        if part.at < read.stop and (lead is not None or read.version.size is None) and not read.left:
-            if part.at < part.stop or (lead is not None and not read.version.known):
+        if part.goes_on and part.at < read.stop:
+            if part.at < part.stop or not read.version.known:
                 read.end_at(part.at)  # it ended before
             else:
                 self._expand(read, part.at)
@@ -272,7 +274,7 @@ class Run:
         self._reads.discard(read)
         self._landed(read.index, result)
 
-    def gave_up(self, part: Part, error: Error) -> None:
+    def gave_up(self, part: Part, error: Exception) -> None:
         """A part has failed for good, and its read with it; other reads go on."""
         self._drop(part)
         read = part.read
@@ -287,7 +289,7 @@ class Run:
         read.done = read.index < 0 or read.done
         self._reads.discard(read)
         for victim in victims:
-            self._land(victim, as_error(victim, error, part.attempts))
+            self._land(victim, as_error(victim, error, part.attempts) if isinstance(error, Error) else error)
         for waiting in led:
             self._admit(waiting)
 

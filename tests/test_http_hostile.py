@@ -1,0 +1,353 @@
+"""Replies of servers that are hostile or badly broken: an error within its time at worst, and never other bytes."""
+
+import pickle
+import socket
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+import rangeio
+from awaited import LOOPS, Awaited, Loop
+from faults.machine import need_module
+from rangeio.http.pool import Pool, Security
+from rangeio.http.remote import Access
+from servers.scripted import Answer, Asked, Script, honest, reply, scripted
+
+need_module("urllib3")
+
+DATA = bytes(range(256)) * 800
+SIZE = len(DATA)
+OPTIONS: Any = {
+    "retry": rangeio.Retry(attempts=2, backoff_s=0.001),
+    "timeout": rangeio.Timeout(first_byte_s=5, idle_s=5),
+}
+MakeReader = Callable[..., Any]
+
+
+@pytest.fixture(params=["sync", *LOOPS])
+def opened(request: pytest.FixtureRequest) -> Iterator[MakeReader]:
+    """`rangeio.open`, or its like of a loop."""
+    readers: list[Any] = []
+    loop = None if request.param == "sync" else Loop(need_module(request.param).__name__)
+
+    def opened(url: str, **options: Any) -> Any:
+        given = {**OPTIONS, **options}
+        reader: Any = rangeio.open(url, **given) if loop is None else rangeio.open_async(url, **given)
+        readers.append(reader)
+        return reader if loop is None else Awaited(reader, loop)
+
+    yield opened
+    for reader in readers:
+        reader.close()
+    if loop is not None:
+        loop.close()
+
+
+@pytest.fixture
+def open_reader(opened: MakeReader) -> Iterator[MakeReader]:
+    """A function from a script to a reader of a server that answers so, and the server."""
+    with ExitStack() as servers:
+
+        def make(script: Script, path: str = "/object", **options: Any) -> tuple[Any, Any]:
+            server = servers.enter_context(scripted(script))
+            return opened(server.url + path, **options), server
+
+        yield make
+
+
+def raw(status: bytes, *fields: bytes, body: bytes = b"") -> Answer:
+    return Answer(b"\r\n".join([b"HTTP/1.1 " + status, *fields, b"", b""]) + body)
+
+
+HEADS: dict[str, Answer] = {
+    "status in superscript": raw(b"\xb2\xb2\xb2 OK", b"Content-Length: 0"),
+    "status of one digit": raw(b"2 OK", b"Content-Length: 0"),
+    "length of 5000 digits": raw(b"200 OK", b"Content-Length: " + b"9" * 5000),
+    "range of 5000 digits": raw(
+        b"206 OK", b"Content-Length: 10", b"Content-Range: bytes 0-9/" + b"9" * 5000, body=DATA[:10]
+    ),
+    "value with a line feed": raw(
+        b"206 OK",
+        b"Content-Length: 10",
+        b'ETag: "a"\nX-Evil: 1',
+        b"Content-Range: bytes 0-9/99",
+        body=DATA[:10],
+    ),
+}
+
+
+@pytest.mark.parametrize("after", [0, 3], ids=["first", "later"])
+@pytest.mark.parametrize("name", HEADS)
+def test_heads_that_cannot_be_meant(open_reader: MakeReader, name: str, after: int) -> None:
+    """The first reply, or one over a connection that has been plain so far."""
+    reader, _ = open_reader(lambda asked: HEADS[name] if asked.number >= after else honest(DATA, asked))
+    for _ in range(after):
+        assert reader.read_at(0, 10) == DATA[:10]
+    with pytest.raises(rangeio.Error) as caught:
+        reader.read_at(0, 10)
+    assert caught.value.attempts == 2
+    assert "cannot be understood" in str(caught.value)
+
+
+def test_a_total_that_is_told_late(open_reader: MakeReader) -> None:
+    """Told first by the reply to a part of a large read: the read goes on to its end."""
+
+    def script(asked: Asked) -> Answer:
+        answer = honest(DATA, asked)
+        if asked.number:
+            return answer
+        return Answer(answer.data.replace(f"/{SIZE}".encode(), b"/*", 1))
+
+    reader, server = open_reader(script, chunk=20_000)
+    assert reader.read_at(5, 10) == DATA[5:15]
+    assert reader.read_at(0, 100_000) == DATA[:100_000]
+    assert reader.read_range() == DATA
+    assert len(server.asked) == 1 + 5 + 11
+
+
+def test_a_total_that_is_never_told(open_reader: MakeReader) -> None:
+    def script(asked: Asked) -> Answer:
+        answer = honest(DATA, asked)
+        return Answer(answer.data.replace(f"/{SIZE}".encode(), b"/*", 1))
+
+    reader, _ = open_reader(script, chunk=20_000)
+    assert reader.read_at(0, 100_000) == DATA[:100_000]
+    assert reader.read_ranges([(0, 50_000), (SIZE - 30_000, SIZE + 30_000)]) == [
+        DATA[:50_000],
+        DATA[-30_000:],
+    ]
+
+
+def test_a_download_in_chunks_above_its_cap(open_reader: MakeReader) -> None:
+    """Its length is not known beforehand, and what was kept is not taken for all of it."""
+
+    def script(asked: Asked) -> Answer:
+        body = b"%x\r\n%b\r\n0\r\n\r\n" % (SIZE, DATA)
+        return reply(200, body, Content_Length=None, Transfer_Encoding="chunked")
+
+    reader, _ = open_reader(script, on_no_range="download", no_range_cap=1000)
+    with pytest.raises(rangeio.RangeNotSupportedError, match="no_range_cap"):
+        reader.read_at(0, 10)
+    with pytest.raises(rangeio.RangeNotSupportedError, match="no_range_cap"):
+        reader.read_at(990, 100)
+    kept, _ = open_reader(script, on_no_range="download", no_range_cap=SIZE)
+    assert kept.read_at(SIZE - 10, 100) == DATA[-10:]
+
+
+def test_an_object_that_became_empty(open_reader: MakeReader) -> None:
+    """The server refuses HEAD, and does not look at If-Match."""
+
+    def script(asked: Asked) -> Answer:
+        if asked.method == "HEAD":
+            return reply(403)
+        return honest(DATA, asked) if asked.number == 0 else reply(416, Content_Range="bytes */0")
+
+    reader, _ = open_reader(script)
+    assert reader.read_at(0, 10) == DATA[:10]
+    with pytest.raises(rangeio.ObjectChangedError):
+        reader.stat()
+
+
+def test_more_than_there_is_memory_for(open_reader: MakeReader) -> None:
+    """An error for who reads, at once; and reads that fit go on."""
+    size = 1 << 59
+
+    def script(asked: Asked) -> Answer:
+        start, stop = asked.range or (0, 0)
+        stop = min(stop, start + 10)
+        span = f"bytes {start}-{stop - 1}/{size}"
+        return reply(206, DATA[start:stop], ETag='"v1"', Content_Range=span)
+
+    reader, _ = open_reader(script)
+    with pytest.raises(MemoryError):
+        reader.read_range()
+    assert reader.read_at(0, 10) == DATA[:10]
+    with pytest.raises(MemoryError):
+        reader.read_range()
+
+
+# --- redirects -----------------------------------------------------------------------------------------------
+
+
+def test_redirects_to_raw_bytes(open_reader: MakeReader) -> None:
+    """Servers write UTF-8 as it is, and spaces."""
+
+    def script(asked: Asked) -> Answer:
+        if asked.target == "/object":
+            return raw(b"302 Found", b"Content-Length: 0", "Location: /é b?q=ü".encode())
+        return honest(DATA, asked)
+
+    reader, server = open_reader(script)
+    assert reader.read_at(0, 10) == DATA[:10]
+    assert server.asked[1].target == "/%C3%A9%20b?q=%C3%BC"
+
+
+def test_a_relative_place_is_relative_to_who_names_it() -> None:
+    """Though another read has found the object elsewhere meanwhile."""
+    moved = threading.Event()
+
+    def script(asked: Asked) -> Answer:
+        if asked.target != "/object":
+            return honest(DATA, asked)
+        if asked.range == (0, 10):
+            assert moved.wait(30)
+            return reply(302, Location="/here")
+        return reply(302, Location=f"{other.url}/there")
+
+    with (
+        scripted(lambda asked: honest(DATA, asked)) as other,
+        scripted(script) as server,
+        rangeio.open(f"{server.url}/object") as reader,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        first = thread.submit(reader.read_at, 0, 10)
+        while not server.asked:
+            time.sleep(0.001)
+        assert reader.read_at(10, 10) == DATA[10:20]
+        moved.set()
+        assert first.result() == DATA[:10]
+        assert [asked.target for asked in server.asked] == ["/object", "/object", "/here"]
+        assert [asked.target for asked in other.asked] == ["/there"]
+
+
+def test_moved_while_a_connection_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is meant for one server never goes to another, whatever other threads hear in between."""
+    with (
+        scripted(lambda asked: honest(DATA, asked)) as other,
+        scripted(lambda asked: honest(DATA, asked)) as server,
+        rangeio.open(f"{server.url}/object") as reader,
+    ):
+        assert reader.read_at(0, 10) == DATA[:10]
+        assert reader.read_at(10, 10) == DATA[10:20]
+        source: Any = reader._source
+        remote = source._remote
+        take = Pool.take
+
+        def taken(*args: Any) -> Any:
+            wire = take(*args)
+            remote.redirect(remote.target, f"{other.url}/object")
+            return wire
+
+        monkeypatch.setattr(Pool, "take", taken)
+        assert reader.read_at(20, 10) == DATA[20:30]
+        assert (len(server.asked), len(other.asked)) == (2, 1)
+        assert other.asked[0].fields["host"] in other.url
+
+
+# --- secrets -------------------------------------------------------------------------------------------------
+
+
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and all that it came of, shown or not."""
+    known: list[BaseException] = []
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        found = waiting.pop()
+        if found is not None and found not in known:
+            known.append(found)
+            waiting += [found.__cause__, found.__context__]
+            yield found
+
+
+MALFORMED = ["http://me:hunter2", "http://me:hunter2@host:hunter2/", "http://me:hunter2@[::1/"]
+MALFORMED += ["http://me:hunter2@host\u2100/"]
+HOSTLESS = ["http://me:hunter2@ho st/", "http://me:hunter2@" + "x" * 70 + "ü/"]
+
+
+@pytest.mark.parametrize("as_proxy", [False, True])
+@pytest.mark.parametrize("url", MALFORMED + HOSTLESS)
+def test_malformed_urls(url: str, as_proxy: bool) -> None:
+    if as_proxy and url in HOSTLESS:
+        return  # that nobody has this name is found out by looking for it
+    with pytest.raises(rangeio.ConfigInvalidError) as caught:
+        rangeio.open("http://example.org/" if as_proxy else url, proxy=url if as_proxy else "")
+    for error in chain(caught.value):
+        assert "hunter2" not in repr(error) + str(error) + repr(error.__dict__)
+
+
+def test_representations() -> None:
+    security = Security(client_cert=("cert.pem", "key.pem", "hunter2"))
+    access = Access(None, {"Authorization": "hunter2"})  # type: ignore[arg-type]
+    assert "hunter2" not in repr(security) + repr(access)
+
+
+@pytest.mark.parametrize("status", [403, 500])
+def test_secrets_in_what_errors_came_of(open_reader: MakeReader, status: int, caplog: Any) -> None:
+    caplog.set_level(0)
+    reader, _ = open_reader(
+        lambda asked: reply(status, b"you sent sig=hunter2 and tok3n"),
+        "/object?sig=hunter2",
+        headers={"X-Api-Token": "tok3n"},
+        auth=("me", "passw0rd"),
+    )
+    calls = (
+        lambda: reader.read_at(0, 10),
+        lambda: reader.read_ranges([(0, 1), (5, 9)]),
+        lambda: reader.stat(),
+    )
+    for call in calls:
+        with pytest.raises(rangeio.Error) as caught:
+            call()
+        texts = [caplog.text, *traceback.format_exception(caught.value)]
+        for error in chain(caught.value):
+            texts += [repr(error), str(error), repr(error.__dict__), repr(error.args)]
+        texts.append(pickle.dumps(caught.value).decode("latin-1"))
+        for secret in ("hunter2", "tok3n", "passw0rd", "cGFzc3cwcmQ"):
+            assert not [text for text in texts if secret in text]
+
+
+# --- time ----------------------------------------------------------------------------------------------------
+
+
+def test_a_proxy_that_drips(opened: MakeReader) -> None:
+    """Each byte of its reply to CONNECT comes in time, all of them do not."""
+    over = threading.Event()
+
+    def drip() -> None:
+        sock, _ = listener.accept()
+        with sock:
+            sock.sendall(b"HTTP/1.1 200 ")
+            while not over.wait(0.05):
+                sock.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as thread:
+        dripping = thread.submit(drip)
+        proxy = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        timeout = rangeio.Timeout(connect_s=0.3)
+        reader = opened("https://example.org/", proxy=proxy, retry=1, timeout=timeout)
+        with pytest.raises(rangeio.TimedOutError, match="connect_s"):
+            reader.read_at(0, 10)
+        over.set()
+        dripping.result()
+    settle()
+
+
+@pytest.mark.parametrize("bound", ["connect_s", "total_s"])
+def test_a_name_that_takes_long(opened: MakeReader, monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
+    """The resolver cannot be interrupted; who reads does not wait for it."""
+    over = threading.Event()
+
+    def getaddrinfo(*_: Any, **__: Any) -> Any:
+        over.wait(30)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    reader = opened("http://example.org/", proxy="", retry=1, timeout=rangeio.Timeout(**{bound: 0.2}))
+    with pytest.raises(rangeio.TimedOutError, match=bound):
+        reader.read_at(0, 10)
+    over.set()
+    settle()
+
+
+def settle() -> None:
+    """Threads that connect for nobody end when they are let."""
+    for thread in threading.enumerate():
+        if thread.name == "rangeio connecting":
+            thread.join(30)
+            assert not thread.is_alive()
