@@ -1,6 +1,8 @@
 """Requests made twice because the first had no answer for long: the faster wins, whatever becomes of the other."""
 
+import gc
 import threading
+import time
 from collections.abc import Iterator
 from queue import Queue
 from typing import Any
@@ -8,9 +10,9 @@ from typing import Any
 import pytest
 
 import rangeio
-from awaited import LOOPS, Awaited, Loop
+from awaited import LOOPS, Awaited, Loop, cancel_when, run_on
 from faults.machine import need_module
-from servers.scripted import Answer, Asked, Script, honest, reply, scripted
+from servers.scripted import Answer, Asked, Script, honest, reply, scripted, sockets
 
 need_module("urllib3")
 
@@ -143,6 +145,79 @@ def test_never_two_versions(open_reader: Any) -> None:
     assert reader.read_at(0, 10) == DATA[:10]
     with pytest.raises(rangeio.ObjectChangedError):
         reader.read_at(10, 10)
+
+
+def test_into_the_memory_of_the_caller(open_reader: Any) -> None:
+    """The one that was too late writes nothing into it afterwards, and holds it no longer."""
+    late: Queue[None] = Queue()
+
+    def script(asked: Asked) -> Answer:
+        if asked.number == 1:
+            late.get()
+            return Answer(honest(bytes(len(DATA)), asked).data)
+        return honest(DATA, asked)
+
+    reader, _ = open_reader(script)
+    assert reader.read_at(0, 10) == DATA[:10]
+    memory = bytearray(1000)
+    assert reader.read_into(memory, 1000) == 1000
+    memory[:] = bytes(1000)
+    late.put(None)
+    assert reader.read_at(5000, 10) == DATA[5000:5010]
+    assert memory == bytes(1000)
+    memory.extend(b"x")  # refused while anybody has a view of it
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_cancelled_with_both_under_way(name: str) -> None:
+    need_module(name)
+    before = sockets()
+    with scripted(lambda asked: STALL if asked.number else honest(DATA, asked)) as server:
+
+        async def main() -> None:
+            async with rangeio.open_async(server.url, hedge=0.05) as reader:
+                assert await reader.read_at(0, 10) == DATA[:10]
+                memory = bytearray(100)
+                await cancel_when(name, lambda: len(server.asked) >= 3, reader.read_into(memory, 1000))
+                memory.extend(b"x")
+                server.script = lambda asked: honest(DATA, asked)
+                assert await reader.read_at(20, 10) == DATA[20:30]
+
+        run_on(name, main)
+    gc.collect()
+    assert sockets() - before == set()
+
+
+def test_closed_with_both_under_way(open_reader: Any) -> None:
+    """New reads are refused; that one completes."""
+    reader, server = open_reader(stalling(1000))
+    assert reader.read_at(0, 10) == DATA[:10]
+
+    def close() -> None:
+        while len(server.asked) < 2:
+            time.sleep(0.001)
+        reader.close()
+
+    closing = threading.Thread(target=close)
+    closing.start()
+    assert reader.read_at(1000, 10) == DATA[1000:1010]
+    closing.join()
+    with pytest.raises(rangeio.ClosedError):
+        reader.read_at(0, 10)
+
+
+def test_each_is_signed() -> None:
+    slow = stalling(1000)
+    keys = {"access_key_id": "AKID", "secret_access_key": "secret", "region": "eu-west-1"}
+    with (
+        scripted(slow) as server,
+        rangeio.open("s3://bucket/key", endpoint_url=server.url, hedge=0.05, **keys) as reader,  # type: ignore[arg-type]
+    ):
+        assert reader.read_at(0, 10) == DATA[:10]
+        assert reader.read_at(1000, 10) == DATA[1000:1010]
+        same = [asked.fields for asked in server.asked if asked.range == (1000, 1010)]
+        assert len(same) >= 2
+        assert all(fields["authorization"].startswith("AWS4-HMAC-SHA256") for fields in same)
 
 
 def test_off_by_default(open_reader: Any) -> None:

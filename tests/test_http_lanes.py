@@ -14,6 +14,7 @@ from awaited import Awaited, Loop, run_on
 from faults.machine import need_module
 from rangeio.http import standing
 from rangeio.http.plain import Plain
+from rangeio.http.remote import Remote
 from rangeio.http.rules import Version
 from rangeio.waiting import pause
 from servers.scripted import Answer, Asked, cut, honest, reply, scripted
@@ -258,6 +259,32 @@ def test_what_is_wrong_is_an_error(desk: Desk, odd: str, way: Ways) -> None:
         with pytest.raises(error):
             way(reader, 2000, 10_000)
         reader.close()
+
+
+SLOW = ("silent", "stalls in the head", "stalls in the body")
+
+
+@pytest.mark.parametrize("way", [one, into, many])
+@pytest.mark.parametrize("odd", [odd for odd in {**GOOD, **BAD} if odd not in SLOW])
+def test_both_ways_are_one(desk: Desk, odd: str, way: Ways, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes, requests and errors are the same where nothing is taken for plain."""
+    answer: Callable[[Asked], Answer] = {**GOOD, **BAD}[odd][0]
+
+    def outcome() -> Any:
+        with scripted(lambda asked: answer(asked) if asked.number == ODD else honest(DATA, asked)) as server:
+            reader = desk.open(server.url, **OPTIONS)
+            try:
+                prepared(reader)
+                return way(reader, 2000, 10_000), server.ranges
+            except rangeio.Error as error:
+                said = str(error).replace(server.url, "")
+                return type(error), said, error.status, error.http_status, error.attempts, server.ranges
+            finally:
+                reader.close()
+
+    found = outcome()
+    monkeypatch.setattr(Remote, "plain", None)
+    assert outcome() == found
 
 
 def test_a_connection_closed_while_idle_costs_no_attempt(desk: Desk) -> None:

@@ -102,6 +102,10 @@ class Lane:
         """See the class."""
         return self.stop - self.at - self._left if self._memory is not None else 0
 
+    def let_go(self) -> None:
+        """Nobody waits for its piece any more: the memory is somebody else's."""
+        self.read = self._memory = None
+
     def is_late(self, now: float, began: float) -> bool:
         """Whether its piece takes too long in any way; which one it is, its `Part` will say."""
         assert self.read is not None

@@ -91,6 +91,10 @@ class Read:
         assert buffer is not None
         return buffer if len(buffer) == length else buffer[:length]
 
+    def let_go(self) -> None:
+        """It is over: the memory is somebody else's, though a thread that still connects may hold the read."""
+        self.memory = self.into = self.buffer = None
+
     def cut_from(self, whole: "Buffer") -> Any:
         """The result, of an object that is in memory already."""
         self.end_at(len(whole))

@@ -200,7 +200,7 @@ class Run:
     def _close_lane(self, lane: Lane) -> None:
         self._release(lane)
         self.pool.drop(lane.wire)
-        lane.read = None
+        lane.let_go()
 
     # --- what parts ask and tell -----------------------------------------------------------------------------
 
@@ -270,7 +270,7 @@ class Run:
         if read.done:
             return
         read.done = True
-        read.memory = read.buffer = None  # a thread that still connects may hold the read for a while
+        read.let_go()
         self._reads.discard(read)
         self._landed(read.index, result)
 
@@ -337,7 +337,8 @@ class Run:
         for held in (self._leads, self._downloads, self._wholes):
             held.clear()
         for read in self._reads:
-            read.done, read.memory, read.buffer = True, None, None
+            read.done = True
+            read.let_go()
         self._reads.clear()
 
     def touch(self) -> None:

@@ -147,7 +147,7 @@ class Standing:
 
     def _drop(self, lane: Lane) -> None:
         self._pool.drop(self._release(lane))
-        lane.read = None
+        lane.let_go()
 
     # --- time ------------------------------------------------------------------------------------------------
 
