@@ -2,7 +2,6 @@
 
 import gc
 import threading
-import time
 from collections.abc import Iterator
 from queue import Queue
 from typing import Any
@@ -190,12 +189,18 @@ def test_cancelled_with_both_under_way(name: str) -> None:
 
 def test_closed_with_both_under_way(open_reader: Any) -> None:
     """New reads are refused; that one completes."""
-    reader, server = open_reader(stalling(1000))
+    slow, began = stalling(1000), threading.Event()
+
+    def script(asked: Asked) -> Answer:
+        if asked.number:
+            began.set()
+        return slow(asked)
+
+    reader, _ = open_reader(script)
     assert reader.read_at(0, 10) == DATA[:10]
 
     def close() -> None:
-        while len(server.asked) < 2:
-            time.sleep(0.001)
+        assert began.wait(30)
         reader.close()
 
     closing = threading.Thread(target=close)

@@ -3,7 +3,6 @@
 import pickle
 import socket
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -190,12 +189,13 @@ def test_redirects_to_raw_bytes(open_reader: MakeReader) -> None:
 
 def test_a_relative_place_is_relative_to_who_names_it() -> None:
     """Though another read has found the object elsewhere meanwhile."""
-    moved = threading.Event()
+    began, moved = threading.Event(), threading.Event()
 
     def script(asked: Asked) -> Answer:
         if asked.target != "/object":
             return honest(DATA, asked)
         if asked.range == (0, 10):
+            began.set()
             assert moved.wait(30)
             return reply(302, Location="/here")
         return reply(302, Location=f"{other.url}/there")
@@ -207,8 +207,7 @@ def test_a_relative_place_is_relative_to_who_names_it() -> None:
         ThreadPoolExecutor(1) as thread,
     ):
         first = thread.submit(reader.read_at, 0, 10)
-        while not server.asked:
-            time.sleep(0.001)
+        assert began.wait(30)
         assert reader.read_at(10, 10) == DATA[10:20]
         moved.set()
         assert first.result() == DATA[:10]
