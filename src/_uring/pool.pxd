@@ -69,6 +69,7 @@ cdef class Pool:
     cdef list take_mail(self, Mailbox *mailbox)
     cdef void close_mail(self, Mailbox *mailbox)
     cdef Job *make(self, Step step, void *context, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t grain, int helpers, object owner) except NULL
+    cdef list drop_all(self, Job *job)
     cdef void release_dead(self)
     cdef void abandon(self, Job *job)
     cdef void drop(self, Job *job)

@@ -371,27 +371,25 @@ cdef class Pool:
 
     cdef list take_mail(self, Mailbox *mailbox):
         """The owners of the jobs that are done since the last call."""
-        cdef list owners = []
         cdef Job *job
         pthread_mutex_lock(&self.crew.lock)
         job = mailbox.first
         mailbox.first = NULL
         pthread_mutex_unlock(&self.crew.lock)
-        while job != NULL:
-            following = job.next
-            owners.append(<object>job.owner)
-            self.drop(job)
-            job = following
-        return owners
+        return self.drop_all(job)
 
     cdef void close_mail(self, Mailbox *mailbox):
         """Nobody takes the mail any more: jobs that end later go to the dead, and the last of them frees the mailbox."""
         cdef bint idle
+        cdef Job *job
         pthread_mutex_lock(&self.crew.lock)
         mailbox.closed = 1
         idle = mailbox.pending == 0
+        # Under the same lock: unless it is idle, a worker may free the mailbox from here on.
+        job = mailbox.first
+        mailbox.first = NULL
         pthread_mutex_unlock(&self.crew.lock)
-        self.take_mail(mailbox)
+        self.drop_all(job)
         if idle:
             free(mailbox)
 
@@ -414,6 +412,16 @@ cdef class Pool:
         free(job)
         Py_DECREF(owner)
 
+    cdef list drop_all(self, Job *job):
+        """Drop a list of jobs; their owners."""
+        cdef list owners = []
+        while job != NULL:
+            following = job.next
+            owners.append(<object>job.owner)
+            self.drop(job)
+            job = following
+        return owners
+
     cdef void release_dead(self):
         """Drop what abandoned jobs still held."""
         cdef Job *job
@@ -421,7 +429,4 @@ cdef class Pool:
         job = self.crew.dead
         self.crew.dead = NULL
         pthread_mutex_unlock(&self.crew.lock)
-        while job != NULL:
-            following = job.next
-            self.drop(job)
-            job = following
+        self.drop_all(job)
