@@ -148,6 +148,27 @@ def test_enter_refused_with_reads_under_way(auto_lab: Lab, pattern_file: Path, p
     assert supervisor.heard["io_uring_enter"] > passed
 
 
+def test_what_is_done_at_once_is_not_waited_for(auto_lab: Lab, tmp_path: Path) -> None:
+    """Holes read with O_DIRECT are done when they are submitted: no enter that waits (its flags are not 0) is made."""
+    need_backend("uring")
+    sparse = tmp_path / "sparse"
+    with sparse.open("wb") as file:
+        file.truncate(8 << 20)
+    program = """
+import errno, sys
+import rangeio
+with rangeio.open(sys.argv[1], direct=True) as reader:
+    refuse(errno.EPERM, "io_uring_enter", start=1, stop=1 << 31)
+    ranges = [(at << 16, (at << 16) + 4096) for at in range(64)]
+    found = [bytes(buffer) for _, buffer in reader.iter_ranges(ranges, gap=None)]
+    say(right=found == [bytes(4096)] * 64, direct=reader.capability.direct, fallbacks=rangeio.stats()["fallbacks"])
+"""
+    facts = auto_lab.run(program, sparse).facts()
+    if not facts["direct"]:
+        pytest.skip("no O_DIRECT here")
+    assert facts == {"right": True, "direct": True, "fallbacks": 0}
+
+
 @pytest.mark.parametrize("call", ["io_uring_enter", "io_uring_register"])
 def test_refused_before_the_first_read(auto_lab: Lab, pattern_file: Path, call: str) -> None:
     """Setup is allowed and the rest is not (a filter that knows half of io_uring): still only right bytes."""

@@ -103,7 +103,8 @@ cdef class Iteration:
         """Wait for a completion, take all that have come, and refill the reads that want more."""
         if self.ring.inherited():
             return self.begin_again()
-        self.enter(1)
+        # Not to wait, where what `feed` submitted was done at once: it reaped that, and no other completion may come.
+        self.enter(0 if self.ring.ended != NULL else 1)
         for read in self.ring.take_ended():
             if read in self.under_way:
                 self.under_way.remove(read)
