@@ -155,6 +155,39 @@ def test_fork_in_an_iteration(lab: Lab, pattern_file: Path) -> None:
     assert lab.run(program, pattern_file).facts() == {"before": 0, "wrong": 0, "leaks": {}}
 
 
+def test_fork_inside_a_loop(lab: Lab, pattern_file: Path) -> None:
+    """Reads of the loop were queued or under way: a child that goes on with the loop takes nothing of them."""
+    program = code(
+        START,
+        """
+        import asyncio
+
+        async def main():
+            errors = children = 0
+            async with rangeio.open_async(path, direct=True) as reader:
+                await reader.read_at(0, 1)
+                for turns in (1, 1, 2, 3):
+                    cold()
+                    reads = [asyncio.ensure_future(reader.read_at(at << 16, 65_536)) for at in range(8)]
+                    for _ in range(turns):
+                        await asyncio.sleep(0)
+                    child = os.fork()
+                    if child == 0:
+                        for _ in range(10):
+                            await asyncio.sleep(0.01)
+                        os._exit(0)
+                    children += wait(child) != 0
+                    results = await asyncio.gather(*reads)
+                    errors += wrong(results, [(at << 16, (at + 1) << 16) for at in range(8)])
+            return children, errors
+
+        children, errors = asyncio.run(main())
+        say(children=children, wrong=errors, leaks=leaks())
+        """,
+    )
+    assert lab.run(program, pattern_file).facts() == {"children": 0, "wrong": 0, "leaks": {}}
+
+
 def test_both_sides_read_at_once(lab: Lab, pattern_file: Path) -> None:
     """Four threads read cold in the parent while children fork, read much and end: not one wrong byte anywhere."""
     program = code(

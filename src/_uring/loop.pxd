@@ -21,6 +21,7 @@ cdef class LoopReads:
     cdef int made_after_forks
 
     cdef object submit(self, Batch batch)
+    cdef bint serves(self)
     cdef bint sweep(self, Batch batch)
     cdef int begin(self, Batch batch) except -1
     cdef int send(self, Batch batch) except -1

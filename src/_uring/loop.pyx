@@ -95,19 +95,24 @@ cdef class LoopReads:
         self.flush_soon()
         return 0
 
+    cdef bint serves(self):
+        """Whether callbacks have anything to do: not in a child forked by one of the loop's tasks. The ring is not mapped
+        there, and what the eventfd tells is for the parent."""
+        return not self.shut and self.made_after_forks == fork_count
+
     def flush(self):
         self.flush_due = False
-        if not self.shut:
+        if self.serves():
             self.turn()
 
     def on_ready(self):
-        if not self.shut:
+        if self.serves():
             self.ring.reap()
             self.turn()
 
     def on_lost(self):
         """The loop cannot watch the ring any more: somebody closed its descriptor."""
-        if not self.shut:
+        if self.serves():
             self.ring.refuse(EBADF)
             self.turn()
 
@@ -241,7 +246,7 @@ cdef class LoopReads:
     def on_event(self):
         cdef Batch batch
         cdef list done = []
-        if self.shut:
+        if not self.serves():
             return
         try:
             os.eventfd_read(self.event)
