@@ -174,7 +174,8 @@ def test_fork_inside_a_loop(lab: Lab, pattern_file: Path) -> None:
                     child = os.fork()
                     if child == 0:
                         for _ in range(10):
-                            await asyncio.sleep(0.01)
+                            threading.Event().wait(0.01)
+                            await asyncio.sleep(0)
                         os._exit(0)
                     children += wait(child) != 0
                     results = await asyncio.gather(*reads)
