@@ -94,6 +94,36 @@ def test_heads_that_cannot_be_meant(open_reader: MakeReader, name: str, after: i
     assert "cannot be understood" in str(caught.value)
 
 
+def in_chunks(size: bytes, asked: Asked, **fields: str) -> Answer:
+    """The first five bytes in one chunk, whose size is written so."""
+    body = size + b"\r\n" + DATA[:5] + b"\r\n0\r\n\r\n"
+    coding = {"Content_Length": None, "Transfer_Encoding": "chunked", **fields}
+    return reply(206, body, ETag='"v1"', Content_Range=f"bytes 0-4/{SIZE}", **coding)
+
+
+@pytest.mark.parametrize("size", [b"0x5", b"0X5", b"-5", b"+5", b" 5", b"5_", b"", b"0" * 17 + b"5"])
+def test_chunk_sizes_that_others_read_differently(open_reader: MakeReader, size: bytes) -> None:
+    reader, _ = open_reader(lambda asked: in_chunks(size, asked))
+    with pytest.raises(rangeio.ServerError, match="not a chunk size"):
+        reader.read_at(0, 5)
+
+
+@pytest.mark.parametrize("size", [b"5", b"05", b"5 ", b"5;name=value"])
+def test_chunk_sizes(open_reader: MakeReader, size: bytes) -> None:
+    reader, _ = open_reader(lambda asked: in_chunks(size, asked))
+    assert reader.read_at(0, 5) == DATA[:5]
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_a_connection_whose_end_is_told_twice(open_reader: MakeReader, both: bool) -> None:
+    """Content-Length beside chunks: the bytes are good, and nothing that follows is taken for a reply."""
+    fields = {"Content_Length": "7"} if both else {}
+    reader, server = open_reader(lambda asked: in_chunks(b"5", asked, **fields))
+    for _ in range(2):
+        assert reader.read_at(0, 5) == DATA[:5]
+    assert [asked.connection for asked in server.asked] == ([0, 1] if both else [0, 0])
+
+
 def test_a_total_that_is_told_late(open_reader: MakeReader) -> None:
     """Told first by the reply to a part of a large read: the read goes on to its end."""
 

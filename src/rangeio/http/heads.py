@@ -64,9 +64,15 @@ def _framed(status: int, fields: dict[str, str], version: str) -> Head:
         raise BadReply(f"Content-Length {length[:40]!r}")
     option = fields.get("connection", "").lower()
     closing = "close" in option or (version == "HTTP/1.0" and "keep-alive" not in option)
+    # Whoever says two things of where a body ends may mean the other one. Source: RFC 9112 section 6.3.
+    closing = closing or (coding is not None and length is not None)
     return Head(
         status, fields, None if length is None or coding else int(length), coding is not None, closing
     )
+
+
+# More digits do not fit into an offset. int() would also take "0x10" and "-1".
+_CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,16}")
 
 
 class Chunks:
@@ -110,13 +116,10 @@ class Chunks:
 
     def _act(self, line: bytes) -> None:
         if self._state == "size":
-            digits = line.partition(b";")[0].strip()
-            try:
-                self._left = int(digits, 16) if digits.isalnum() else -1
-            except ValueError:
-                self._left = -1
-            if self._left < 0:
+            digits = line.partition(b";")[0].rstrip(b" \t")
+            if not _CHUNK_SIZE.fullmatch(digits):
                 raise BadReply(f"not a chunk size: {line[:40]!r}")
+            self._left = int(digits, 16)
             self._state = "data" if self._left else "trailer"
         elif self._state == "after":
             if line:
