@@ -169,6 +169,8 @@ class Part:
         credentials = self.read.remote.access.credentials
 
         def renewed(outcome: Any) -> None:
+            if not self.live:
+                return  # time was up meanwhile
             if isinstance(outcome, BaseException):
                 self._home.gave_up(self, self.as_error(outcome))
                 self._home.pump()

@@ -164,9 +164,7 @@ class Standing:
                 self._drop(lane)
             elif lane.is_late(now, errand.began):
                 self.strayed(lane, None)
-        for idle in self._idle.values():
-            while idle and now - idle[0].since > _IDLE_S:
-                self._pool.give_back(self._release(idle.pop(0)))
+        self._give_back(now - _IDLE_S)
         if self._lanes:
             ticks = [errand.read.tick_s for errand in self._errands.values()]
             self._tick_in(min(ticks, default=_IDLE_S))
@@ -187,13 +185,14 @@ class Standing:
         if not self._lanes and self._is_here():
             self._unwatch()
 
-    def _give_back(self) -> None:
+    def _give_back(self, since: float = float("inf")) -> None:
+        """Those that have been idle since then, or for longer."""
         for idle in list(self._idle.values()):
-            while idle:
+            for lane in [lane for lane in idle if lane.since <= since]:
                 try:
-                    lane = idle.pop()
-                except IndexError:  # another thread was faster
-                    break
+                    idle.remove(lane)
+                except ValueError:  # another thread, or a read, was faster
+                    continue
                 self._pool.give_back(self._release(lane))
 
     def forget(self) -> None:
