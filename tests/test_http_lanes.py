@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 import rangeio
+from _uring.loops import current_key
 from awaited import Awaited, Loop, run_on
 from faults.machine import need_module
 from rangeio.http import standing
 from rangeio.http.plain import Plain
+from rangeio.http.pool import Pool, Security
 from rangeio.http.remote import Remote
 from rangeio.http.rules import Version
 from rangeio.waiting import pause
@@ -439,3 +441,17 @@ def test_a_watch_that_ends_late(name: str, monkeypatch: pytest.MonkeyPatch) -> N
 
     with scripted(script) as server:
         run_on(name, lambda: main(server.url))
+
+
+@pytest.mark.parametrize("name", ["asyncio", "uvloop", "trio"])
+def test_a_watch_that_has_ended_is_called(name: str) -> None:
+    """As trio may do, which has scheduled the call by then."""
+    pytest.importorskip(name)
+    pool = Pool(Security(), "")
+
+    async def main() -> None:
+        place = standing.Standing(pool, current_key())
+        place.end()
+        place.ready()
+
+    run_on(name, main)

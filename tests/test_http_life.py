@@ -1,6 +1,7 @@
 """What becomes of connections: kept, shared, bounded, closed with their reader, given up, left by a fork."""
 
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -170,6 +171,30 @@ def test_fork(server: Any) -> None:
         assert os.waitpid(child, 0)[1] == 0
         assert reader.read_at(20, 10) == DATA[20:30]
     assert server.connections == 2
+
+
+def test_fork_while_credentials_are_asked_for(server: Any) -> None:
+    """By a thread that the child does not have: the child asks for itself."""
+    asked, over = threading.Event(), threading.Event()
+
+    def credentials() -> dict[str, str]:
+        if not asked.is_set():
+            asked.set()
+            assert over.wait(30)
+        return {"Authorization": "Bearer 1"}
+
+    with rangeio.open(server.url, credentials=credentials) as reader:
+        first = threading.Thread(target=reader.read_at, args=(0, 10))
+        first.start()
+        assert asked.wait(30)
+        child = os.fork()
+        if child == 0:
+            signal.alarm(10)  # it would wait for a lock that nobody holds
+            os._exit(0 if reader.read_at(10, 10) == DATA[10:20] else 1)
+        status = os.waitpid(child, 0)[1]
+        over.set()
+        first.join()
+    assert status == 0
 
 
 def test_bounds() -> None:

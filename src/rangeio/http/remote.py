@@ -1,7 +1,9 @@
 """One object on a server, as far as it is known by now, and the requests for its bytes."""
 
+import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -22,6 +24,9 @@ Fresh: TypeAlias = Mapping[str, str] | tuple[Mapping[str, str], float]
 _RENEW_S = 60.0
 
 
+_ALL: "weakref.WeakSet[Credentials]" = weakref.WeakSet()
+
+
 class Credentials:
     """Header fields that say who asks. `source` is called for them when they are missing, expiring or were refused.
 
@@ -32,8 +37,13 @@ class Credentials:
         self._fields: dict[str, str] = dict(fixed)
         self._source = source
         self._renew_at = 0.0 if source is not None else float("inf")
-        self._lock = threading.Lock()
         self.version = 0
+        self.begin_anew()
+        _ALL.add(self)
+
+    def begin_anew(self) -> None:
+        """In a forked child: a thread that asks the source, and holds the lock for as long, is the parent's."""
+        self._lock = threading.Lock()
 
     @property
     def stale(self) -> bool:
@@ -69,6 +79,15 @@ class Credentials:
     def renewable(self) -> bool:
         """Whether being refused once is worth another try."""
         return self._source is not None
+
+
+def _begin_anew() -> None:
+    for credentials in list(_ALL):
+        credentials.begin_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)
 
 
 def checked_fields(fields: Mapping[str, str]) -> dict[str, str]:

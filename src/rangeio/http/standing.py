@@ -103,6 +103,8 @@ class Standing:
 
     def ready(self) -> None:
         """Something has come on some lanes."""
+        if self.ended:
+            return  # trio had scheduled this call before the watch ended
         for fd, _ in self._epoll.poll(0):
             lane = self._lanes.get(fd)
             if lane is None:
