@@ -358,8 +358,10 @@ def make_plan(
     firsts: list[int | None] = []
     for start, stop in zip(layout.starts.tolist(), layout.stops.tolist(), strict=True):
         firsts.append(len(requests) if start < stop else None)
-        pieces = split(start, stop, chunk)
-        requests += [(path, origin + at, None if end == OPEN else end - at) for at, end in pieces]
+        if chunk is not None and stop - start > chunk and stop != OPEN:
+            requests += [(path, origin + at, end - at) for at, end in split(start, stop, chunk)]
+        elif start < stop:
+            requests.append((path, origin + start, None if stop == OPEN else stop - start))
     lengths = [length for _, _, length in requests if length is not None]
     known = layout.wanted_stops < OPEN
     return Plan(
