@@ -187,6 +187,26 @@ def test_servers_that_could_encode_are_asked_not_to(sites: Sites, place: str) ->
 
 
 @pytest.mark.parametrize("site", SITES)
+def test_an_object_of_many_gigabytes(sites: Sites, site: str) -> None:
+    """Offsets that no 32 bits hold, with a sign or without; the file is a hole but for these bytes."""
+    place = sites(site)
+    url, size = place.put("huge", b""), (9 << 30) + 5
+    known = [2**31, 2**32, 2**33, size]
+    path = place.www / "huge"
+    with path.open("r+b") as file:
+        for at in known:
+            file.seek(at - 5)
+            file.write(b"%010d" % at if at < size else b"%05d" % 7)
+    with rangeio.open(url, chunk=4, **place.options) as reader:
+        assert reader.stat().size == size
+        assert reader.read_ranges([(at - 5, at + 5) for at in known], gap=None) == [
+            b"%010d" % at if at < size else b"%05d" % 7 for at in known
+        ]
+        assert reader.read_at(2**32 - 5, 10) == b"%010d" % (1 << 32)
+    path.unlink()
+
+
+@pytest.mark.parametrize("site", SITES)
 def test_keys_of_every_kind(sites: Sites, site: str) -> None:
     place = sites(site)
     operator = rangeio.Operator(place.url.partition(":")[0], root=place.url, **place.options)
