@@ -115,6 +115,11 @@ def test_the_host_of_another_region(amazon: Any, way: str) -> None:
 
 REDIRECTS = [
     ("https://data.s3-eu-west-1.amazonaws.com/key", True),
+    ("https://data.s3.dualstack.eu-west-1.amazonaws.com/key", True),
+    ("https://s3.amazonaws.com/data/key", True),
+    ("https://data-s3.eu-west-1.elb.amazonaws.com/key", False),
+    ("https://s3-1.eu-west-1.elb.amazonaws.com/key", False),
+    ("https://abc.execute-api.eu-west-1.amazonaws.com/key", False),
     ("https://data.s3-eu-west-1.amazonaws.com.example.org/key", False),
     ("https://amazonaws.com.example.org/key", False),
     ("http://data.s3-eu-west-1.amazonaws.com/key", False),

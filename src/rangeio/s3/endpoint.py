@@ -13,6 +13,8 @@ Addressing = Literal["auto", "path", "virtual"]
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _AS_HOST = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 _REGION = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+# Not all of amazonaws.com: others than Amazon answer at load balancers there, for instance.
+_OF_S3 = re.compile(r"(.+\.)?s3([.-](dualstack\.)?[a-z0-9-]+)?\.amazonaws\.com(\.cn)?")
 # Regions of China have a domain of their own; those of closed networks need endpoint_url.
 _DOMAINS = {"cn": "amazonaws.com.cn"}
 
@@ -51,12 +53,10 @@ class Endpoint:
         return Address(origin, f"{path}?{query}" if query else path)
 
     def may_sign_for(self, sent_to: Origin, target: Origin) -> bool:
-        """Whether a redirect from one host to another stays with the service: between Amazon's own hosts, with TLS."""
+        """Whether a redirect from one host to another stays with S3: between Amazon's hosts of it, with TLS."""
         if self.url is not None or target.scheme != "https":
             return False
-        return all(
-            origin.host.endswith((".amazonaws.com", ".amazonaws.com.cn")) for origin in (sent_to, target)
-        )
+        return all(_OF_S3.fullmatch(origin.host) for origin in (sent_to, target))
 
     def _place(self, region: str) -> tuple[Origin, str]:
         if self.url is not None:
