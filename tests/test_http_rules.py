@@ -496,6 +496,18 @@ def test_secrets_are_not_shown(desk: Desk) -> None:
         assert not any(secret in text for text in texts), secret
 
 
+@pytest.mark.parametrize("term", ["X-Amz-Signature", "Signature", "sig", "access%5Ftoken"])
+def test_signed_urls_are_not_pickled(term: str) -> None:
+    url = f"http://127.0.0.1:9/key?a=1&{term}=let-me-in"
+    reader: Any
+    for reader in (rangeio.open(url), rangeio.open_async(url), rangeio.open(url).slice(3, 5)):
+        with pytest.raises(TypeError, match="signed URL") as caught:
+            pickle.dumps(reader)
+        assert "let-me-in" not in str(caught.value)
+    plain = pickle.loads(pickle.dumps(rangeio.open("http://127.0.0.1:9/key?version=3")))
+    assert plain.path == "http://127.0.0.1:9/key?..."
+
+
 def test_operators_pickle_without_secrets() -> None:
     operator = rangeio.Operator(
         "https", root="https://me:hunter2@example.org/a", headers={"X-Api-Token": "tok3n", "X-Plain": "1"}

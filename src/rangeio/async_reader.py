@@ -443,7 +443,8 @@ class AsyncReader:
             return self._again
         if self._origin is None:
             raise TypeError(
-                f"cannot pickle the AsyncReader of {self.path!r}: it means nothing in another process"
+                f"cannot pickle the AsyncReader of {self.path!r}: a descriptor means nothing in another process, and a"
+                " signed URL is for nobody else; open it by path, or by its URL, there"
             )
         return _reopened, (self._origin,)
 

@@ -114,7 +114,8 @@ class Operator:
         name = os.fsdecode(path)
         chosen = self._chosen(options)
         source = self._service.open(name, chosen)
-        return Reader(source, chosen, partial(self.open, self._service.address(name), **options))
+        again = partial(self.open, self._service.address(name), **options)
+        return Reader(source, chosen, again if self._service.may_travel(name) else None)
 
     def open_async(self, path: Path, **options: Any) -> AsyncReader:
         """An AsyncReader of one object, for ``async with`` or without. It is opened at its first use, by then on any
@@ -129,7 +130,7 @@ class Operator:
             partial(self._service.open, address, chosen),
             chosen,
             self._service.shown(name),
-            partial(self.open_async, address, **options),
+            partial(self.open_async, address, **options) if self._service.may_travel(name) else None,
         )
 
     def _chosen(self, options: dict[str, Any]) -> Options:

@@ -332,8 +332,8 @@ class Reader:
     def __reduce__(self) -> tuple[Any, ...]:
         if self._origin is None:
             raise TypeError(
-                f"cannot pickle the Reader of {self.path!r}: its descriptor means nothing in another process;"
-                " open the file by path"
+                f"cannot pickle the Reader of {self.path!r}: a descriptor means nothing in another process, and a"
+                " signed URL is for nobody else; open it by path, or by its URL, there"
             )
         window = self._source if isinstance(self._source, Window) else None
         return _reopened, (self._origin, window and (window.start, window.stop))

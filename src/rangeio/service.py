@@ -375,6 +375,10 @@ class Service(Protocol):
         """The path by which another process opens the same object."""
         ...
 
+    def may_travel(self, path: str) -> bool:
+        """Whether the path may be written down for another process: not one that holds a signature."""
+        ...
+
     def shown(self, path: str) -> str:
         """The path as people may see it: without credentials."""
         ...

@@ -11,6 +11,11 @@ _PORTS = {"http": 80, "https": 443}
 # What may stand in a path or query as it is, "%" included: a URL is written by somebody who has quoted it.
 _AS_IS = "/%:@!$&'()*+,;=~-._?"
 
+# Terms of the query by which Amazon (version 4 and 2), Google, Azure and others, by habit, know who may read.
+_SIGNED = frozenset(
+    ["x-amz-signature", "signature", "x-goog-signature", "sig", "token", "access_token", "api_key", "apikey"]
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Origin:
@@ -40,6 +45,12 @@ class Address:
         """For people: without login and without query, which may be a signature."""
         path, query, _ = self.target.partition("?")
         return f"{self.origin.scheme}://{self.origin.authority}{path}{'?...' if query else ''}"
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether the query holds what lets everybody in who has it: a signature or a token."""
+        terms = self.target.partition("?")[2].split("&")
+        return any(unquote(term.partition("=")[0]).lower() in _SIGNED for term in terms)
 
     @property
     def url(self) -> str:

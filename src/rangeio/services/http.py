@@ -455,6 +455,9 @@ class HttpService:
     def address(self, path: str) -> str:
         return path if self._root is not None else parse_url(path).url
 
+    def may_travel(self, path: str) -> bool:
+        return not parse_url(self._url(path)).is_signed
+
     def shown(self, path: str) -> str:
         return parse_url(self._url(path)).shown
 

@@ -177,6 +177,9 @@ class MemoryService:
     def address(self, path: str) -> str:
         return path
 
+    def may_travel(self, path: str) -> bool:
+        return True
+
     def shown(self, path: str) -> str:
         return path
 

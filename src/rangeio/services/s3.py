@@ -222,6 +222,9 @@ class S3Service:
     def address(self, path: str) -> str:
         return path
 
+    def may_travel(self, path: str) -> bool:
+        return True
+
     def shown(self, path: str) -> str:
         bucket, key = self._object(path)
         return f"s3://{bucket}/{key}"
