@@ -13,6 +13,7 @@ import pytest
 import _uring
 import rangeio
 from awaited import LOOPS, Loop
+from faults.child import Lab, code
 from faults.data import pattern, write_pattern
 from faults.machine import need_module
 from rangeio.budget import LEAST, SHARED, Budget
@@ -261,3 +262,60 @@ def test_a_forked_child_begins_anew(reactor: _uring.Reactor, path: Path) -> None
             os._exit(0 if used == SHARED.stats()["budget_in_use"] == 0 else 1)
         assert os.waitpid(child, 0)[1] == 0
         stream.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_call_of_the_parent_gives_nothing_back_in_a_child() -> None:
+    """One that held its bytes when it forked, and one that stood in line for them, end in the child as well."""
+
+    async def main() -> int:
+        rangeio.set_budget(4 * MIB)
+        calls = [SHARED.while_awaiting(4 * MIB, lambda: asyncio.sleep(60)) for _ in range(2)]
+        tasks = [asyncio.ensure_future(call) for call in calls]
+        await asyncio.sleep(0)
+        child = os.fork()
+        if child == 0:
+            for call in calls:
+                call.close()
+            os._exit(0 if SHARED.stats()["budget_in_use"] == 0 == SHARED._calls else 1)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return os.waitpid(child, 0)[1]
+
+    allowed = SHARED.stats()["budget_bytes"]
+    try:
+        assert asyncio.run(main()) == 0
+    finally:
+        rangeio.set_budget(allowed)
+    assert SHARED.stats()["budget_in_use"] == 0
+
+
+def test_interrupted_calls_give_back(lab: Lab) -> None:
+    """Ctrl-C at any point of a call: what it took is free again."""
+    program = code(
+        """
+        import gc, signal
+        from rangeio.budget import Budget
+        budget = Budget(8 << 20)
+        def call():
+            for _ in range(2000):
+                budget.during(2 << 20, int)
+                budget.lend(1 << 20).close()
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        interrupted = 0
+        for turn in range(4000):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.00003 + turn % 97 * 0.000003)
+                call()
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except KeyboardInterrupt:
+                interrupted += 1
+        gc.collect()
+        say(enough=interrupted > 1000, in_use=budget.stats()["budget_in_use"], calls=budget._calls)
+        """
+    )
+    outcome = lab.run(program)
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.said == [{"enough": True, "in_use": 0, "calls": 0}]

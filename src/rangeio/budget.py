@@ -34,19 +34,62 @@ def default_bytes() -> int:
     return min(2 << 30, memory // 8)
 
 
+# How long a call waits before it looks whether this is a child that a signal handler forked meanwhile.
+_LOOK_S = 1.0
+
+
 class Loan:
     """Bytes that a stream may read ahead, given back by `close`, or by letting go of it."""
 
     __slots__ = ("_budget", "_epoch", "nbytes")
 
-    def __init__(self, budget: "Budget", nbytes: int, epoch: int) -> None:
+    def __init__(self, budget: "Budget", epoch: int) -> None:
         self._budget, self._epoch = budget, epoch
-        self.nbytes = nbytes
+        self.nbytes = 0
 
     def close(self) -> None:
         """Give it back. A second call does nothing."""
-        nbytes, self.nbytes = self.nbytes, 0
-        self._budget._return_loan(nbytes, self._epoch)
+        if self.nbytes:
+            self._budget._return_loan(self, self._epoch)
+
+    __del__ = close
+
+
+class _Claim:
+    """The bytes of one call: not asked for yet, waited for, or held, until `close`, or until it is let go of.
+
+    What happened is written down where it happens, so that a signal handler may raise at any point and nothing is lost.
+    """
+
+    __slots__ = ("_budget", "epoch", "held", "nbytes", "wake")
+
+    def __init__(self, budget: "Budget", nbytes: int) -> None:
+        self._budget, self.nbytes = budget, nbytes
+        self.epoch = 0
+        self.held = False
+        self.wake: Callable[[], None] | None = None
+
+    def take(self) -> None:
+        """Wait, unless this thread runs a loop: it must not wait for reads that only this loop can end."""
+        woken = threading.Event()
+        if self._budget._enqueue(self, woken.set, wait=not _loop_is_running()):
+            return
+        while not woken.wait(_LOOK_S):
+            if self.epoch != self._budget._epoch:
+                self.take()
+                return
+
+    async def take_async(self) -> None:
+        """Wait on the loop that runs."""
+        binding: Any = bind(current_key())
+        waiter = binding.waiter(None)
+        if not self._budget._enqueue(self, partial(_wake, binding, waiter), wait=True):
+            await binding.wait(waiter)
+
+    def close(self) -> None:
+        """Leave the line, or give back. A second call does nothing."""
+        if self.epoch:
+            self._budget._end(self)
 
     __del__ = close
 
@@ -67,7 +110,7 @@ class Budget:
         self._lock = threading.RLock()
         self._epoch += 1
         self._calls = self._bytes_called = self._bytes_lent = self._waits = 0
-        self._waiting: deque[tuple[int, Callable[[], None]]] = deque()
+        self._waiting: deque[_Claim] = deque()
 
     def resize(self, nbytes: int) -> None:
         """From now on allow `nbytes`. Smaller than one read is fine: reads then go one by one."""
@@ -85,109 +128,87 @@ class Budget:
         """At most `nbytes`, as far as they are free."""
         with self._lock:
             granted = max(0, min(nbytes, self._limit - self._bytes_called - self._bytes_lent))
+            loan = Loan(self, self._epoch)
+            loan.nbytes = granted
             self._bytes_lent += granted
-            return Loan(self, granted, self._epoch)
+            return loan
 
     def during(self, nbytes: int, call: Callable[[], _T]) -> _T:
         """`call()` with `nbytes` taken, once they fit."""
         if nbytes < LEAST:
             return call()
-        self._take(nbytes)
+        claim = _Claim(self, nbytes)
         try:
+            claim.take()
             return call()
         finally:
-            self._give(nbytes)
+            claim.close()
 
     async def while_awaiting(self, nbytes: int, call: Callable[[], Awaitable[_T]]) -> _T:
         """`await call()` with `nbytes` taken, once they fit."""
         if nbytes < LEAST:
             return await call()
-        await self._take_async(nbytes)
+        claim = _Claim(self, nbytes)
         try:
+            await claim.take_async()
             return await call()
         finally:
-            self._give(nbytes)
+            claim.close()
 
-    def _take(self, nbytes: int) -> None:
-        if self._take_now(nbytes, fitting=not _loop_is_running()):
-            return
-        woken = threading.Event()
-        if self._enqueue(nbytes, woken.set):
-            return
-        try:
-            woken.wait()
-        except BaseException:  # Ctrl-C
-            self._leave(nbytes, woken.set)
-            raise
-
-    async def _take_async(self, nbytes: int) -> None:
-        if self._take_now(nbytes):
-            return
-        binding: Any = bind(current_key())
-        waiter = binding.waiter(None)
-        wake = partial(_wake, binding, waiter)
-        if self._enqueue(nbytes, wake):
-            return
-        try:
-            await binding.wait(waiter)
-        except BaseException:
-            self._leave(nbytes, wake)
-            raise
-
-    def _take_now(self, nbytes: int, *, fitting: bool = True) -> bool:
-        """Whether `nbytes` could be taken at once; with fitting=False they are, whatever stands in line."""
+    def _enqueue(self, claim: _Claim, wake: Callable[[], None], *, wait: bool) -> bool:
+        """Take its bytes now, or stand in line for them; whether they are taken."""
         with self._lock:
-            if fitting and (self._waiting or not self._fits(nbytes)):
-                return False
-            self._book(nbytes)
-            return True
-
-    def _enqueue(self, nbytes: int, wake: Callable[[], None]) -> bool:
-        """Take `nbytes` now, or stand in line for them; whether they are taken."""
-        with self._lock:
-            if self._take_now(nbytes):
+            claim.epoch, claim.wake = self._epoch, wake
+            if not wait or (not self._waiting and self._fits(claim.nbytes)):
+                self._book(claim)
                 return True
             self._waits += 1
-            self._waiting.append((nbytes, wake))
+            self._waiting.append(claim)
             return False
 
     def _fits(self, nbytes: int) -> bool:
         return self._calls == 0 or self._bytes_called + self._bytes_lent + nbytes <= self._limit
 
-    def _book(self, nbytes: int) -> None:
+    def _book(self, claim: _Claim) -> None:
+        claim.held = True
         self._calls += 1
-        self._bytes_called += nbytes
+        self._bytes_called += claim.nbytes
 
-    def _give(self, nbytes: int) -> None:
+    def _end(self, claim: _Claim) -> None:
         with self._lock:
-            self._calls -= 1
-            self._bytes_called -= nbytes
+            if claim.epoch != self._epoch:
+                return  # of the parent of this forked child
+            if claim.held:
+                claim.held = False
+                self._calls -= 1
+                self._bytes_called -= claim.nbytes
+            if claim in self._waiting:
+                self._waiting.remove(claim)
+            claim.epoch = 0
             self._admit()
 
-    def _return_loan(self, nbytes: int, epoch: int) -> None:
-        if nbytes and epoch == self._epoch:
-            with self._lock:
-                self._bytes_lent -= nbytes
+    def _return_loan(self, loan: Loan, epoch: int) -> None:
+        with self._lock:
+            if epoch == self._epoch:
+                self._bytes_lent -= loan.nbytes
+                loan.nbytes = 0
                 self._admit()
 
     def _admit(self) -> None:
         """Let those in front of the line go, in order, so that a large call is not overtaken for ever."""
-        while self._waiting and self._fits(self._waiting[0][0]):
-            nbytes, wake = self._waiting.popleft()
-            self._book(nbytes)
-            wake()
-
-    def _leave(self, nbytes: int, wake: Callable[[], None]) -> None:
-        """The caller gives up; it may have been admitted at the same moment."""
-        with self._lock:
-            try:
-                self._waiting.remove((nbytes, wake))
-            except ValueError:
-                self._give(nbytes)
+        while self._waiting and (self._waiting[0].held or self._fits(self._waiting[0].nbytes)):
+            claim = self._waiting[0]
+            if not claim.held:
+                self._book(claim)
+            if claim.wake is not None:
+                claim.wake()
+            # Last: one that was not told because a signal handler raised is told by the next who comes here.
+            if self._waiting and self._waiting[0] is claim:
+                self._waiting.popleft()
 
 
 def _loop_is_running() -> bool:
-    """Whether this thread runs an event loop: it must not wait for reads that only this loop can end."""
+    """Whether this thread runs an event loop."""
     try:
         current_key()
     except RuntimeError:
