@@ -272,7 +272,8 @@ cdef class Opened:
         cdef char byte
         if self.asynchronous < 0:
             nothing.iov_base, nothing.iov_len = &byte, 1
-            self.asynchronous = preadv2(plain.fd, &nothing, 1, 0, RWF_NOWAIT) >= 0 or errno == EAGAIN
+            # Past every end: a question that starts no read-ahead.
+            self.asynchronous = preadv2(plain.fd, &nothing, 1, <int64_t>1 << 62, RWF_NOWAIT) >= 0 or errno == EAGAIN
         return self.asynchronous
 
     cdef Descriptor source(self, Descriptor plain, Py_ssize_t count):
