@@ -689,6 +689,26 @@ def test_fork_with_a_stalled_read(lab: Lab, stalling: Server) -> None:
 # --- the tools themselves -------------------------------------------------------------------------------
 
 
+def test_no_thread_to_be_had(lab: Lab, pattern_file: Path) -> None:
+    """Awaited reads come all the same, on the loop's own thread; and from workers as soon as there can be some."""
+    program = code(
+        """
+        import asyncio, os, sys, threading, rangeio
+        path = sys.argv[1]
+        ranges = scattered(20, 3000, os.stat(path).st_size)
+        async def read():
+            async with rangeio.open_async(path) as reader:
+                errors = bytes(await reader.read_at(3, 300_000)) != pattern(3, 300_003)
+                return errors + wrong(await reader.read_ranges(ranges, gap=0), ranges)
+        threading.stack_size(1 << 48)  # more than there are addresses: to start a thread of Python fails
+        say(without=asyncio.run(asyncio.wait_for(read(), 10)))
+        threading.stack_size(0)
+        say(after=asyncio.run(asyncio.wait_for(read(), 10)))
+        """
+    )
+    assert lab.run(program, pattern_file).facts() == {"without": 0, "after": 0}
+
+
 def test_the_machine_is_asked_right() -> None:
     """A ring that the kernel grants and liburing can drive is the one that rangeio chooses."""
     import rangeio

@@ -6,8 +6,7 @@ import pytest
 
 from faults.child import Lab, code
 
-# The pure-Python backend reads by concurrent.futures, whose locks are not made for handlers: one that raises in the
-# middle of it leaves a lock taken for good, one that reads waits for a lock that its own thread holds.
+# The pure-Python backend reads by Python's own threads and queues, which are not made for handlers that raise anywhere.
 NATIVE = pytest.mark.parametrize("lab", ["uring", "pool"], indirect=True)
 
 START = code("""
@@ -128,6 +127,50 @@ def test_a_handler_that_reads(lab: Lab, pattern_file: Path) -> None:
     )
     facts = lab.run(program, pattern_file, "direct").facts()
     assert facts == {"errors": 0, "inner": 0, "enough": True, "leaks": {}}
+
+
+@pytest.mark.parametrize("call", ["read", "iterate", "files"])
+def test_a_handler_that_forks(lab: Lab, pattern_file: Path, call: str) -> None:
+    """Parent and child both go on with the read that the signal interrupted, each with all of its bytes."""
+    program = code(
+        START,
+        """
+        def read():
+            return reader.read_ranges(ranges, gap=0)
+        def iterate():
+            found = dict(reader.iter_ranges(ranges, gap=None))
+            return [found[index] for index in range(len(ranges))]
+        def files():
+            return rangeio.Operator("fs").read_ranges([(path, pair) for pair in ranges])
+        call = globals()[sys.argv[3]]
+        children, reading, parent = [], False, os.getpid()
+        def handler(*_):
+            if not reading:
+                return
+            child = os.fork()
+            if child:
+                children.append(child)
+            else:
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)  # one that hangs ends by it
+                signal.alarm(10)
+        signal.signal(signal.SIGALRM, handler)
+        errors = rounds = 0
+        while len(children) < 60 and rounds < 3000:
+            rounds += 1
+            signal.setitimer(signal.ITIMER_REAL, 0.0002 + rounds % 17 * 0.0002)
+            reading = True
+            results = call()
+            reading = False
+            if os.getpid() != parent:
+                os._exit(min(wrong(results, ranges), 100))
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            errors += wrong(results, ranges)
+        codes = {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children}
+        say(errors=errors, enough=len(children) >= 60, codes=sorted(codes))
+        """,
+    )
+    facts = lab.run(program, pattern_file, "direct", call).facts()
+    assert facts == {"errors": 0, "enough": True, "codes": [0]}
 
 
 @NATIVE

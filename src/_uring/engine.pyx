@@ -209,9 +209,10 @@ cdef class Engine:
 
     cdef int run_by_workers(self, Batch batch) except -1:
         cdef Group *group = &batch.group
-        self.counters.pool_reads += group.unfinished
-        self.crew().run(<Step>read_one, group, 0, group.count, 1, min(self.workers, batch.depth), False, batch)
-        batch.settle()
+        while group.unfinished:  # once, and in a child forked meanwhile once more
+            self.counters.pool_reads += group.unfinished
+            self.crew().run(<Step>read_one, group, 0, group.count, 1, min(self.workers, batch.depth), False, batch)
+            batch.settle()
         return 0
 
     def forget_closed_loops(self):

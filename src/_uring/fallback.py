@@ -198,7 +198,7 @@ class File:
             except RuntimeError:  # the loop is closed: nobody waits any more
                 pass
 
-        process.help(work, 1, threads=process.workers)
+        process.delegate(work)
 
     def _fetch(self, process: Process, offset: int, limit: int) -> Buffer:
         """One range in a Buffer of its own, memory taken for what the file has of it at most."""

@@ -13,7 +13,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from _uring.memory cimport Buffer
-from _uring.pool cimport Step
+from _uring.pool cimport Pool, Step
 from _uring.process cimport page_size
 
 from _uring.surface import byte_index, make_error
@@ -61,9 +61,10 @@ cdef void open_one(void *context, Py_ssize_t index) noexcept nogil:
     """Open and measure; and read at once if the room that was guessed suffices."""
     cdef Visit *visit = &(<Visit *>context)[index]
     cdef stat_t answer
-    while True:
+    visit.got = 0
+    while visit.fd < 0:  # else it was opened already, by a worker of the parent of this forked child
         visit.fd = c_open(visit.path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)
-        if visit.fd >= 0 or errno != EINTR:
+        if visit.fd < 0 and errno != EINTR:
             break
     if visit.fd < 0 or fstat(visit.fd, &answer) != 0:
         visit.error = errno
@@ -80,6 +81,7 @@ cdef void open_one(void *context, Py_ssize_t index) noexcept nogil:
 cdef void read_one_file(void *context, Py_ssize_t index) noexcept nogil:
     """Read what was measured, and close."""
     cdef Visit *visit = &(<Visit *>context)[index]
+    cdef int fd = visit.fd
     cdef ssize_t got
     while visit.fd >= 0 and visit.error == 0 and visit.refusal == 0 and visit.got < visit.want:
         got = pread(visit.fd, visit.data + visit.got, min(visit.want - visit.got, LARGEST), visit.start + visit.got)
@@ -91,9 +93,9 @@ cdef void read_one_file(void *context, Py_ssize_t index) noexcept nogil:
         visit.got += got
     if visit.pin and visit.fd >= 0 and visit.error == 0 and visit.refusal == 0:
         check_pin(visit)
-    if visit.fd >= 0:
-        close(visit.fd)
-        visit.fd = -1
+    if fd >= 0:
+        visit.fd = -1  # first: a child forked in between must not take the number for open
+        close(fd)
 
 
 cdef void check_pin(Visit *visit) noexcept nogil:
@@ -227,4 +229,7 @@ cdef class Visits:
         self.guess = largest if largest <= MOST_GUESSED and total * 2 >= largest * (stop - first) else 0
 
     cdef visit(self, Step step, Py_ssize_t first, Py_ssize_t stop):
-        self.engine.crew().run(step, self.visits, first, stop, 4 if stop - first > 64 else 1, self.engine.workers, False, self)
+        cdef Pool crew = None
+        while crew is None or not crew.usable():  # once, and in a child forked meanwhile once more
+            crew = self.engine.crew()
+            crew.run(step, self.visits, first, stop, 4 if stop - first > 64 else 1, self.engine.workers, False, self)

@@ -82,7 +82,8 @@ cdef class Iteration:
 
     cdef int feed(self, ReadAt read) except -1:
         """Push what the read may have under way, and submit it."""
-        while self.ring.fill(&read.group, read.depth):
+        # Not in a child that a signal handler forked: the ring is its parent's, and `wait` begins again.
+        while not self.ring.inherited() and self.ring.fill(&read.group, read.depth):
             self.enter(0)
         return 0
 

@@ -318,7 +318,10 @@ cdef class Pool:
         return 0
 
     cdef int run(self, Step step, void *context, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t grain, int helpers, bint take_part, object owner) except -1:
-        """Call step(context, i) for every i from first to stop, by `helpers` workers and perhaps the caller. `owner` owns context."""
+        """Call step(context, i) for every i from first to stop, by `helpers` workers and perhaps the caller. `owner` owns context.
+
+        In a child that is forked meanwhile some are not done when this returns, and the pool is not `usable`.
+        """
         cdef Job *job = self.make(step, context, first, stop, grain, helpers, owner)
         cdef int result
         job.helping = take_part
@@ -334,6 +337,8 @@ cdef class Pool:
                 if result == 0:
                     break
                 PyErr_CheckSignals()
+                if not self.usable():
+                    break  # a signal handler forked, and this is the child: the workers are its parent's
         except BaseException:
             self.abandon(job)
             raise
@@ -396,6 +401,9 @@ cdef class Pool:
     cdef void abandon(self, Job *job):
         """The caller leaves: nothing more is claimed, and the last worker in it puts the job among the dead."""
         cdef bint over
+        if not self.usable():
+            self.drop(job)  # the threads in it, and perhaps the lock they hold, are the parent's
+            return
         rangeio_store(&job.claimed, job.count)
         pthread_mutex_lock(&self.crew.lock)
         if job.listed:

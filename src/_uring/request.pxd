@@ -12,9 +12,10 @@ cdef enum:
 
 
 cdef struct Request:
+    # Where the first byte goes to, and comes from; of `length` bytes `done` have come.
     char *data
     int64_t offset
-    size_t left
+    size_t length
     size_t done
     int fd
     int plain_fd
@@ -62,4 +63,5 @@ cdef class Batch:
     cdef size_t received(self, Py_ssize_t first, Py_ssize_t stop) noexcept
     cdef Py_ssize_t failed(self) noexcept
     cdef void settle(self) noexcept
+    cdef void begin_again(self) noexcept
     cdef object finish(self)

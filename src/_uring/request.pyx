@@ -39,14 +39,13 @@ cdef bint advance(Request *request, int64_t result) noexcept nogil:
     Short is not the end (signals, 2 GiB limits, network file systems); 0 is. Of O_DIRECT a count that is not a multiple of
     the sector is the end: the last sector of the file is partial, and the rest could not be asked for (EINVAL). Example:
     3000 bytes in the file, 4096 asked at 0: 3000 come, and asking for 1096 at 3000 would be refused.
+
+    One store says how far it is: a child forked by another thread meanwhile finds it before or after, and can go on.
     """
     if result > 0:
-        request.data += result
-        request.offset += result
-        request.left -= result
         request.done += result
         request.tries = 0
-        if request.left and not (request.direct and result % 512):
+        if request.done < request.length and not (request.direct and result % 512):
             request.state = QUEUED
             return False
     elif result == -EINVAL and request.direct and request.plain_fd >= 0:
@@ -73,9 +72,9 @@ cdef void sweep_one(Group *group, Py_ssize_t index) noexcept nogil:
     if request.state != QUEUED or request.direct or group.misses >= MISSES_TO_STOP or group.abandoned:
         return
     while True:
-        part.iov_base = request.data
-        part.iov_len = min(request.left, LARGEST_READ)
-        got = preadv2(request.fd, &part, 1, request.offset, RWF_NOWAIT)
+        part.iov_base = request.data + request.done
+        part.iov_len = min(request.length - request.done, LARGEST_READ)
+        got = preadv2(request.fd, &part, 1, request.offset + <int64_t>request.done, RWF_NOWAIT)
         if got < 0:
             # EAGAIN: not cached. EOPNOTSUPP: the file system cannot tell. Anything else will be met again, and
             # reported, by a read that may wait.
@@ -92,7 +91,9 @@ cdef void read_one(Group *group, Py_ssize_t index) noexcept nogil:
     cdef Request *request = &group.requests[index]
     cdef ssize_t got
     while request.state == QUEUED and not group.abandoned:
-        got = pread(request.fd, request.data, min(request.left, LARGEST_READ), request.offset)
+        got = pread(
+            request.fd, request.data + request.done, min(request.length - request.done, LARGEST_READ), request.offset + <int64_t>request.done
+        )
         advance(request, got if got >= 0 else -errno)
 
 
@@ -131,7 +132,7 @@ cdef class Batch:
             part = min(length, <size_t>self.piece)
             request = &self.group.requests[self.group.count]
             memset(request, 0, sizeof(Request))
-            request.data, request.offset, request.left = data, offset, part
+            request.data, request.offset, request.length = data, offset, part
             request.fd, request.plain_fd, request.direct = fd, plain_fd, direct
             request.group = &self.group
             self.group.count += 1
@@ -145,7 +146,7 @@ cdef class Batch:
         cdef Py_ssize_t i
         for i in range(first, stop):
             total += self.group.requests[i].done
-            if self.group.requests[i].left:
+            if self.group.requests[i].done < self.group.requests[i].length:
                 break
         return total
 
@@ -168,3 +169,14 @@ cdef class Batch:
         for i in range(self.group.count):
             if self.group.requests[i].state != FINISHED:
                 self.group.unfinished += 1
+
+    cdef void begin_again(self) noexcept:
+        """In a child that was forked while the kernel had some of it (by a signal handler, say): all that is not here is read anew.
+
+        What the kernel has goes to the parent, whose memory only looks like this.
+        """
+        cdef Py_ssize_t i
+        for i in range(self.group.count):
+            if self.group.requests[i].state == PUSHED:
+                self.group.requests[i].state = QUEUED
+        self.group.in_flight = 0

@@ -142,20 +142,22 @@ cdef class Ring:
     cdef bint push(self, Request *request) noexcept nogil:
         """Make one entry of a request; False when there is no room for it, or for its completion."""
         cdef abi_sqe *sqe = NULL
+        cdef char *data = request.data + request.done
+        cdef size_t left = request.length - request.done
         if self.in_flight < self.most and not self.refused:
             sqe = abi_get_sqe(&self.ring)
         if sqe == NULL:
             return False
         sqe.opcode = ABI_OP_READ
-        if self.fixed_base <= request.data and request.data + request.left <= self.fixed_end:
+        if self.fixed_base <= data and data + left <= self.fixed_end:
             sqe.opcode = ABI_OP_READ_FIXED
         sqe.fd = request.fd
         if request.fd == self.fixed_fd:
             sqe.fd = 0
             sqe.flags = ABI_SQE_FIXED_FILE
-        sqe.off = request.offset
-        sqe.addr = <uint64_t>request.data
-        sqe.len = <uint32_t>min(request.left, <size_t>LARGEST_READ)
+        sqe.off = request.offset + request.done
+        sqe.addr = <uint64_t>data
+        sqe.len = <uint32_t>min(left, <size_t>LARGEST_READ)
         sqe.user_data = <uint64_t>request
         request.state = PUSHED
         request.group.in_flight += 1
@@ -274,6 +276,9 @@ cdef class Ring:
                 if result == 0:
                     break
                 PyErr_CheckSignals()
+                if self.inherited():
+                    batch.begin_again()
+                    break
         except BaseException:
             self.abandon(batch)
             raise

@@ -9,12 +9,17 @@ child makes a Process of its own: it never waits for a lock or a thread that onl
 import os
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
 from _uring.array_buffer import Memory
+
+# How long a wait goes on before it is looked whether this is a child that a signal handler forked meanwhile.
+_WAIT_S = 0.1
 
 _T = TypeVar("_T")
 _Task = Callable[[], object]
@@ -48,13 +53,26 @@ class Process:
         with self.lock:
             missing = min(max(times, threads), self.workers) - self.threads
             self.threads += max(0, missing)
-        for _ in range(missing):
+        for started in range(missing):
             try:
                 threading.Thread(target=_work, args=(self.tasks,), name="rangeio", daemon=True).start()
             except RuntimeError:  # the interpreter is ending, or the machine has no thread left
+                with self.lock:
+                    self.threads -= missing - started
                 break
         for _ in range(times):
             self.tasks.put(task)
+
+    def delegate(self, task: _Task) -> None:
+        """Have a worker thread run `task`; or this one, where no thread is to be had. It must not raise."""
+        self.help(task, 1, threads=self.workers)
+        while not self.threads:
+            try:
+                waiting = self.tasks.get_nowait()
+            except Empty:
+                return
+            if waiting is not None:
+                waiting()
 
     def is_own(self, getpid: Callable[[], int] = os.getpid) -> bool:
         """Whether it is of the process that runs, not of one that it was forked from. (As in `_Shared.wait`.)"""
@@ -77,14 +95,17 @@ class Process:
         width = min(concurrent or self.workers, self.workers, count)
         if width <= 1:
             return [job(index) for index in range(count)]
-        shared = _Shared(count, job)
+        shared = _Shared(count, job, count)
         try:
             self.help(shared.help_all, width - 1)
-            while shared.run_here() >= 0:
+            while self.is_own() and shared.run_here() >= 0:
                 pass
         finally:
-            shared.stop()
-            shared.wait()
+            if self.is_own():
+                shared.stop()
+                shared.wait()
+        if not self.is_own():  # a signal handler forked: what helpers had is done for the parent only
+            return [job(index) for index in range(count)]
         with self.lock:
             self.pool_reads += count
         return shared.results()
@@ -97,15 +118,16 @@ class Process:
         A child forked half-way does the rest itself: what was under way is done for its parent only.
         """
         width = min(concurrent or self.workers, self.workers, count)
-        shared = _Shared(count, job)
-        shared.most = width
+        shared = _Shared(count, job, width)
         given: set[int] = set()
         try:
             self.help(shared.help_one, width - 1)
             while len(given) < count and self.is_own():
                 index = shared.do(len(given)) if ordered else shared.any_done()
+                if index < 0:
+                    break
                 given.add(index)
-                shared.most = len(given) + width
+                shared.allow(1)
                 yield index, shared.pop(index)
                 if width > 1 and self.is_own():
                     self.help(shared.help_one, 1)
@@ -127,32 +149,34 @@ def _work(tasks: SimpleQueue[_Task | None]) -> None:
 class _Shared(Generic[_T]):
     """Jobs that several threads take from one list, and what has come of them.
 
-    Only the jobs of helpers are counted: the thread that asked may be interrupted by a signal handler that raises, at
-    any point, and must not wait for a job that it took itself and lost.
+    There is no lock, only calls that are atomic under the GIL: the thread that asked may be interrupted by a signal
+    handler at any point. One that raises must not have it wait for a job that it took itself and lost, nor for an end
+    that it heard of, so helpers alone count themselves in and out; in a child that one forks, it waits for nobody.
     """
 
-    def __init__(self, count: int, job: Callable[[int], _T]) -> None:
-        self.most = (
-            count  # jobs that helpers may have taken by now, so that they do not run away from the caller
-        )
+    def __init__(self, count: int, job: Callable[[int], _T], most: int) -> None:
+        """most: how many may be taken for now; see `allow`."""
         self._job = job
+        self._pid = os.getpid()
         self._indices = iter(range(count))
-        self._lock = threading.Lock()
-        self._taken = 0
-        self._helped = 0
-        self._seen = 0
+        self._open: deque[int] = deque()
+        self._entered: list[None] = []
+        self._left: list[None] = []
         self._done: SimpleQueue[int] = SimpleQueue()
         self._results: dict[int, _T] = {}
         self._failures: dict[int, BaseException] = {}
+        self.allow(most)
+
+    def allow(self, more: int) -> None:
+        """Let so many more be taken, so that the helpers do not run away from the caller."""
+        self._open.extend(islice(self._indices, more))
 
     def help_one(self) -> bool:
         """On a worker thread: take a job and do it; whether there was one."""
-        with self._lock:
-            index = next(self._indices, -1) if self._taken < self.most else -1
-            self._taken += index >= 0
-            self._helped += index >= 0
+        self._entered.append(None)
+        index = self.run_here()
+        self._left.append(None)
         if index >= 0:
-            self._do(index)
             self._done.put(index)
         return index >= 0
 
@@ -162,54 +186,58 @@ class _Shared(Generic[_T]):
             pass
 
     def run_here(self) -> int:
-        """On the thread that asked: take a job and do it; its index, -1 if there was none."""
-        with self._lock:
-            index = next(self._indices, -1)
-            self._taken += index >= 0
-        if index >= 0:
-            self._do(index)
-        return index
-
-    def _do(self, index: int) -> None:
+        """Take a job and do it; its index, -1 if there was none."""
+        try:
+            index = self._open.popleft()
+        except IndexError:
+            return -1
         try:
             self._results[index] = self._job(index)
         except BaseException as error:
             self._failures[index] = error
             self.stop()
+        return index
 
     def stop(self) -> None:
         """Let nobody take another job."""
-        with self._lock:
-            self._indices = iter(range(0))
+        self._indices = iter(range(0))
+        self._open.clear()
 
     def wait(self, is_ending: Callable[[], bool] = sys.is_finalizing) -> None:
         """Until every job of a helper is done: after this nobody uses its file. Nor does a helper when the interpreter
         is ending: its thread stands still then, wherever it is. (The default is here because globals may be gone.)
         """
-        while self._seen < self._helped and not is_ending():
-            self._done.get()
-            self._seen += 1
+        while len(self._left) < len(self._entered) and not is_ending() and self._is_here():
+            self._hear()
+
+    def _is_here(self, getpid: Callable[[], int] = os.getpid) -> bool:
+        """Whether this is the process that the helpers are of."""
+        return self._pid == getpid()
+
+    def _hear(self) -> int:
+        """The index of a job that a helper has ended; -1 if none ends for a while."""
+        try:
+            return self._done.get(timeout=_WAIT_S)
+        except Empty:
+            return -1
 
     def any_done(self) -> int:
-        """The index of a job that is done, doing one here rather than waiting."""
+        """The index of a job that is done, doing one here rather than waiting; -1 in a forked child."""
         try:
             index = self._done.get_nowait()
         except Empty:
             index = self.run_here()
-            if index >= 0:
-                return index
-            index = self._done.get()
-        self._seen += 1
+        while index < 0 and self._is_here():
+            index = self._hear()
         return index
 
     def do(self, index: int) -> int:
-        """See to it that one job is done, doing it here if nobody has taken it; its index."""
+        """See to it that one job is done, doing here what nobody has taken; its index, -1 in a forked child."""
         while index not in self._results and index not in self._failures:
-            if self._taken <= index:
-                self.run_here()
-            else:
-                self._done.get()
-                self._seen += 1
+            if not self._is_here():
+                return -1
+            if self.run_here() < 0:
+                self._hear()
         return index
 
     def pop(self, index: int) -> _T:
