@@ -13,7 +13,7 @@ import rangeio
 from awaited import LOOPS, cancel_when, run_on
 from rangeio.http.address import Origin
 from rangeio.http.pool import Pool, Security
-from rangeio.policy import Retry, RetryBudget, Timeout
+from rangeio.policy import RETRIES, Retry, RetryBudget, Timeout
 from rangeio.waiting import pause
 from servers.scripted import Answer, Asked, honest, scripted, sockets
 
@@ -265,3 +265,25 @@ def test_pauses() -> None:
     assert (retry.pause_s(1, 30) or 0) >= 30
     assert retry.pause_s(1, 61) is None
     assert Timeout.of(3).total_s == 3
+
+
+def test_fork_while_the_budget_of_retries_is_counted() -> None:
+    """By a thread that the child does not have."""
+    held, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with RETRIES._lock:
+            held.set()
+            assert over.wait(30)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert held.wait(30)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(10)
+        os._exit(0 if RETRIES.take() else 1)
+    status = os.waitpid(child, 0)[1]
+    over.set()
+    holder.join()
+    assert status == 0

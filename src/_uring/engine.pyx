@@ -16,6 +16,7 @@ from cpython.object cimport PyObject
 from libc.errno cimport EINTR
 from libc.stdint cimport uint32_t
 
+from _uring.liburing cimport explain
 from _uring.pool cimport Step
 from _uring.process cimport usable_cpus
 from _uring.request cimport Group, read_one, sweep_one
@@ -111,7 +112,7 @@ cdef class Engine:
 
     cdef int refuse(self, error) except -1:
         """Remember why a ring could not be had, or say so where one was insisted on."""
-        self.refusal = f"{error.strerror}: {os.strerror(error.errno)}"
+        self.refusal = explain(error.errno)
         self.counters.fallbacks += 1
         if self.must_ring:
             raise error

@@ -91,3 +91,6 @@ cdef class Library:
     cdef int prove(self) except -1
     cdef uint32_t first_accepted(self, list choices) except? 0xffffffff
     cdef int try_nop(self, uint32_t flags)
+
+
+cdef str explain(int errno)

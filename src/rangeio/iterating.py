@@ -76,7 +76,9 @@ class AsyncRanges(AsyncIterator[tuple[int, _T]]):
 
     def _launch(self, source: Source, cutting: Cutting) -> None:
         starts, lengths = cutting.layout.starts.tolist(), cutting.layout.lengths.tolist()
-        chunk = self._chunk  # `begin` must not hold `self`, or letting go of it ends nothing until a collection
+        chunk = (
+            self._chunk
+        )  # `begin` must not hold `self`, or letting go of it ends nothing until a collection
 
         def begin(index: int, waiter: Any) -> None:
             source.begin_at(starts[index], lengths[index], waiter, chunk=chunk)

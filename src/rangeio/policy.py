@@ -1,5 +1,6 @@
 """How long to wait and how often to try again: what a caller may choose, and the budget of all retries."""
 
+import os
 import random
 import threading
 from dataclasses import dataclass, fields
@@ -108,8 +109,12 @@ class RetryBudget:
     def __init__(self, tokens: int = 500, cost: int = 5) -> None:
         self._capacity, self._cost = tokens, cost
         self._tokens = tokens
-        self._lock = threading.Lock()
+        self._renew_lock()
         self.refused = self.spent = self.hedges = self.hedges_won = 0
+
+    def _renew_lock(self) -> None:
+        """In a forked child too: a thread that only the parent has may have held it. A handler may read amid it."""
+        self._lock = threading.RLock()
 
     def take(self, *, hedge: bool = False) -> bool:
         """Whether one more retry is allowed, or request that is made twice; if so it is paid for."""
@@ -150,3 +155,6 @@ class RetryBudget:
 
 RETRIES = RetryBudget()
 """The budget of this process."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=RETRIES._renew_lock)
