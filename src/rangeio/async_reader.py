@@ -444,7 +444,7 @@ class AsyncReader:
         if self._origin is None:
             raise TypeError(
                 f"cannot pickle the AsyncReader of {self.path!r}: a descriptor means nothing in another process, and a"
-                " signed URL is for nobody else; open it by path, or by its URL, there"
+                " signed URL is for nobody else; open the file by path, or the URL, there"
             )
         return _reopened, (self._origin,)
 

@@ -80,7 +80,9 @@ class _Claim:
                 return
 
     async def take_async(self) -> None:
-        """Wait on the loop that runs."""
+        """Wait on the loop that runs. What fits makes no future."""
+        if self._budget._take_now(self):
+            return
         binding: Any = bind(current_key())
         waiter = binding.waiter(None)
         if not self._budget._enqueue(self, partial(_wake, binding, waiter), wait=True):
@@ -158,13 +160,21 @@ class Budget:
     def _enqueue(self, claim: _Claim, wake: Callable[[], None], *, wait: bool) -> bool:
         """Take its bytes now, or stand in line for them; whether they are taken."""
         with self._lock:
-            claim.epoch, claim.wake = self._epoch, wake
-            if not wait or (not self._waiting and self._fits(claim.nbytes)):
-                self._book(claim)
+            claim.wake = wake
+            if self._take_now(claim, wait=wait):
                 return True
             self._waits += 1
             self._waiting.append(claim)
             return False
+
+    def _take_now(self, claim: _Claim, *, wait: bool = True) -> bool:
+        """Whether its bytes could be taken at once; with wait=False they are, whatever stands in line."""
+        with self._lock:
+            claim.epoch = self._epoch
+            if wait and (self._waiting or not self._fits(claim.nbytes)):
+                return False
+            self._book(claim)
+            return True
 
     def _fits(self, nbytes: int) -> bool:
         return self._calls == 0 or self._bytes_called + self._bytes_lent + nbytes <= self._limit

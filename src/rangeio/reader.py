@@ -333,7 +333,7 @@ class Reader:
         if self._origin is None:
             raise TypeError(
                 f"cannot pickle the Reader of {self.path!r}: a descriptor means nothing in another process, and a"
-                " signed URL is for nobody else; open it by path, or by its URL, there"
+                " signed URL is for nobody else; open the file by path, or the URL, there"
             )
         window = self._source if isinstance(self._source, Window) else None
         return _reopened, (self._origin, window and (window.start, window.stop))
