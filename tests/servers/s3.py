@@ -128,7 +128,7 @@ def seaweedfs(folder: Path) -> Iterator[S3Server]:
     ports = dict(zip(names, free_ports(5), strict=True))
     command = [weed, "-logtostderr=true", "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}"]
     command += ["-filer", "-s3", "-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={folder}/s3.json"]
-    command += ["-volume.max=20", "-master.volumeSizeLimitMB=64"]
+    command += ["-volume.max=100", "-master.volumeSizeLimitMB=64"]
     command += [f"-s3.cert.file={identity.certificate}", f"-s3.key.file={identity.key}"]
     command += [f"-{name}={port}" for name, port in ports.items()] + [f"-s3.domainName={DOMAIN}"]
     secure = {
