@@ -1,6 +1,7 @@
 """Fixtures for every test."""
 
 import gc
+import signal
 import time
 from collections.abc import Iterator
 
@@ -11,6 +12,11 @@ from faults.machine import BACKENDS, need_backend
 from rangeio.policy import RETRIES
 
 pytest_plugins = ["faults.fixtures", "servers.fixtures", "servers.line"]
+
+# What a shell without job control starts with `&` ignores Ctrl-C, and hands that on: so may a machine that runs
+# the tests. Children of the tests are given what is set here.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # What must be as it was before a test; the rest of the counters only ever grow.
 BALANCED = ("buffers_live", "in_flight", "files_open")

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import random
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -9,11 +10,12 @@ from typing import Any
 
 import pytest
 
+import _uring
 import rangeio
 from _uring.loops import current_key
 from awaited import Awaited, Loop, run_on
 from faults.machine import need_module
-from rangeio.http import standing
+from rangeio.http import standing, wire
 from rangeio.http.plain import Plain
 from rangeio.http.pool import Pool, Security
 from rangeio.http.remote import Remote
@@ -125,11 +127,16 @@ class Desk:
             self.loop.close()
 
 
-@pytest.fixture(params=["sync", "asyncio", "uvloop", "trio"])
-def desk(request: pytest.FixtureRequest) -> Iterator[Desk]:
-    if request.param in ("uvloop", "trio"):
-        pytest.importorskip(request.param)
-    made = Desk(request.param)
+@pytest.fixture(params=["sync", "sync without the extension", "asyncio", "uvloop", "trio"])
+def desk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    kind, _, without = request.param.partition(" ")
+    if kind in ("uvloop", "trio"):
+        pytest.importorskip(kind)
+    if without:
+        monkeypatch.setattr(wire, "exchange", None)
+    elif _uring.exchange is None:
+        pytest.skip(f"the extension is not there: {_uring.extension_error()}")
+    made = Desk(kind)
     yield made
     made.close()
 
@@ -287,6 +294,27 @@ def test_both_ways_are_one(desk: Desk, odd: str, way: Ways, monkeypatch: pytest.
     found = outcome()
     monkeypatch.setattr(Remote, "plain", None)
     assert outcome() == found
+
+
+@pytest.mark.parametrize("way", [one, into, many])
+@pytest.mark.parametrize("piece", [65_536, 290, 150])
+def test_heads_of_all_lengths(desk: Desk, way: Ways, piece: int) -> None:
+    """How long a head will be is told by the last one: whatever it is, each byte of the body finds its place."""
+    dice = random.Random(piece)
+
+    def script(asked: Asked) -> Answer:
+        answer = changed(X_Request_Id="x" * dice.choice([1, 2, 2, 2, 3, 40]))(asked)
+        answer.piece = piece
+        return answer
+
+    with scripted(script) as server:
+        reader = desk.open(server.url, **OPTIONS)
+        for _ in range(40):
+            start = 10 ** dice.randrange(1, 6)
+            stop = start + dice.choice([1, 2, 3, 90, 700])
+            assert way(reader, start, stop) == DATA[start:stop]
+        assert server.connections <= 2
+        reader.close()
 
 
 def test_a_connection_closed_while_idle_costs_no_attempt(desk: Desk) -> None:

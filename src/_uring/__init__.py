@@ -7,17 +7,19 @@ import os
 from typing import Any
 
 from _uring import fallback
-from _uring.surface import Backend, ErrorFactory, ErrorKind, FileStat, set_error_factory
+from _uring.surface import Backend, ErrorFactory, ErrorKind, Exchange, FileStat, set_error_factory
 
 __all__ = [
     "Backend",
     "Buffer",
     "ErrorFactory",
     "ErrorKind",
+    "Exchange",
     "File",
     "FileStat",
     "Reactor",
     "default_reactor",
+    "exchange",
     "extension_error",
     "set_error_factory",
 ]
@@ -32,11 +34,13 @@ except ImportError as error:
         f"{error}; to build it, install a C compiler and reinstall (pip install --no-binary rangeio rangeio)"
     )
 
+exchange: Exchange | None = None
 if _native is None or _forced == "python":
     from _uring.fallback import Buffer, File
 else:
     from _uring.file import File
     from _uring.memory import Buffer
+    from _uring.sockets import exchange
 
 
 class Reactor:

@@ -33,6 +33,29 @@ class ErrorFactory(Protocol):
 
 def set_error_factory(factory: ErrorFactory) -> None: ...
 
+class Exchange(Protocol):
+    """One call for a small request and its reply over a connected socket; see `exchange`."""
+
+    def __call__(
+        self,
+        fd: int,
+        request: bytes,
+        head: memoryview,
+        announced: bytes,
+        body: memoryview | None,
+        waits: bool,  # a keyword costs as much as the rest of the call's arguments
+        /,
+    ) -> int:
+        """Send `request`, unless it is empty, and receive into `head`, and on from there into `body`; an empty `head`
+        receives nothing.
+
+        Returns how many bytes came in all; 0 at the end of the connection. waits: the socket does. Then the GIL is
+        given up (as it is for large bodies), and if the head ends with its last four bytes and holds `announced`, all
+        of the body is waited for. A signal ends that, or the socket's time limit; what else goes wrong after the first
+        bytes, the next call says. BlockingIOError: nothing has come. ConnectionError: the request was not taken, or
+        the connection is broken.
+        """
+
 class Buffer:
     """Read-only bytes in memory of the reactor, as one row of bytes or a table of records.
 
@@ -209,3 +232,6 @@ def default_reactor() -> Reactor:
 
 def extension_error() -> str:
     """Why the compiled extension is not there; empty if it is."""
+
+exchange: Exchange | None
+"""None with backend ``python``."""

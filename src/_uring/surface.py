@@ -31,6 +31,21 @@ class ErrorFactory(Protocol):
     ) -> BaseException: ...
 
 
+class Exchange(Protocol):
+    """One call for a small request and its reply over a connected socket. Its types and rules are in the stub."""
+
+    def __call__(
+        self,
+        fd: int,
+        request: bytes,
+        head: memoryview,
+        announced: bytes,
+        body: memoryview | None,
+        waits: bool,  # a keyword costs as much as the rest of the call's arguments
+        /,
+    ) -> int: ...
+
+
 class FileStat(NamedTuple):
     """What fstat(2) says of an open file now. `size` is None where the file system does not know it (/proc, /sys)."""
 

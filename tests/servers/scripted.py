@@ -15,7 +15,6 @@ from typing import Literal
 
 from faults.machine import need_module
 
-_PIECE = 65_536
 End = Literal["keep", "close", "reset", "stall"]
 
 
@@ -40,13 +39,14 @@ class Asked:
 class Answer:
     """Bytes to send, and what then becomes of the connection. stall: it stays open and silent until the client goes.
 
-    wait_s: before the first byte. pause_s: between each 64 KiB and the next.
+    wait_s: before the first byte. pause_s: after each so many bytes, if more follow (`piece`).
     """
 
     data: bytes
     then: End = "keep"
     wait_s: float = 0.0
     pause_s: float = 0.0
+    piece: int = 65_536
 
 
 Script = Callable[[Asked], Answer]
@@ -109,6 +109,9 @@ class Scripted:
                 sock, _ = self.listener.accept()
             except OSError:
                 return
+            sock.setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
+            )  # what is sent in pieces arrives in pieces
             self._open.append(sock)
             number, self.connections = self.connections, self.connections + 1
             threading.Thread(target=self._serve, args=(sock, number), daemon=True).start()
@@ -139,10 +142,10 @@ class Scripted:
         self.asked.append(asked)
         answer = self.script(asked)
         time.sleep(answer.wait_s)
-        sock.sendall(answer.data[:_PIECE])
-        for at in range(_PIECE, len(answer.data), _PIECE):
-            time.sleep(answer.pause_s)
-            sock.sendall(answer.data[at : at + _PIECE])
+        for at in range(0, len(answer.data), answer.piece):
+            if at:
+                time.sleep(answer.pause_s)
+            sock.sendall(answer.data[at : at + answer.piece])
         if answer.then == "stall":
             sock.recv(1)
         elif answer.then == "reset":

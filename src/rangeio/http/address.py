@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 from rangeio.errors import ConfigInvalidError
@@ -17,8 +18,7 @@ _SIGNED = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):  # hashed and compared for each request, which a tuple does in C
     """Who is talked to; connections of one may serve all its objects."""
 
     scheme: str

@@ -7,23 +7,31 @@ a `Part`, which knows what to do, with every byte that has come.
 
 import ssl
 import time
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
-from rangeio.http.exchange import Cut
+from rangeio.http.address import Address
+from rangeio.http.exchange import SCRATCH, Cut
 from rangeio.http.pace import MEASURED
 from rangeio.http.plain import Plain
-from rangeio.http.pool import Pool, Wire
 from rangeio.http.reads import Read
 from rangeio.http.remote import Remote
-from rangeio.policy import RETRIES
+from rangeio.http.wire import Wire
 from rangeio.traffic import REQUESTS
 
-_WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-# A small body comes with the head, and is copied; of a large one nothing but what lies beside the head.
-_SMALL = 8192
-# By which the numbers in a head may be longer than they were in another.
-_DIGITS = 64
+WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+_END = b"\r\n\r\n"
 _RECEIVES_PER_TURN = 16
+
+
+Expected: TypeAlias = tuple[bytes, int, bytes]
+"""See `Plain.expect`."""
+Brought: TypeAlias = tuple[int, Expected, memoryview | None]
+"""What an exchange has: so many bytes, where such a head was expected, and this memory was given for the body."""
+
+
+def request_for(remote: Remote, plain: Plain, target: Address, wire: Wire, at: int, stop: int) -> bytes:
+    """The bytes to send for a piece."""
+    return b"%b%d-%d%b" % (remote.ranged(target, wire.absolute), at, stop - 1, plain.suffix)
 
 
 class Way(Protocol):
@@ -48,6 +56,7 @@ class Lane:
         "_left",
         "_memory",
         "_plain",
+        "_request",
         "_way",
         "answered",
         "at",
@@ -74,28 +83,29 @@ class Lane:
         return not remote.access.credentials.stale and remote.target.origin == self.wire.origin
 
     def begin(self, read: Read, at: int, stop: int) -> None:
-        """Ask for a piece of an object whose `plain` is known."""
-        remote = read.remote
-        plain = self._plain = remote.plain
+        """Ask for a piece of an object whose `plain` is known. Over a connection that waits, `readable` does that."""
+        plain, wire, target = read.remote.plain, self.wire, read.remote.target
         assert plain is not None
-        self.read, self.at, self.stop = read, at, stop
-        self._memory, self._left = None, stop - at
-        self.block, self.started = b"", False
+        self.begun(read, plain, target, at, stop)
         self.since = self.sent = time.monotonic()
-        target = self.target = remote.target
-        if target.origin != self.wire.origin:  # another thread was told so since the connection was taken
+        if target.origin != wire.origin:  # another thread was told so since the connection was taken
             self._way.strayed(self, ConnectionError("the object is elsewhere now"))
             return
-        prefix = remote.ranged(target, self.wire.absolute)
-        request = b"%b%d-%d%b" % (prefix, at, stop - 1, plain.suffix)
+        REQUESTS.add()
+        request = request_for(read.remote, plain, target, wire, at, stop)
+        if wire.waits:
+            self._request = request
+            return
         try:
-            sent = self.wire.sock.send(request)
-            REQUESTS.add()
+            wire.send(request)
         except OSError as error:
             self._way.strayed(self, error)
-            return
-        if sent < len(request):  # an idle connection takes all of a small request; what is this one doing?
-            self._way.strayed(self, ConnectionError("the request could not be sent"))
+
+    def begun(self, read: Read, plain: Plain, target: Address, at: int, stop: int) -> None:
+        """It was asked for, and nothing has come."""
+        self.read, self._plain, self.target, self.at, self.stop = read, plain, target, at, stop
+        self._memory, self._left = None, stop - at
+        self._request, self.block, self.started = b"", b"", False
 
     @property
     def filled(self) -> int:
@@ -117,11 +127,11 @@ class Lane:
             silent = silent or now - self.since > hedge_s
         return silent or (timeout.total_s is not None and now - began > timeout.total_s)
 
-    def readable(self) -> None:
-        """Something has come, or, over a connection that blocks, may come."""
+    def readable(self, brought: "Brought | None" = None) -> None:
+        """Something has come, or, over a connection that blocks, may come. brought: it was received, and is this."""
         wire = self.wire
         try:
-            if self._memory is None and not self._head(wire):
+            if self._memory is None and not (self._came(*brought) if brought else self._head(wire)):
                 return
             receive, turns = wire.sock.recv_into, _RECEIVES_PER_TURN
             while self._left:
@@ -140,7 +150,7 @@ class Lane:
                     return
                 if turns <= 0 and not wire.sock.pending():  # type: ignore[attr-defined]
                     return
-        except _WOULD_BLOCK:
+        except WOULD_BLOCK:
             return
         except (OSError, Cut, MemoryError) as error:
             self._way.strayed(self, error)
@@ -156,89 +166,81 @@ class Lane:
         """Receive the head. Once it is accepted, `_memory` is where the rest of the body belongs; whether some of that
         may be there already.
         """
-        plain = self._plain
+        plain, read, at, stop = self._plain, self.read, self.at, self.stop
         assert plain is not None
-        scratch, had = wire.scratch, len(self.block)
-        whole = had or self._left <= _SMALL or not plain.head_length
-        space = scratch[had:] if whole else scratch[: plain.head_length + _DIGITS]
-        count = wire.sock.recv_into(space)
+        assert read is not None
+        expected = None if self.block else plain.expect(at, stop)
+        if expected is None:
+            return self._unexpected(self.block + self._receive(wire), None, 0)
+        request, self._request = self._request, b""
+        body = read.piece(at, stop) if stop - at < MEASURED else None
+        count = wire.exchange(request, expected[1], expected[2], body)
+        return self._came(count, expected, body)
+
+    def _came(self, count: int, expected: Expected, body: memoryview | None) -> bool:
+        """As `_head`, of what an exchange has brought."""
+        head, length, _ = expected
         if not count:
             raise Cut
         self.since, self.started = time.monotonic(), True
-        block = bytes(scratch[: had + count])
-        end = block.find(b"\r\n\r\n")
-        self.block = block
-        if end < 0 and len(block) < len(scratch):
+        wire, read, beyond = self.wire, self.read, count - length
+        if beyond < 0 or length != len(head) or not wire.space.startswith(head):
+            return self._unexpected(bytes(wire.scratch[: min(count, length)]), body, max(beyond, 0))
+        self.block, self.answered = head, self.since
+        self._left -= beyond
+        if body is None:
+            assert read is not None
+            body = read.piece(self.at, self.stop)
+        self._memory = body[beyond:] if self._left else body
+        return not self._left or not beyond or wire.tls
+
+    def _receive(self, wire: Wire) -> bytes:
+        """A head of which nothing is known, or the rest of it."""
+        request, self._request = self._request, b""
+        count = wire.exchange(request, SCRATCH - len(self.block), b"", None)
+        if not count:
+            raise Cut
+        self.since, self.started = time.monotonic(), True
+        return bytes(wire.scratch[:count])
+
+    def _unexpected(self, block: bytes, body: memoryview | None, beyond: int) -> bool:
+        """As `_head`, of another head than the one expected. beyond: bytes that follow `block`, and lie in `body`."""
+        plain, read, wire, at, stop = self._plain, self.read, self.wire, self.at, self.stop
+        assert plain is not None
+        assert read is not None
+        end = block.find(_END)
+        if body is not None and end + len(_END) != len(
+            block
+        ):  # it is of another length: they do not belong there
+            block, beyond = block + bytes(body[:beyond]), 0
+            end = block.find(_END)
+        over = len(block) - end - len(_END)
+        if end < 0 and len(block) < SCRATCH:
+            self.block = block
             # TLS may hold more that no selector tells of.
             return wire.tls and self._head(wire)
-        over = len(block) - end - 4
-        if end < 0 or over > self._left or not plain.accepts(block[:end], self.at, self.stop):
+        if end < 0 or over + beyond > self._left or not plain.accepts(block[:end], at, stop):
+            self.block = block if body is None else block + bytes(body[:beyond])
             self._way.strayed(self, None)
             return False
-        read = self.read
-        assert read is not None
         self.answered = self.since
-        memory = read.room(read.stop)[self.at - read.start : self.stop - read.start]
+        memory = read.piece(at, stop)
         if over:
-            self.block = block[: end + 4]
-            memory[:over] = scratch[end + 4 : end + 4 + over]
-            self._left -= over
-            memory = memory[over:]
-        self._memory = memory
-        return not self._left or count == len(space) or wire.tls
+            memory[:over] = block[-over:]
+            block = block[:-over]
+        self.block = block
+        self._left -= over + beyond
+        self._memory = memory[over + beyond :]
+        return True
 
 
-def is_plain(read: Read, most: int) -> bool:
-    """Whether nothing unusual is to be expected of a read, of at most so many bytes. Its end is set to the object's."""
+def plain_for(read: Read, most: int) -> Plain | None:
+    """What the reply will look like, if nothing unusual is to be expected of a read of at most so many bytes. Its end
+    is set to the object's.
+    """
     remote = read.remote
     plain = remote.plain
     if plain is None or remote.kept is not None or remote.access.credentials.stale:
-        return False
-    read.end_at(plain.size)
-    return 0 < read.stop - read.start <= most
-
-
-def wire_for(read: Read, pool: Pool, most: int) -> Wire | None:
-    """A connection that blocks, for a read that `is_plain`; None unless one is idle, and without TLS."""
-    origin = read.remote.target.origin
-    if origin.scheme != "http" or not is_plain(read, most):
         return None
-    return pool.take(origin, read.tick_s)
-
-
-class Alone:
-    """One piece in the thread that wants it, over a connection that blocks. No selector, no timer, nothing to undo."""
-
-    __slots__ = ("error", "lane", "over")
-
-    def __init__(self) -> None:
-        self.over = False
-        self.lane: Lane | None = None
-        self.error: BaseException | None = None
-
-    def read(self, wire: Wire, read: Read, pool: Pool) -> Lane | None:
-        """Have a whole read; None once all of it is in place, else the lane that strayed, and `error`."""
-        lane, began = Lane(self, wire), time.monotonic()
-        try:
-            lane.begin(read, read.start, read.stop)
-            while not self.over:
-                lane.readable()
-                if not self.over and lane.is_late(time.monotonic(), began):
-                    self.strayed(lane, None)
-        except BaseException:  # Ctrl-C
-            pool.drop(wire)
-            raise
-        if self.lane is None:
-            pool.give_back(wire)
-            RETRIES.succeeded()
-        else:
-            wire.block(None)
-        return self.lane
-
-    def arrived(self, lane: Lane) -> None:
-        """See `Way`."""
-        self.over = True
-
-    def strayed(self, lane: Lane, error: BaseException | None) -> None:
-        """See `Way`."""
-        self.over, self.lane, self.error = True, lane, error
+    read.end_at(plain.size)
+    return plain if 0 < read.stop - read.start <= most else None

@@ -17,8 +17,9 @@ from rangeio.http.failures import as_error, breaking_failed, connecting_failed, 
 from rangeio.http.heads import BadReply, Head
 from rangeio.http.lanes import Lane
 from rangeio.http.pace import MEASURED
-from rangeio.http.pool import Pool, Wire
+from rangeio.http.pool import Pool
 from rangeio.http.reads import Read
+from rangeio.http.wire import Wire
 from rangeio.policy import RETRIES
 from rangeio.traffic import REQUESTS
 

@@ -6,6 +6,8 @@ another.
 Nothing is accepted here that `rules` would not accept. Pure.
 """
 
+import time
+
 from rangeio.errors import Error
 from rangeio.http import rules
 from rangeio.http.heads import BadReply, parse_head
@@ -26,12 +28,14 @@ _MATTERS = frozenset(
 # Of these the two numbers are new in each reply, and expected to be what was asked for.
 _COUNTING = frozenset([b"content-length", b"content-range"])
 _END = b"\r\n\r\n"
+# Heads change with the time that is in them, each second. Some have a number of their own each.
+_LEAST_S = 0.5
 
 
 class Plain:
     """Replies for one known version, whose size is known. Any thread: what was learned is replaced as a whole."""
 
-    __slots__ = ("_learned", "_version", "head_length", "size", "suffix")
+    __slots__ = ("_form", "_formed", "_learned", "_version", "size", "suffix")
 
     def __init__(self, version: rules.Version) -> None:
         assert version.size is not None
@@ -41,29 +45,50 @@ class Plain:
         # What follows the range in a request.
         pin = f"\r\nIf-Match: {version.etag}" if version.etag else ""
         self.suffix = (pin + "\r\n\r\n").encode("latin-1")
-        self.head_length = 0
-        """Of the last head that was judged, its empty line included; 0 before."""
+        self._form: tuple[bytes, bool, int, bytes] | None = None
+        self._formed = 0.0
+
+    def expect(self, at: int, stop: int) -> tuple[bytes, int, bytes] | None:
+        """The head of the reply, its empty line included, if nothing has changed since the last one but the numbers;
+        how long it should be even if more has; and what it should hold in any case. None before one was judged.
+        """
+        form = self._form
+        if form is None:
+            return None
+        text, length_first, more, announced = form
+        nbytes = stop - at
+        head = text % ((nbytes, at, stop - 1) if length_first else (at, stop - 1, nbytes))
+        return head, len(head) + more, announced % nbytes
 
     def accepts(self, head: bytes, at: int, stop: int) -> bool:
-        """Whether a head, without its empty line, announces just the bytes `at` to `stop`. Cost: 2 us."""
+        """Whether a head, without its empty line, announces just the bytes `at` to `stop`. Cost: 2 us. The next one is
+        expected to be like it.
+        """
+        accepted = self._is_known(head, at, stop) or self._judged(head, at, stop)
+        if accepted:
+            self._form_from(head, at, stop)
+        return accepted
+
+    def _is_known(self, head: bytes, at: int, stop: int) -> bool:
+        """Whether it is of the kind that was judged last, which is so of nearly all."""
         if self._learned is None:
-            return self._judged(head, at, stop)
+            return False
         required, known, length_line, range_line = self._learned
         lines = set(head.split(b"\r\n"))
         new = lines - known
         try:
-            new.remove(length_line % (stop - at))
-            new.remove(range_line % (at, stop - 1))
+            new.remove(length_line[2:-2] % (stop - at))
+            new.remove(range_line[2:-2] % (at, stop - 1))
         except KeyError:
-            return self._judged(head, at, stop)
+            return False
         if new:
             for line in new:
                 name, colon, _ = line.partition(b":")
                 if not colon or not name or b" " in name or b"\t" in name or name.lower() in _MATTERS:
-                    return self._judged(head, at, stop)
+                    return False
                 if b"\n" in line or b"\r" in line or b"\0" in line:
-                    return self._judged(head, at, stop)
-        return required <= lines or self._judged(head, at, stop)
+                    return False
+        return required <= lines
 
     def _judged(self, head: bytes, at: int, stop: int) -> bool:
         """The same for a head that is of a new kind. If it is accepted, others of its kind are known from now on."""
@@ -85,13 +110,30 @@ class Plain:
             self._learn(head)
         return plain
 
+    def _form_from(self, head: bytes, at: int, stop: int) -> None:
+        """Expect what was accepted; where each head is another, not each time, only one that is as long."""
+        now = time.monotonic()
+        expected = self.expect(at, stop)
+        if expected is not None and self._form is not None and now - self._formed < _LEAST_S:
+            self._form = *self._form[:2], len(head) + len(_END) - len(expected[0]), self._form[3]
+            return
+        assert self._learned is not None
+        _, _, length_line, range_line = self._learned
+        text = head.replace(b"%", b"%%") + _END
+        was_length, was_range = length_line % (stop - at), range_line % (at, stop - 1)
+        if text.count(was_length) != 1 or text.count(was_range) != 1:
+            self._form = None  # it says the same in an odd way
+            return
+        text = text.replace(was_length, length_line).replace(was_range, range_line)
+        self._form = text, text.index(length_line) < text.index(range_line), 0, length_line
+        self._formed = now
+
     def _learn(self, head: bytes) -> None:
         status, *fields = head.split(b"\r\n")
         names = {line: line.partition(b":")[0].lower() for line in fields}
         required = frozenset([status, *(line for line in fields if names[line] in _MATTERS - _COUNTING)])
         known = required | {line for line in fields if names[line] not in _MATTERS}
         found = {name: line.partition(b":") for line, name in names.items() if name in _COUNTING}
-        length_line = found[b"content-length"][0] + b": %d"
-        range_line = found[b"content-range"][0] + b": bytes %d-%d/" + str(self.size).encode()
-        self.head_length = len(head) + len(_END)
+        length_line = b"\r\n%b: %%d\r\n" % found[b"content-length"][0]
+        range_line = b"\r\n%b: bytes %%d-%%d/%d\r\n" % (found[b"content-range"][0], self.size)
         self._learned = required, known, length_line, range_line

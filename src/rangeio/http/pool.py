@@ -5,10 +5,8 @@ Requests and replies are not its business.
 """
 
 import os
-import select
 import socket
 import ssl
-import struct
 import threading
 import time
 import weakref
@@ -20,9 +18,9 @@ from typing import Protocol
 
 from rangeio.errors import ConfigInvalidError
 from rangeio.http.address import Origin
-from rangeio.http.exchange import SCRATCH
 from rangeio.http.pace import Pace
 from rangeio.http.proxies import connection, parse_proxy, proxy_for
+from rangeio.http.wire import Wire
 from rangeio.traffic import CONNECTIONS
 
 # Idle for less than this, a connection is trusted; if the server has closed it, the request is sent again anyway.
@@ -31,85 +29,6 @@ _TRUSTED_S = 1.0
 _IDLE_S = 60.0
 PER_HOST = 64
 IN_ALL = 256
-
-
-class Wire:
-    """One open connection. It belongs to one read at a time, or is idle in the pool."""
-
-    __slots__ = (
-        "__weakref__",
-        "_close",
-        "_tick_s",
-        "absolute",
-        "fd",
-        "idle_since",
-        "origin",
-        "pace",
-        "scratch",
-        "sock",
-        "tls",
-        "used",
-    )
-
-    def __init__(
-        self,
-        sock: socket.socket,
-        origin: Origin,
-        absolute: bool,
-        pace: Pace,
-        closed: Callable[[], None],
-    ) -> None:
-        """absolute: requests name the whole URL, as a proxy wants it. pace: that of the origin. closed: called once,
-        when it is.
-        """
-        sock.setblocking(False)
-        self._tick_s: float | None = None
-        self.sock = sock
-        self.fd = sock.fileno()
-        self.tls = isinstance(sock, ssl.SSLSocket)
-        self.origin = origin
-        self.absolute = absolute
-        self.pace = pace
-        self.scratch = memoryview(bytearray(SCRATCH))
-        self.used = False  # whether a reply has come over it
-        self.idle_since = 0.0
-        # Closes the socket also where the loop that held it ends first, whatever the order of collection.
-        self._close = weakref.finalize(self, _close, sock, closed)
-
-    def close(self) -> None:
-        """End it. A second call does nothing."""
-        self._close()
-
-    def block(self, tick_s: float | None) -> None:
-        """Have receiving wait, but for so long at most; or not at all, with None. Nothing to do if it is so already."""
-        if tick_s != self._tick_s:
-            self._tick_s = tick_s
-            self.sock.setblocking(tick_s is not None)
-            if tick_s is not None:
-                limit = struct.pack("ll", int(tick_s), int(tick_s % 1 * 1e6))  # struct timeval
-                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-
-    def has_something(self) -> bool:
-        """Whether something has come that nobody has received yet. One system call."""
-        poll = select.poll()
-        poll.register(self.fd, select.POLLIN)
-        return bool(poll.poll(0))
-
-    def is_alive(self) -> bool:
-        """Whether the other side has neither closed it nor sent what nobody asked for. One system call."""
-        self.block(None)
-        try:
-            self.sock.recv(1)
-        except (BlockingIOError, ssl.SSLWantReadError):
-            return True
-        except OSError:
-            pass
-        return False
-
-
-def _close(sock: socket.socket, closed: Callable[[], None]) -> None:
-    sock.close()
-    closed()
 
 
 class _TlsSocket(ssl.SSLSocket):
@@ -267,11 +186,14 @@ class Pool:
         with self._lock:
             kept = self.users > 0
             if kept:
-                self._idle.setdefault(wire.origin, deque()).append(wire)
-        if kept:
-            self.wake(wire.origin)
-        else:
+                idle = self._idle.get(wire.origin)
+                if idle is None:
+                    idle = self._idle[wire.origin] = deque()
+                idle.append(wire)
+        if not kept:
             self.drop(wire)
+        elif self._waiting:
+            self.wake(wire.origin)
 
     def when_free(self, origin: Origin, wake: Callable[[], None]) -> None:
         """Call `wake`, once and from any thread, when a connection or a place may be had."""

@@ -76,6 +76,13 @@ class Read:
                 self.memory[: len(old)] = old
         return self.memory
 
+    def piece(self, at: int, stop: int) -> memoryview:
+        """Memory for the bytes `at` to `stop`, of a read whose end is known."""
+        memory, length = self.memory, self.stop - self.start
+        if memory is None or len(memory) < length:
+            memory = self.room(self.stop)
+        return memory if stop - at == len(memory) else memory[at - self.start : stop - self.start]
+
     def grown(self, upto: int) -> memoryview:
         """As `room`, twice as much as there is, so that growing byte by byte copies each byte once or twice."""
         have = 0 if self.memory is None else len(self.memory)
@@ -86,8 +93,11 @@ class Read:
         length = self.stop - self.start
         if self.into is not None:
             return length
-        self.room(self.stop)
-        buffer, self.memory = self.buffer, None
+        buffer = self.buffer
+        if buffer is None or len(buffer) < length:
+            self.room(self.stop)
+            buffer = self.buffer
+        self.memory = None
         assert buffer is not None
         return buffer if len(buffer) == length else buffer[:length]
 

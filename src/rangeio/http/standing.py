@@ -16,10 +16,11 @@ from _uring.loops import Waiter, bind, current_key
 from rangeio.errors import Error
 from rangeio.http.address import Origin
 from rangeio.http.drivers import LoopDriver
-from rangeio.http.lanes import Lane, is_plain
-from rangeio.http.pool import Pool, Wire
+from rangeio.http.lanes import Lane, plain_for
+from rangeio.http.pool import Pool
 from rangeio.http.reads import Read
 from rangeio.http.run import Run
+from rangeio.http.wire import Wire
 from rangeio.policy import RETRIES
 
 _IDLE_S = 1.0
@@ -69,7 +70,7 @@ class Standing:
     # --- reads -----------------------------------------------------------------------------------------------
 
     def begin(self, read: Read, waiter: Waiter, make_run: MakeRun) -> Errand | None:
-        """Send for a read that `is_plain`, of which `waiter` hears; None if no connection is idle."""
+        """Send for a read that has a `plain_for`, of which `waiter` hears; None if no connection is idle."""
         lane = self._lane(read.remote.target.origin)
         if lane is None:
             return None
@@ -243,14 +244,14 @@ def _standing(pool: Pool, key: Any) -> Standing:
 
 def begin(read: Read, pool: Pool, most: int, waiter: Waiter, make_run: MakeRun) -> bool:
     """Begin a read of at most so many bytes on the loop that runs; whether that could be done."""
-    if not POSSIBLE or not is_plain(read, most):
+    if not POSSIBLE or plain_for(read, most) is None:
         return False
     return _standing(pool, current_key()).begin(read, waiter, make_run) is not None
 
 
 async def awaited(read: Read, pool: Pool, most: int, make_run: MakeRun) -> Any:
     """The result of a read of at most so many bytes; None if another way has to be gone."""
-    if not POSSIBLE or not is_plain(read, most):
+    if not POSSIBLE or plain_for(read, most) is None:
         return None
     place = _standing(pool, current_key())
     waiter = place.binding.waiter(None)

@@ -1,6 +1,5 @@
 """http:// and https://: the source of one object over the engine in `rangeio.http`, and the service that opens it."""
 
-import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
@@ -20,8 +19,8 @@ from rangeio.errors import (
 )
 from rangeio.http import standing
 from rangeio.http.address import parse_url
+from rangeio.http.alone import at_once
 from rangeio.http.drivers import Driver, LoopDriver, ThreadDriver, this_thread
-from rangeio.http.lanes import Alone, wire_for
 from rangeio.http.pool import Pool, Security
 from rangeio.http.reads import Probe, Read
 from rangeio.http.remote import Access, Credentials, Fresh, Remote, checked_fields
@@ -286,15 +285,12 @@ class HttpSource:
 
     def _one(self, read: Read) -> Any:
         """One read, waited for in this thread: the short way if a connection is idle and nothing is unusual."""
-        began = time.monotonic()
-        wire = wire_for(read, self._pool, self._options.chunk or OPEN)
-        if wire is None:
+        found = at_once(read, self._pool, self._options.chunk or OPEN)
+        if found is True:
+            return read.result()
+        if found is False:
             return self._now([read])[0]
-        alone = Alone()
-        lane = alone.read(wire, read, self._pool)
-        if lane is not None:
-            return self._until_landed(lambda run: run.take_over(read, lane, alone.error, began), 1)[0]
-        return read.result()
+        return self._until_landed(lambda run: run.take_over(read, *found), 1)[0]
 
     def _now(self, reads: list[Any], chunk: int | None = None, concurrent: int | None = None) -> list[Any]:
         """The results, waited for in this thread; the first failure in the order of `reads` is raised."""

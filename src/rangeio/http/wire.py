@@ -1,0 +1,121 @@
+"""One open connection, and how requests and plain replies go over it."""
+
+import select
+import socket
+import ssl
+import struct
+import weakref
+from collections.abc import Callable
+
+from _uring import exchange
+from rangeio.http.address import Origin
+from rangeio.http.exchange import SCRATCH
+from rangeio.http.pace import Pace
+
+_NOTHING = memoryview(bytearray())
+
+
+class Wire:
+    """One open connection. It belongs to one read at a time, or is idle in the pool."""
+
+    __slots__ = (
+        "__weakref__",
+        "_close",
+        "_tick_s",
+        "absolute",
+        "fd",
+        "idle_since",
+        "origin",
+        "pace",
+        "scratch",
+        "sock",
+        "space",
+        "tls",
+        "used",
+    )
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        origin: Origin,
+        absolute: bool,
+        pace: Pace,
+        closed: Callable[[], None],
+    ) -> None:
+        """absolute: requests name the whole URL, as a proxy wants it. pace: that of the origin. closed: called once,
+        when it is.
+        """
+        sock.setblocking(False)
+        self._tick_s: float | None = None
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.tls = isinstance(sock, ssl.SSLSocket)
+        self.origin = origin
+        self.absolute = absolute
+        self.pace = pace
+        self.space = bytearray(SCRATCH)
+        self.scratch = memoryview(self.space)
+        self.used = False  # whether a reply has come over it
+        self.idle_since = 0.0
+        # Closes the socket also where the loop that held it ends first, whatever the order of collection.
+        self._close = weakref.finalize(self, _close, sock, closed)
+
+    def close(self) -> None:
+        """End it. A second call does nothing."""
+        self._close()
+
+    def block(self, tick_s: float | None) -> None:
+        """Have receiving wait, but for so long at most; or not at all, with None. Nothing to do if it is so already."""
+        if tick_s != self._tick_s:
+            self._tick_s = tick_s
+            self.sock.setblocking(tick_s is not None)
+            if tick_s is not None:
+                limit = struct.pack("ll", int(tick_s), int(tick_s % 1 * 1e6))  # struct timeval
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+
+    @property
+    def waits(self) -> bool:
+        """Whether receiving does."""
+        return self._tick_s is not None
+
+    def send(self, request: bytes) -> None:
+        """An idle connection takes all of a small request. What is one doing that does not?"""
+        if exchange is not None and not self.tls:
+            exchange(self.sock.fileno(), request, _NOTHING, b"", None, False)
+        elif self.sock.send(request) < len(request):
+            raise ConnectionError("the request could not be sent")
+
+    def exchange(self, request: bytes, head_length: int, announced: bytes, body: memoryview | None) -> int:
+        """Send what is to be sent, and receive a head of just this length and, where it can be done at once, its body.
+
+        Returns how many bytes have come in all, in `scratch` first, then in `body`; 0 at the end of the connection.
+        announced: what the head of an expected reply holds. Raises as a socket does.
+        """
+        head = self.scratch[:head_length]
+        if exchange is not None and not self.tls:
+            return exchange(self.sock.fileno(), request, head, announced, body, self._tick_s is not None)
+        if request:
+            self.send(request)
+        return self.sock.recv_into(head)
+
+    def has_something(self) -> bool:
+        """Whether something has come that nobody has received yet. One system call."""
+        poll = select.poll()
+        poll.register(self.fd, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def is_alive(self) -> bool:
+        """Whether the other side has neither closed it nor sent what nobody asked for. One system call."""
+        self.block(None)
+        try:
+            self.sock.recv(1)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return True
+        except OSError:
+            pass
+        return False
+
+
+def _close(sock: socket.socket, closed: Callable[[], None]) -> None:
+    sock.close()
+    closed()
