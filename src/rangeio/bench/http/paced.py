@@ -133,8 +133,7 @@ def main(arguments: list[str]) -> None:
     with _Server(Path(path), int(pace), float(wait_s)) as server:
         print(server.server_address[1], flush=True)
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        sys.stdin.read()
-        server.shutdown()
+        sys.stdin.read()  # without shutdown() after it, which waits half a second for the loop: the process ends
 
 
 if __name__ == "__main__":
