@@ -61,4 +61,8 @@ def extensions() -> list[Extension]:
     )
 
 
-setup(ext_modules=extensions())
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+setup(ext_modules=extensions(), options={"build_ext": {"parallel": cores()}})
