@@ -3,8 +3,9 @@
 import asyncio
 import gc
 import os
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 import _uring
 import rangeio
+from _uring.loops import AsyncioBinding
 from awaited import LOOPS, Loop
 from faults.data import pattern, write_pattern
 from faults.machine import need_module
@@ -171,6 +173,31 @@ def test_memory_is_bounded_async(reactor: _uring.Reactor, path: Path, direct: bo
 
     slack = 4096 * 8 if direct else 0
     assert loop.run(main) <= prefetch + 2 * CHUNK + slack
+
+
+def test_a_thread_that_has_read_keeps_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even one that does not get on once it has told the loop, as on a machine with more to do than cores."""
+    reactor = _uring.Reactor(backend="python")
+    go_on = threading.Event()
+    tell = AsyncioBinding.call_soon_threadsafe
+
+    def tell_and_stand(binding: AsyncioBinding, callback: Callable[..., None], *arguments: Any) -> None:
+        tell(binding, callback, *arguments)
+        del arguments
+        go_on.wait()
+
+    async def main() -> int:
+        async with rangeio.open_async(path, reactor=reactor) as reader:
+            await reader.read_at(0, CHUNK)
+            await asyncio.sleep(0)  # what wakes a task holds the result until the task waits again
+            return reactor.stats()["bytes_live"]
+
+    monkeypatch.setattr(AsyncioBinding, "call_soon_threadsafe", tell_and_stand)
+    try:
+        assert asyncio.run(main()) == 0
+    finally:
+        go_on.set()
+        reactor.close()
 
 
 def test_first_before_the_rest(reactor: _uring.Reactor, path: Path) -> None:

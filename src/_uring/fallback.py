@@ -184,17 +184,17 @@ class File:
     def _start(self, read: _Read[_T], binding: Any, waiter: Waiter) -> None:
         """Have a worker thread read, and tell the loop. A file closed meanwhile is read to the end of this."""
         process = self._opened.enter()
+        landed: list[Any] = [waiter]
 
         def work() -> None:
-            value, error = None, None
             try:
-                value = read(process)
+                landed.extend((read(process), None))
             except BaseException as raised:
-                error = raised
+                landed.extend((None, raised))
             finally:
                 self._opened.leave(process)
             try:
-                binding.call_soon_threadsafe(_settle, waiter, value, error)
+                binding.call_soon_threadsafe(_settle, landed)
             except RuntimeError:  # the loop is closed: nobody waits any more
                 pass
 
@@ -237,8 +237,15 @@ class File:
         return make_error("eof", 0, self.path, offset, length, f"record {index} has {got} of {length} bytes")
 
 
-def _settle(waiter: Waiter, value: object, error: BaseException | None) -> None:
-    """In the loop's thread: give a task what it waits for, if it still does."""
+def _settle(landed: list[Any]) -> None:
+    """In the loop's thread: give a task what it waits for, if it still does.
+
+    landed: the waiter, the result, the failure. It is emptied, for the thread that read may not get on for a while, and
+    would keep the Buffer meanwhile; so would the waiter.
+    """
+    waiter: Waiter
+    waiter, value, error = landed
+    landed.clear()
     if waiter.done():
         return
     if error is None:
