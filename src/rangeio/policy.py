@@ -3,11 +3,12 @@
 import os
 import random
 import threading
-from dataclasses import dataclass, fields
-from functools import lru_cache
+from dataclasses import dataclass, field
 from typing import Any
 
 from rangeio.errors import ConfigInvalidError
+
+_BOUNDS = ("connect_s", "first_byte_s", "idle_s", "total_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +24,15 @@ class Timeout:
     first_byte_s: float | None = 30.0
     idle_s: float | None = 30.0
     total_s: float | None = None
+    tick_s: float = field(init=False, repr=False, compare=False)
+    """How often to look."""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            _positive(field.name, getattr(self, field.name))
+        bounds = (self.connect_s, self.first_byte_s, self.idle_s, self.total_s)
+        for name, bound in zip(_BOUNDS, bounds, strict=True):
+            _positive(name, bound)
+        shortest = min((bound for bound in bounds if bound is not None), default=8.0)
+        object.__setattr__(self, "tick_s", min(1.0, max(0.005, shortest / 8)))
 
     @classmethod
     def of(cls, given: Any) -> "Timeout":
@@ -34,17 +40,6 @@ class Timeout:
         if given is None:
             return cls()
         return given if isinstance(given, cls) else cls(total_s=_positive("timeout", given))
-
-    @property
-    def tick_s(self) -> float:
-        """How often to look."""
-        return _tick_s(self.connect_s, self.first_byte_s, self.idle_s, self.total_s)
-
-
-@lru_cache(64)  # each read asks
-def _tick_s(*bounds: float | None) -> float:
-    chosen = [bound for bound in bounds if bound is not None]
-    return min(1.0, max(0.005, min(chosen, default=8.0) / 8))
 
 
 @dataclass(frozen=True, slots=True)

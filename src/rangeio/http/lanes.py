@@ -242,5 +242,6 @@ def plain_for(read: Read, most: int) -> Plain | None:
     plain = remote.plain
     if plain is None or remote.kept is not None or remote.access.credentials.stale:
         return None
-    read.end_at(plain.size)
+    if read.stop > plain.size:
+        read.end_at(plain.size)
     return plain if 0 < read.stop - read.start <= most else None

@@ -178,7 +178,7 @@ class Remote:
         self.kept: Any = None  # all of it, where the server would not send less
         self._target = address
         self._prefix: tuple[Any, str] = (None, "")
-        self._ranged: tuple[str, bytes] = ("", b"")
+        self._ranged: tuple[Any, bytes] = (None, b"")
         self._plain: Plain | None = None
 
     @property
@@ -236,11 +236,11 @@ class Remote:
 
     def ranged(self, target: Address, absolute: bool) -> bytes:
         """A request as far as the numbers of its range; `Plain.suffix` goes after them."""
-        text = self._head("GET", target, absolute)
+        key = (target, absolute, self.stamp())
         known, ranged = self._ranged
-        if known is not text:
-            ranged = (text + "Range: bytes=").encode("latin-1")
-            self._ranged = text, ranged
+        if known != key:
+            ranged = (self._head("GET", target, absolute) + "Range: bytes=").encode("latin-1")
+            self._ranged = key, ranged
         return ranged
 
     def _head(self, method: str, target: Address, absolute: bool) -> str:

@@ -110,8 +110,11 @@ class HttpSource:
             self._run(LoopDriver(current_key()), landed, chunk, wanted=lambda: not waiter.done()).add(read)
 
     def _read(self, start: int, count: int, index: int = 0, into: memoryview | None = None) -> Read:
-        self._check_open(start, count)
-        stop = min(start + count, OPEN)
+        if self._closed:
+            self._check_open(start, count)
+        stop = start + count
+        if stop > OPEN:
+            stop = OPEN
         return Read(self._reactor, self._remote, index, start, stop, into, self._options.timeout)
 
     # --- many ------------------------------------------------------------------------------------------------
