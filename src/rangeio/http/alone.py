@@ -24,10 +24,10 @@ class Stray(NamedTuple):
 
 def at_once(read: Read, pool: Pool, most: int) -> "Stray | bool":
     """Have a whole read in the thread that wants it, over a connection that blocks. No selector, no timer, nothing to
-    undo. False if no connection is idle, it would have TLS, or the read is not plain, or larger than `most`.
+    undo. False if no connection is idle, or the read is not plain, or larger than `most`.
     """
     target = read.remote.target
-    plain = plain_for(read, most) if target.origin.scheme == "http" else None
+    plain = plain_for(read, most)
     wire = pool.take(target.origin, read.tick_s) if plain is not None else None
     if plain is None or wire is None:
         return False

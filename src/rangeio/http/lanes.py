@@ -133,7 +133,7 @@ class Lane:
         try:
             if self._memory is None and not (self._came(*brought) if brought else self._head(wire)):
                 return
-            receive, turns = wire.sock.recv_into, _RECEIVES_PER_TURN
+            receive, turns = wire.receive, _RECEIVES_PER_TURN
             while self._left:
                 memory = self._memory
                 assert memory is not None

@@ -1,5 +1,7 @@
 """One open connection, and how requests and plain replies go over it."""
 
+import errno
+import os
 import select
 import socket
 import ssl
@@ -68,6 +70,9 @@ class Wire:
         """Have receiving wait, but for so long at most; or not at all, with None. Nothing to do if it is so already."""
         if tick_s != self._tick_s:
             self._tick_s = tick_s
+            if self.tls:  # OpenSSL goes on when the socket's own limit has passed
+                self.sock.settimeout(tick_s or 0.0)
+                return
             self.sock.setblocking(tick_s is not None)
             if tick_s is not None:
                 limit = struct.pack("ll", int(tick_s), int(tick_s % 1 * 1e6))  # struct timeval
@@ -96,7 +101,16 @@ class Wire:
             return exchange(self.sock.fileno(), request, head, announced, body, self._tick_s is not None)
         if request:
             self.send(request)
-        return self.sock.recv_into(head)
+        return self.receive(head)
+
+    def receive(self, memory: memoryview) -> int:
+        """As a socket does; BlockingIOError too where it has waited for nothing."""
+        try:
+            return self.sock.recv_into(memory)
+        except TimeoutError as error:
+            if error.errno is not None:  # ETIMEDOUT: TCP has given the connection up
+                raise
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None
 
     def has_something(self) -> bool:
         """Whether something has come that nobody has received yet. One system call."""
