@@ -6,6 +6,8 @@ import random
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +23,7 @@ from rangeio.http.pool import Pool, Security
 from rangeio.http.remote import Remote
 from rangeio.http.rules import Version
 from rangeio.waiting import pause
-from servers.scripted import Answer, Asked, cut, honest, reply, scripted
+from servers.scripted import Answer, Asked, Script, Scripted, cut, honest, identity_of, reply, scripted
 
 pytest.importorskip("urllib3", reason="urllib3 is not installed (pip install 'rangeio[http]')")
 
@@ -114,10 +116,16 @@ Ways = Callable[..., Any]
 class Desk:
     """A reader of a scripted server that has answered plainly so far, and two ways to read on."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, tls: Path | None = None) -> None:
         self.loop = None if kind == "sync" else Loop(kind)
+        self.identity = None if tls is None else identity_of(["127.0.0.1"], tls)
+        self.options: Any = {} if tls is None else {"ca_file": str(tls / "ca.pem")}
+
+    def serve(self, script: Script) -> AbstractContextManager[Scripted]:
+        return scripted(script, self.identity)
 
     def open(self, url: str, **options: Any) -> Any:
+        options |= self.options
         if self.loop is None:
             return rangeio.open(url, **options)
         return Awaited(rangeio.open_async(url, **options), self.loop)
@@ -127,16 +135,29 @@ class Desk:
             self.loop.close()
 
 
-@pytest.fixture(params=["sync", "sync without the extension", "asyncio", "uvloop", "trio"])
-def desk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
-    kind, _, without = request.param.partition(" ")
+KINDS = (
+    "sync",
+    "sync without the extension",
+    "sync over TLS",
+    "asyncio",
+    "asyncio over TLS",
+    "uvloop",
+    "trio",
+)
+
+
+@pytest.fixture(params=KINDS)
+def desk(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Desk]:
+    kind, _, how = request.param.partition(" ")
     if kind in ("uvloop", "trio"):
         pytest.importorskip(kind)
-    if without:
+    if how == "without the extension":
         monkeypatch.setattr(wire, "exchange", None)
     elif _uring.exchange is None:
         pytest.skip(f"the extension is not there: {_uring.extension_error()}")
-    made = Desk(kind)
+    made = Desk(kind, tmp_path_factory.mktemp("tls") if how == "over TLS" else None)
     yield made
     made.close()
 
@@ -246,7 +267,7 @@ def prepared(reader: Any) -> None:
 @pytest.mark.parametrize("way", [one, into, many])
 def test_what_is_odd_is_made_good(desk: Desk, odd: str, way: Ways, length: int) -> None:
     answer, follows = GOOD[odd]
-    with scripted(lambda asked: answer(asked) if asked.number == ODD else honest(DATA, asked)) as server:
+    with desk.serve(lambda asked: answer(asked) if asked.number == ODD else honest(DATA, asked)) as server:
         reader = desk.open(server.url, **OPTIONS)
         prepared(reader)
         start, stop = 2000, 2000 + length
@@ -262,7 +283,7 @@ def test_what_is_odd_is_made_good(desk: Desk, odd: str, way: Ways, length: int) 
 @pytest.mark.parametrize("odd", BAD)
 def test_what_is_wrong_is_an_error(desk: Desk, odd: str, way: Ways) -> None:
     answer, error = BAD[odd]
-    with scripted(lambda asked: answer(asked) if asked.number == ODD else honest(DATA, asked)) as server:
+    with desk.serve(lambda asked: answer(asked) if asked.number == ODD else honest(DATA, asked)) as server:
         reader = desk.open(server.url, **{**OPTIONS, "retry": 1})
         prepared(reader)
         with pytest.raises(error):
@@ -280,7 +301,9 @@ def test_both_ways_are_one(desk: Desk, odd: str, way: Ways, monkeypatch: pytest.
     answer: Callable[[Asked], Answer] = {**GOOD, **BAD}[odd][0]
 
     def outcome() -> Any:
-        with scripted(lambda asked: answer(asked) if asked.number == ODD else honest(DATA, asked)) as server:
+        with desk.serve(
+            lambda asked: answer(asked) if asked.number == ODD else honest(DATA, asked)
+        ) as server:
             reader = desk.open(server.url, **OPTIONS)
             try:
                 prepared(reader)
@@ -307,7 +330,7 @@ def test_heads_of_all_lengths(desk: Desk, way: Ways, piece: int) -> None:
         answer.piece = piece
         return answer
 
-    with scripted(script) as server:
+    with desk.serve(script) as server:
         reader = desk.open(server.url, **OPTIONS)
         for _ in range(40):
             start = 10 ** dice.randrange(1, 6)
@@ -321,7 +344,7 @@ def test_a_connection_closed_while_idle_costs_no_attempt(desk: Desk) -> None:
     def script(asked: Asked) -> Answer:
         return honest(DATA, asked, then="close" if asked.number % 2 else "keep")
 
-    with scripted(script) as server:
+    with desk.serve(script) as server:
         reader = desk.open(server.url, retry=1)
         for number in range(8):
             assert one(reader, 10 * number, 10 * number + 10) == DATA[10 * number : 10 * number + 10]
@@ -330,7 +353,7 @@ def test_a_connection_closed_while_idle_costs_no_attempt(desk: Desk) -> None:
 
 
 def test_all_of_a_read_is_bounded_in_time(desk: Desk) -> None:
-    with scripted(
+    with desk.serve(
         lambda asked: Answer(b"", "stall") if asked.number >= ODD else honest(DATA, asked)
     ) as server:
         reader = desk.open(server.url, timeout=0.5)

@@ -90,13 +90,15 @@ class Scripted:
 
     script: Script
     listener: socket.socket
+    identity: ssl.SSLContext | None = None
     asked: list[Asked] = field(default_factory=list)
     connections: int = 0
     _open: list[socket.socket] = field(default_factory=list)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        scheme = "http" if self.identity is None else "https"
+        return f"{scheme}://127.0.0.1:{self.listener.getsockname()[1]}"
 
     @property
     def ranges(self) -> list[tuple[int, int] | None]:
@@ -119,6 +121,9 @@ class Scripted:
     def _serve(self, sock: socket.socket, number: int) -> None:
         received = b""
         try:
+            if self.identity is not None:
+                sock = self.identity.wrap_socket(sock, server_side=True)
+                self._open.append(sock)
             while True:
                 while b"\r\n\r\n" not in received:
                     more = sock.recv(65_536)
@@ -168,7 +173,7 @@ class Scripted:
 class Everybody(Scripted):
     """An HTTP proxy that plays each host a client asks for, over TLS too, if its certificate names that host."""
 
-    identity: ssl.SSLContext
+    hosts: ssl.SSLContext
 
     def _serve(self, sock: socket.socket, number: int) -> None:
         try:
@@ -176,7 +181,7 @@ class Everybody(Scripted):
             if head.startswith(b"CONNECT "):
                 sock.recv(len(head))
                 sock.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
-                sock = self.identity.wrap_socket(sock, server_side=True)
+                sock = self.hosts.wrap_socket(sock, server_side=True)
                 self._open.append(sock)
         except OSError:
             sock.close()
@@ -184,23 +189,28 @@ class Everybody(Scripted):
             super()._serve(sock, number)
 
 
-@contextmanager
-def everybody(script: Script, hosts: list[str], folder: Path) -> Iterator[tuple[Everybody, dict[str, str]]]:
-    """Such a proxy, and the options that lead to it."""
+def identity_of(hosts: list[str], folder: Path) -> ssl.SSLContext:
+    """Certificates for hosts, by an authority that `folder`/ca.pem is about."""
     authority = need_module("trustme").CA()
     authority.cert_pem.write_to_path(str(folder / "ca.pem"))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(*hosts).configure_cert(context)
+    return context
+
+
+@contextmanager
+def everybody(script: Script, hosts: list[str], folder: Path) -> Iterator[tuple[Everybody, dict[str, str]]]:
+    """Such a proxy, and the options that lead to it."""
     server = Everybody(script, socket.create_server(("127.0.0.1", 0)))
-    server.identity = context
+    server.hosts = identity_of(hosts, folder)
     with _serving(server):
         yield server, {"proxy": server.url, "ca_file": str(folder / "ca.pem")}
 
 
 @contextmanager
-def scripted(script: Script) -> Iterator[Scripted]:
-    """Serve on a free port of loopback."""
-    with _serving(Scripted(script, socket.create_server(("127.0.0.1", 0)))) as server:
+def scripted(script: Script, identity: ssl.SSLContext | None = None) -> Iterator[Scripted]:
+    """Serve on a free port of loopback; over TLS with an identity."""
+    with _serving(Scripted(script, socket.create_server(("127.0.0.1", 0)), identity)) as server:
         yield server
 
 

@@ -148,7 +148,7 @@ class Lane:
                 self._memory = memory[count:]
                 if not wire.tls:
                     return
-                if turns <= 0 and not wire.sock.pending():  # type: ignore[attr-defined]
+                if turns <= 0 and not wire.holds_some():
                     return
         except WOULD_BLOCK:
             return

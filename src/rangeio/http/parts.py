@@ -218,6 +218,8 @@ class Part:
             return
         if exchange.done:
             self._replied(wire, exchange)
+        elif wire.holds_some():
+            self._readable()
 
     def _judge(self, head: Head) -> Body:
         self.answered = self.since
@@ -253,7 +255,7 @@ class Part:
                 if not wire.tls:
                     if count < len(space) and not exchange.done:
                         return
-                elif turns > 0 or wire.sock.pending():  # type: ignore[attr-defined]
+                elif turns > 0 or wire.holds_some():
                     continue
                 if turns <= 0 and not exchange.done:
                     return

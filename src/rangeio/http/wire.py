@@ -112,6 +112,10 @@ class Wire:
                 raise
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None
 
+    def holds_some(self) -> bool:
+        """Whether TLS has bytes that were received and not taken, of which no selector tells."""
+        return isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0
+
     def has_something(self) -> bool:
         """Whether something has come that nobody has received yet. One system call."""
         poll = select.poll()
