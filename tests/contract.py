@@ -250,6 +250,32 @@ class ReaderContract:
         {"gap": None, "chunk": 100_000, "concurrent": 64},
     ]
 
+    @pytest.mark.parametrize("gap", [None, 100_000])
+    def test_exact_ranges(self, reader: rangeio.Reader, gap: int | None) -> None:
+        """Each range whole or an error; what names no end, or counts from it, is what there is."""
+        good = [
+            (5, 105),
+            (SIZE - 10, SIZE),
+            (SIZE, SIZE),
+            (SIZE - 5, None),
+            (2**40, None),
+            slice(3, 4),
+            rangeio.Suffix(9),
+        ]
+        expected = [DATA[5:105], DATA[-10:], b"", DATA[-5:], b"", DATA[3:4], DATA[-9:]]
+        for ranges, bytes_of in ((good, expected), (good[:5], expected[:5])):
+            assert reader.read_ranges(ranges, gap=gap, exact=True) == bytes_of
+        assert reader.read_ranges([], exact=True) == []
+        for bad in ((SIZE - 5, SIZE + 1), (SIZE, SIZE + 1), (2**40, 2**40 + 7)):
+            with pytest.raises(rangeio.UnexpectedEofError) as raised:
+                reader.read_ranges([*good, bad, (0, 10), bad], gap=gap, exact=True)
+            assert (raised.value.index, raised.value.offset) == (len(good), self.BASE + bad[0])
+            assert raised.value.limit == bad[1] - bad[0]
+            got = reader.read_ranges([bad, *good, bad], gap=gap, exact=True, on_error="return")
+            assert got[1:-1] == expected
+            assert [type(got[at]) for at in (0, -1)] == [rangeio.UnexpectedEofError] * 2
+            assert [getattr(got[at], "index", None) for at in (0, -1)] == [0, len(got) - 1]
+
     @pytest.mark.parametrize("options", OPTIONS, ids=str)
     def test_read_ranges(self, reader: rangeio.Reader, options: Any) -> None:
         """R0: in the order given, each equal to read_range of it, whatever the requests are."""

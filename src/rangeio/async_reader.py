@@ -30,7 +30,7 @@ from rangeio.ranges import (
     scatter,
 )
 from rangeio.reader import PlanOptions, check_on_error, chosen_for_call
-from rangeio.replies import Counters, OnError, bytes_of, ended_early, fetch_async
+from rangeio.replies import Counters, OnError, bytes_of, ended_early, exactly, fetch_async
 from rangeio.service import (
     Capability,
     Destination,
@@ -189,21 +189,45 @@ class AsyncReader:
 
     @overload
     def read_ranges(
-        self, ranges: Ranges, *, on_error: Literal["raise"] = "raise", **options: Unpack[PlanOptions]
+        self,
+        ranges: Ranges,
+        *,
+        exact: bool = False,
+        on_error: Literal["raise"] = "raise",
+        **options: Unpack[PlanOptions],
     ) -> Awaitable[list[Buffer]]: ...
     @overload
     def read_ranges(
-        self, ranges: Ranges, *, on_error: Literal["return"], **options: Unpack[PlanOptions]
+        self,
+        ranges: Ranges,
+        *,
+        exact: bool = False,
+        on_error: Literal["return"],
+        **options: Unpack[PlanOptions],
     ) -> Awaitable[list[Buffer | Error]]: ...
     def read_ranges(
-        self, ranges: Ranges, *, on_error: OnError = "raise", **options: Unpack[PlanOptions]
+        self,
+        ranges: Ranges,
+        *,
+        exact: bool = False,
+        on_error: OnError = "raise",
+        **options: Unpack[PlanOptions],
     ) -> Any:
         """The bytes of each range, in the order given. See `Reader.read_ranges`; all of it is one wait of the loop."""
         check_on_error(on_error)
-        chosen = chosen_for_call(self._options, options)
+        chosen, checked = chosen_for_call(self._options, options), check(ranges)
+        if exact:
+            return self._read_exactly(checked, chosen, on_error)
         if on_error == "return":
-            return self._read_each(self._each(check(ranges), chosen, on_error))
-        return self._read_ranges(check(ranges), chosen)
+            return self._read_each(self._each(checked, chosen, on_error))
+        return self._read_ranges(checked, chosen)
+
+    async def _read_exactly(self, checked: Checked, options: Options, on_error: OnError) -> list[Any]:
+        if on_error == "return":
+            results = await self._read_each(self._each(checked, options, on_error))
+        else:
+            results = await self._read_ranges(checked, options)
+        return exactly(self.path, self._start, checked, results, on_error)
 
     async def _read_ranges(self, checked: Checked, options: Options) -> list[Buffer]:
         source = self._opened()

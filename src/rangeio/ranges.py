@@ -128,6 +128,14 @@ class Checked:
             return self.starts, self.stops
         return np.minimum(self.starts, size), np.minimum(self.stops, size)
 
+    def demands(self) -> tuple[Offsets, Offsets]:
+        """Where each range starts and how many bytes it names, whatever the size: 0 for one that goes on to the end."""
+        starts, stops = self.starts, self.stops
+        if self.needs_size:
+            pairs = [(0, 0) if isinstance(item, Suffix) else bounds(item, None) for item in self.items]
+            starts, stops = np.array(pairs, np.int64).reshape(-1, 2).T
+        return starts, np.where(stops == OPEN, 0, stops - starts)
+
 
 def check(ranges: Ranges) -> Checked:
     """The same errors as `bounds_of_many`, without any size."""

@@ -16,6 +16,7 @@ from rangeio.errors import ConfigInvalidError, Error
 from rangeio.policy import Timeout
 from rangeio.ranges import (
     OPEN,
+    Checked,
     Layout,
     Plan,
     Range,
@@ -27,7 +28,7 @@ from rangeio.ranges import (
     make_plan,
     scatter,
 )
-from rangeio.replies import Counters, Cutting, OnError, bytes_of, ended_early, fetch
+from rangeio.replies import Counters, Cutting, OnError, bytes_of, ended_early, exactly, fetch
 from rangeio.service import (
     Capability,
     Options,
@@ -145,14 +146,29 @@ class Reader:
 
     @overload
     def read_ranges(
-        self, ranges: Ranges, *, on_error: Literal["raise"] = "raise", **options: Unpack[PlanOptions]
+        self,
+        ranges: Ranges,
+        *,
+        exact: bool = False,
+        on_error: Literal["raise"] = "raise",
+        **options: Unpack[PlanOptions],
     ) -> list[Buffer]: ...
     @overload
     def read_ranges(
-        self, ranges: Ranges, *, on_error: Literal["return"], **options: Unpack[PlanOptions]
+        self,
+        ranges: Ranges,
+        *,
+        exact: bool = False,
+        on_error: Literal["return"],
+        **options: Unpack[PlanOptions],
     ) -> list[Buffer | Error]: ...
     def read_ranges(
-        self, ranges: Ranges, *, on_error: OnError = "raise", **options: Unpack[PlanOptions]
+        self,
+        ranges: Ranges,
+        *,
+        exact: bool = False,
+        on_error: OnError = "raise",
+        **options: Unpack[PlanOptions],
     ) -> Any:
         """The bytes of each range, in the order given; each equal to what `read_range` returns for it.
 
@@ -161,15 +177,20 @@ class Reader:
         are fetched once. A result shares the memory of its request unless that would keep more than four times its own
         bytes alive; then it is a copy.
 
-        on_error: ``"raise"`` the first failure in the order given, its `index` set; or ``"return"`` each in its place.
-        options: gap, max_merged, chunk, concurrent, for this call. Errors of arguments name the index of the range.
+        exact: a range that passes the end is an UnexpectedEofError, as by `read_exact`, instead of what there is of it;
+        ranges that go on to the end, and a Suffix, are what there is in any case. on_error: ``"raise"`` the first
+        failure in the order given, its `index` set; or ``"return"`` each in its place. options: gap, max_merged, chunk,
+        concurrent, for this call. Errors of arguments name the index of the range.
         """
-        chosen = chosen_for_call(self._options, options)
-        layout = self._lay_out(ranges, chosen)
-        if check_on_error(on_error) == "return":
-            found = dict(self._results(layout, chosen, on_error))
+        chosen, checked = chosen_for_call(self._options, options), check(ranges)
+        results = self._read_ranges(self._lay_out(checked, chosen), chosen, check_on_error(on_error))
+        return exactly(self.path, self._start, checked, results, on_error) if exact else results
+
+    def _read_ranges(self, layout: Layout, options: Options, on_error: OnError) -> list[Any]:
+        if on_error == "return":
+            found = dict(self._results(layout, options, on_error))
             return [found[index] for index in range(len(found))]
-        layout, replies = self._fetch(layout, chosen)
+        layout, replies = self._fetch(layout, options)
         results = scatter(layout, replies, self._empty)
         self._counters.count(replies, results)
         return results
@@ -191,12 +212,12 @@ class Reader:
         """
         check_on_error(on_error)
         chosen = chosen_for_call(self._options, options)
-        return self._results(self._lay_out(ranges, chosen), chosen, on_error)
+        return self._results(self._lay_out(check(ranges), chosen), chosen, on_error)
 
     def plan(self, ranges: Ranges, **options: Unpack[PlanOptions]) -> Plan:
         """The requests that `read_ranges` would send. Reads nothing, but asks for the size where a Suffix needs it."""
         chosen = chosen_for_call(self._options, options)
-        layout = self._lay_out(ranges, chosen)
+        layout = self._lay_out(check(ranges), chosen)
         return make_plan(
             self.path, layout, origin=self._start, chunk=chosen.chunk, concurrent=chosen.concurrent
         )
@@ -343,8 +364,7 @@ class Reader:
         """Where in the object this Reader's offset 0 lies; errors and plans are of the whole object."""
         return self._source.start if isinstance(self._source, Window) else 0
 
-    def _lay_out(self, ranges: Ranges, options: Options) -> Layout:
-        checked = check(ranges)
+    def _lay_out(self, checked: Checked, options: Options) -> Layout:
         starts, stops = checked.within(self._size_for(checked.needs_size))
         gap = self._source.near() if options.gap == "auto" else options.gap
         return lay_out(starts, stops, gap=gap, max_merged=options.max_merged)

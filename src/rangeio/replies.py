@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from rangeio.errors import Error, UnexpectedEofError, asked
-from rangeio.ranges import OPEN, Layout, cut, lay_out, members
+from rangeio.ranges import OPEN, Checked, Layout, cut, lay_out, members
 
 if TYPE_CHECKING:
     from _uring import Buffer
@@ -57,6 +57,23 @@ def ended_early(path: str, offset: int, limit: int, got: int) -> UnexpectedEofEr
         offset=offset,
         limit=limit,
     )
+
+
+def exactly(path: str, origin: int, checked: Checked, results: list[Any], on_error: OnError) -> list[Any]:
+    """`results` of the ranges `checked`, where each that is shorter than its range is an UnexpectedEofError.
+
+    origin: where in the object at `path` their offset 0 lies.
+    """
+    starts, lengths = checked.demands()
+    got = np.array([OPEN if isinstance(result, Error) else len(result) for result in results], np.int64)
+    for index in np.flatnonzero(got < lengths).tolist():
+        error = ended_early(path, origin + int(starts[index]), int(lengths[index]), int(got[index]))
+        error.index = index
+        if on_error == "raise":
+            results.clear()  # the traceback will hold this frame, and this frame would hold the Buffers
+            raise error
+        results[index] = error
+    return results
 
 
 def fetch(layout: Layout, send: "Callable[[Layout], list[Buffer]]") -> "tuple[Layout, list[Buffer]]":
