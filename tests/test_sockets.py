@@ -164,6 +164,25 @@ def test_part_of_a_body(line: Line) -> None:
     assert line.came[: len(HEAD) + 7] == HEAD + BODY[:7]
 
 
+def test_a_drip_is_no_reason_to_stay(waiting: Line) -> None:
+    """Whatever comes in the meantime, the socket's limit ends the call: other limits are the caller's to look at."""
+    waiting.limit(0.1)
+    over = threading.Event()
+
+    def drip() -> None:
+        waiting.theirs.sendall(HEAD)
+        for byte in BODY:
+            if over.wait(0.02):
+                break
+            waiting.theirs.sendall(bytes([byte]))
+
+    with beside(drip):
+        count = waiting.ask()
+        over.set()
+    assert len(HEAD) <= count < len(HEAD + BODY)
+    assert waiting.came[:count] == (HEAD + BODY)[:count]
+
+
 def test_nothing(line: Line) -> None:
     line.limit(0.05)
     with pytest.raises(BlockingIOError):

@@ -39,14 +39,14 @@ cdef size_t HELD_BELOW = 128 << 10
 cdef ssize_t NOT_SENT = -2
 
 
-def exchange(int fd, bytes request, head, bytes announced, body, bint waits):
+def exchange(int fd, bytes request not None, head, bytes announced not None, body, bint waits):
     """Send `request`, unless it is empty, and receive into `head` and, if it is not None, into `body`.
 
     An empty `head` receives nothing.
     Returns how many bytes came in all, 0 at the end of the connection: they lie in `head`, and on from there in `body`.
     waits: the socket does. Then the GIL is given up (as it is for large bodies), and if the head ends with its last four
-    bytes and holds `announced`, all of the body is waited for. A signal ends that, or the socket's time limit; what else
-    goes wrong after the first bytes, the next call says.
+    bytes and holds `announced`, all of the body is waited for. A signal ends that, or the socket's time limit, though
+    bytes come in all the while; what else goes wrong after the first bytes, the next call says.
 
     BlockingIOError: nothing has come. ConnectionError: the request was not taken, or the connection is broken.
     """
@@ -91,7 +91,7 @@ cdef ssize_t converse(Spaces *of) noexcept nogil:
     """Bytes received; -1 with errno, NOT_SENT if not all of the request was taken."""
     cdef iovec[2] parts
     cdef msghdr message
-    cdef ssize_t count, more
+    cdef ssize_t count, more, left
     if of.request_length:
         # An idle connection takes a small request at once.
         count = socket_send(of.fd, of.request, of.request_length, MSG_NOSIGNAL | MSG_DONTWAIT)
@@ -106,15 +106,14 @@ cdef ssize_t converse(Spaces *of) noexcept nogil:
     memset(&message, 0, sizeof(message))
     message.msg_iov, message.msg_iovlen = parts, 2
     count = recvmsg(of.fd, &message, 0)
-    if not of.waits or count < <ssize_t>of.head_length or not of.body_length or not is_as_announced(of):
+    if not of.waits or count < <ssize_t>of.head_length or not is_as_announced(of):
         return count
-    while count < <ssize_t>(of.head_length + of.body_length):
-        more = socket_receive(
-            of.fd, of.body + (count - of.head_length), of.head_length + of.body_length - count, MSG_WAITALL
-        )
-        if more <= 0:
-            break
-        count += more
+    left = of.head_length + of.body_length - count
+    if left > 0:
+        # Once: what comes short of it was ended by the time limit, a signal or the connection, and that is the caller's.
+        more = socket_receive(of.fd, of.body + (count - of.head_length), left, MSG_WAITALL)
+        if more > 0:
+            count += more
     return count
 
 
