@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import _uring
 import rangeio
@@ -18,6 +20,7 @@ from _uring.loops import current_key
 from awaited import Awaited, Loop, run_on
 from faults.machine import need_module
 from rangeio.http import standing, wire
+from rangeio.http.exchange import SCRATCH
 from rangeio.http.plain import Plain
 from rangeio.http.pool import Pool, Security
 from rangeio.http.remote import Remote
@@ -106,6 +109,52 @@ def test_heads_that_are_not_plain(was: bytes, now: bytes) -> None:
     assert not plain.accepts(head, 200, 220)
     assert not Plain(Version(known=True, etag='"v1"', size=1000)).accepts(head, 200, 220)
     assert plain.accepts(NEXT, 200, 220)
+
+
+# What may stand in a head beside what has to, and what of it has the numbers of the range.
+BESIDE = [
+    b"content-length: %(nbytes)d",
+    b"Content-Length:%(nbytes)d",
+    b"Content-Length: %(nbytes)d",
+    b"Content-Length: 0%(nbytes)d",
+    b"content-range: bytes %(at)d-%(last)d/1000",
+    b"Content-Range: bytes %(at)d-%(last)d/1000",
+    b"X-Range: bytes %(at)d-%(last)d/1000",
+    b"X: Content-Length: %(nbytes)d",
+    b"100%%: %%d of %%s",
+    b"Content-Encoding: identity",
+    b"Connection: keep-alive",
+    b"Date: now",
+]
+RANGE = st.tuples(st.sampled_from([0, 1, 9, 90, 99, 900]), st.sampled_from([1, 5, 9, 10, 99, 100]))
+
+
+@st.composite
+def heads(draw: st.DrawFn) -> tuple[int, int, bytes]:
+    """A range, and a head that answers a request for it in some way."""
+    at, nbytes = draw(RANGE)
+    has = [b'ETag: "v1"', b"Content-Length: %(nbytes)d", b"Content-Range: bytes %(at)d-%(last)d/1000"]
+    lines = draw(st.permutations(has + draw(st.lists(st.sampled_from(BESIDE), max_size=3))))
+    long = b"X-Long: " + b"x" * draw(st.one_of(st.just(0), st.integers(SCRATCH - 220, SCRATCH)))
+    numbers = {b"nbytes": nbytes, b"at": at, b"last": at + nbytes - 1}
+    return at, at + nbytes, b"\r\n".join([b"HTTP/1.1 206 Word", long, *lines]) % numbers
+
+
+@given(st.lists(heads(), min_size=1, max_size=4), RANGE)
+def test_nothing_is_foretold_that_would_be_refused(seen: list[tuple[int, int, bytes]], then: Any) -> None:
+    """Whatever was accepted before: what is compared as a whole next could be accepted, and would be received whole."""
+    known = Plain(Version(known=True, etag='"v1"', size=1000))
+    for at, stop, head in seen:
+        new = Plain(Version(known=True, etag='"v1"', size=1000))
+        assert known.accepts(head, at, stop) == new.accepts(head, at, stop)
+    at, nbytes = then
+    foretold = known.expect(at, at + nbytes)
+    if foretold is not None:
+        head, length, announced = foretold
+        new = Plain(Version(known=True, etag='"v1"', size=1000))
+        assert new.accepts(head[:-4], at, at + nbytes) or at + nbytes > 1000
+        assert announced in head
+        assert 0 < length <= SCRATCH
 
 
 # --- replies -------------------------------------------------------------------------------------------------
@@ -361,6 +410,36 @@ def test_all_of_a_read_is_bounded_in_time(desk: Desk) -> None:
         with pytest.raises(rangeio.TimedOutError, match="total_s"):
             reader.read_at(0, 1000)
         reader.close()
+
+
+def dripping(asked: Asked) -> Answer:
+    """A plain reply: its head, and then a body that comes in as many bytes at a time. It takes 14 s."""
+    answer = honest(DATA, asked)
+    if asked.number >= ODD:
+        answer.piece, answer.pause_s = answer.data.index(b"\r\n\r\n") + 4, 0.03
+    return answer
+
+
+def test_all_of_a_read_that_drips_is_bounded_in_time(desk: Desk) -> None:
+    """Bytes come in all the while, so that nothing but the time for all of it is up."""
+    with scripted(dripping) as server:
+        reader = desk.open(server.url, timeout=0.5)
+        prepared(reader)
+        with pytest.raises(rangeio.TimedOutError, match="total_s"):
+            reader.read_at(0, 50_000)
+        reader.close()
+
+
+def test_interrupted_while_it_drips() -> None:
+    main = threading.main_thread().ident
+    assert main is not None
+    with scripted(dripping) as server, rangeio.open(server.url) as reader:
+        prepared(reader)
+        timer = threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT))
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            reader.read_at(0, 50_000)
+        timer.join()
 
 
 def test_interrupted_while_it_waits() -> None:
