@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +171,58 @@ def test_fork(server: Any) -> None:
         assert os.waitpid(child, 0)[1] == 0
         assert reader.read_at(20, 10) == DATA[20:30]
     assert server.connections == 2
+
+
+WAYS: dict[str, Callable[[rangeio.Reader], list[Any]]] = {
+    "at once": lambda reader: [reader.read_at(0, 60_000)],
+    "large": lambda reader: [reader.read_at(0, 300_000)],
+    "many": lambda reader: reader.read_ranges([(n, n + 50_000) for n in range(0, 300_000, 50_000)], gap=None),
+    "iterated": lambda reader: [
+        piece for _, piece in sorted(reader.iter_ranges([(0, 50_000), (50_000, 90_000)], gap=None))
+    ],
+}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("known", [True, False])
+def test_a_handler_forks_amid_a_read(way: str, known: bool) -> None:
+    """Both go on with it. Were they to receive over one connection, each would have what the other has not."""
+    children: list[int] = []
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def fork(*_: object) -> None:
+        children.append(os.fork())
+        if not children[-1]:
+            signal.alarm(30)
+
+    def script(asked: Asked) -> Answer:
+        answer = honest(DATA, asked)
+        if not children and not timers and len(answer.data) > 10_000:
+            answer.piece, answer.pause_s = 10_000, 0.02
+            timers.append(threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGUSR1)))
+            timers[0].start()
+        return answer
+
+    timers: list[threading.Timer] = []
+    before = signal.signal(signal.SIGUSR1, fork)
+    try:
+        with scripted(script) as server, rangeio.open(server.url, retry=2) as reader:
+            for offset in range(3 * known):
+                reader.read_at(offset, 10)
+            found = b""
+            try:
+                found = b"".join(WAYS[way](reader))
+            finally:
+                if children and not children[0]:
+                    os._exit(0 if found and DATA.startswith(found) else 1)
+            timers[0].join()
+            assert found
+            assert DATA.startswith(found)
+            assert os.waitpid(children[0], 0)[1] == 0
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_fork_while_credentials_are_asked_for(server: Any) -> None:

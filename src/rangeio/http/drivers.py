@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from itertools import count
 from typing import Any, Protocol, TypeAlias
 
 from _uring.loops import bind
+from rangeio.http.wire import cut_off_all
 
 Work: TypeAlias = Callable[[], Any]
 Done: TypeAlias = Callable[[Any], None]
@@ -79,6 +81,21 @@ class ThreadDriver:
         self._wake: socket.socket | None = None
         self._heard: socket.socket | None = None
         self._closed = False
+        _ALL.add(self)
+
+    def begin_anew(self) -> None:
+        """In a child that a handler of a signal forked amid `step`: watch by own descriptors of the same number."""
+        if self._closed:
+            return
+        if self._wake is not None and self._heard is not None:
+            for theirs, ours in zip((self._heard, self._wake), socket.socketpair(), strict=True):
+                os.dup2(ours.fileno(), theirs.fileno(), inheritable=False)
+                ours.close()
+        if self._epoll:
+            with select.epoll() as own:
+                for fd in self._watched:
+                    own.register(fd, select.EPOLLIN)
+                os.dup2(own.fileno(), self._epoll.fileno(), inheritable=False)
 
     def watch(self, fd: int, callback: Callable[[], object]) -> None:
         """See `Driver`."""
@@ -277,6 +294,7 @@ class LoopDriver:
         _in_thread(self, work, done, lost)
 
 
+_ALL: "weakref.WeakSet[ThreadDriver]" = weakref.WeakSet()
 _kept = threading.local()
 
 
@@ -295,9 +313,12 @@ def this_thread() -> Iterator[ThreadDriver]:
 
 
 def _forget() -> None:
-    """In a forked child: an epoll descriptor of the parent watches the parent's sockets."""
+    """In a forked child: what watches the parent's connections is the parent's, too."""
     global _kept
     _kept = threading.local()
+    cut_off_all()
+    for driver in list(_ALL):
+        driver.begin_anew()
 
 
 if hasattr(os, "register_at_fork"):

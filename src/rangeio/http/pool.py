@@ -248,7 +248,9 @@ class Pool:
         self.opened += 1
         CONNECTIONS.add()
         absolute = proxy is not None and origin.scheme == "http"
-        return Wire(sock, origin, absolute, self.pace(origin), partial(_free, weakref.ref(self), origin))
+        return Wire(
+            sock, origin, absolute, self.pace(origin), partial(_free, weakref.ref(self), self._open, origin)
+        )
 
     def pace(self, origin: Origin) -> Pace:
         """What is known of how fast it answers."""
@@ -276,10 +278,10 @@ class Pool:
             }
 
 
-def _free(pool: "weakref.ref[Pool]", origin: Origin) -> None:
-    """A connection is closed, by whomever."""
+def _free(pool: "weakref.ref[Pool]", counted: dict[Origin, int], origin: Origin) -> None:
+    """A connection is closed, by whomever. counted: where it was; in a forked child the parent's are not."""
     of = pool()
-    if of is not None:
+    if of is not None and of._open is counted:
         of.free(origin)
 
 

@@ -61,6 +61,7 @@ class Wire:
         self.idle_since = 0.0
         # Closes the socket also where the loop that held it ends first, whatever the order of collection.
         self._close = weakref.finalize(self, _close, sock, closed)
+        _ALL.add(self)
 
     def close(self) -> None:
         """End it. A second call does nothing."""
@@ -132,6 +133,21 @@ class Wire:
         except OSError:
             pass
         return False
+
+
+_ALL: "weakref.WeakSet[Wire]" = weakref.WeakSet()
+
+
+def cut_off_all() -> None:
+    """In a forked child: connections are the parent's. Where a signal's handler has forked amid a read, both go on with
+    it: here it finds its connection at its end, and opens another one.
+    """
+    theirs, ended = socket.socketpair()
+    theirs.close()
+    for wire in list(_ALL):
+        if wire.sock.fileno() >= 0:
+            os.dup2(ended.fileno(), wire.sock.fileno(), inheritable=False)
+    ended.close()
 
 
 def _close(sock: socket.socket, closed: Callable[[], None]) -> None:
