@@ -270,8 +270,16 @@ def test_a_file_system_that_refuses_direct_reads(reactor: _uring.Reactor, withou
         assert not reader.capability.direct
         assert "refused" in reader.capability.direct_reason
         assert "page cache" in reader.capability.direct_reason
+        assert reader.capability.alignment == 0
         assert reader.read_at(5, 100_000) == pattern(5, 100_005)
         assert reader.read_ranges([(1, 2), (299_999, 300_005)]) == [pattern(1, 2), pattern(299_999, 300_000)]
+
+
+@NATIVE
+def test_made_up_files_have_no_alignment(reactor: _uring.Reactor) -> None:
+    for direct in (True, False, "auto"):
+        with rangeio.open("/proc/version", reactor=reactor, direct=direct) as reader:
+            assert (reader.capability.direct, reader.capability.alignment) == (False, 0)
 
 
 # --- registered with the ring ----------------------------------------------------------------------------------

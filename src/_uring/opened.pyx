@@ -198,7 +198,7 @@ cdef class Opened:
         cdef uint8_t[256] answer
         cdef uint32_t *fields = <uint32_t *>answer
         memset(answer, 0, sizeof(answer))
-        self.alignment = PAGE
+        self.alignment = 0 if self.synthetic else PAGE
         if rangeio_statx(self.plain.fd, answer) == 0 and fields[0] & 0x2000:
             self.alignment = max(fields[38], fields[39])  # stx_dio_mem_align, stx_dio_offset_align
         if wanted is not True:
@@ -210,6 +210,7 @@ cdef class Opened:
         try:
             self.straight = self.reopen(self.plain, O_DIRECT)
         except OSError as error:
+            self.alignment = 0
             self.direct_reason = f"asked for, but the file system refused O_DIRECT ({error.strerror}); reading through the page cache"
             return 0
         self.border = self.alignment
