@@ -124,6 +124,22 @@ def test_descriptor_is_closed(reactor: _uring.Reactor, tmp_path: Path) -> None:
         os.fstat(fd)
 
 
+def test_descriptor_stays_open_where_no_reader_is_made(reactor: _uring.Reactor, tmp_path: Path) -> None:
+    """Also with closefd=True, as io.FileIO does: whoever gets an exception still has what he gave."""
+    directory = os.open(tmp_path, os.O_RDONLY)
+    reading, writing = os.pipe()
+    file = os.open(file_of(DATA, tmp_path), os.O_RDONLY)
+    for open_ in (rangeio.from_fd, rangeio.from_fd_async):
+        with pytest.raises(IsADirectoryError):
+            open_(directory, closefd=True, reactor=reactor)
+        with pytest.raises(rangeio.UnsupportedError):
+            open_(reading, closefd=True, reactor=reactor)
+        with pytest.raises(rangeio.ConfigInvalidError):
+            open_(file, closefd=True, reactor=reactor, gap=-1)
+    for fd in (directory, reading, writing, file):
+        os.close(fd)
+
+
 def test_wrong_descriptors(reactor: _uring.Reactor) -> None:
     with pytest.raises(rangeio.Error, match="EBADF"):
         rangeio.from_fd(10**6, reactor=reactor)

@@ -211,7 +211,11 @@ class Reactor:
         direct: bool | Literal["auto"] = "auto",
         pin: bool = True,
         path: str = "",
-    ) -> File: ...
+    ) -> File:
+        """As `open`, of a file that is open already.
+
+        closefd: take `fd` over, and close it; not if this raises.
+        """
     def read_files(
         self, jobs: Sequence[tuple[str, int, int | None]], *, pin: bool = True
     ) -> list[Buffer | BaseException]:

@@ -2,6 +2,8 @@
 
 import os
 
+from posix.unistd cimport close
+
 from _uring.file cimport File
 from _uring.files cimport Visits
 from _uring.liburing cimport Library
@@ -61,17 +63,20 @@ cdef class Reactor:
 
     def from_fd(self, int fd, *, bint closefd=False, direct="auto", bint pin=True, str path=""):
         cdef Descriptor descriptor
+        cdef File file
         path = path or f"<fd {fd}>"
         self.check()
         try:
             # A number of our own: the caller may close his and open another file under it while we read.
             descriptor = Descriptor(self.engine, os.dup(fd))
-            if closefd:
-                os.close(fd)
         except OSError as error:
             raise make_error("errno", error.errno, path)
         descriptor.touched = True  # its flags are the caller's as well: O_NOATIME is not for us to set
-        return File(self.engine, path, descriptor, direct, pin)
+        file = File(self.engine, path, descriptor, direct, pin)
+        if closefd:  # last: whoever gets an exception still has what he gave, as of io.FileIO
+            with nogil:
+                close(fd)
+        return file
 
     def read_files(self, jobs, *, bint pin=True):
         cdef Visits visits

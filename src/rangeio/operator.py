@@ -417,7 +417,8 @@ def from_bytes(
 def from_fd(fd: int, *, closefd: bool = False, reactor: Reactor | None = None, **options: Any) -> Reader:
     """A Reader of a file that is open already. Its cursor is neither used nor moved.
 
-    closefd: close `fd` with the Reader; otherwise keep it open for as long as the Reader is used. Does not pickle.
+    closefd: close `fd` with the Reader, unless none can be made of it; otherwise keep it open for as long as the Reader
+    is used. Does not pickle.
     """
     service = LocalService(_uring.default_reactor() if reactor is None else reactor)
     chosen = service.defaults.updated(options)
