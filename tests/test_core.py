@@ -6,6 +6,8 @@ Most run in a process of their own, because what they guard against ends one.
 import ctypes
 import gc
 import os
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -609,6 +611,39 @@ def test_files_of_one_page_are_read_with_the_others(reactor: _uring.Reactor, tmp
     assert one == pattern(0, 100)
     assert isinstance(made_up, _uring.Buffer | FileNotFoundError)
     assert reactor.stats()["inline_hits"] == before
+
+
+class Closing:
+    """Lends its bytes, and closes a file when it is asked for them, or when they are given back (PEP 688)."""
+
+    def __init__(self, file: _uring.File, when: str) -> None:
+        self.memory, self.file, self.when = bytearray(100), file, when
+
+    def __buffer__(self, flags: int) -> memoryview:
+        if self.when == "asked":
+            self.file.close()
+        return memoryview(self.memory)
+
+    def __release_buffer__(self, view: memoryview) -> None:
+        self.file.close()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="classes export memory since Python 3.12")
+@pytest.mark.parametrize("when", ["asked", "given back"])
+def test_memory_whose_owner_closes_the_file(reactor: _uring.Reactor, tmp_path: Path, when: str) -> None:
+    """The read of what is cached goes on with the file that it began with, or does not begin."""
+    file = reactor.open(str(write_pattern(tmp_path / "data", 1000)))
+    assert file.read_at(0, 1000) == pattern(0, 1000)
+    destination = Closing(file, when)
+    threading.Event().wait(1.1)  # the next read looks again whether the file has changed
+    if when == "asked":
+        with pytest.raises(ValueError, match="closed"):
+            file.read_into(destination, 5)
+    else:
+        assert file.read_into(destination, 5) == 100
+        assert destination.memory == pattern(5, 105)
+    assert file.closed
 
 
 # --- buffers --------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from libc.stdint cimport int64_t
 
 from _uring.memory cimport Buffer
-from _uring.opened cimport Opened
+from _uring.opened cimport Descriptor, Opened
 from _uring.reads cimport FileRead
 
 
@@ -13,7 +13,7 @@ cdef class File(Opened):
     cdef object __weakref__
 
     cdef int64_t fill_inline(self, object destination, int64_t start) except? -1
-    cdef int count_hit(self, int64_t start, int64_t bytes) except -1
+    cdef int count_hit(self, Descriptor plain, int64_t start, int64_t bytes) except -1
     cdef Buffer read_inline(self, int64_t start, int64_t want)
     cdef object run(self, FileRead read)
     cdef object run_async(self, FileRead read)

@@ -91,6 +91,7 @@ cdef class File(Opened):
         """Fill a small destination from the page cache; -1 where that cannot be done, whatever the reason."""
         cdef Py_buffer view
         cdef iovec part
+        cdef Descriptor plain
         cdef int64_t got = -1
         try:
             PyObject_GetBuffer(destination, &view, PyBUF_WRITABLE | PyBUF_ANY_CONTIGUOUS)
@@ -100,14 +101,17 @@ cdef class File(Opened):
             part.iov_base, part.iov_len = view.buf, view.len
             got = preadv2(self.fd, &part, 1, start, RWF_NOWAIT)
             got = got if got == view.len else -1
+        plain = self.plain  # the owner of the memory may close the file when he gets it back (PEP 688)
         PyBuffer_Release(&view)
         if got > 0:
-            self.count_hit(start, got)
+            self.count_hit(plain, start, got)
         return got
 
-    cdef int count_hit(self, int64_t start, int64_t bytes) except -1:
-        """Account for a read made inline; look at the pin when that is due."""
-        cdef Descriptor plain = self.plain  # another thread may close the file during the fstat of `verify`
+    cdef int count_hit(self, Descriptor plain, int64_t start, int64_t bytes) except -1:
+        """Account for a read made inline; look at the pin when that is due.
+
+        The caller holds `plain`: another thread may close the file during the fstat of `verify`.
+        """
         if coarse_clock_ns() - self.checked_ns > CHECK_EVERY_NS:
             self.verify(plain, start, bytes)
         if not plain.touched:
@@ -132,7 +136,7 @@ cdef class File(Opened):
             if got < 0 and errno == EOPNOTSUPP:
                 self.inline_reads = False  # this file system cannot tell; errors are met by the read that waits
             return None
-        self.count_hit(start, want)
+        self.count_hit(self.plain, start, want)
         return buffer
 
     def read_at(self, offset, limit):
