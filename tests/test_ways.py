@@ -170,6 +170,67 @@ def test_a_batch_is_one_future(reactor: _uring.Reactor, path: Path) -> None:
         loop.close()
 
 
+# --- by the ring, or not ---------------------------------------------------------------------------------------
+
+
+@RING
+def test_a_ring_reads_where_the_file_system_can_complete_later(reactor: _uring.Reactor, path: Path) -> None:
+    def reads() -> tuple[int, int]:
+        stats = reactor.stats()
+        return stats["ring_reads"], stats["pool_reads"]
+
+    with rangeio.open(path, reactor=reactor, direct=True) as reader:
+        need(reader.capability.direct, "needs a file system with O_DIRECT")
+        by_ring, by_workers = reads()
+        assert reader.read_at(4096, 100_000) == pattern(4096, 104_096)
+        assert reader.read_ranges([(0, 10), (500_000, 500_010)]) == [
+            pattern(0, 10),
+            pattern(500_000, 500_010),
+        ]
+        assert reads() == (by_ring + 3, by_workers)
+
+
+@RING
+def test_workers_read_where_a_ring_would_block(reactor: _uring.Reactor, stalling: Server) -> None:
+    """FUSE knows no RWF_NOWAIT: its reads in a ring take a kernel thread each, or hold up the caller."""
+
+    def reads() -> tuple[int, int]:
+        stats = reactor.stats()
+        return stats["ring_reads"], stats["pool_reads"]
+
+    async def awaited() -> None:
+        async with rangeio.open_async(stalling.path("plain"), reactor=reactor) as reader:
+            assert await reader.read_at(5, 100_000) == pattern(5, 100_005)
+
+    by_ring, by_workers = reads()
+    with rangeio.open(stalling.path("plain"), reactor=reactor) as reader:
+        assert reader.read_at(5, 100_000) == pattern(5, 100_005)
+        assert reader.read_ranges([(0, 10), (500_000, 500_010)]) == [
+            pattern(0, 10),
+            pattern(500_000, 500_010),
+        ]
+        assert len(list(reader.iter_ranges([(0, 10), (500_000, 500_010)], gap=None))) == 2
+    asyncio.run(awaited())
+    assert reads() == (by_ring, by_workers + 1 + 2 + 2 + 1)
+
+
+@RING
+def test_whether_a_ring_can_is_asked_without_read_ahead(reactor: _uring.Reactor, tmp_path: Path) -> None:
+    """With O_DIRECT not one page of the file enters the page cache."""
+    path = write_pattern(tmp_path / "data", 1 << 20)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        need(resident_share(descriptor) == 0, "needs a file system that can drop pages")
+        with rangeio.open(path, reactor=reactor, direct=True) as reader:
+            need(reader.capability.direct, "needs a file system with O_DIRECT")
+            assert reader.read_at(500_000, 100_000) == pattern(500_000, 600_000)
+        assert resident_share(descriptor) == 0
+    finally:
+        os.close(descriptor)
+
+
 # --- O_DIRECT --------------------------------------------------------------------------------------------------
 
 
