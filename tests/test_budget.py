@@ -292,7 +292,7 @@ def test_a_call_of_the_parent_gives_nothing_back_in_a_child() -> None:
     assert SHARED.stats()["budget_in_use"] == 0
 
 
-def test_interrupted_calls_give_back(lab: Lab) -> None:
+def test_interrupted_calls_give_back(auto_lab: Lab) -> None:
     """Ctrl-C at any point of a call: what it took is free again."""
     program = code(
         """
@@ -316,6 +316,6 @@ def test_interrupted_calls_give_back(lab: Lab) -> None:
         say(enough=interrupted > 1000, in_use=budget.stats()["budget_in_use"], calls=budget._calls)
         """
     )
-    outcome = lab.run(program)
+    outcome = auto_lab.run(program)
     assert outcome.code == 0, outcome.stderr
     assert outcome.said == [{"enough": True, "in_use": 0, "calls": 0}]
