@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from faults.child import Lab, code
+from faults.machine import need_allocator_across_fork
 
 START = code("""
     import multiprocessing, os, sys, threading
@@ -191,6 +192,7 @@ def test_fork_inside_a_loop(lab: Lab, pattern_file: Path) -> None:
 
 def test_both_sides_read_at_once(lab: Lab, pattern_file: Path) -> None:
     """Four threads read cold in the parent while children fork, read much and end: not one wrong byte anywhere."""
+    need_allocator_across_fork()
     program = code(
         START,
         """

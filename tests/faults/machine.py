@@ -76,3 +76,9 @@ def need_root_and(*programs: str) -> None:
     need(os.geteuid() == 0, "needs root, to mount")
     for program in programs:
         need(shutil.which(program), f"needs the program {program}")
+
+
+def need_allocator_across_fork() -> None:
+    """AddressSanitizer locks its allocator for a fork only since LLVM 18 (llvm-project, pull request 75290); before, a
+    child that is forked while another thread allocates waits for that lock for ever. The C library's is safe."""
+    need(not hasattr(ctypes.CDLL(None), "__asan_init"), "a fork amid allocations may hang AddressSanitizer")
