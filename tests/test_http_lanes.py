@@ -442,6 +442,39 @@ def test_interrupted_while_it_drips() -> None:
         timer.join()
 
 
+@pytest.mark.parametrize("without", [False, True], ids=["", "without the extension"])
+@pytest.mark.parametrize(("length", "stop"), [(100, 0), (100, 3), (200_000, 0), (200_000, 70_000)])
+def test_signals_do_not_stop_the_clock(
+    monkeypatch: pytest.MonkeyPatch, without: bool, length: int, stop: int
+) -> None:
+    """A handler that runs more often than the time is looked at: a call that is begun anew begins to wait anew."""
+    if without:
+        monkeypatch.setattr(wire, "exchange", None)
+
+    def stalling(asked: Asked) -> Answer:
+        answer = honest(DATA, asked)
+        return answer if asked.number < ODD else cut(answer, stop, "stall")
+
+    def handler(*_: object) -> None:
+        heard.append(1)
+        if len(heard) > 1000:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            raise AssertionError("it still waits after ten seconds")
+
+    heard: list[int] = []
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        with scripted(stalling) as server:
+            reader = rangeio.open(server.url, retry=1, timeout=rangeio.Timeout(first_byte_s=0.5, idle_s=0.5))
+            prepared(reader)
+            signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+            with reader, pytest.raises(rangeio.TimedOutError):
+                reader.read_at(0, length)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def test_interrupted_while_it_waits() -> None:
     def script(asked: Asked) -> Answer:
         if asked.number == ODD:

@@ -71,7 +71,8 @@ class Wire:
         """Have receiving wait, but for so long at most; or not at all, with None. Nothing to do if it is so already."""
         if tick_s != self._tick_s:
             self._tick_s = tick_s
-            if self.tls:  # OpenSSL goes on when the socket's own limit has passed
+            # OpenSSL goes on when the socket's own limit has passed, and Python begins to wait anew after each signal.
+            if self.tls or exchange is None:
                 self.sock.settimeout(tick_s or 0.0)
                 return
             self.sock.setblocking(tick_s is not None)
@@ -105,7 +106,9 @@ class Wire:
         return self.receive(head)
 
     def receive(self, memory: memoryview) -> int:
-        """As a socket does; BlockingIOError too where it has waited for nothing."""
+        """As a socket does; BlockingIOError too where it has waited for nothing, or a signal has ended that."""
+        if self._tick_s is not None and exchange is not None and not self.tls:
+            return exchange(self.sock.fileno(), b"", memory, b"", None, True)
         try:
             return self.sock.recv_into(memory)
         except TimeoutError as error:
