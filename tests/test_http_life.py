@@ -1,5 +1,6 @@
 """What becomes of connections: kept, shared, bounded, closed with their reader, given up, left by a fork."""
 
+import asyncio
 import os
 import signal
 import threading
@@ -11,6 +12,8 @@ import pytest
 
 import rangeio
 from awaited import LOOPS, cancel_when, run_on
+from rangeio import traffic
+from rangeio.http import answers
 from rangeio.http.address import Origin
 from rangeio.http.pool import Pool, Security
 from rangeio.policy import RETRIES, Retry, RetryBudget, Timeout
@@ -246,6 +249,50 @@ def test_fork_while_credentials_are_asked_for(server: Any) -> None:
         status = os.waitpid(child, 0)[1]
         over.set()
         first.join()
+    assert status == 0
+
+
+HELD: dict[str, Callable[[Any], Any]] = {
+    "opening": lambda reader: reader,
+    "counters of a reader": lambda reader: reader._counters,
+    "the first reply": lambda _: answers._LEARNING,
+    "requests": lambda _: traffic.REQUESTS,
+    "connections": lambda _: traffic.CONNECTIONS,
+}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize("what", HELD)
+def test_fork_while_another_thread_holds_a_lock(server: Any, what: str) -> None:
+    """The child does not have that thread, and does not wait for it."""
+    held, over = threading.Event(), threading.Event()
+
+    def hold(owner: Any) -> None:
+        with owner._lock:
+            held.set()
+            over.wait(30)
+
+    async def read() -> bool:
+        pairs = await reader.read_ranges([(0, 10), (500_000, 500_010)])
+        reader.close()
+        counted = reader.stats["requests"] == 2 and rangeio.stats()["connections"] > 0
+        return counted and pairs == [DATA[:10], DATA[500_000:500_010]]
+
+    reader = rangeio.open_async(server.url)
+    thread = threading.Thread(target=hold, args=(HELD[what](reader),))
+    thread.start()
+    assert held.wait(30)
+    child = os.fork()
+    if not child:
+        signal.alarm(10)
+        try:
+            os._exit(0 if asyncio.run(read()) else 1)
+        finally:
+            os._exit(2)
+    status = os.waitpid(child, 0)[1]
+    over.set()
+    thread.join()
+    reader.close()
     assert status == 0
 
 

@@ -59,7 +59,7 @@ def shown(path: Path) -> str:
 # each other as long as that makes no circle.
 FLOORS = (
     "_uring",
-    "rangeio.errors rangeio.waiting",
+    "rangeio.errors rangeio.locks rangeio.waiting",
     "rangeio.ranges rangeio.budget rangeio.flight rangeio.policy rangeio.traffic",
     "rangeio.service rangeio.replies",
     "rangeio.http",

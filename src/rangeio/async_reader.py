@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from types import TracebackType
@@ -14,6 +13,7 @@ from rangeio.adapters.async_files import AsyncFile
 from rangeio.budget import SHARED
 from rangeio.errors import Error, from_native
 from rangeio.iterating import AsyncRanges
+from rangeio.locks import begin_lock
 from rangeio.policy import Timeout
 from rangeio.ranges import (
     OPEN,
@@ -65,6 +65,7 @@ class AsyncReader:
     """
 
     __slots__ = {
+        "__weakref__": None,
         "_again": None,
         "_closed": None,
         "_counters": None,
@@ -116,7 +117,7 @@ class AsyncReader:
         self._source: Source | None = None
         self._closed = False
         self._counters = Counters()
-        self._lock = threading.Lock()
+        begin_lock(self)
         self.path = path
 
     # --- opening, at the first use ---------------------------------------------------------------------------

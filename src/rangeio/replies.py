@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from rangeio.errors import Error, UnexpectedEofError, asked
+from rangeio.locks import begin_lock
 from rangeio.ranges import OPEN, Checked, Layout, cut, lay_out, members
 
 if TYPE_CHECKING:
@@ -22,10 +23,12 @@ OnError = Literal["raise", "return"]
 class Counters:
     """What one Reader has planned and fetched."""
 
-    __slots__ = ("_counts", "_lock")
+    __slots__ = ("__weakref__", "_counts", "_lock")
+
+    _lock: threading.RLock
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        begin_lock(self)
         self._counts = dict.fromkeys(("ranges", "requests", "bytes_requested", "bytes_fetched"), 0)
 
     def count(self, replies: "Sequence[Buffer]", results: "Sequence[Buffer]") -> None:

@@ -3,16 +3,20 @@
 import threading
 from itertools import count
 
+from rangeio.locks import begin_lock
+
 
 class Tally:
     """Counts events of all threads, without a lock on their way (``n += 1`` would lose some)."""
 
-    __slots__ = ("_count", "_lock", "_looks", "add")
+    __slots__ = ("__weakref__", "_count", "_lock", "_looks", "add")
+
+    _lock: threading.RLock
 
     def __init__(self) -> None:
         self._count = count()
         self._looks = 0
-        self._lock = threading.RLock()
+        begin_lock(self)
         self.add = self._count.__next__
         """One more."""
 

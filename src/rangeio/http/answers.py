@@ -23,6 +23,7 @@ from rangeio.http.exchange import Body
 from rangeio.http.heads import Head
 from rangeio.http.parts import Part
 from rangeio.http.reads import Probe
+from rangeio.locks import begin_lock
 from rangeio.policy import RETRIES
 from rangeio.ranges import OPEN
 
@@ -35,8 +36,18 @@ _REDIRECTS = frozenset([301, 302, 303, 307, 308])
 _NO_HEAD = frozenset([400, 401, 403, 405, 501])
 _MOST_OF_A_REFUSAL = 16_384
 _NO_BODY = Body(memoryview(bytearray()))
-# Two first replies at once, in two threads: only one of them fixes the version.
-_LEARNING = threading.Lock()
+
+
+class _Learning:
+    """Two first replies at once, in two threads: only one of them fixes the version."""
+
+    _lock: threading.RLock
+
+    def __init__(self) -> None:
+        begin_lock(self)
+
+
+_LEARNING = _Learning()
 
 
 def judge(part: Part, head: Head, complete: Complete, download: Callable[[Part, rules.Take], None]) -> Body:
@@ -67,7 +78,7 @@ def judge(part: Part, head: Head, complete: Complete, download: Callable[[Part, 
 
 def _check_version(part: Part, head: Head, total: int | None) -> None:
     version = part.read.version
-    with _LEARNING:
+    with _LEARNING._lock:
         if not version.known:
             if None not in (total, version.size) and total != version.size:
                 raise ObjectChangedError(f"it has {total} bytes, and size={version.size} was given")

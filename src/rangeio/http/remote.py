@@ -1,9 +1,7 @@
 """One object on a server, as far as it is known by now, and the requests for its bytes."""
 
-import os
 import threading
 import time
-import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -15,6 +13,7 @@ from rangeio.http.plain import Plain
 from rangeio.http.pool import Pool
 from rangeio.http.proxies import basic
 from rangeio.http.rules import OnNoRange, Version, request_id, status_class
+from rangeio.locks import begin_lock
 from rangeio.policy import Retry, Timeout
 
 Fresh: TypeAlias = Mapping[str, str] | tuple[Mapping[str, str], float]
@@ -24,26 +23,20 @@ Fresh: TypeAlias = Mapping[str, str] | tuple[Mapping[str, str], float]
 _RENEW_S = 60.0
 
 
-_ALL: "weakref.WeakSet[Credentials]" = weakref.WeakSet()
-
-
 class Credentials:
     """Header fields that say who asks. `source` is called for them when they are missing, expiring or were refused.
 
     It is called once for all who wait, on the thread of a sync read or on a worker thread. Its repr shows none.
     """
 
+    _lock: threading.RLock
+
     def __init__(self, fixed: Mapping[str, str], source: Callable[[], Any] | None) -> None:
         self._fields: dict[str, str] = dict(fixed)
         self._source = source
         self._renew_at = 0.0 if source is not None else float("inf")
         self.version = 0
-        self.begin_anew()
-        _ALL.add(self)
-
-    def begin_anew(self) -> None:
-        """In a forked child: a thread that asks the source, and holds the lock for as long, is the parent's."""
-        self._lock = threading.Lock()
+        begin_lock(self)  # held for as long as the source is asked
 
     @property
     def stale(self) -> bool:
@@ -79,15 +72,6 @@ class Credentials:
     def renewable(self) -> bool:
         """Whether being refused once is worth another try."""
         return self._source is not None
-
-
-def _begin_anew() -> None:
-    for credentials in list(_ALL):
-        credentials.begin_anew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_anew)
 
 
 def checked_fields(fields: Mapping[str, str]) -> dict[str, str]:
