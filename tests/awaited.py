@@ -161,3 +161,17 @@ class Awaited:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Awaited, (self.reader, self.loop)
+
+
+async def beside(name: str, other: Any, read: Any) -> Any:
+    """The result of a read while another task runs."""
+    if name == "trio":
+        import trio
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other)
+            return await read
+    task = asyncio.ensure_future(other())
+    result = await read
+    await task
+    return result

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 import rangeio
-from awaited import LOOPS, Awaited, Loop
+from awaited import LOOPS, Awaited, Loop, beside, run_on
 from faults.machine import need_module
 from rangeio.http.pool import Pool, Security
 from rangeio.http.remote import Access
+from rangeio.waiting import pause
 from servers.scripted import Answer, Asked, Script, honest, reply, scripted
 
 need_module("urllib3")
@@ -122,6 +123,45 @@ def test_a_connection_whose_end_is_told_twice(open_reader: MakeReader, both: boo
     for _ in range(2):
         assert reader.read_at(0, 5) == DATA[:5]
     assert [asked.connection for asked in server.asked] == ([0, 1] if both else [0, 0])
+
+
+ENDLESS: dict[str, tuple[bytes, str, bytes]] = {
+    "hints": (b"", "replies", b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"),
+    "trailers": (
+        b'HTTP/1.1 206 Word\r\nETag: "v1"\r\nContent-Range: bytes 0-99/204800\r\n'
+        + b"Transfer-Encoding: chunked\r\n\r\n64\r\n"
+        + DATA[:100]
+        + b"\r\n0\r\n",
+        "trailers",
+        b"X-Trailer: x\r\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("after", [0, 3])
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_what_does_not_end_is_bounded(open_reader: MakeReader, kind: str, after: int) -> None:
+    """It is never silent, and there is no time limit for all of a read."""
+    begin, said, more = ENDLESS[kind]
+    begin = begin.replace(b"204800", b"%d" % SIZE)
+
+    def script(asked: Asked) -> Answer:
+        if asked.number < after:
+            return honest(DATA, asked)
+        return Answer(begin + more * 20_000, then="stall")
+
+    reader, _ = open_reader(script, retry=1)
+    for number in range(after):
+        assert reader.read_at(number, 10) == DATA[number : number + 10]
+    with pytest.raises(rangeio.ServerError, match=said):
+        reader.read_at(0, 100)
+
+
+def test_a_few_hints_are_none_too_many(open_reader: MakeReader) -> None:
+    hint = ENDLESS["hints"][2]
+    reader, _ = open_reader(lambda asked: Answer(hint * 16 + honest(DATA, asked).data), retry=1)
+    for number in range(4):
+        assert reader.read_at(number, 100) == DATA[number : number + 100]
 
 
 def test_a_total_that_is_told_late(open_reader: MakeReader) -> None:
@@ -373,6 +413,37 @@ def test_a_name_that_takes_long(opened: MakeReader, monkeypatch: pytest.MonkeyPa
     with pytest.raises(rangeio.TimedOutError, match=bound):
         reader.read_at(0, 10)
     over.set()
+    settle()
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_a_loop_goes_on_while_a_name_is_looked_up(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The look-up ends only when another task of the same loop has had many turns."""
+    need_module(name)
+    over, began = threading.Event(), threading.Event()
+    resolve = socket.getaddrinfo
+
+    def getaddrinfo(host: Any, port: Any, *given: Any, **named: Any) -> Any:
+        if host == "far.example":
+            began.set()
+            assert over.wait(30), "the loop stood still"
+            host = "127.0.0.1"
+        return resolve(host, port, *given, **named)
+
+    async def others() -> None:
+        while not began.is_set():
+            await pause(0.001)
+        for _ in range(100):
+            await pause(0)
+        over.set()
+
+    async def main(port: int) -> None:
+        async with rangeio.open_async(f"http://far.example:{port}/", proxy="", retry=1) as reader:
+            assert await beside(name, others, reader.read_at(5, 100)) == DATA[5:105]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    with scripted(lambda asked: honest(DATA, asked)) as server:
+        run_on(name, lambda: main(server.listener.getsockname()[1]))
     settle()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import rangeio
-from awaited import LOOPS, cancel_when, run_on
+from awaited import LOOPS, beside, cancel_when, run_on
 from rangeio import traffic
 from rangeio.http import answers
 from rangeio.http.address import Origin
@@ -129,22 +129,6 @@ def test_a_busy_loop_is_not_a_slow_server(name: str) -> None:
                     assert len(server.asked) == 1
 
         run_on(name, main)
-
-
-async def beside(name: str, other: Any, read: Any) -> Any:
-    """The result of a read while another task runs."""
-    if name == "trio":
-        import trio
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(other)
-            return await read
-    import asyncio
-
-    task = asyncio.ensure_future(other())
-    result = await read
-    await task
-    return result
 
 
 @pytest.mark.parametrize("name", LOOPS)

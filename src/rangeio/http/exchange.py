@@ -11,6 +11,9 @@ from rangeio.http.heads import BadReply, Chunks, Head, parse_head
 
 # What one receive of a head may bring along of the body: small bodies come whole, large ones are copied no further.
 SCRATCH = 8192
+# Of 100 Continue, 103 Early Hints and their like few come before a reply, if any. A server that goes on with them is
+# never silent, so no time limit but that of the whole read would end it.
+_MOST_HINTS = 16
 # More than this after the wanted bytes is not read: a new connection costs less.
 _DRAIN = 65_536
 
@@ -42,14 +45,14 @@ class Exchange:
     """
 
     __slots__ = (
-        "_body", "_chunks", "_end", "_judge", "_left", "_scratch", "_skip", "_used", "bodiless", "done", "filled",
-        "head", "reusable", "started",
+        "_body", "_chunks", "_end", "_hints", "_judge", "_left", "_scratch", "_skip", "_used", "bodiless", "done",
+        "filled", "head", "reusable", "started",
     )  # fmt: skip
 
     def __init__(self, scratch: memoryview, judge: Callable[[Head], Body], *, bodiless: bool = False) -> None:
         self._scratch = scratch
         self._judge = judge
-        self._used = self._skip = self.filled = 0
+        self._used = self._skip = self._hints = self.filled = 0
         self._left: int | None = None  # of the body, None if not known
         self._end = 0
         self._chunks: Chunks | None = None
@@ -105,8 +108,12 @@ class Exchange:
             rest = self._used - end - 4
             self._scratch[:rest] = data[end + 4 :]
             self._used = rest
-            if head.status >= 200:  # not 100 Continue and its like
+            if head.status >= 200:
                 self.head = head
+            elif (hints := self._hints + 1) > _MOST_HINTS:
+                raise BadReply(f"more than {_MOST_HINTS} replies come before the reply")
+            else:
+                self._hints = hints
         self._begin_body(self.head)
         if self._used and not self.done:
             first = self._scratch[: self._used]

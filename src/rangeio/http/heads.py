@@ -75,14 +75,17 @@ def _framed(status: int, fields: dict[str, str], version: str) -> Head:
 _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,16}")
 
 
+_MOST_OF_TRAILERS = 16_384
+
+
 class Chunks:
     """Takes a chunked body apart. `feed` what arrives, in pieces of any size. Source: RFC 9112 section 7.1."""
 
-    __slots__ = ("_left", "_line", "_state", "ended")
+    __slots__ = ("_left", "_line", "_state", "_trailers", "ended")
 
     def __init__(self) -> None:
         self._state = "size"
-        self._left = 0
+        self._left = self._trailers = 0
         self._line = bytearray()
         self.ended = False
 
@@ -125,5 +128,9 @@ class Chunks:
             if line:
                 raise BadReply("a chunk is longer than it says")
             self._state = "size"
-        elif not line:  # trailers say nothing that is wanted
+        elif not line:
             self.ended = True
+        else:  # trailers say nothing that is wanted
+            self._trailers += len(line)
+            if self._trailers > _MOST_OF_TRAILERS:
+                raise BadReply("the trailers of a chunked body do not end")
