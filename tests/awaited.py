@@ -5,7 +5,7 @@ Arguments must be refused by the call, not when it is awaited; that is checked h
 
 import asyncio
 import weakref
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -175,3 +175,15 @@ async def beside(name: str, other: Any, read: Any) -> Any:
     result = await read
     await task
     return result
+
+
+async def at_once(name: str, jobs: "Sequence[Callable[[], Coroutine[Any, Any, None]]]") -> None:
+    """All of them, in tasks of that library's."""
+    if name == "trio":
+        import trio
+
+        async with trio.open_nursery() as nursery:
+            for job in jobs:
+                nursery.start_soon(job)
+    else:
+        await asyncio.gather(*(job() for job in jobs))

@@ -4,7 +4,6 @@ Each fault is done to real connections of a real server, by a proxy of ours, und
 A read survives it byte for byte, or fails with one error that says enough; either way nothing is left behind.
 """
 
-import asyncio
 import gc
 import pickle
 import select
@@ -12,7 +11,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from email.utils import formatdate
 from functools import partial
@@ -21,7 +20,7 @@ from typing import Any
 import pytest
 
 import rangeio
-from awaited import LOOPS, run_on
+from awaited import LOOPS, at_once, run_on
 from faults.machine import need_module
 from rangeio.http import pool as connections
 from rangeio.policy import RetryBudget
@@ -362,18 +361,6 @@ class Load:
                 self.check(number, await reader.read_ranges(self.wanted(number), gap=0, concurrent=2))
         finally:
             self.over.set()
-
-
-async def at_once(name: str, jobs: "list[Callable[[], Coroutine[Any, Any, None]]]") -> None:
-    """All of them, in tasks of that library's."""
-    if name == "trio":
-        import trio
-
-        async with trio.open_nursery() as nursery:
-            for job in jobs:
-                nursery.start_soon(job)
-    else:
-        await asyncio.gather(*(job() for job in jobs))
 
 
 @pytest.mark.slow

@@ -5,13 +5,16 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import rangeio
-from awaited import LOOPS, beside, cancel_when, run_on
+from awaited import LOOPS, at_once, beside, cancel_when, run_on
+from faults.machine import need_module
 from rangeio import traffic
 from rangeio.http import answers
 from rangeio.http.address import Origin
@@ -287,10 +290,117 @@ def test_bounds() -> None:
     assert [pool.reserve(here) for _ in range(3)] == [True, True, False]
     assert [pool.reserve(there) for _ in range(2)] == [True, False]
     assert pool.reserve(there, force=True)
-    woken: list[int] = []
-    pool.when_free(here, lambda: woken.append(1))
+    woken: list[Any] = []
+    pool.when_free(here, woken.append)
     pool.free(here)
-    assert woken == [1]
+    assert woken == [None]
+
+
+def bounded(reader: Any, per_host: int, in_all: int = 100) -> Pool:
+    """Its pool, which has no more than so many."""
+    pool: Pool = reader._opened()._pool if isinstance(reader, rangeio.AsyncReader) else reader._source._pool
+    pool._per_host, pool._in_all = per_host, in_all
+    return pool
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_many_tasks_share_the_connections_there_may_be(server: Any, name: str) -> None:
+    need_module(name)
+
+    async def main() -> None:
+        async with rangeio.open_async(server.url) as reader:
+            bounded(reader, 5)
+
+            async def read(offset: int) -> None:
+                assert await reader.read_at(offset, 10) == DATA[offset : offset + 10]
+
+            for _ in range(3):
+                await at_once(name, [partial(read, 7 * number) for number in range(100)])
+
+    run_on(name, main)
+    assert server.connections == 5
+
+
+def test_many_threads_share_the_connections_there_may_be(server: Any) -> None:
+    """Each gets its turn, though those before it read on and on."""
+    over = threading.Event()
+
+    def read(first: int) -> None:
+        for offset in range(first, first + 500, 100):
+            assert reader.read_at(offset, 100) == DATA[offset : offset + 100]
+
+    def read_on() -> None:
+        while not over.is_set():
+            read(0)
+
+    with rangeio.open(server.url) as reader, ThreadPoolExecutor(24) as threads:
+        bounded(reader, 3)
+        hogs = [threads.submit(read_on) for _ in range(4)]
+        try:
+            for done in [threads.submit(read, 1000 * number) for number in range(20)]:
+                done.result(30)
+        finally:
+            over.set()
+        for hog in hogs:
+            hog.result(30)
+    assert server.connections == 3
+
+
+def test_two_origins_share_the_connections_there_may_be(server: Any) -> None:
+    with scripted(lambda asked: honest(DATA[::-1], asked)) as other:
+        operator = rangeio.Operator("http")
+        with (
+            operator.open(server.url) as first,
+            operator.open(other.url) as second,
+            ThreadPoolExecutor(8) as threads,
+        ):
+            pool = bounded(first, 2, 2)
+            assert bounded(second, 2, 2) is pool
+
+            def read(number: int) -> None:
+                reader, data = ((first, DATA), (second, DATA[::-1]))[number % 2]
+                for offset in range(0, 1000, 100):
+                    assert reader.read_at(offset, 10) == data[offset : offset + 10]
+                    assert pool.stats()["connections_open"] <= 2
+
+            for done in [threads.submit(read, number) for number in range(8)]:
+                done.result(30)
+
+
+def test_who_waits_for_nobody_is_let_through(server: Any) -> None:
+    """Iterations that nobody goes on with have all there may be, and their own thread wants one more."""
+    with rangeio.open(server.url) as reader:
+        reader.read_at(0, 10)
+        pool = bounded(reader, 4)
+        ranges = [(start, start + 50_000) for start in range(0, 500_000, 50_000)]
+        iterations = [reader.iter_ranges(ranges, gap=None, concurrent=4) for _ in range(2)]
+        found = [dict([next(iteration)]) for iteration in iterations]
+        assert reader.read_at(5, 10) == DATA[5:15]
+        assert pool.stats()["connections_open"] <= 7
+        for known, iteration in zip(found, iterations, strict=True):
+            known.update(iteration)
+            assert [known[index] for index in range(len(ranges))] == [DATA[slice(*pair)] for pair in ranges]
+
+
+def test_a_reader_waits_on_the_thread_of_its_loop(server: Any) -> None:
+    """The loop has all connections, and cannot give one back as long as it waits for that thread."""
+
+    async def main() -> None:
+        async with rangeio.open_async(server.url) as awaited:
+            pool = bounded(awaited, 3)
+            reading = [asyncio.ensure_future(soon(awaited, number)) for number in range(6)]
+            while pool.stats()["connections_open"] < 3:
+                await pause(0.001)
+            with rangeio.open(server.url) as reader:
+                reader._source._pool = reader._source._remote.access.pool = pool  # type: ignore[attr-defined]
+                pool.use()
+                assert reader.read_at(5, 10) == DATA[5:15]
+            assert await asyncio.gather(*reading) == [DATA[number : number + 10] for number in range(6)]
+
+    async def soon(reader: Any, number: int) -> Any:
+        return await reader.read_at(number, 10)
+
+    asyncio.run(main())
 
 
 def test_names_that_do_not_resolve() -> None:

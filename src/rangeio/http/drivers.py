@@ -129,6 +129,12 @@ class ThreadDriver:
         if self._closed:
             raise RuntimeError("the call has ended")
         self._posted.append(callback)
+        if self._closed:  # meanwhile; was it done all the same?
+            try:
+                self._posted.remove(callback)
+            except ValueError:
+                return
+            raise RuntimeError("the call has ended")
         if self._wake is not None:
             try:
                 self._wake.send(b"!")

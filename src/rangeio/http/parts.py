@@ -44,9 +44,6 @@ class Home(Protocol):
     def body_over(self, part: "Part", filled: int) -> None:
         """A body of unknown length, which needs no `outcome`, is over."""
 
-    def has_connection(self) -> bool:
-        """Whether any part has one, or is about to."""
-
     def parked(self, part: "Part") -> None:
         """It waits for the download."""
 
@@ -71,14 +68,14 @@ class Part:
     clamped: its end was moved to that of the object. refused: credentials were renewed for it once. whole: the reply
     is the whole object. resume: the connection before was closed while idle, so that a new one is wanted. rival: the
     same once more, by another connection, of which the first to be answered wins. hedged: there was one.
-    is_second: it is the one that was begun later. goes_on: its reply decides what is asked for after it. sent,
-    answered: when its request was, and when the head came.
+    is_second: it is the one that was begun later. lined: it waits in line for a connection. goes_on: its reply decides
+    what is asked for after it. sent, answered: when its request was, and when the head came.
     """
 
     __slots__ = (
         "_home", "answered", "at", "attempts", "clamped", "dialing", "exchange", "first", "goes_on", "hedged", "hops",
-        "is_second", "live", "method", "outcome", "read", "refused", "resume", "rival", "sent", "since", "stop",
-        "target", "whole", "wire",
+        "is_second", "lined", "live", "method", "outcome", "read", "refused", "resume", "rival", "sent", "since",
+        "stop", "target", "whole", "wire",
     )  # fmt: skip
 
     def __init__(
@@ -92,9 +89,8 @@ class Part:
         self.goes_on = goes_on
         self.attempts = self.hops = 0
         self.rival: Part | None = None
-        self.hedged = self.is_second = self.live = self.clamped = self.refused = self.whole = self.resume = (
-            False
-        )
+        self.hedged = self.is_second = self.live = self.clamped = self.refused = self.whole = False
+        self.resume = self.lined = False
         self.since = self.sent = self.answered = 0.0
         self.wire: Wire | None = None
         self.dialing: object = None  # stands for the connection being opened for it
@@ -109,8 +105,8 @@ class Part:
 
     # --- connections -----------------------------------------------------------------------------------------
 
-    def connect(self) -> None:
-        """Have a connection, and send."""
+    def connect(self, *, waited: bool = False) -> None:
+        """Have a connection, and send. waited: in line for it."""
         if not self.wanted:
             return
         self.since = time.monotonic()
@@ -123,11 +119,12 @@ class Part:
         wire = None if self.resume else pool.take(origin)
         if wire is not None:
             self._send(wire)
-        elif pool.reserve(origin, force=not self._home.has_connection()):
+        elif pool.reserve(origin, waited=waited):
             self._dial(origin)
         else:
+            self.lined = True
             self._home.driver.listen()
-            pool.when_free(origin, partial(self._notified, origin))
+            pool.when_free(origin, partial(self._notified, origin), waited=waited)
 
     def _dial(self, origin: Origin) -> None:
         self.dialing = dialing = object()
@@ -140,16 +137,32 @@ class Part:
             alone=False,  # name lookup, and a proxy that drips, end when they like: not within connect_s
         )
 
-    def _notified(self, origin: Origin) -> None:
-        """A connection may be had. From any thread. Who does not want it any more tells the next."""
+    def _notified(self, origin: Origin, wire: Wire | None) -> None:
+        """A connection is there, or may be. From any thread."""
         try:
-            self._home.driver.post(partial(self._connect_or_pass, origin))
+            self._home.driver.post(partial(self._inherit, origin, wire))
         except RuntimeError:
-            self._home.pool.wake(origin)
+            self._pass_on(origin, wire)
 
-    def _connect_or_pass(self, origin: Origin) -> None:
-        if self.wanted:
-            self.connect()
+    def _inherit(self, origin: Origin, wire: Wire | None) -> None:
+        wanted, remote = self.wanted and self.lined, self.read.remote
+        same = remote.target.origin == origin and not remote.access.credentials.stale
+        if wanted and same and wire is not None:
+            self.lined = False
+            self.target = remote.target
+            wire.block(None)
+            self._send(wire)
+            return
+        if not wanted or wire is not None:
+            self._pass_on(origin, wire)
+        if wanted:
+            self.lined = False
+            self.connect(waited=True)
+
+    def _pass_on(self, origin: Origin, wire: Wire | None) -> None:
+        """Who does not want it any more gives it to the next."""
+        if wire is not None:
+            self._home.pool.give_back(wire)
         else:
             self._home.pool.wake(origin)
 
@@ -391,6 +404,12 @@ class Part:
             self.abandon()
             late = TimedOutError(f"it took longer than total_s={timeout.total_s:g}", status="persistent")
             self._home.gave_up(self, self.as_error(late))
+            return
+        if self.lined and self._home.pool.is_stuck():
+            self.lined = False
+            self.since, self.target = now, self.read.remote.target
+            self._home.pool.reserve(self.target.origin, force=True)
+            self._dial(self.target.origin)
             return
         if self.dialing and timeout.connect_s is not None and now - self.since > timeout.connect_s:
             self.dialing = None  # what comes of it is not wanted any more

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from rangeio.errors import ConfigInvalidError
 from rangeio.http.address import Origin
@@ -29,6 +29,9 @@ _TRUSTED_S = 1.0
 _IDLE_S = 60.0
 PER_HOST = 64
 IN_ALL = 256
+# A line that has not moved for so long may wait for itself: who has the connections may be an iteration that nobody
+# goes on with, or a loop whose thread waits in the line. Its first one gets a connection beyond the bounds.
+_STUCK_S = 1.0
 
 
 class _TlsSocket(ssl.SSLSocket):
@@ -67,6 +70,10 @@ class Security:
             made.verify_mode = ssl.CERT_NONE
         made.set_alpn_protocols(["http/1.1"])
         return made
+
+
+Heir: TypeAlias = Callable[[Wire | None], None]
+"""Called once, from any thread, with a connection that is its own now; with None when it may look for one again."""
 
 
 class Keeper(Protocol):
@@ -108,7 +115,8 @@ class Pool:
         self._lock = threading.RLock()
         self._idle: dict[Origin, deque[Wire]] = {}
         self._open: dict[Origin, int] = {}
-        self._waiting: dict[Origin, deque[Callable[[], None]]] = {}
+        self._waiting: dict[Origin, deque[Heir]] = {}
+        self._moved = 0.0  # when somebody left a line last, or began one
         self._paces: dict[Origin, Pace] = {}
 
     def forget(self) -> None:
@@ -135,11 +143,13 @@ class Pool:
                 return wire
             self.drop(wire)
 
-    def reserve(self, origin: Origin, *, force: bool = False) -> bool:
-        """Whether one more may be opened; if so its place is taken. force: whatever the bounds say, so that a read that
-        has none goes on.
+    def reserve(self, origin: Origin, *, waited: bool = False, force: bool = False) -> bool:
+        """Whether one more may be opened; if so its place is taken. waited: it is its turn, others wait in line. force:
+        whatever the bounds say; for who waits in a line that is stuck.
         """
         with self._lock:
+            if not (force or waited) and self._waiting.get(origin):
+                return False
             if not force and self._open.get(origin, 0) >= self._per_host:
                 return False
             if not force and sum(self._open.values()) >= self._in_all and not self._evict():
@@ -165,45 +175,71 @@ class Pool:
         self.wake(origin)
 
     def wake(self, origin: Origin) -> None:
-        """Tell one of those who wait: one for this origin, else for any."""
+        """Tell one of those who wait to look again: one for this origin, else for any."""
         if not self._waiting:
             return
         with self._lock:
-            lines = [self._waiting.get(origin), *self._waiting.values()]
-            woken = next((line.popleft() for line in lines if line), None)
-            if not any(lines):
-                self._waiting.clear()
-        if woken is not None:
-            woken()
+            lines = [origin, *self._waiting]
+            heir = next((self._first(line) for line in lines if line in self._waiting), None)
+        if heir is not None:
+            heir(None)
+
+    def _first(self, origin: Origin) -> "Heir | None":
+        """The first of a line, who leaves it; for a caller that has the lock."""
+        line = self._waiting.get(origin)
+        if line is None:
+            return None
+        self._moved = time.monotonic()
+        heir = line.popleft()
+        if not line:
+            del self._waiting[origin]
+        return heir
+
+    def is_stuck(self) -> bool:
+        """Whether nobody has left a line for long. Who is told so takes a place by force, and then it is not."""
+        with self._lock:
+            now = time.monotonic()
+            stuck = now - self._moved > _STUCK_S
+            if stuck:
+                self._moved = now
+        return stuck
 
     def drop(self, wire: Wire) -> None:
         """Close a connection that was taken. That frees its place."""
         wire.close()
 
     def give_back(self, wire: Wire) -> None:
-        """The connection is idle now; close it if nobody reads any more."""
+        """The connection is idle now, or another one's who waits for it: were it to lie here in between, whoever reads
+        all the time would have it again. It is closed if nobody reads any more, or others wait for its place.
+        """
         wire.idle_since = time.monotonic()
         with self._lock:
-            kept = self.users > 0
-            if kept:
+            heir = self._first(wire.origin) if self._waiting else None
+            crowded = bool(self._waiting) and sum(self._open.values()) >= self._in_all
+            kept = self.users > 0 and not crowded
+            if kept and heir is None:
                 idle = self._idle.get(wire.origin)
                 if idle is None:
                     idle = self._idle[wire.origin] = deque()
                 idle.append(wire)
-        if not kept:
+        if heir is not None:
+            heir(wire)
+        elif not kept:
             self.drop(wire)
-        elif self._waiting:
-            self.wake(wire.origin)
 
-    def when_free(self, origin: Origin, wake: Callable[[], None]) -> None:
-        """Call `wake`, once and from any thread, when a connection or a place may be had."""
+    def when_free(self, origin: Origin, heir: "Heir", *, waited: bool = False) -> None:
+        """Wait in line for a connection, or a place. waited: it has, and goes to where it was."""
         with self._lock:
             room = self._open.get(origin, 0) < self._per_host and sum(self._open.values()) < self._in_all
-            ready = room or bool(self._idle.get(origin))
+            line = self._waiting.get(origin)
+            ready = bool(self._idle.get(origin)) or (room and (waited or not line))
             if not ready:
-                self._waiting.setdefault(origin, deque()).append(wake)
+                if not self._waiting:
+                    self._moved = time.monotonic()
+                line = self._waiting.setdefault(origin, deque())
+                line.appendleft(heir) if waited else line.append(heir)
         if ready:  # it became so since the caller looked
-            wake()
+            heir(None)
         else:
             self._reclaim()
 

@@ -234,10 +234,6 @@ class Run:
         """See `answers.body_over`."""
         answers.body_over(part, filled, self._complete)
 
-    def has_connection(self) -> bool:
-        """See `parts.Home`."""
-        return bool(self._lanes) or any(part.wire or part.dialing for part in self._active)
-
     def _drop(self, part: Part) -> None:
         self._active.discard(part)
         part.end()
