@@ -77,7 +77,10 @@ class Plain:
         if self._learned is None:
             return False
         required, known, length_line, range_line = self._learned
-        lines = set(head.split(b"\r\n"))
+        every = head.split(b"\r\n")
+        lines = set(every)
+        if len(lines) < len(every):
+            return False  # a field that is there twice has both values
         new = lines - known
         try:
             new.remove(length_line[2:-2] % (stop - at))
