@@ -26,7 +26,17 @@ from rangeio.http.pool import Pool, Security
 from rangeio.http.remote import Remote
 from rangeio.http.rules import Version
 from rangeio.waiting import pause
-from servers.scripted import Answer, Asked, Script, Scripted, cut, honest, identity_of, reply, scripted
+from servers.scripted import (
+    Answer,
+    Asked,
+    Script,
+    Scripted,
+    cut,
+    honest,
+    identity_of,
+    reply,
+    scripted,
+)
 
 pytest.importorskip("urllib3", reason="urllib3 is not installed (pip install 'rangeio[http]')")
 
@@ -86,6 +96,7 @@ def test_plain_heads(was: bytes, now: bytes) -> None:
         (b'ETag: "v1"\r\n', b'ETag: "v1"\r\nETag: "v2"\r\n'),
         (b"keep-alive", b"close"),
         (b"keep-alive", b"keep-alive\r\nContent-Encoding: gzip"),
+        (b"keep-alive", b"keep-alive\r\nContent-Encoding: identity\r\nContent-Encoding: identity"),
         (b"keep-alive", b"keep-alive\r\nTransfer-Encoding: chunked"),
         (b"keep-alive", b"keep-alive\r\ntransfer-encoding: chunked"),
         (b"keep-alive", b"keep-alive\r\nTransfer-Encoding : chunked"),
@@ -386,6 +397,23 @@ def test_heads_of_all_lengths(desk: Desk, way: Ways, piece: int) -> None:
             stop = start + dice.choice([1, 2, 3, 90, 700])
             assert way(reader, start, stop) == DATA[start:stop]
         assert server.connections <= 2
+        reader.close()
+
+
+def test_a_head_byte_by_byte(desk: Desk) -> None:
+    """Over TLS each byte of it is a record of its own: more of them than calls may be nested."""
+
+    def script(asked: Asked) -> Answer:
+        if asked.number != ODD:
+            return honest(DATA, asked)
+        answer = changed(X_Long="x" * 3000)(asked)
+        answer.piece = 1
+        return answer
+
+    with desk.serve(script) as server:
+        reader = desk.open(server.url, **OPTIONS)
+        prepared(reader)
+        assert one(reader, 2000, 2100) == DATA[2000:2100]
         reader.close()
 
 

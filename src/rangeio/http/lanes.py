@@ -217,8 +217,7 @@ class Lane:
         over = len(block) - end - len(_END)
         if end < 0 and len(block) < SCRATCH:
             self.block = block
-            # TLS may hold more that no selector tells of.
-            return wire.tls and self._head(wire)
+            return wire.holds_some() and self._head(wire)
         if end < 0 or over + beyond > self._left or not plain.accepts(block[:end], at, stop):
             self.block = block if body is None else block + bytes(body[:beyond])
             self._way.strayed(self, None)
