@@ -53,7 +53,7 @@ bench-http: build peers ## the same of objects on an nginx, in a network of its 
 debug: $(VENV)/installed ## tests with -O0, assertions and leak counters on
 	@rm -f $(VENV)/built
 	RANGEIO_DEBUG=1 $(COMPILE)
-	RANGEIO_DEBUG=1 $(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(ARGS)
 
 asan: $(VENV)/installed ## the core's tests under AddressSanitizer
 	@rm -f $(VENV)/built
