@@ -379,6 +379,26 @@ def test_both_ways_are_one(desk: Desk, odd: str, way: Ways, monkeypatch: pytest.
     assert outcome() == found
 
 
+@pytest.mark.parametrize("junk", [b"x", b"HTTP/1.1 206 Word\r\n\r\n", b"twice"])
+@pytest.mark.parametrize("way", [one, into, many])
+def test_bytes_after_a_body(desk: Desk, way: Ways, junk: bytes) -> None:
+    """They are not taken for the beginning of the next reply: that connection is used no more."""
+
+    def script(asked: Asked) -> Answer:
+        answer = honest(DATA, asked)
+        if asked.number == ODD:
+            answer.data += answer.data if junk == b"twice" else junk
+        return answer
+
+    with desk.serve(script) as server:
+        reader = desk.open(server.url, retry=1)
+        prepared(reader)
+        for start in (2000, 3000, 4000):
+            assert way(reader, start, start + 700) == DATA[start : start + 700]
+        assert server.connections > len({asked.connection for asked in server.asked[:ODD]})
+        reader.close()
+
+
 @pytest.mark.parametrize("way", [one, into, many])
 @pytest.mark.parametrize("piece", [65_536, 290, 150])
 def test_heads_of_all_lengths(desk: Desk, way: Ways, piece: int) -> None:

@@ -32,6 +32,7 @@ class Line:
         self.waits = waits
         self.ours.setblocking(waits)
         self.head, self.body = bytearray(len(HEAD)), bytearray(len(BODY))
+        self.spare = b""
 
     def limit(self, seconds: float) -> None:
         limit = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
@@ -40,9 +41,11 @@ class Line:
     def ask(self, request: bytes = b"", announced: bytes = ANNOUNCED, *, bare: bool = False) -> int:
         assert _uring.exchange is not None
         body = None if bare else memoryview(self.body)
-        return _uring.exchange(
-            self.ours.fileno(), request, memoryview(self.head), announced, body, self.waits
-        )
+        head = self.head if bare else self.head + b"-"
+        try:
+            return _uring.exchange(self.ours.fileno(), request, memoryview(head), announced, body, self.waits)
+        finally:
+            self.head, self.spare = head[: len(self.head)], bytes(head[len(self.head) :])
 
     def tell(self, data: bytes) -> None:
         """Send, and wait until it has arrived."""
@@ -110,10 +113,19 @@ def test_a_whole_reply(line: Line) -> None:
     assert line.theirs.recv(100) == REQUEST
 
 
-def test_no_more_than_the_reply(line: Line) -> None:
+def test_more_than_the_reply(line: Line) -> None:
+    """One byte of it, as a sign: what follows is nothing that was asked for."""
     line.tell(HEAD + BODY + b"more")
+    assert line.ask() == len(HEAD + BODY) + 1
+    assert line.came == HEAD + BODY
+    assert line.spare == b"m"
+    assert line.pending() == 3
+
+
+def test_no_more_than_the_reply(line: Line) -> None:
+    line.tell(HEAD + BODY)
     assert line.ask() == len(HEAD + BODY)
-    assert line.pending() == 4
+    assert line.spare == b"-"
 
 
 def test_a_head_alone(line: Line) -> None:

@@ -47,7 +47,8 @@ class Exchange(Protocol):
         /,
     ) -> int:
         """Send `request`, unless it is empty, and receive into `head`, and on from there into `body`; an empty `head`
-        receives nothing.
+        receives nothing. With a body, `head` has one byte more than the head: there lies the first one that follows the
+        body, if one does, which nobody asked for.
 
         Returns how many bytes came in all; 0 at the end of the connection. waits: the socket does. Then the GIL is
         given up (as it is for large bodies), and if the head ends with its last four bytes and holds `announced`, all

@@ -42,7 +42,8 @@ cdef ssize_t NOT_SENT = -2
 def exchange(int fd, bytes request not None, head, bytes announced not None, body, bint waits):
     """Send `request`, unless it is empty, and receive into `head` and, if it is not None, into `body`.
 
-    An empty `head` receives nothing.
+    An empty `head` receives nothing. With a body, `head` has one byte more than the head: there lies the first one that
+    follows the body, if one does, which nobody asked for.
     Returns how many bytes came in all, 0 at the end of the connection: they lie in `head`, and on from there in `body`.
     waits: the socket does. Then the GIL is given up (as it is for large bodies), and if the head ends with its last four
     bytes and holds `announced`, all of the body is waited for. A signal ends that, or the socket's time limit, though
@@ -61,9 +62,10 @@ def exchange(int fd, bytes request not None, head, bytes announced not None, bod
     PyObject_GetBuffer(head, &head_view, PyBUF_SIMPLE | PyBUF_WRITABLE)
     try:
         of.head, of.head_length = <char *>head_view.buf, head_view.len
-        if body is not None:
+        if body is not None and head_view.len:
             PyObject_GetBuffer(body, &body_view, PyBUF_SIMPLE | PyBUF_WRITABLE)
             of.body, of.body_length = <char *>body_view.buf, body_view.len
+            of.head_length -= 1
         try:
             if waits or of.body_length > HELD_BELOW:
                 with nogil:
@@ -73,7 +75,7 @@ def exchange(int fd, bytes request not None, head, bytes announced not None, bod
                 count = converse(&of)
                 error = errno
         finally:
-            if body is not None:
+            if of.body != NULL:
                 PyBuffer_Release(&body_view)
     finally:
         PyBuffer_Release(&head_view)
@@ -89,7 +91,7 @@ def exchange(int fd, bytes request not None, head, bytes announced not None, bod
 
 cdef ssize_t converse(Spaces *of) noexcept nogil:
     """Bytes received; -1 with errno, NOT_SENT if not all of the request was taken."""
-    cdef iovec[2] parts
+    cdef iovec[3] parts
     cdef msghdr message
     cdef ssize_t count, more, left
     if of.request_length:
@@ -103,8 +105,9 @@ cdef ssize_t converse(Spaces *of) noexcept nogil:
         return 0
     parts[0].iov_base, parts[0].iov_len = of.head, of.head_length
     parts[1].iov_base, parts[1].iov_len = of.body, of.body_length
+    parts[2].iov_base, parts[2].iov_len = of.head + of.head_length, 1
     memset(&message, 0, sizeof(message))
-    message.msg_iov, message.msg_iovlen = parts, 2
+    message.msg_iov, message.msg_iovlen = parts, 3 if of.body_length else 1
     count = recvmsg(of.fd, &message, 0)
     if not of.waits or count < <ssize_t>of.head_length or not is_as_announced(of):
         return count

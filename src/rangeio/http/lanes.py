@@ -155,6 +155,9 @@ class Lane:
         except (OSError, Cut, MemoryError) as error:
             self._way.strayed(self, error)
             return
+        if wire.holds_some():  # more than was asked for
+            self._way.strayed(self, None)
+            return
         self._memory = None
         wire.used = True
         nbytes = self.stop - self.at
@@ -171,7 +174,7 @@ class Lane:
         assert read is not None
         expected = None if self.block else plain.expect(at, stop)
         if expected is None:
-            return self._unexpected(self.block + self._receive(wire), None, 0)
+            return self._unexpected(self.block + self._receive(wire))
         request, self._request = self._request, b""
         body = read.piece(at, stop) if stop - at < MEASURED else None
         count = wire.exchange(request, expected[1], expected[2], body)
@@ -184,8 +187,13 @@ class Lane:
             raise Cut
         self.since, self.started = time.monotonic(), True
         wire, read, beyond = self.wire, self.read, count - length
-        if beyond < 0 or length != len(head) or not wire.space.startswith(head):
-            return self._unexpected(bytes(wire.scratch[: min(count, length)]), body, max(beyond, 0))
+        if not 0 <= beyond <= self._left or length != len(head) or not wire.space.startswith(head):
+            block = bytes(wire.scratch[: min(count, length)])
+            if beyond <= 0 or (beyond <= self._left and block.find(_END) + len(_END) == length):
+                return self._unexpected(block, max(beyond, 0))
+            assert body is not None
+            spare = wire.space[length : length + 1] if beyond > len(body) else b""
+            return self._unexpected(block + bytes(body[:beyond]) + spare)
         self.block, self.answered = head, self.since
         self._left -= beyond
         if body is None:
@@ -203,33 +211,30 @@ class Lane:
         self.since, self.started = time.monotonic(), True
         return bytes(wire.scratch[:count])
 
-    def _unexpected(self, block: bytes, body: memoryview | None, beyond: int) -> bool:
-        """As `_head`, of another head than the one expected. beyond: bytes that follow `block`, and lie in `body`."""
+    def _unexpected(self, block: bytes, placed: int = 0) -> bool:
+        """As `_head`, of bytes that do not begin with the head expected. What of them belongs to the body is copied.
+        placed: so many that follow `block` are where they belong.
+        """
         plain, read, wire, at, stop = self._plain, self.read, self.wire, self.at, self.stop
         assert plain is not None
         assert read is not None
+        self.block = block
         end = block.find(_END)
-        if body is not None and end + len(_END) != len(
-            block
-        ):  # it is of another length: they do not belong there
-            block, beyond = block + bytes(body[:beyond]), 0
-            end = block.find(_END)
         over = len(block) - end - len(_END)
         if end < 0 and len(block) < SCRATCH:
-            self.block = block
             return wire.holds_some() and self._head(wire)
-        if end < 0 or over + beyond > self._left or not plain.accepts(block[:end], at, stop):
-            self.block = block if body is None else block + bytes(body[:beyond])
+        if end < 0 or over + placed > self._left or not plain.accepts(block[:end], at, stop):
+            if placed:
+                self.block += bytes(read.piece(at, stop)[:placed])
             self._way.strayed(self, None)
             return False
         self.answered = self.since
         memory = read.piece(at, stop)
         if over:
             memory[:over] = block[-over:]
-            block = block[:-over]
-        self.block = block
-        self._left -= over + beyond
-        self._memory = memory[over + beyond :]
+            self.block = block[:-over]
+        self._left -= over + placed
+        self._memory = memory[over + placed :]
         return True
 
 

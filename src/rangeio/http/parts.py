@@ -230,6 +230,7 @@ class Part:
             self._broken(reason)
             return
         if exchange.done:
+            exchange.reusable = exchange.reusable and not wire.holds_some()
             self._replied(wire, exchange)
         elif wire.holds_some():
             self._readable()

@@ -55,8 +55,8 @@ class Wire:
         self.origin = origin
         self.absolute = absolute
         self.pace = pace
-        self.space = bytearray(SCRATCH)
-        self.scratch = memoryview(self.space)
+        self.space = bytearray(SCRATCH + 1)
+        self.scratch = memoryview(self.space)[:SCRATCH]
         self.used = False  # whether a reply has come over it
         self.idle_since = 0.0
         # Closes the socket also where the loop that held it ends first, whatever the order of collection.
@@ -95,15 +95,19 @@ class Wire:
     def exchange(self, request: bytes, head_length: int, announced: bytes, body: memoryview | None) -> int:
         """Send what is to be sent, and receive a head of just this length and, where it can be done at once, its body.
 
-        Returns how many bytes have come in all, in `scratch` first, then in `body`; 0 at the end of the connection.
+        Returns how many bytes have come in all, in `scratch` first, then in `body`; one more, if something follows that
+        nobody asked for: it is after the head in `space`. 0 at the end of the connection.
         announced: what the head of an expected reply holds. Raises as a socket does.
         """
-        head = self.scratch[:head_length]
         if exchange is not None and not self.tls:
+            head = memoryview(self.space)[: head_length + (body is not None)]
             return exchange(self.sock.fileno(), request, head, announced, body, self._tick_s is not None)
         if request:
             self.send(request)
-        return self.receive(head)
+        if body is None or self.tls or not hasattr(self.sock, "recvmsg_into"):
+            return self.receive(self.scratch[:head_length])
+        spare = memoryview(self.space)[head_length : head_length + 1]
+        return self.sock.recvmsg_into([self.scratch[:head_length], body, spare])[0]
 
     def receive(self, memory: memoryview) -> int:
         """As a socket does; BlockingIOError too where it has waited for nothing, or a signal has ended that."""
