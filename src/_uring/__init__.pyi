@@ -21,6 +21,7 @@ from typing_extensions import Buffer as SupportsBuffer
 from typing_extensions import Self
 
 from _uring.loops import Waiter
+from _uring.surface import Exchange as Exchange
 
 ErrorKind = Literal["errno", "changed", "eof", "closed", "unsupported"]
 
@@ -32,30 +33,6 @@ class ErrorFactory(Protocol):
     ) -> BaseException: ...
 
 def set_error_factory(factory: ErrorFactory) -> None: ...
-
-class Exchange(Protocol):
-    """One call for a small request and its reply over a connected socket; see `exchange`."""
-
-    def __call__(
-        self,
-        fd: int,
-        request: bytes,
-        head: memoryview,
-        announced: bytes,
-        body: memoryview | None,
-        waits: bool,  # a keyword costs as much as the rest of the call's arguments
-        /,
-    ) -> int:
-        """Send `request`, unless it is empty, and receive into `head`, and on from there into `body`; an empty `head`
-        receives nothing. With a body, `head` has one byte more than the head: there lies the first one that follows the
-        body, if one does, which nobody asked for.
-
-        Returns how many bytes came in all; 0 at the end of the connection. waits: the socket does. Then the GIL is
-        given up (as it is for large bodies), and if the head ends with its last four bytes and holds `announced`, all
-        of the body is waited for. A signal ends that, or the socket's time limit; what else goes wrong after the first
-        bytes, the next call says. BlockingIOError: nothing has come. ConnectionError: the request was not taken, or
-        the connection is broken.
-        """
 
 class Buffer:
     """Read-only bytes in memory of the reactor, as one row of bytes or a table of records.

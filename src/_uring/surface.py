@@ -32,7 +32,7 @@ class ErrorFactory(Protocol):
 
 
 class Exchange(Protocol):
-    """One call for a small request and its reply over a connected socket. Its types and rules are in the stub."""
+    """One call for a small request and its reply over a connected socket; see `exchange`."""
 
     def __call__(
         self,
@@ -43,7 +43,17 @@ class Exchange(Protocol):
         body: memoryview | None,
         waits: bool,  # a keyword costs as much as the rest of the call's arguments
         /,
-    ) -> int: ...
+    ) -> int:
+        """Send `request`, unless it is empty, and receive into `head`, and on from there into `body`; an empty `head`
+        receives nothing. With a body, `head` has one byte more than the head: there lies the first one that follows the
+        body, if one does, which nobody asked for.
+
+        Returns how many bytes came in all; 0 at the end of the connection. waits: the socket does. Then the GIL is
+        given up (as it is for large bodies), and if the head ends with its last four bytes and holds `announced`, all
+        of the body is waited for. A signal ends that, or the socket's time limit; what else goes wrong after the first
+        bytes, the next call says. BlockingIOError: nothing has come. ConnectionError: the request was not taken, or
+        the connection is broken.
+        """
 
 
 class FileStat(NamedTuple):
