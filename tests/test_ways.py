@@ -4,7 +4,8 @@ import asyncio
 import errno
 import mmap
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 import _uring
 import rangeio
+from _uring import threads
 from awaited import LOOPS, run_on
 from faults.child import Lab, code
 from faults.data import pattern, write_pattern
@@ -491,6 +493,31 @@ def test_a_stream_begins_before_the_rest_is_there(lab: Lab, stalling: Server, lo
     stalling.wait_for("stalled")
     stalling.release()
     assert child.finish().facts() == {"whole": True}
+
+
+def test_who_waits_for_one_part_does_no_later_one_meanwhile() -> None:
+    """The later one may stall, as above: the part that is done would be given when that ends."""
+    own, begun, later = threading.get_ident(), threading.Event(), threading.Event()
+    done_here = []
+
+    class Process(threads.Process):
+        def help(self, task: Callable[[], object], times: int, threads: int = 0) -> None:
+            super().help(task, times, threads)
+            assert begun.wait(30)  # a worker thread has taken the first
+
+    def job(index: int) -> int:
+        if threading.get_ident() == own:
+            done_here.append(index)
+            later.set()
+        if index == 0:
+            begun.set()
+            later.wait(0.5)  # time enough to do another meanwhile
+        return index
+
+    results = Process(workers=2).as_completed(3, 2, job, ordered=True)
+    assert next(results) == (0, 0)
+    assert not done_here
+    assert list(results) == [(1, 1), (2, 2)]
 
 
 CANCEL = code("""

@@ -191,6 +191,9 @@ class _Shared(Generic[_T]):
             index = self._open.popleft()
         except IndexError:
             return -1
+        return self._run(index)
+
+    def _run(self, index: int) -> int:
         try:
             self._results[index] = self._job(index)
         except BaseException as error:
@@ -232,12 +235,20 @@ class _Shared(Generic[_T]):
         return index
 
     def do(self, index: int) -> int:
-        """See to it that one job is done, doing here what nobody has taken; its index, -1 in a forked child."""
+        """See to it that one job is done, here if nobody has taken it; its index, -1 in a forked child.
+
+        No later one is done here meanwhile: it may take for ever, and hide that this one is done.
+        """
+        try:
+            self._open.remove(index)
+        except ValueError:  # somebody has it, or had it
+            pass
+        else:
+            self._run(index)
         while index not in self._results and index not in self._failures:
             if not self._is_here():
                 return -1
-            if self.run_here() < 0:
-                self._hear()
+            self._hear()
         return index
 
     def pop(self, index: int) -> _T:

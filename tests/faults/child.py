@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,8 @@ class Child:
     def stacks(self) -> str:
         """End it by force; what every thread was doing, as faulthandler tells it on SIGABRT."""
         self.process.send_signal(signal.SIGABRT)
-        self.close()
+        with suppress(subprocess.TimeoutExpired):  # a read that cannot be interrupted outlives even SIGKILL
+            self.close()
         return self.stderr()
 
     def stderr(self) -> str:
