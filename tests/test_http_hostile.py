@@ -304,6 +304,7 @@ def test_moved_while_a_connection_is_taken(monkeypatch: pytest.MonkeyPatch) -> N
             return wire
 
         monkeypatch.setattr(Pool, "take", taken)
+        source._repeat = None
         assert reader.read_at(20, 10) == DATA[20:30]
         assert reader.read_at(30, 10) == DATA[30:40]
         assert len(server.asked) + len(other.asked) == 4

@@ -25,6 +25,7 @@ from rangeio.http.plain import Plain
 from rangeio.http.pool import Pool, Security
 from rangeio.http.remote import Remote
 from rangeio.http.rules import Version
+from rangeio.services import http_source
 from rangeio.waiting import pause
 from servers.scripted import (
     Answer,
@@ -197,6 +198,7 @@ class Desk:
 
 KINDS = (
     "sync",
+    "sync without repeats",
     "sync without the extension",
     "sync over TLS",
     "asyncio",
@@ -213,6 +215,8 @@ def desk(
     kind, _, how = request.param.partition(" ")
     if kind in ("uvloop", "trio"):
         pytest.importorskip(kind)
+    if how.startswith("without"):
+        monkeypatch.setattr(http_source, "repeat_for", lambda *_: None)
     if how == "without the extension":
         monkeypatch.setattr(wire, "exchange", None)
     elif _uring.exchange is None:
@@ -498,6 +502,7 @@ def test_signals_do_not_stop_the_clock(
     """A handler that runs more often than the time is looked at: a call that is begun anew begins to wait anew."""
     if without:
         monkeypatch.setattr(wire, "exchange", None)
+        monkeypatch.setattr(http_source, "repeat_for", lambda *_: None)
 
     def stalling(asked: Asked) -> Answer:
         answer = honest(DATA, asked)

@@ -78,7 +78,7 @@ FLOORS = (
 # The same inside the core, .pyx and .py together.
 CORE_FLOORS = (
     "array_buffer liburing loops memory process request sockets surface",
-    "cursor descriptor pool ring threads turns",
+    "cursor descriptor pool repeat ring threads turns",
     "engine pinned",
     "fallback files loop opened",
     "reads",

@@ -12,7 +12,7 @@ Rules that hold for every call:
 - Errors other than those of arguments come from the factory given to `set_error_factory`.
 """
 
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, MutableSequence, Sequence
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Protocol, SupportsIndex, overload
 
@@ -21,6 +21,7 @@ from typing_extensions import Buffer as SupportsBuffer
 from typing_extensions import Self
 
 from _uring.loops import Waiter
+from _uring.surface import Connections, Repeat
 from _uring.surface import Exchange as Exchange
 
 ErrorKind = Literal["errno", "changed", "eof", "closed", "unsupported"]
@@ -206,6 +207,30 @@ class Reactor:
         """A Buffer of so many bytes, or a table of (records, length), with whatever the memory held before."""
     def writable(self, buffer: Buffer) -> memoryview:
         """The memory of a Buffer that nobody else has seen yet, to be filled (by a socket, say)."""
+    def repeat(
+        self,
+        pool: Connections,
+        idle: MutableSequence[Any],
+        request: tuple[bytes, bytes, bytes],
+        reply: tuple[tuple[bytes, ...], tuple[bytes, ...], tuple[int, ...]],
+        /,
+        *,
+        size: int,
+        most: int,
+        good_s: float,
+        timeout: tuple[float, float | None],
+        asked: Callable[[], object],
+        answered: Callable[[], object],
+    ) -> Repeat | None:
+        """Reads over the connections of `pool` that are idle; None with backend ``python``.
+
+        idle: those, the one used last at the end: objects with `sock`, `space` (a bytearray that keeps its size),
+        `idle_since`, `tick_s`, `block` and `used`. request: the texts around the first and the last byte. reply: the
+        texts of the head around its numbers; masks, a byte 255 for each byte that is fixed and 0 for others; and which
+        numbers they are: 0 the first byte, 1 the last, 2 how many. No text may have more than REPEAT_ROOM bytes.
+        size: of the object. most: of a range. good_s: how long this may be used. timeout: after how many seconds of
+        silence a read is handed over, and in all. asked, answered: called for each.
+        """
     def stats(self) -> dict[str, int]:
         """Counters since the start: reads, bytes_asked, bytes_fetched, inline_hits, ring_enters, ring_reads,
         pool_reads, fallbacks; and of now: buffers_live, bytes_live, bytes_pooled, bytes_mapped, files_open

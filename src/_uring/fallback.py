@@ -334,6 +334,22 @@ class Reactor:
     def writable(self, buffer: Buffer) -> memoryview:
         return buffer.fill_view()
 
+    def repeat(
+        self,
+        pool: object,
+        idle: object,
+        request: object,
+        reply: object,
+        *,
+        size: int,
+        most: int,
+        good_s: float,
+        timeout: object,
+        asked: object,
+        answered: object,
+    ) -> None:
+        """There is none without the extension."""
+
     def stats(self) -> dict[str, int]:
         own = self._current()
         bytes_live = own.memory.bytes_live

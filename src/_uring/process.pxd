@@ -6,4 +6,5 @@ cdef int fork_count
 cdef int64_t page_size
 
 cdef int64_t coarse_clock_ns() noexcept nogil
+cdef int64_t monotonic_ns() noexcept nogil
 cdef int usable_cpus() noexcept nogil

@@ -16,6 +16,7 @@ cdef extern from *:
     int sched_getaffinity(int pid, size_t size, cpu_set_t *mask) nogil
     int CPU_COUNT(cpu_set_t *mask) nogil
     int clock_gettime(int clock, timespec *now) nogil
+    int CLOCK_MONOTONIC
     int CLOCK_MONOTONIC_COARSE
     long sysconf(int name) nogil
     int _SC_PAGESIZE
@@ -40,6 +41,13 @@ cdef int64_t coarse_clock_ns() noexcept nogil:
     """Monotonic time to a few milliseconds, read without a system call (clock_gettime(2), vdso)."""
     cdef timespec now
     clock_gettime(CLOCK_MONOTONIC_COARSE, &now)
+    return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
+
+
+cdef int64_t monotonic_ns() noexcept nogil:
+    """As time.monotonic_ns()."""
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
     return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
 
 

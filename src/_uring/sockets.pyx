@@ -9,30 +9,9 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyOb
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EAGAIN, EINTR, errno
-from libc.string cimport memcmp
+from libc.string cimport memcmp, memset
 
 import os
-
-cdef extern from * nogil:
-    """
-    #include <string.h>
-    #include <sys/socket.h>
-    #include <sys/uio.h>
-    """
-    struct iovec:
-        void *iov_base
-        size_t iov_len
-    struct msghdr:
-        iovec *msg_iov
-        size_t msg_iovlen
-    ssize_t socket_send "send"(int fd, const void *data, size_t length, int flags)
-    ssize_t socket_receive "recv"(int fd, void *space, size_t length, int flags)
-    ssize_t recvmsg(int fd, msghdr *message, int flags)
-    void *memmem(const void *where, size_t length, const void *what, size_t size)
-    void *memset(void *where, int value, size_t length)
-    int MSG_DONTWAIT
-    int MSG_NOSIGNAL
-    int MSG_WAITALL
 
 # To copy as much as this takes 20 us; to get the GIL back beside a thread that computes takes 5 ms.
 cdef size_t HELD_BELOW = 128 << 10

@@ -7,9 +7,10 @@ import errno as _errno
 import io
 import operator
 import os
+import threading
 from array import array
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, SupportsIndex
+from collections.abc import Iterable, Sized
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, SupportsIndex, TypeAlias
 
 import numpy as np
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 OFFSET_MAX = 2**63 - 1
 """Largest offset, length and end: off_t is signed. What would end beyond it ends there."""
+
+REPEAT_ROOM = 1980
+"""Bytes of text that a request, and the head of a reply, may have for `Reactor.repeat`; ROOM less three numbers."""
 
 ErrorKind = Literal["errno", "changed", "eof", "closed", "unsupported"]
 
@@ -53,6 +57,51 @@ class Exchange(Protocol):
         of the body is waited for. A signal ends that, or the socket's time limit; what else goes wrong after the first
         bytes, the next call says. BlockingIOError: nothing has come. ConnectionError: the request was not taken, or
         the connection is broken.
+        """
+
+
+Strayed: TypeAlias = tuple[Any, list[Any], float, int, int, int, int, bytes]
+"""A read by `Repeat` that something else came of: the connection; the Buffer or the memory it is for, to be taken out
+of a list, so that no traceback holds it; when the request was sent, or something came last (time.monotonic); the range,
+as start and stop; how many bytes have come, which lie in the connection's `space`, as many as the head should have, and
+on from there in the memory; errno: 0 at the end of the connection, EAGAIN if nothing is wrong with it; and the head
+that was expected."""
+
+
+class Connections(Protocol):
+    """Whose idle connections a `Repeat` uses."""
+
+    lock: "threading.RLock"
+    """Guards them."""
+    users: int
+    """How many read; without any, no connection is kept."""
+
+    @property
+    def waiting(self) -> Sized:
+        """Who waits for a connection."""
+
+    def give_back(self, wire: Any, /) -> None: ...
+    def drop(self, wire: Any, /) -> None: ...
+
+
+class Repeat(Protocol):
+    """Reads of small ranges of one object, each by an exchange that went well before with other numbers in it.
+
+    Each method returns None where that cannot be done now, and then nothing has happened: the arguments are unusual,
+    there is no idle connection, its time is over. Any thread; the GIL is given up while it waits.
+    """
+
+    def read_at(self, offset: object, limit: object, /) -> Any:
+        """A Buffer, a Strayed or None."""
+
+    def read_into(self, view: memoryview, start: int, /) -> "int | Strayed | None": ...
+    def read_many(
+        self, starts: "npt.NDArray[np.int64]", lengths: "npt.NDArray[np.int64]", concurrent: int, /
+    ) -> "tuple[list[Any], list[tuple[int, Strayed]], int, float] | None":
+        """All of them, over `concurrent` connections at once; or as far as they went well.
+
+        Returns a Buffer for each; which of them are not there yet, though they were begun, by index; how many were
+        begun; and when the call did begin.
         """
 
 

@@ -1,7 +1,7 @@
 """One read in the thread that wants it: one call, nearly always. What else comes of it is the business of a lane."""
 
 import time
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from rangeio.http.address import Address
 from rangeio.http.lanes import WOULD_BLOCK, Brought, Lane, plain_for, request_for
@@ -9,9 +9,13 @@ from rangeio.http.pace import MEASURED
 from rangeio.http.plain import Plain
 from rangeio.http.pool import Pool
 from rangeio.http.reads import Read
+from rangeio.http.repeats import brought_by
 from rangeio.http.wire import Wire
 from rangeio.policy import RETRIES
 from rangeio.traffic import REQUESTS
+
+if TYPE_CHECKING:
+    from _uring.surface import Strayed
 
 
 class Stray(NamedTuple):
@@ -41,6 +45,28 @@ def at_once(read: Read, pool: Pool, most: int) -> "Stray | bool":
         return stray
     pool.give_back(wire)
     RETRIES.succeeded()
+    return True
+
+
+def go_on(read: Read, pool: Pool, strayed: "Strayed") -> "Stray | bool":
+    """The rest of a read that a repeat has begun; as `at_once`."""
+    wire, began = strayed[0], strayed[2]
+    plain = read.remote.plain
+    assert plain is not None
+    try:
+        brought, error = brought_by(read, strayed)
+        stray = _Alone(wire, began).go_on(read, plain, read.remote.target, brought, error)
+    except BaseException:  # Ctrl-C
+        pool.drop(wire)
+        raise
+    return _given_back(stray, pool, wire)
+
+
+def _given_back(stray: Stray | None, pool: Pool, wire: Wire) -> "Stray | bool":
+    if stray is not None:
+        wire.block(None)
+        return stray
+    pool.give_back(wire)
     return True
 
 

@@ -7,6 +7,8 @@ Nothing is accepted here that `rules` would not accept. Pure.
 """
 
 import time
+from itertools import zip_longest
+from typing import TypeAlias
 
 from rangeio.errors import Error
 from rangeio.http import rules
@@ -29,16 +31,24 @@ _MATTERS = frozenset(
 # Of these the two numbers are new in each reply, and expected to be what was asked for.
 _COUNTING = frozenset([b"content-length", b"content-range"])
 _END = b"\r\n\r\n"
+# In a mask: a byte that has to be the same, and one that may be another.
+_FIXED, _FREE = b"\xff", b"\0"
+# Where other fields than the time change in length so often, each head is of another length.
+_MOST_CHANGES = 3
 # Heads change with the time that is in them, each second. Some have a number of their own each.
 _LEAST_S = 0.5
 # A head as long as this is still received whole if the three numbers of the next one have all the digits they may.
 _LONGEST = SCRATCH - len(_END) - 3 * MOST_DIGITS
 
+Reply: TypeAlias = tuple[tuple[bytes, ...], tuple[bytes, ...], tuple[int, ...]]
+"""The texts around the numbers in a head, which of their bytes are fixed, and which numbers these are: 0 for the first
+byte, 1 for the last one, 2 for how many there are."""
+
 
 class Plain:
     """Replies for one known version, whose size is known. Any thread: what was learned is replaced as a whole."""
 
-    __slots__ = ("_form", "_formed", "_learned", "_version", "size", "suffix")
+    __slots__ = ("_changes", "_form", "_formed", "_free", "_learned", "_sample", "_version", "size", "suffix")
 
     def __init__(self, version: rules.Version) -> None:
         assert version.size is not None
@@ -50,6 +60,11 @@ class Plain:
         self.suffix = (pin + "\r\n\r\n").encode("latin-1")
         self._form: tuple[bytes, bool, int, bytes] | None = None
         self._formed = 0.0
+        self._sample: tuple[bytes, int, int] | None = None  # what the form was made of
+        self._free: frozenset[bytes] = (
+            frozenset()
+        )  # names of fields that say something else of the same length
+        self._changes = 0  # of how heads are made up, so far
 
     def expect(self, at: int, stop: int) -> tuple[bytes, int, bytes] | None:
         """The head of the reply, its empty line included, if nothing has changed since the last one but the numbers;
@@ -62,6 +77,31 @@ class Plain:
         nbytes = stop - at
         head = text % ((nbytes, at, stop - 1) if length_first else (at, stop - 1, nbytes))
         return head, len(head) + more, announced % nbytes
+
+    def repeated(self) -> Reply | None:
+        """What `expect` says, for all ranges; None before a head was judged, or if each is of another length."""
+        form, sample, learned = self._form, self._sample, self._learned  # other threads set them
+        if form is None or form[2] or sample is None or learned is None or self._changes >= _MOST_CHANGES:
+            return None
+        head, at, stop = sample
+        length, range_ = learned[2][2:-2], learned[3][2:-2]
+        counting = {length % (stop - at): (length, [2]), range_ % (at, stop - 1): (range_, [0, 1])}
+        texts, masks, order = [b""], [b""], list[int]()
+        for line in head.split(b"\r\n"):
+            name, _, value = line.partition(b":")
+            pattern, numbers = counting.get(line, (line, []))
+            first, *others = pattern.split(b"%d") if numbers else [pattern]
+            free = len(value) if name.lower() in self._free else 0
+            texts[-1] += first
+            masks[-1] += _FIXED * (len(first) - free) + _FREE * free
+            texts += others
+            masks += [_FIXED * len(other) for other in others]
+            order += numbers
+            texts[-1] += b"\r\n"
+            masks[-1] += _FIXED * 2
+        if len(order) < 3:
+            return None  # it says one of them in an odd way
+        return (*texts[:-1], texts[-1] + b"\r\n"), (*masks[:-1], masks[-1] + _FIXED * 2), tuple(order)
 
     def accepts(self, head: bytes, at: int, stop: int) -> bool:
         """Whether a head, without its empty line, announces just the bytes `at` to `stop`. Cost: 2 us. The next one is
@@ -126,6 +166,8 @@ class Plain:
             expected = len(text % (at, stop - 1, stop - at))  # whatever the order
             self._form = text, length_first, len(head) + len(_END) - expected, announced
             return
+        self._compare(head)
+        self._sample = head, at, stop
         _, _, length_line, range_line = learned
         text = head.replace(b"%", b"%%") + _END
         was_length, was_range = length_line % (stop - at), range_line % (at, stop - 1)
@@ -137,6 +179,19 @@ class Plain:
         text = text.replace(was_length, length_line).replace(was_range, range_line)
         self._form = text, text.index(length_line) < text.index(range_line), 0, length_line
         self._formed = now
+
+    def _compare(self, head: bytes) -> None:
+        """Note which fields may say something else, such as the time, in as many bytes."""
+        if self._sample is None:
+            return
+        for was, line in zip_longest(self._sample[0].split(b"\r\n"), head.split(b"\r\n"), fillvalue=b""):
+            name = line.partition(b":")[0].lower()
+            if line == was or name in _MATTERS:
+                continue
+            if len(line) == len(was) and was.lower().startswith(name + b":"):
+                self._free |= {name}
+            else:
+                self._changes += 1
 
     def _learn(self, head: bytes) -> None:
         status, *fields = head.split(b"\r\n")

@@ -112,16 +112,18 @@ class Pool:
         _POOLS.add(self)
 
     def _begin(self) -> None:
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._idle: dict[Origin, deque[Wire]] = {}
         self._open: dict[Origin, int] = {}
-        self._waiting: dict[Origin, deque[Heir]] = {}
+        self.waiting: dict[Origin, deque[Heir]] = {}
         self._moved = 0.0  # when somebody left a line last, or began one
         self._paces: dict[Origin, Pace] = {}
 
     def forget(self) -> None:
         """In a forked child: the connections are the parent's. Closing them here does not end them there."""
         inherited = [wire for idle in self._idle.values() for wire in idle]
+        for idle in self._idle.values():
+            idle.clear()  # whoever holds it finds nothing in it any more
         for keeper in list(self.standings.values()):
             keeper.forget()
         self.standings.clear()
@@ -129,10 +131,21 @@ class Pool:
         for wire in inherited:
             wire.close()
 
+    def idle(self, origin: Origin) -> deque[Wire]:
+        """Those that are idle, the one used last at the end; always the same deque. `lock` guards it."""
+        found = self._idle.get(origin)
+        return self._idle.setdefault(origin, deque()) if found is None else found
+
+    def peek(self, origin: Origin) -> Wire | None:
+        """The one that `take` would look at first."""
+        with self.lock:
+            idle = self._idle.get(origin)
+            return idle[-1] if idle else None
+
     def take(self, origin: Origin, tick_s: float | None = None) -> Wire | None:
         """An idle connection that is alive, the one used last. tick_s: see `Wire.block`."""
         while True:
-            with self._lock:
+            with self.lock:
                 idle = self._idle.get(origin)
                 if not idle:
                     return None
@@ -147,8 +160,8 @@ class Pool:
         """Whether one more may be opened; if so its place is taken. waited: it is its turn, others wait in line. force:
         whatever the bounds say; for who waits in a line that is stuck.
         """
-        with self._lock:
-            if not (force or waited) and self._waiting.get(origin):
+        with self.lock:
+            if not (force or waited) and self.waiting.get(origin):
                 return False
             if not force and self._open.get(origin, 0) >= self._per_host:
                 return False
@@ -170,34 +183,34 @@ class Pool:
 
     def free(self, origin: Origin) -> None:
         """Give a reserved place back."""
-        with self._lock:
+        with self.lock:
             self._open[origin] = max(0, self._open.get(origin, 0) - 1)
         self.wake(origin)
 
     def wake(self, origin: Origin) -> None:
         """Tell one of those who wait to look again: one for this origin, else for any."""
-        if not self._waiting:
+        if not self.waiting:
             return
-        with self._lock:
-            lines = [origin, *self._waiting]
-            heir = next((self._first(line) for line in lines if line in self._waiting), None)
+        with self.lock:
+            lines = [origin, *self.waiting]
+            heir = next((self._first(line) for line in lines if line in self.waiting), None)
         if heir is not None:
             heir(None)
 
     def _first(self, origin: Origin) -> "Heir | None":
         """The first of a line, who leaves it; for a caller that has the lock."""
-        line = self._waiting.get(origin)
+        line = self.waiting.get(origin)
         if line is None:
             return None
         self._moved = time.monotonic()
         heir = line.popleft()
         if not line:
-            del self._waiting[origin]
+            del self.waiting[origin]
         return heir
 
     def is_stuck(self) -> bool:
         """Whether nobody has left a line for long. Who is told so takes a place by force, and then it is not."""
-        with self._lock:
+        with self.lock:
             now = time.monotonic()
             stuck = now - self._moved > _STUCK_S
             if stuck:
@@ -213,15 +226,12 @@ class Pool:
         all the time would have it again. It is closed if nobody reads any more, or others wait for its place.
         """
         wire.idle_since = time.monotonic()
-        with self._lock:
-            heir = self._first(wire.origin) if self._waiting else None
-            crowded = bool(self._waiting) and sum(self._open.values()) >= self._in_all
+        with self.lock:
+            heir = self._first(wire.origin) if self.waiting else None
+            crowded = bool(self.waiting) and sum(self._open.values()) >= self._in_all
             kept = self.users > 0 and not crowded
             if kept and heir is None:
-                idle = self._idle.get(wire.origin)
-                if idle is None:
-                    idle = self._idle[wire.origin] = deque()
-                idle.append(wire)
+                self.idle(wire.origin).append(wire)
         if heir is not None:
             heir(wire)
         elif not kept:
@@ -229,14 +239,14 @@ class Pool:
 
     def when_free(self, origin: Origin, heir: "Heir", *, waited: bool = False) -> None:
         """Wait in line for a connection, or a place. waited: it has, and goes to where it was."""
-        with self._lock:
+        with self.lock:
             room = self._open.get(origin, 0) < self._per_host and sum(self._open.values()) < self._in_all
-            line = self._waiting.get(origin)
+            line = self.waiting.get(origin)
             ready = bool(self._idle.get(origin)) or (room and (waited or not line))
             if not ready:
-                if not self._waiting:
+                if not self.waiting:
                     self._moved = time.monotonic()
-                line = self._waiting.setdefault(origin, deque())
+                line = self.waiting.setdefault(origin, deque())
                 line.appendleft(heir) if waited else line.append(heir)
         if ready:  # it became so since the caller looked
             heir(None)
@@ -245,7 +255,7 @@ class Pool:
 
     def is_short(self) -> bool:
         """Whether connections should be given back at once: somebody waits for one, or nobody reads any more."""
-        return bool(self._waiting) or self.users <= 0
+        return bool(self.waiting) or self.users <= 0
 
     def _reclaim(self) -> None:
         for keeper in list(self.standings.values()):
@@ -253,16 +263,17 @@ class Pool:
 
     def use(self) -> None:
         """One more that reads."""
-        with self._lock:
+        with self.lock:
             self.users += 1
 
     def unuse(self) -> None:
         """One less; with the last one, idle connections are closed."""
-        with self._lock:
+        with self.lock:
             self.users -= 1
             idle = [wire for wires in self._idle.values() for wire in wires] if self.users <= 0 else []
             if idle:
-                self._idle.clear()
+                for wires in self._idle.values():
+                    wires.clear()
         for wire in idle:
             self.drop(wire)
         if self.users <= 0:
@@ -298,14 +309,14 @@ class Pool:
         return {} if proxy is None else proxy.fields
 
     def _tls(self) -> ssl.SSLContext:
-        with self._lock:
+        with self.lock:
             if self._context is None:
                 self._context = self._security.context()
             return self._context
 
     def stats(self) -> dict[str, int]:
         """connections_opened: so far; connections_idle, connections_open: now."""
-        with self._lock:
+        with self.lock:
             idle = sum(map(len, self._idle.values()))
             return {
                 "connections_opened": self.opened,

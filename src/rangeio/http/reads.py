@@ -57,8 +57,7 @@ class Read:
     @property
     def tick_s(self) -> float:
         """How often to look at its requests."""
-        hedge_s = self.remote.hedge_s
-        return self.timeout.tick_s if hedge_s is None else min(self.timeout.tick_s, max(0.001, hedge_s / 4))
+        return self.remote.tick_s(self.timeout)
 
     def end_at(self, stop: int) -> None:
         """The object ends there, or before the end that was asked for."""
@@ -75,6 +74,10 @@ class Read:
             if old is not None:
                 self.memory[: len(old)] = old
         return self.memory
+
+    def lands_in(self, buffer: "Buffer") -> None:
+        """In this, where some of it has landed already."""
+        self.buffer, self.memory = buffer, self._reactor.writable(buffer)
 
     def piece(self, at: int, stop: int) -> memoryview:
         """Memory for the bytes `at` to `stop`, of a read whose end is known."""

@@ -185,6 +185,10 @@ class Remote:
         """See `Version`."""
         return self._version.told_by if self.pinned else ""
 
+    def tick_s(self, timeout: Timeout) -> float:
+        """How often to look at requests for it."""
+        return timeout.tick_s if self.hedge_s is None else min(timeout.tick_s, max(0.001, self.hedge_s / 4))
+
     def move(self, address: Address) -> None:
         """Its own address is another one now."""
         self.address = self._target = address

@@ -11,7 +11,7 @@ does ranges: one request too many of a large object may be all of it.
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rangeio.errors import Error
 from rangeio.http import answers
@@ -19,14 +19,19 @@ from rangeio.http.drivers import Driver
 from rangeio.http.exchange import Body
 from rangeio.http.failures import as_error
 from rangeio.http.heads import Head
-from rangeio.http.lanes import Lane
+from rangeio.http.lanes import WOULD_BLOCK, Lane
 from rangeio.http.parts import Parked, Part
 from rangeio.http.pool import Pool
 from rangeio.http.reads import Probe, Read
 from rangeio.http.remote import Remote
+from rangeio.http.repeats import brought_by
 from rangeio.http.rules import Take, Version
+from rangeio.http.wire import Wire
 from rangeio.policy import RETRIES
 from rangeio.ranges import split
+
+if TYPE_CHECKING:
+    from _uring.surface import Strayed
 
 
 class Run:
@@ -81,6 +86,24 @@ class Run:
         self._reads.add(read)
         read.left = 1
         self._begin(Part(self, read, lane.at, lane.stop)).adopt(lane, error)
+        self.pump()
+
+    def join(self, read: Read, strayed: "Strayed", began: float) -> None:
+        """Go on with a read that a repeat has begun. began: when the call of the Reader did."""
+        self._began = began
+        wire, _, since, start, stop, *_ = strayed
+        plain = read.remote.plain
+        assert plain is not None
+        self._reads.add(read)
+        read.left = 1
+        brought, error = brought_by(read, strayed)
+        lane = self._lane(wire)
+        lane.begun(read, plain, read.remote.target, start, stop)
+        lane.since = lane.sent = since
+        if brought is not None:
+            lane.readable(brought)
+        elif not isinstance(error, WOULD_BLOCK):
+            self.strayed(lane, error)
         self.pump()
 
     def _admit(self, read: Read) -> None:
@@ -157,9 +180,11 @@ class Run:
         if remote.plain is None or read.version is not remote.version or remote.access.credentials.stale:
             return None
         wire = self.pool.take(remote.target.origin)
-        if wire is None:
-            return None
+        return None if wire is None else self._lane(wire)
+
+    def _lane(self, wire: Wire) -> Lane:
         lane = Lane(self, wire)
+        wire.block(None)
         self._lanes.add(lane)
         self.driver.watch(wire.fd, lane.readable)
         return lane

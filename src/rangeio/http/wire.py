@@ -23,7 +23,6 @@ class Wire:
     __slots__ = (
         "__weakref__",
         "_close",
-        "_tick_s",
         "absolute",
         "fd",
         "idle_since",
@@ -32,6 +31,7 @@ class Wire:
         "scratch",
         "sock",
         "space",
+        "tick_s",
         "tls",
         "used",
     )
@@ -48,7 +48,7 @@ class Wire:
         when it is.
         """
         sock.setblocking(False)
-        self._tick_s: float | None = None
+        self.tick_s: float | None = None
         self.sock = sock
         self.fd = sock.fileno()
         self.tls = isinstance(sock, ssl.SSLSocket)
@@ -69,8 +69,8 @@ class Wire:
 
     def block(self, tick_s: float | None) -> None:
         """Have receiving wait, but for so long at most; or not at all, with None. Nothing to do if it is so already."""
-        if tick_s != self._tick_s:
-            self._tick_s = tick_s
+        if tick_s != self.tick_s:
+            self.tick_s = tick_s
             # OpenSSL goes on when the socket's own limit has passed, and Python begins to wait anew after each signal.
             if self.tls or exchange is None:
                 self.sock.settimeout(tick_s or 0.0)
@@ -83,7 +83,7 @@ class Wire:
     @property
     def waits(self) -> bool:
         """Whether receiving does."""
-        return self._tick_s is not None
+        return self.tick_s is not None
 
     def send(self, request: bytes) -> None:
         """An idle connection takes all of a small request. What is one doing that does not?"""
@@ -101,7 +101,7 @@ class Wire:
         """
         if exchange is not None and not self.tls:
             head = memoryview(self.space)[: head_length + (body is not None)]
-            return exchange(self.sock.fileno(), request, head, announced, body, self._tick_s is not None)
+            return exchange(self.sock.fileno(), request, head, announced, body, self.tick_s is not None)
         if request:
             self.send(request)
         if body is None or self.tls or not hasattr(self.sock, "recvmsg_into"):
@@ -111,7 +111,7 @@ class Wire:
 
     def receive(self, memory: memoryview) -> int:
         """As a socket does; BlockingIOError too where it has waited for nothing, or a signal has ended that."""
-        if self._tick_s is not None and exchange is not None and not self.tls:
+        if self.tick_s is not None and exchange is not None and not self.tls:
             return exchange(self.sock.fileno(), b"", memory, b"", None, True)
         try:
             return self.sock.recv_into(memory)

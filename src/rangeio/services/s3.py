@@ -21,8 +21,8 @@ from rangeio.s3.replies import WRONG_KEYS, Page, class_of, parse_page, parse_ref
 from rangeio.s3.settings import Settings
 from rangeio.s3.signing import LONGEST_S, Keys
 from rangeio.service import Capability, FileResults, Options, Stat
-from rangeio.services.http import HttpSource, ranges_of_many
 from rangeio.services.http_options import DEFAULTS, conditions, options_to_keep
+from rangeio.services.http_source import HttpSource, ranges_of_many
 
 if TYPE_CHECKING:
     from _uring import Reactor

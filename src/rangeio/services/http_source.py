@@ -1,0 +1,431 @@
+"""The source of one object over the engine in `rangeio.http`."""
+
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from copy import copy
+from dataclasses import replace
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, SupportsIndex, cast
+
+from _uring.loops import bind, current_key
+from _uring.surface import byte_array, byte_index, writable_bytes
+from rangeio.errors import UnexpectedEofError, asked, from_native
+from rangeio.http import standing
+from rangeio.http.alone import Stray, at_once, go_on
+from rangeio.http.drivers import Driver, LoopDriver, ThreadDriver, this_thread
+from rangeio.http.pace import MEASURED
+from rangeio.http.pool import PER_HOST
+from rangeio.http.reads import Probe, Read
+from rangeio.http.remote import Remote
+from rangeio.http.repeats import repeat_for
+from rangeio.http.rules import Version
+from rangeio.http.run import Run
+from rangeio.policy import Timeout
+from rangeio.ranges import OPEN, Offsets
+from rangeio.service import FAR, Capability, Destination, FileResults, Options, ReadAhead, Stat
+from rangeio.services.http_options import CONCURRENT, GAP
+from rangeio.waiting import Ready, checkpoint
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer as SupportsBuffer
+
+    from _uring import Buffer, Reactor
+    from _uring.loops import Waiter
+    from _uring.surface import Repeat, Strayed
+    from rangeio.errors import Error
+
+
+class HttpSource:
+    """One object on a server. Nothing is asked before the first read."""
+
+    def __init__(self, reactor: "Reactor", remote: Remote, options: Options) -> None:
+        self._reactor = reactor
+        self._remote = remote
+        self._options = options
+        self._pool = remote.access.pool
+        self._closed = False
+        self._repeat: Repeat | None = None
+        self._pool.use()
+
+    @property
+    def path(self) -> str:
+        return self._remote.shown
+
+    @property
+    def read_ahead(self) -> ReadAhead:
+        return FAR
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    @property
+    def size(self) -> int | None:
+        return self._remote.size
+
+    @property
+    def capability(self) -> Capability:
+        return Capability(
+            positioned=False, suffix=False, list=False, pin=self._remote.told_by, backend="http"
+        )
+
+    # --- one range -------------------------------------------------------------------------------------------
+
+    def read_at(self, offset: SupportsIndex, limit: SupportsIndex) -> "Buffer":
+        repeat = self._repeat  # another thread may take it away
+        found: Any = None if repeat is None else repeat.read_at(offset, limit)
+        if found is None:
+            start, count = byte_index(offset, "offset"), byte_index(limit, "limit")
+            found = self._one(self._read(start, count))
+        elif isinstance(found, tuple):
+            found = self._strayed(found)
+        return found  # type: ignore[no-any-return]  # a call more would be a tenth of all
+
+    def read_into(self, buffer: Destination, offset: SupportsIndex = 0) -> int:
+        start, view = byte_index(offset, "offset"), writable_bytes(cast("SupportsBuffer", buffer))
+        repeat = self._repeat
+        found: Any = None if repeat is None else repeat.read_into(view, start)
+        if found is None:
+            found = self._one(self._read(start, len(view), into=view))
+        elif isinstance(found, tuple):
+            found = self._strayed(found, view)
+        return int(found)
+
+    def read_at_async(self, offset: SupportsIndex, limit: SupportsIndex) -> "Awaitable[Buffer]":
+        start, count = byte_index(offset, "offset"), byte_index(limit, "limit")
+        return self._soon(self._read(start, count))
+
+    def read_into_async(self, buffer: Destination, offset: SupportsIndex = 0) -> Awaitable[int]:
+        start, view = byte_index(offset, "offset"), writable_bytes(cast("SupportsBuffer", buffer))
+        return self._soon(self._read(start, len(view), into=view))
+
+    async def _soon(self, read: Read) -> Any:
+        result = await standing.awaited(read, self._pool, self._options.chunk or OPEN, self._run)
+        return (await self._awaited([read]))[0] if result is None else result
+
+    def begin_at(self, offset: int, limit: int, waiter: "Waiter", *, chunk: int | None = None) -> None:
+        def landed(_: int, result: Any) -> None:
+            if waiter.done():
+                return
+            if isinstance(result, BaseException):
+                waiter.set_exception(result)
+            else:
+                waiter.set_result(result)
+
+        read = self._read(offset, limit)
+        if not standing.begin(read, self._pool, chunk or self._options.chunk or OPEN, waiter, self._run):
+            self._run(LoopDriver(current_key()), landed, chunk, wanted=lambda: not waiter.done()).add(read)
+
+    def _read(self, start: int, count: int, index: int = 0, into: memoryview | None = None) -> Read:
+        if self._closed:
+            self._check_open(start, count)
+        stop = start + count
+        if stop > OPEN:
+            stop = OPEN
+        return Read(self._reactor, self._remote, index, start, stop, into, self._options.timeout)
+
+    # --- many ------------------------------------------------------------------------------------------------
+
+    def fetch(
+        self, starts: Offsets, lengths: Offsets, *, chunk: int | None, concurrent: int | None
+    ) -> "list[Buffer]":
+        self._check_open(None, None)
+        width = min(concurrent or self._options.concurrent or CONCURRENT, PER_HOST)
+        repeat = self._repeated(chunk)
+        found = repeat.read_many(starts, lengths, width) if repeat is not None else None
+        if found is None:
+            return self._now(self._reads(starts, lengths), chunk, concurrent)
+        buffers, strayed, _, _ = found
+        return self._rest(starts, lengths, found, chunk, concurrent) if strayed else buffers
+
+    def fetch_async(
+        self, starts: Offsets, lengths: Offsets, *, chunk: int | None, concurrent: int | None
+    ) -> "Awaitable[list[Buffer]]":
+        return self._awaited(self._reads(starts, lengths), chunk, concurrent)
+
+    def fetch_each(
+        self,
+        starts: Offsets,
+        lengths: Offsets,
+        *,
+        chunk: int | None,
+        concurrent: int | None,
+        ordered: bool = False,
+    ) -> "Iterator[tuple[int, Buffer | Error]]":
+        return self._each(self._reads(starts, lengths), chunk, concurrent or CONCURRENT, ordered)
+
+    def _reads(self, starts: Offsets, lengths: Offsets) -> list[Read]:
+        self._check_open(None, None)
+        pairs = zip(starts.tolist(), lengths.tolist(), strict=True)
+        return [self._read(start, length, index) for index, (start, length) in enumerate(pairs)]
+
+    def _each(
+        self, reads: list[Read], chunk: int | None, concurrent: int, ordered: bool
+    ) -> "Iterator[tuple[int, Buffer | Error]]":
+        """As they land: at most `concurrent` reads are under way or wait to be handed out."""
+        landed: dict[int, Any] = {}
+        driver = ThreadDriver()
+        run = self._run(driver, landed.__setitem__, chunk, concurrent)
+        try:
+            begun = 0
+            for given in range(len(reads)):
+                while begun < min(len(reads), given + concurrent):
+                    run.add(reads[begun])
+                    reads[begun] = None  # type: ignore[call-overload]  # landed, it is the consumer's
+                    begun += 1
+                run.touch()
+                while not (given in landed if ordered else landed):
+                    driver.step()
+                index = given if ordered else next(iter(landed))
+                yield index, landed.pop(index)
+        finally:
+            run.cancel()
+            driver.close()
+
+    def near(self) -> int:
+        measured = self._pool.pace(self._remote.target.origin).gap()
+        return GAP if measured is None else measured
+
+    def read_batch(self, offsets: Any, length: SupportsIndex) -> "Buffer":
+        starts, count = byte_array(offsets, "offsets"), byte_index(length, "length")
+        self._check_open(None, None)
+        size = self.stat().size if starts.size and count and self.size is None else self.size
+        table, reads = self._records(starts, count, size)
+        return self._filled(table, count, starts, self._now(reads))
+
+    def read_batch_async(self, offsets: Any, length: SupportsIndex) -> "Awaitable[Buffer]":
+        starts, count = byte_array(offsets, "offsets"), byte_index(length, "length")
+        self._check_open(None, None)
+        return self._batch(starts, count)
+
+    async def _batch(self, starts: Offsets, count: int) -> "Buffer":
+        ask = starts.size and count and self.size is None
+        size = (await self.stat_async()).size if ask else self.size
+        table, reads = self._records(starts, count, size)
+        return self._filled(table, count, starts, await self._awaited(reads))
+
+    def _records(self, starts: Offsets, count: int, size: int | None) -> "tuple[Buffer, list[Read]]":
+        """A table, and the reads that fill its rows. UnexpectedEofError before memory is taken."""
+        if count and size is not None and (starts > size - count).any():
+            self._passes(int((starts > size - count).argmax()), starts, count, size)
+        table = self._reactor.allocate((starts.size, count))
+        if not table.nbytes:
+            return table, []
+        memory = self._reactor.writable(table).cast("B")
+        rows = enumerate(starts.tolist())
+        return table, [self._read(at, count, i, memory[i * count : (i + 1) * count]) for i, at in rows]
+
+    def _filled(self, table: "Buffer", count: int, starts: Offsets, counts: list[int]) -> "Buffer":
+        for index, got in enumerate(counts):
+            if got < count:
+                self._passes(index, starts, count, None)
+        return table
+
+    def _passes(self, index: int, starts: Offsets, count: int, size: int | None) -> None:
+        start = int(starts[index])
+        of = "" if size is None else f" of {size} bytes"
+        raise UnexpectedEofError(
+            f"{asked(self.path, start, count)}: record {index} passes the end of an object{of}",
+            path=self.path,
+            offset=start,
+            limit=count,
+            index=index,
+        )
+
+    # --- what it is ------------------------------------------------------------------------------------------
+
+    def stat(self) -> Stat:
+        self._check_open(None, None)
+        probe = Probe(self._reactor, self._remote, self._options.timeout)
+        return self._told(probe, self._now([probe])[0])
+
+    async def stat_async(self) -> Stat:
+        """See `Source`."""
+        self._check_open(None, None)
+        probe = Probe(self._reactor, self._remote, self._options.timeout)
+        return self._told(probe, (await self._awaited([probe]))[0])
+
+    def _told(self, probe: Probe, version: Version) -> Stat:
+        mtime_ns = None
+        if version.modified:
+            try:
+                mtime_ns = int(parsedate_to_datetime(version.modified).timestamp()) * 10**9
+            except (TypeError, ValueError):
+                pass  # a date nobody can read is none
+        size = probe.size if version.size is None else version.size
+        return Stat(
+            self.path,
+            size,
+            pin=version.name,
+            mtime_ns=mtime_ns,
+            etag=version.etag,
+            version=version.number,
+        )
+
+    def turn(self) -> Awaitable[object]:
+        self._check_open(None, None)
+        return checkpoint()
+
+    def within(self, timeout: Timeout) -> "HttpSource":
+        timed = copy(self)
+        timed._options = replace(self._options, timeout=timeout)
+        timed._repeat = None
+        return timed
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._repeat = None
+            self._remote.kept = None
+            self._pool.unuse()
+
+    def _check_open(self, offset: int | None, limit: int | None) -> None:
+        if self._closed:
+            raise from_native("closed", 0, self.path, offset, limit, "")
+
+    # --- to the engine ---------------------------------------------------------------------------------------
+
+    def _run(
+        self,
+        driver: Driver,
+        landed: Callable[[int, Any], None],
+        chunk: int | None = None,
+        concurrent: int | None = None,
+        wanted: Callable[[], bool] | None = None,
+    ) -> Run:
+        return Run(
+            driver,
+            self._pool,
+            landed,
+            chunk=chunk or self._options.chunk or OPEN,
+            concurrent=concurrent or self._options.concurrent or CONCURRENT,
+            wanted=wanted,
+        )
+
+    def _one(self, read: Read) -> Any:
+        """One read, waited for in this thread: the short way if a connection is idle and nothing is unusual."""
+        found = at_once(read, self._pool, self._options.chunk or OPEN)
+        if found is True and read.stop - read.start < MEASURED:
+            self._repeat = self._repeated()
+            if self._closed:
+                self._repeat = None
+        return self._ended(read, found)
+
+    def _ended(self, read: Read, found: Stray | bool) -> Any:
+        if found is True:
+            return read.result()
+        if found is False:
+            return self._now([read])[0]
+        return self._until_landed(lambda run: run.take_over(read, *found), 1)[0]
+
+    def _repeated(self, chunk: int | None = None) -> "Repeat | None":
+        """Small reads as the last one was. None where there is no such thing, or larger pieces have to be cut."""
+        if (chunk or self._options.chunk or OPEN) < MEASURED:
+            return None
+        return repeat_for(self._reactor, self._remote, self._options.timeout)
+
+    def _strayed(self, strayed: "Strayed", into: memoryview | None = None) -> Any:
+        """One read, the same, that was not as the last one."""
+        self._repeat = None
+        _, _, _, start, stop, *_ = strayed
+        read = Read(self._reactor, self._remote, 0, start, stop, into, self._options.timeout)
+        return self._ended(read, go_on(read, self._pool, strayed))
+
+    def _rest(
+        self, starts: Offsets, lengths: Offsets, found: Any, chunk: int | None, concurrent: int | None
+    ) -> list[Any]:
+        """Many, of which one was not as the last one; others are there, under way, or not begun."""
+        buffers, strayed, begun, began = found
+        reads = [
+            Read(self._reactor, self._remote, index, start, start + length, None, self._options.timeout)
+            for index, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True))
+        ]
+        under_way = {index for index, _ in strayed}
+        landed = {index: buffers[index] for index in range(begun) if index not in under_way}
+        buffers.clear()  # the traceback of a failure will hold this frame and its caller's, but not the Buffers
+
+        def begin(run: Run) -> None:
+            while strayed:
+                index, piece = strayed.pop()
+                run.join(reads[index], piece, began)
+            for read in reads[begun:]:
+                run.add(read)
+
+        return self._until_landed(begin, len(reads), chunk, concurrent, landed)
+
+    def _now(self, reads: list[Any], chunk: int | None = None, concurrent: int | None = None) -> list[Any]:
+        """The results, waited for in this thread; the first failure in the order of `reads` is raised."""
+
+        def begin(run: Run) -> None:
+            for read in reads:
+                run.add(read)
+
+        return self._until_landed(begin, len(reads), chunk, concurrent)
+
+    def _until_landed(
+        self,
+        begin: Callable[[Run], None],
+        count: int,
+        chunk: int | None = None,
+        concurrent: int | None = None,
+        landed: dict[int, Any] | None = None,
+    ) -> list[Any]:
+        """landed: what is there already, by index."""
+        landed = {} if landed is None else landed
+        with this_thread() as driver:
+            run = self._run(driver, landed.__setitem__, chunk, concurrent)
+            try:
+                begin(run)
+                while len(landed) < count:
+                    driver.step()
+            finally:
+                run.cancel()
+        return _in_order(landed, count)
+
+    def _awaited(
+        self, reads: list[Any], chunk: int | None = None, concurrent: int | None = None
+    ) -> Awaitable[list[Any]]:
+        """The same, awaited."""
+        return self._await(reads, chunk, concurrent) if reads else Ready([])
+
+    async def _await(self, reads: list[Any], chunk: int | None, concurrent: int | None) -> list[Any]:
+        key = current_key()
+        binding: Any = bind(key)
+        landed: dict[int, Any] = {}
+        waiter = binding.waiter(None)
+
+        def take(index: int, result: Any) -> None:
+            landed[index] = result
+            if len(landed) == len(reads) and not waiter.done():
+                waiter.set_result(None)
+
+        run = self._run(LoopDriver(key), take, chunk, concurrent)
+        try:
+            for read in reads:
+                run.add(read)
+            await binding.wait(waiter)
+        finally:
+            run.cancel()
+        return _in_order(landed, len(reads))
+
+
+def _in_order(landed: dict[int, Any], count: int) -> list[Any]:
+    results = [landed.pop(index) for index in range(count)]
+    for result in results:
+        if isinstance(result, BaseException):
+            results.clear()  # the traceback will hold this frame, and this frame would hold the Buffers
+            raise result
+    return results
+
+
+def ranges_of_many(sources: Sequence[HttpSource], jobs: Sequence[tuple[str, int, int | None]]) -> FileResults:
+    """One range of each: what `Service.read_files` gives. Closes the sources."""
+    try:
+        reads = [
+            source._read(start, (OPEN if stop is None else stop) - start, index)
+            for index, (source, (_, start, stop)) in enumerate(zip(sources, jobs, strict=True))
+        ]
+        found = dict(sources[0]._each([*reads], None, CONCURRENT, False)) if sources else {}
+        return [found[index] for index in range(len(reads))]
+    finally:
+        for source in sources:
+            source.close()

@@ -1,0 +1,558 @@
+"""Reads that the core makes by itself, as the one before: what of them strays is made good, or said, as all else is."""
+
+import os
+import random
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import _uring
+import rangeio
+from rangeio.http import plain
+from rangeio.http.plain import Plain
+from rangeio.http.pool import Pool
+from rangeio.http.rules import Version
+from rangeio.services import http_source
+from servers.scripted import Answer, Asked, cut, honest, scripted
+from test_http_lanes import BAD, DATA, GOOD, OPTIONS, RANGE, SIZE, changed, heads
+
+pytest.importorskip("urllib3", reason="urllib3 is not installed (pip install 'rangeio[http]')")
+pytestmark = pytest.mark.skipif(_uring.exchange is None, reason="there is no extension")
+
+WIDTH = 8
+
+
+class Counting:
+    """A `_uring.Repeat`, and what came of its reads: "done", "strayed", or "none"."""
+
+    def __init__(self, repeat: Any, outcomes: Counter[str]) -> None:
+        self.repeat, self.outcomes = repeat, outcomes
+
+    def read_at(self, offset: object, limit: object) -> Any:
+        return self.noted(self.repeat.read_at(offset, limit))
+
+    def read_into(self, view: memoryview, start: int) -> Any:
+        return self.noted(self.repeat.read_into(view, start))
+
+    def read_many(self, starts: Any, lengths: Any, concurrent: int) -> Any:
+        found = self.repeat.read_many(starts, lengths, concurrent)
+        if found is None:
+            self.outcomes["none"] += 1
+        else:
+            _, strayed, begun, _ = found
+            self.outcomes["strayed"] += len(strayed)
+            self.outcomes["done"] += begun - len(strayed)
+        return found
+
+    def noted(self, found: Any) -> Any:
+        self.outcomes["none" if found is None else "strayed" if isinstance(found, tuple) else "done"] += 1
+        return found
+
+
+@pytest.fixture
+def outcomes(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Of all reads by repeats."""
+    counted: Counter[str] = Counter()
+    make = http_source.repeat_for
+
+    def counting(*arguments: Any) -> Any:
+        made = make(*arguments)
+        return None if made is None else Counting(made, counted)
+
+    monkeypatch.setattr(http_source, "repeat_for", counting)
+    return counted
+
+
+def widened(reader: Any) -> None:
+    """WIDTH connections are idle."""
+    for _ in range(2):
+        pairs = [(100 * number, 100 * number + 100) for number in range(8 * WIDTH)]
+        assert [bytes(found) for found in reader.read_ranges(pairs, gap=None, concurrent=WIDTH)] == [
+            DATA[start:stop] for start, stop in pairs
+        ]
+
+
+def pairs_of(count: int, length: int) -> list[tuple[int, int]]:
+    return [(start, start + length) for start in range(1000, 1000 + 7 * count, 7)]
+
+
+def read(reader: Any, pairs: list[tuple[int, int]], **options: Any) -> list[bytes]:
+    return [bytes(found) for found in reader.read_ranges(pairs, gap=None, concurrent=WIDTH, **options)]
+
+
+def right(pairs: list[tuple[int, int]]) -> list[bytes]:
+    return [DATA[start:stop] for start, stop in pairs]
+
+
+class Turning:
+    """A script that is honest, and answers one request otherwise: the one that is `left` from now."""
+
+    def __init__(self, answer: Callable[[Asked], Answer]) -> None:
+        self.answer, self.left = answer, -1
+        self.lock = threading.Lock()
+
+    def __call__(self, asked: Asked) -> Answer:
+        with self.lock:
+            self.left -= 1
+            now = self.left == 0
+        return self.answer(asked) if now else honest(DATA, asked)
+
+
+# --- many ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("odd", "length"),
+    [(odd, length) for odd in GOOD for length in (100, 50_000) if length == 50_000 or odd[0] != "s"],
+)
+@pytest.mark.parametrize("at", [1, WIDTH, 30, 64])
+def test_one_of_many_is_odd(outcomes: Counter[str], odd: str, length: int, at: int) -> None:
+    """The others are there, whether they came before it, are under way with it, or come after it."""
+    script, pairs = Turning(GOOD[odd][0]), pairs_of(64, length)
+    with scripted(script) as server, rangeio.open(server.url, **OPTIONS) as reader:
+        widened(reader)
+        outcomes.clear()
+        script.left = at
+        assert read(reader, pairs) == right(pairs)
+        assert script.left <= 0
+        assert 1 <= outcomes["strayed"] <= WIDTH
+        assert at - WIDTH <= outcomes["done"] <= 64
+        assert read(reader, pairs) == right(pairs)
+
+
+@pytest.mark.parametrize("on_error", ["raise", "return"])
+@pytest.mark.parametrize("odd", BAD)
+def test_one_of_many_is_wrong(outcomes: Counter[str], odd: str, on_error: Any) -> None:
+    answer, error = BAD[odd]
+    script, pairs = Turning(answer), pairs_of(64, 9000)
+    with scripted(script) as server, rangeio.open(server.url, **{**OPTIONS, "retry": 1}) as reader:
+        widened(reader)
+        outcomes.clear()
+        script.left = 20
+        if on_error == "raise":
+            with pytest.raises(error):
+                read(reader, pairs)
+        else:
+            found = reader.read_ranges(pairs, gap=None, concurrent=WIDTH, on_error="return")
+            (bad,) = [each for each in found if isinstance(each, Exception)]
+            assert isinstance(bad, error)
+            good = [bytes(each) for each in found if not isinstance(each, Exception)]
+            assert len(good) == 63
+            assert set(good) <= set(right(pairs))
+        assert outcomes["strayed"] >= (on_error == "raise")
+
+
+def test_many_by_one_call(outcomes: Counter[str]) -> None:
+    with scripted(lambda asked: honest(DATA, asked)) as server, rangeio.open(server.url) as reader:
+        widened(reader)
+        outcomes.clear()
+        pairs = pairs_of(500, 777)
+        before = dict(reader.stats), rangeio.stats()["requests"]
+        assert read(reader, pairs) == right(pairs)
+        assert outcomes == {"done": 500, "strayed": 0}
+        assert reader.stats["requests"] - before[0]["requests"] == 500
+        assert rangeio.stats()["requests"] - before[1] == 500
+        assert sorted(filter(None, server.ranges[-500:])) == sorted(pairs)
+        assert server.connections == WIDTH
+        assert len({asked.connection for asked in server.asked[-500:]}) == WIDTH
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        [(0, 10), (SIZE - 5, SIZE + 5)],
+        [(0, 10), (SIZE, SIZE + 5)],
+        [(0, 10), (5, 5)],
+        [(0, 10), (0, 150_000)],
+        [(0, 10), (20, None)],
+    ],
+)
+def test_what_is_not_small_or_not_within_goes_another_way(outcomes: Counter[str], pairs: list[Any]) -> None:
+    with scripted(lambda asked: honest(DATA, asked)) as server, rangeio.open(server.url) as reader:
+        widened(reader)
+        outcomes.clear()
+        found = reader.read_ranges(pairs, gap=None, concurrent=2)
+        assert [bytes(each) for each in found] == [DATA[start:stop] for start, stop in pairs]
+        assert not outcomes["strayed"]
+
+
+@pytest.mark.parametrize("junk", [b"", b"x", b"HTTP/1.1 206 Word\r\n\r\n"])
+def test_a_connection_that_ends_while_others_are_busy(junk: bytes) -> None:
+    """It has nothing more to bring; were it kept, the next read over it would meet its end, or what is left on it."""
+    last = WIDTH - 1
+
+    def script(asked: Asked) -> Answer:
+        answer = honest(DATA, asked)
+        if asked.range == (0, 1000):
+            answer.wait_s = 0.3
+        elif asked.range == (1000, 2000):
+            answer.data += junk
+            answer.then = "keep" if junk else "close"
+            answer.piece, answer.pause_s = len(answer.data) - len(junk), 0.05
+        return answer
+
+    with scripted(script) as server, rangeio.open(server.url, retry=1) as reader:
+        widened(reader)
+        pairs = [(1000 * number, 1000 * number + 1000) for number in range(WIDTH)]
+        assert read(reader, pairs) == right(pairs)
+        assert len(reader._source._pool._idle[reader._source._remote.target.origin]) == last  # type: ignore[attr-defined]
+        widened(reader)
+        assert server.connections == WIDTH + 1
+
+
+def test_fewer_connections_than_wanted_are_opened_first(outcomes: Counter[str]) -> None:
+    with scripted(lambda asked: honest(DATA, asked)) as server, rangeio.open(server.url) as reader:
+        assert reader.read_at(0, 10) == DATA[:10]
+        assert reader.read_at(0, 10) == DATA[:10]
+        pairs = pairs_of(64, 5000)
+        for _ in range(3):
+            assert read(reader, pairs) == right(pairs)
+        assert server.connections == WIDTH
+        assert outcomes["none"]
+        assert outcomes["done"] >= 64
+
+
+def test_chunks_below_a_small_read_are_cut(outcomes: Counter[str]) -> None:
+    with (
+        scripted(lambda asked: honest(DATA, asked)) as server,
+        rangeio.open(server.url, chunk=1000) as reader,
+    ):
+        widened(reader)
+        assert reader.read_at(500, 2500) == DATA[500:3000]
+        assert read(reader, [(0, 2000), (5000, 6500)]) == [DATA[:2000], DATA[5000:6500]]
+        assert sorted(server.ranges[-7:-4]) == [(500, 1500), (1500, 2500), (2500, 3000)]
+        assert not outcomes
+        widened(reader)
+        with rangeio.open(server.url) as whole:
+            widened(whole)
+            outcomes.clear()
+            assert read(whole, [(0, 2000)] * 2, chunk=1000, max_merged=1) == [DATA[:2000]] * 2
+            assert not outcomes
+
+
+# --- one -----------------------------------------------------------------------------------------------------
+
+
+def test_one_by_one_call(outcomes: Counter[str]) -> None:
+    with scripted(lambda asked: honest(DATA, asked)) as server, rangeio.open(server.url) as reader:
+        memory = bytearray(300)
+        for start in range(0, 5000, 50):
+            assert reader.read_at(start, 700) == DATA[start : start + 700]
+            assert reader.read_into(memory, start) == 300
+            assert memory == DATA[start : start + 300]
+        assert reader.read_at(SIZE - 9, 700) == DATA[-9:]
+        assert reader.read_into(memory, SIZE - 9) == 9
+        assert memory[:9] == DATA[-9:]
+        assert reader.read_at(SIZE, 700) == b""
+        assert reader.slice(1000, 3000).read_at(1990, 700) == DATA[2990:3000]
+        assert outcomes["done"] >= 200
+        assert not outcomes["strayed"]
+        assert server.connections == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ((-1, 5), ValueError),
+        ((0, -5), ValueError),
+        ((0.5, 1), TypeError),
+        ((0, "5"), TypeError),
+        ((2**63, 1), OverflowError),
+    ],
+)
+def test_arguments(outcomes: Counter[str], arguments: Any, error: type[Exception]) -> None:
+    with scripted(lambda asked: honest(DATA, asked)) as server, rangeio.open(server.url) as reader:
+        for _ in range(4):
+            reader.read_at(0, 10)
+        assert outcomes["done"]
+        with pytest.raises(error):
+            reader.read_at(*arguments)
+        assert reader.read_at(True, 2) == DATA[1:3]
+        assert server.connections == 1
+
+
+def test_closed(outcomes: Counter[str]) -> None:
+    with scripted(lambda asked: honest(DATA, asked)) as server:
+        reader = rangeio.open(server.url)
+        for _ in range(4):
+            reader.read_at(0, 10)
+        reader.close()
+        for call in (
+            lambda: reader.read_at(0, 10),
+            lambda: reader.read_ranges([(0, 10), (20, 30)], gap=None),
+        ):
+            with pytest.raises(rangeio.ClosedError):
+                call()
+
+
+def test_closed_amid_a_read(outcomes: Counter[str]) -> None:
+    """It goes on to its end; its connection is not kept, and the reader stays closed."""
+    waiting, over = threading.Event(), threading.Event()
+
+    def script(asked: Asked) -> Answer:
+        if asked.range == (7, 17):
+            waiting.set()
+            over.wait(30)
+        return honest(DATA, asked)
+
+    with scripted(script) as server:
+        reader = rangeio.open(server.url)
+        for _ in range(4):
+            reader.read_at(0, 10)
+        pool: Pool = reader._source._pool  # type: ignore[attr-defined]
+        found: list[Any] = []
+        thread = threading.Thread(target=lambda: found.append(reader.read_at(7, 10)))
+        thread.start()
+        assert waiting.wait(30)
+        reader.close()
+        over.set()
+        thread.join()
+        assert found == [DATA[7:17]]
+        assert pool.stats()["connections_open"] == 0
+        with pytest.raises(rangeio.ClosedError):
+            reader.read_at(7, 10)
+
+
+def test_threads(outcomes: Counter[str]) -> None:
+    """Each has a connection of its own while it reads, and its own bytes."""
+    wrong: list[Any] = []
+
+    def work(seed: int) -> None:
+        dice = random.Random(seed)
+        for _ in range(100):
+            start, length = dice.randrange(SIZE - 3000), dice.randrange(1, 3000)
+            if reader.read_at(start, length) != DATA[start : start + length]:
+                wrong.append((start, length))
+
+    with scripted(lambda asked: honest(DATA, asked)) as server, rangeio.open(server.url) as reader:
+        threads = [threading.Thread(target=work, args=(seed,)) for seed in range(12)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not wrong
+        assert outcomes["done"] > 600
+        assert server.connections <= 12
+
+
+# --- heads ---------------------------------------------------------------------------------------------------
+
+
+def numbered(text: str) -> Callable[[Asked], Answer]:
+    """A reply with a name of its own, made of the request's number."""
+    return lambda asked: changed(X_Name=text % asked.number)(asked)
+
+
+def settled(reader: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Enough was read to know which fields differ."""
+    monkeypatch.setattr(plain, "_LEAST_S", 0.0)
+    for _ in range(6):
+        reader.read_at(0, 10)
+
+
+def test_a_field_that_is_another_each_time(outcomes: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the time is, or the name of a request: as long as it is of one length, it is no matter."""
+    with scripted(numbered("name %06d")) as server, rangeio.open(server.url) as reader:
+        settled(reader, monkeypatch)
+        outcomes.clear()
+        for start in range(50):
+            assert reader.read_at(start, 100) == DATA[start : start + 100]
+        assert outcomes == {"done": 50}
+
+
+def test_a_field_of_another_length_each_time(outcomes: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is tried a few times, and then no more."""
+
+    def script(asked: Asked) -> Answer:
+        return numbered("x" * (asked.number % 7) + "%d")(asked)
+
+    with scripted(script) as server, rangeio.open(server.url) as reader:
+        settled(reader, monkeypatch)
+        settled(reader, monkeypatch)
+        outcomes.clear()
+        for start in range(50):
+            assert reader.read_at(start, 100) == DATA[start : start + 100]
+        assert not outcomes
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        (f"a\r\nContent-Range: bytes 0-99/{SIZE}", rangeio.Error),
+        ('a\r\nETag: "v2"', rangeio.ServerError),
+        ("a\r\nContent-Encoding: gzip", rangeio.ContentEncodedError),
+        ("a\r\nX-Other: b", None),
+        ("a\tb", None),
+        ("a\x7fb", None),
+    ],
+)
+def test_fields_within_a_field(
+    outcomes: Counter[str], monkeypatch: pytest.MonkeyPatch, name: str, error: type[Exception] | None
+) -> None:
+    """Where anything may stand, no other field may: such a head is looked at line by line."""
+    odd = False
+    fill = len(name)
+
+    def script(asked: Asked) -> Answer:
+        return changed(X_Name=name if odd else f"{asked.number:0{fill}}")(asked)
+
+    with scripted(script) as server, rangeio.open(server.url, retry=1) as reader:
+        settled(reader, monkeypatch)
+        outcomes.clear()
+        odd = True
+        if error is None:
+            assert reader.read_at(100, 100) == DATA[100:200]
+        else:
+            with pytest.raises(error):
+                reader.read_at(100, 100)
+        assert outcomes["strayed"] == (name != "a\x7fb")
+
+
+@given(st.lists(heads(), min_size=1, max_size=5), RANGE, st.randoms(use_true_random=False))
+def test_nothing_repeated_would_be_refused(
+    seen: list[tuple[int, int, bytes]], then: Any, dice: random.Random
+) -> None:
+    """Whatever was accepted before: a head that is as it should be, its free bytes anything, is one to be accepted."""
+    known = Plain(Version(known=True, etag='"v1"', size=1000))
+    for at, stop, head in seen:
+        known._formed = -1.0
+        known.accepts(head, at, stop)
+    found = known.repeated()
+    if found is None:
+        return
+    texts, masks, order = found
+    assert [len(text) for text in texts] == [len(mask) for mask in masks]
+    at, nbytes = then
+    numbers = (at, at + nbytes - 1, nbytes)
+    free = [
+        bytes(byte if fixed else dice.randrange(32, 256) for byte, fixed in zip(text, mask, strict=True))
+        for text, mask in zip(texts, masks, strict=True)
+    ]
+    made = b"".join(
+        [free[0], *(b"%d%b" % (numbers[one], text) for one, text in zip(order, free[1:], strict=True))]
+    )
+    assert made.endswith(b"\r\n\r\n")
+    new = Plain(Version(known=True, etag='"v1"', size=1000))
+    assert new.accepts(made[:-4], at, at + nbytes) or at + nbytes > 1000
+
+
+# --- time, signals, forks ------------------------------------------------------------------------------------
+
+
+def dripping(asked: Asked) -> Answer:
+    answer = honest(DATA, asked)
+    answer.piece, answer.pause_s = answer.data.index(b"\r\n\r\n") + 4, 0.03
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("odd", "timeout", "said"),
+    [
+        (lambda _: Answer(b"", "stall"), rangeio.Timeout(first_byte_s=0.4), "first_byte_s"),
+        (lambda asked: cut(honest(DATA, asked), 9, "stall"), rangeio.Timeout(idle_s=0.4), "idle_s"),
+        (dripping, rangeio.Timeout(total_s=0.6), "total_s"),
+    ],
+)
+def test_one_of_many_is_late(odd: Any, timeout: rangeio.Timeout, said: str) -> None:
+    """The others are busy all the while, for longer than it may take."""
+    script = Turning(odd)
+    with scripted(script) as server, rangeio.open(server.url, retry=1, timeout=timeout) as reader:
+        widened(reader)
+        script.left = 5
+        with pytest.raises(rangeio.TimedOutError, match=said):
+            read(reader, pairs_of(200, 50_000))
+        widened(reader)
+
+
+def test_a_late_one_is_overtaken(outcomes: Counter[str]) -> None:
+    """As `hedge` says, also where the core had begun it."""
+    script = Turning(lambda _: Answer(b"", "stall"))
+    with scripted(script) as server, rangeio.open(server.url, hedge=0.1) as reader:
+        widened(reader)
+        before = rangeio.stats()["hedges_won"]
+        for at, pairs in ((5, pairs_of(64, 5000)), (1, pairs_of(1, 5000))):
+            script.left = at
+            assert read(reader, pairs) == right(pairs)
+        assert rangeio.stats()["hedges_won"] - before == 2
+        assert outcomes["strayed"]
+
+
+def read_for_ever(reader: Any, pairs: list[tuple[int, int]]) -> None:
+    while True:
+        read(reader, pairs)
+
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_interrupted_amid_many(busy: bool) -> None:
+    """Whether it waits for the one that is left or is never without work. None is kept that a reply is to come over."""
+    main = threading.main_thread().ident
+    assert main is not None
+    script = Turning(lambda _: Answer(b"", "stall"))
+    with scripted(script) as server, rangeio.open(server.url) as reader:
+        widened(reader)
+        script.left = -1 if busy else 3
+        timer = threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT))
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            read_for_ever(reader, pairs_of(4000 if busy else 10, 100))
+        timer.join()
+        script.left = -1
+        widened(reader)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_handler_forks_amid_many() -> None:
+    """Both go on: the child over connections of its own."""
+    children: list[int] = []
+
+    def fork(*_: object) -> None:
+        children.append(os.fork())
+        if not children[-1]:
+            signal.alarm(30)
+
+    main = threading.main_thread().ident
+    assert main is not None
+    script, pairs = Turning(dripping), pairs_of(64, 3000)
+    before = signal.signal(signal.SIGUSR1, fork)
+    try:
+        with scripted(script) as server, rangeio.open(server.url, retry=2) as reader:
+            widened(reader)
+            script.left = 30
+            timer = threading.Timer(0.1, signal.pthread_kill, (main, signal.SIGUSR1))
+            timer.start()
+            found: list[bytes] = []
+            try:
+                while not children:
+                    found = read(reader, pairs)
+                    script.left = 30
+            finally:
+                if children and not children[0]:
+                    os._exit(found != right(pairs))
+            timer.join()
+            assert found == right(pairs)
+            assert os.waitpid(children[0], 0)[1] == 0
+            widened(reader)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_opens_its_own() -> None:
+    with scripted(lambda asked: honest(DATA, asked)) as server, rangeio.open(server.url) as reader:
+        widened(reader)
+        child = os.fork()
+        if not child:
+            try:
+                widened(reader)
+                os._exit(0)
+            except BaseException:
+                os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
+        widened(reader)
+        assert server.connections == 2 * WIDTH
