@@ -4,8 +4,10 @@ import os
 import random
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -50,9 +52,35 @@ class Counting:
             self.outcomes["done"] += begun - len(strayed)
         return found
 
+    def iter_many(self, starts: Any, lengths: Any, concurrent: int) -> Any:
+        convoy = self.repeat.iter_many(starts, lengths, concurrent)
+        if convoy is None:
+            self.outcomes["none"] += 1
+            return None
+        return CountingConvoy(convoy, self.outcomes)
+
     def noted(self, found: Any) -> Any:
         self.outcomes["none" if found is None else "strayed" if isinstance(found, tuple) else "done"] += 1
         return found
+
+
+class CountingConvoy:
+    def __init__(self, convoy: Any, outcomes: Counter[str]) -> None:
+        self.convoy, self.outcomes = convoy, outcomes
+        self.close = convoy.close
+
+    def next(self) -> Any:
+        found = self.convoy.next()
+        self.outcomes["done"] += found is not None
+        return found
+
+    def strayed(self) -> Any:
+        found = self.convoy.strayed()
+        self.outcomes["strayed"] += len(found)
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.convoy, name)
 
 
 @pytest.fixture
@@ -86,6 +114,17 @@ def read(reader: Any, pairs: list[tuple[int, int]], **options: Any) -> list[byte
     return [bytes(found) for found in reader.read_ranges(pairs, gap=None, concurrent=WIDTH, **options)]
 
 
+def iterate(reader: Any, pairs: list[tuple[int, int]], **options: Any) -> list[bytes]:
+    found = [None] * len(pairs)
+    for index, buffer in reader.iter_ranges(pairs, gap=None, concurrent=WIDTH, **options):
+        assert found[index] is None
+        found[index] = bytes(buffer)
+    return found
+
+
+BOTH = pytest.mark.parametrize("way", [read, iterate])
+
+
 def right(pairs: list[tuple[int, int]]) -> list[bytes]:
     return [DATA[start:stop] for start, stop in pairs]
 
@@ -111,24 +150,26 @@ class Turning:
     ("odd", "length"),
     [(odd, length) for odd in GOOD for length in (100, 50_000) if length == 50_000 or odd[0] != "s"],
 )
-@pytest.mark.parametrize("at", [1, WIDTH, 30, 64])
-def test_one_of_many_is_odd(outcomes: Counter[str], odd: str, length: int, at: int) -> None:
+@pytest.mark.parametrize("at", [1, 30, 64])
+@BOTH
+def test_one_of_many_is_odd(outcomes: Counter[str], way: Any, odd: str, length: int, at: int) -> None:
     """The others are there, whether they came before it, are under way with it, or come after it."""
     script, pairs = Turning(GOOD[odd][0]), pairs_of(64, length)
     with scripted(script) as server, rangeio.open(server.url, **OPTIONS) as reader:
         widened(reader)
         outcomes.clear()
         script.left = at
-        assert read(reader, pairs) == right(pairs)
+        assert way(reader, pairs) == right(pairs)
         assert script.left <= 0
         assert 1 <= outcomes["strayed"] <= WIDTH
         assert at - WIDTH <= outcomes["done"] <= 64
-        assert read(reader, pairs) == right(pairs)
+        assert way(reader, pairs) == right(pairs)
 
 
 @pytest.mark.parametrize("on_error", ["raise", "return"])
 @pytest.mark.parametrize("odd", BAD)
-def test_one_of_many_is_wrong(outcomes: Counter[str], odd: str, on_error: Any) -> None:
+@BOTH
+def test_one_of_many_is_wrong(outcomes: Counter[str], way: Any, odd: str, on_error: Any) -> None:
     answer, error = BAD[odd]
     script, pairs = Turning(answer), pairs_of(64, 9000)
     with scripted(script) as server, rangeio.open(server.url, **{**OPTIONS, "retry": 1}) as reader:
@@ -137,9 +178,13 @@ def test_one_of_many_is_wrong(outcomes: Counter[str], odd: str, on_error: Any) -
         script.left = 20
         if on_error == "raise":
             with pytest.raises(error):
-                read(reader, pairs)
+                way(reader, pairs)
         else:
-            found = reader.read_ranges(pairs, gap=None, concurrent=WIDTH, on_error="return")
+            options: Any = {"gap": None, "concurrent": WIDTH, "on_error": "return"}
+            if way is read:
+                found = reader.read_ranges(pairs, **options)
+            else:
+                found = [each for _, each in reader.iter_ranges(pairs, **options)]
             (bad,) = [each for each in found if isinstance(each, Exception)]
             assert isinstance(bad, error)
             good = [bytes(each) for each in found if not isinstance(each, Exception)]
@@ -148,13 +193,14 @@ def test_one_of_many_is_wrong(outcomes: Counter[str], odd: str, on_error: Any) -
         assert outcomes["strayed"] >= (on_error == "raise")
 
 
-def test_many_by_one_call(outcomes: Counter[str]) -> None:
+@BOTH
+def test_many_by_the_core_alone(outcomes: Counter[str], way: Any) -> None:
     with scripted(lambda asked: honest(DATA, asked)) as server, rangeio.open(server.url) as reader:
         widened(reader)
         outcomes.clear()
         pairs = pairs_of(500, 777)
         before = dict(reader.stats), rangeio.stats()["requests"]
-        assert read(reader, pairs) == right(pairs)
+        assert way(reader, pairs) == right(pairs)
         assert outcomes == {"done": 500, "strayed": 0}
         assert reader.stats["requests"] - before[0]["requests"] == 500
         assert rangeio.stats()["requests"] - before[1] == 500
@@ -459,18 +505,20 @@ def dripping(asked: Asked) -> Answer:
         (dripping, rangeio.Timeout(total_s=0.6), "total_s"),
     ],
 )
-def test_one_of_many_is_late(odd: Any, timeout: rangeio.Timeout, said: str) -> None:
+@BOTH
+def test_one_of_many_is_late(way: Any, odd: Any, timeout: rangeio.Timeout, said: str) -> None:
     """The others are busy all the while, for longer than it may take."""
     script = Turning(odd)
     with scripted(script) as server, rangeio.open(server.url, retry=1, timeout=timeout) as reader:
         widened(reader)
         script.left = 5
         with pytest.raises(rangeio.TimedOutError, match=said):
-            read(reader, pairs_of(200, 50_000))
+            way(reader, pairs_of(200, 50_000))
         widened(reader)
 
 
-def test_a_late_one_is_overtaken(outcomes: Counter[str]) -> None:
+@BOTH
+def test_a_late_one_is_overtaken(outcomes: Counter[str], way: Any) -> None:
     """As `hedge` says, also where the core had begun it."""
     script = Turning(lambda _: Answer(b"", "stall"))
     with scripted(script) as server, rangeio.open(server.url, hedge=0.1) as reader:
@@ -478,18 +526,19 @@ def test_a_late_one_is_overtaken(outcomes: Counter[str]) -> None:
         before = rangeio.stats()["hedges_won"]
         for at, pairs in ((5, pairs_of(64, 5000)), (1, pairs_of(1, 5000))):
             script.left = at
-            assert read(reader, pairs) == right(pairs)
+            assert way(reader, pairs) == right(pairs)
         assert rangeio.stats()["hedges_won"] - before == 2
         assert outcomes["strayed"]
 
 
-def read_for_ever(reader: Any, pairs: list[tuple[int, int]]) -> None:
+def for_ever(way: Any, reader: Any, pairs: list[tuple[int, int]]) -> None:
     while True:
-        read(reader, pairs)
+        way(reader, pairs)
 
 
 @pytest.mark.parametrize("busy", [True, False])
-def test_interrupted_amid_many(busy: bool) -> None:
+@BOTH
+def test_interrupted_amid_many(way: Any, busy: bool) -> None:
     """Whether it waits for the one that is left or is never without work. None is kept that a reply is to come over."""
     main = threading.main_thread().ident
     assert main is not None
@@ -500,14 +549,15 @@ def test_interrupted_amid_many(busy: bool) -> None:
         timer = threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT))
         timer.start()
         with pytest.raises(KeyboardInterrupt):
-            read_for_ever(reader, pairs_of(4000 if busy else 10, 100))
+            for_ever(way, reader, pairs_of(4000 if busy else 10, 100))
         timer.join()
         script.left = -1
         widened(reader)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_handler_forks_amid_many() -> None:
+@BOTH
+def test_a_handler_forks_amid_many(way: Any) -> None:
     """Both go on: the child over connections of its own."""
     children: list[int] = []
 
@@ -529,7 +579,7 @@ def test_a_handler_forks_amid_many() -> None:
             found: list[bytes] = []
             try:
                 while not children:
-                    found = read(reader, pairs)
+                    found = way(reader, pairs)
                     script.left = 30
             finally:
                 if children and not children[0]:
@@ -556,3 +606,80 @@ def test_a_child_opens_its_own() -> None:
         assert os.waitpid(child, 0)[1] == 0
         widened(reader)
         assert server.connections == 2 * WIDTH
+
+
+# --- taken one by one ----------------------------------------------------------------------------------------
+
+
+def test_what_is_not_taken_is_not_read_ahead(outcomes: Counter[str]) -> None:
+    """As many as are wanted at once, and no more; what is left half-way leaves no connection with a reply to come."""
+    with scripted(lambda asked: honest(DATA, asked)) as server, rangeio.open(server.url) as reader:
+        widened(reader)
+        before = len(server.asked)
+        iteration = reader.iter_ranges(pairs_of(64, 500), gap=None, concurrent=WIDTH)
+        for _ in range(10):
+            next(iteration)
+        assert len(server.asked) - before <= 10 + WIDTH
+        iteration.close()
+        assert outcomes["done"] >= 10
+        widened(reader)
+
+
+def test_two_iterations_at_once(outcomes: Counter[str]) -> None:
+    """The second finds no idle connection, and opens its own."""
+    pairs = pairs_of(40, 900)
+    with scripted(lambda asked: honest(DATA, asked)) as server, rangeio.open(server.url) as reader:
+        widened(reader)
+        found: list[dict[int, bytes]] = [{}, {}]
+        iterations = [reader.iter_ranges(pairs, gap=None, concurrent=WIDTH) for _ in range(2)]
+        for both in zip(*iterations, strict=True):
+            for into, (index, buffer) in zip(found, both, strict=True):
+                into[index] = bytes(buffer)
+        assert [[each[index] for index in range(40)] for each in found] == [right(pairs)] * 2
+        assert server.connections <= 2 * WIDTH
+
+
+def test_an_iteration_holds_nothing_it_gave(outcomes: Counter[str]) -> None:
+    with scripted(lambda asked: honest(DATA, asked)) as server, rangeio.open(server.url) as reader:
+        widened(reader)
+        before = rangeio.stats()["buffers_live"]
+        for _, buffer in reader.iter_ranges(pairs_of(64, 5000), gap=None, concurrent=1):
+            assert rangeio.stats()["buffers_live"] - before <= 2
+            del buffer
+        assert outcomes["done"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize("taken", [0, 5, 60])
+def test_an_iteration_goes_on_in_a_child(taken: int) -> None:
+    """And in its parent."""
+    pairs = pairs_of(64, 3000)
+    with scripted(lambda asked: honest(DATA, asked)) as server, rangeio.open(server.url) as reader:
+        widened(reader)
+        iteration = reader.iter_ranges(pairs, gap=None, concurrent=WIDTH)
+        found = {index: bytes(buffer) for index, buffer in islice(iteration, taken)}
+        child = os.fork()
+        if not child:
+            signal.alarm(30)
+        try:
+            found |= {index: bytes(buffer) for index, buffer in iteration}
+        finally:
+            if not child:
+                os._exit([found.get(index) for index in range(64)] != right(pairs))
+        assert [found[index] for index in range(64)] == right(pairs)
+        assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_consumer_that_takes_its_time(outcomes: Counter[str]) -> None:
+    """While it is away nobody is late."""
+    timeout = rangeio.Timeout(first_byte_s=0.2, idle_s=0.2)
+    with (
+        scripted(lambda asked: honest(DATA, asked)) as server,
+        rangeio.open(server.url, timeout=timeout) as reader,
+    ):
+        widened(reader)
+        outcomes.clear()
+        for number, _ in enumerate(reader.iter_ranges(pairs_of(20, 500), gap=None, concurrent=WIDTH)):
+            if number in (3, 12):
+                time.sleep(0.5)
+        assert outcomes == {"done": 20, "strayed": 0}

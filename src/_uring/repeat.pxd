@@ -33,7 +33,7 @@ cdef struct Line:
     char mask[ROOM]
 
 
-# What several lines work on.
+# What several lines work on. landed: what has, if it is taken one by one; else the next is begun at once.
 cdef struct Work:
     const Form *request
     const Form *reply
@@ -46,7 +46,8 @@ cdef struct Work:
     char **places
     Py_ssize_t begun
     Py_ssize_t ranges
-    int64_t tick_ns
+    Py_ssize_t *landed
+    int landings
     int64_t look_ns
 
 
@@ -58,8 +59,31 @@ cdef class Repeat:
     cdef int64_t size, most, until_ns, tick_ns, total_ns
 
     cdef object ask(self, wire, int64_t start, int64_t count, char *place, into)
+    cdef Convoy convoy(self, starts, lengths, Py_ssize_t concurrent)
     cdef list take(self, Py_ssize_t count)
     cdef int give(self, wire) except -1
-    cdef bint are_plain(self, Work *work) noexcept
-    cdef bint is_late(self, Work *work, int64_t began_ns) noexcept
-    cdef object travel(self, Work *work, list wires, list buffers, int64_t began_ns)
+
+
+cdef class Convoy:
+    cdef Repeat repeat
+    cdef Work work
+    cdef Py_buffer views[2]
+    cdef int viewed
+    cdef tuple arrays
+    cdef list wires, buffers
+    cdef int64_t began_ns
+    cdef int forks
+    cdef Py_ssize_t given
+    cdef int taken
+    cdef int64_t left_ns
+    cdef bint odd
+
+    cdef bint is_plain(self) noexcept
+    cdef int couple(self) except -1
+    cdef int place(self, Py_ssize_t index) except -1
+    cdef object run(self)
+    cdef Convoy one_by_one(self)
+    cdef int refill(self) except -1
+    cdef int wait(self) except -1
+    cdef bint is_late(self) noexcept
+    cdef list uncouple(self, bint hand_over)

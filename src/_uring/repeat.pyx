@@ -176,13 +176,15 @@ cdef int receive_all(Line *line) noexcept nogil:
     return receive(line, MSG_WAITALL) if found == WAITING and line.received >= line.head_length else found
 
 
-cdef int work_on(Work *work) noexcept nogil:
-    """DONE, ODD, or LOOK: at the time, and for signals."""
+cdef int work_on(Work *work, int timeout_ms) noexcept nogil:
+    """DONE once nothing is under way, or, if they are taken one by one, something has landed; ODD; or LOOK: nothing came in
+    that time, or it is time to hear signals.
+    """
     cdef epoll_event[EVENTS] events
     cdef Line *line
     cdef int i, ready, found
     while work.busy:
-        ready = epoll_wait(work.epoll, events, EVENTS, <int>(work.tick_ns // 1000000))
+        ready = epoll_wait(work.epoll, events, EVENTS, timeout_ms)
         if ready <= 0:
             return LOOK
         for i in range(ready):
@@ -196,11 +198,16 @@ cdef int work_on(Work *work) noexcept nogil:
                 line.since_ns = monotonic_ns()
                 continue
             if found == DONE:
+                if work.landed != NULL:
+                    work.landed[work.landings] = line.index
+                    work.landings += 1
                 line.index = IDLE
                 work.busy -= 1
-                if work.begun == work.ranges or next_on(work, line):
+                if work.landed != NULL or work.begun == work.ranges or next_on(work, line):
                     continue
             return ODD
+        if work.landings:
+            return DONE
         if monotonic_ns() > work.look_ns:
             return LOOK
     return DONE
@@ -322,116 +329,31 @@ cdef class Repeat:
 
     def read_many(self, starts, lengths, Py_ssize_t concurrent):
         """See the stub."""
-        cdef Py_buffer first, second
-        cdef Py_ssize_t count = len(starts)
-        cdef int64_t began_ns = monotonic_ns()
-        cdef Work work
-        cdef Buffer buffer
-        cdef Py_ssize_t i
-        cdef list buffers = []
-        if began_ns > self.until_ns or not count:
+        cdef Convoy convoy = self.convoy(starts, lengths, concurrent)
+        return None if convoy is None else convoy.run()
+
+    def iter_many(self, starts, lengths, Py_ssize_t concurrent):
+        """See the stub."""
+        cdef Convoy convoy = self.convoy(starts, lengths, concurrent)
+        return None if convoy is None else convoy.one_by_one()
+
+    cdef Convoy convoy(self, starts, lengths, Py_ssize_t concurrent):
+        """Over so many connections, none of them asked for anything yet; None if that cannot be."""
+        cdef Convoy convoy
+        if monotonic_ns() > self.until_ns:
             return None
-        memset(&work, 0, sizeof(work))
-        work.epoll = -1
-        PyObject_GetBuffer(starts, &first, PyBUF_SIMPLE)
+        convoy = Convoy(self, starts, lengths)
+        if not convoy.is_plain():
+            return None
+        convoy.wires = self.take(min(concurrent, convoy.work.ranges))
+        if convoy.wires is None:
+            return None
         try:
-            PyObject_GetBuffer(lengths, &second, PyBUF_SIMPLE)
-            try:
-                if not first.len == second.len == count * 8:
-                    raise ValueError("starts and lengths are arrays of int64, as many of each")
-                work.starts, work.lengths, work.ranges = <int64_t *>first.buf, <int64_t *>second.buf, count
-                if not self.are_plain(&work):
-                    return None
-                work.count = min(concurrent, count)
-                wires = self.take(work.count)
-                if wires is None:
-                    return None
-                try:
-                    work.places = <char **>calloc(count, sizeof(char *))
-                    work.lines = <Line *>calloc(work.count, sizeof(Line))
-                    if work.places == NULL or work.lines == NULL:
-                        raise MemoryError
-                    for i in range(count):
-                        buffer = self.memory.allocate(work.lengths[i])
-                        work.places[i] = buffer.data
-                        buffers.append(buffer)
-                    return self.travel(&work, wires, buffers, began_ns)
-                except BaseException:  # Ctrl-C
-                    for wire in wires:
-                        self.pool.drop(wire)
-                    raise
-            finally:
-                PyBuffer_Release(&second)
-        finally:
-            PyBuffer_Release(&first)
-            free(work.places)
-            free(work.lines)
-            if work.epoll >= 0:
-                close(work.epoll)
-
-    cdef bint are_plain(self, Work *work) noexcept:
-        """Whether each range is a small one within the object."""
-        cdef Py_ssize_t i
-        for i in range(work.ranges):
-            if not (0 < work.lengths[i] <= self.most and 0 <= work.starts[i] <= self.size - work.lengths[i]):
-                return False
-        return True
-
-    cdef object travel(self, Work *work, list wires, list buffers, int64_t began_ns):
-        """All ranges over all of the wires, which are given back; what is under way on one goes to the caller with it."""
-        cdef epoll_event event
-        cdef Line *line
-        cdef int i, found, forks = fork_count
-        cdef list under_way = []
-        work.request, work.reply, work.tick_ns = &self.request, &self.reply, self.tick_ns
-        work.epoll = epoll_create1(EPOLL_CLOEXEC)
-        if work.epoll < 0:
-            raise OSError(errno, os.strerror(errno))
-        for i in range(work.count):
-            line = &work.lines[i]
-            put_line(line, wires[i])
-            event.events, event.data.u32 = EPOLLIN, i
-            if epoll_ctl(work.epoll, EPOLL_CTL_ADD, line.fd, &event) < 0:
-                raise OSError(errno, os.strerror(errno))
-        found = DONE
-        for i in range(work.count):
-            if found == DONE and not next_on(work, &work.lines[i]):
-                found = ODD
-        while found != ODD:
-            work.look_ns = monotonic_ns() + LOOK_EVERY_NS
-            with nogil:
-                found = work_on(work)
-            if found == DONE:
-                break
-            if found == LOOK:
-                PyErr_CheckSignals()
-                if self.is_late(work, began_ns) or forks != fork_count:
-                    found = ODD
-        for i in range(work.begun):
-            self.asked()
-        for i in range(work.begun - work.busy):
-            self.answered()
-        for i in reversed(range(work.count)):
-            wire, line = wires.pop(), &work.lines[i]
-            if line.index == IDLE:
-                self.give(wire)
-            elif line.index == GONE:
-                self.pool.drop(wire)
-            else:
-                start = work.starts[line.index]
-                under_way.append((line.index, told(line, wire, buffers[line.index], line.since_ns, start)))
-        return buffers, under_way, work.begun, began_ns / 1e9
-
-    cdef bint is_late(self, Work *work, int64_t began_ns) noexcept:
-        """Whether one has been silent for long, or all of it takes too long: which time is over, the caller knows."""
-        cdef int64_t now = monotonic_ns()
-        cdef int i
-        if 0 <= self.total_ns < now - began_ns:
-            return True
-        for i in range(work.count):
-            if work.lines[i].index >= 0 and now - work.lines[i].since_ns > self.tick_ns:
-                return True
-        return False
+            convoy.couple()
+        except BaseException:
+            convoy.close()
+            raise
+        return convoy
 
     cdef list take(self, Py_ssize_t count):
         """So many idle connections; None if there are fewer, or others wait for them, or they may have been closed."""
@@ -466,6 +388,205 @@ cdef class Repeat:
         if not kept:
             pool.give_back(wire)
         return 0
+
+
+cdef class Convoy:
+    """Ranges over several lines at once, all of them by `run`, or one after the other by `next`. One thread."""
+
+    def __cinit__(self, Repeat repeat, starts, lengths):
+        self.work.epoll = -1
+        self.repeat = repeat
+        self.began_ns, self.forks = monotonic_ns(), fork_count
+        self.arrays = starts, lengths
+        PyObject_GetBuffer(starts, &self.views[0], PyBUF_SIMPLE)
+        self.viewed = 1
+        PyObject_GetBuffer(lengths, &self.views[1], PyBUF_SIMPLE)
+        self.viewed = 2
+        self.work.ranges = len(starts)
+        if not self.views[0].len == self.views[1].len == self.work.ranges * 8:
+            raise ValueError("starts and lengths are arrays of int64, as many of each")
+        self.work.starts, self.work.lengths = <int64_t *>self.views[0].buf, <int64_t *>self.views[1].buf
+        self.work.request, self.work.reply = &repeat.request, &repeat.reply
+        self.work.places = <char **>calloc(max(1, self.work.ranges), sizeof(char *))
+        if self.work.places == NULL:
+            raise MemoryError
+        self.buffers = [None] * self.work.ranges
+
+    def __dealloc__(self):
+        cdef int i
+        for i in range(self.viewed):
+            PyBuffer_Release(&self.views[i])
+        free(self.work.places)
+        free(self.work.lines)
+        free(self.work.landed)
+        if self.work.epoll >= 0:
+            close(self.work.epoll)
+
+    cdef bint is_plain(self) noexcept:
+        """Whether each range is a small one within the object, and there is one."""
+        cdef int64_t most = self.repeat.most, size = self.repeat.size
+        cdef Py_ssize_t i
+        for i in range(self.work.ranges):
+            if not (0 < self.work.lengths[i] <= most and 0 <= self.work.starts[i] <= size - self.work.lengths[i]):
+                return False
+        return self.work.ranges > 0
+
+    cdef int couple(self) except -1:
+        """A line for each connection."""
+        cdef epoll_event event
+        cdef int i
+        self.work.count = len(self.wires)
+        self.work.lines = <Line *>calloc(self.work.count, sizeof(Line))
+        if self.work.lines == NULL:
+            raise MemoryError
+        for i in range(self.work.count):
+            put_line(&self.work.lines[i], self.wires[i])
+        self.work.epoll = epoll_create1(EPOLL_CLOEXEC)
+        if self.work.epoll < 0:
+            raise OSError(errno, os.strerror(errno))
+        for i in range(self.work.count):
+            event.events, event.data.u32 = EPOLLIN, i
+            if epoll_ctl(self.work.epoll, EPOLL_CTL_ADD, self.work.lines[i].fd, &event) < 0:
+                raise OSError(errno, os.strerror(errno))
+        return 0
+
+    cdef int place(self, Py_ssize_t index) except -1:
+        """Memory for a range."""
+        cdef Buffer buffer = self.repeat.memory.allocate(self.work.lengths[index])
+        self.buffers[index], self.work.places[index] = buffer, buffer.data
+        return 0
+
+    cdef object run(self):
+        """See `Repeat.read_many` in the stub."""
+        cdef Py_ssize_t i
+        cdef int found = DONE
+        try:
+            for i in range(self.work.ranges):
+                self.place(i)
+            for i in range(self.work.count):
+                if found == DONE and not next_on(&self.work, &self.work.lines[i]):
+                    found = ODD
+            if found == DONE:
+                while True:
+                    found = self.wait()
+                    if found != LOOK:
+                        break
+            for i in range(self.work.begun):
+                self.repeat.asked()
+            for i in range(self.work.begun - self.work.busy):
+                self.repeat.answered()
+            buffers = self.buffers[:]
+            return buffers, self.strayed(), self.work.begun, self.began
+        except BaseException:  # Ctrl-C
+            self.close()
+            raise
+
+    cdef Convoy one_by_one(self):
+        """For `next`."""
+        try:
+            self.work.landed = <Py_ssize_t *>calloc(self.work.count, sizeof(Py_ssize_t))
+            if self.work.landed == NULL:
+                raise MemoryError
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def next(self):
+        """See the stub."""
+        cdef Py_ssize_t index
+        if self.forks != fork_count:
+            self.odd = True
+        if not self.odd:
+            self.refill()
+        while not self.work.landings:
+            if self.odd or not self.work.busy:
+                return None
+            self.odd = self.wait() == ODD
+        index = self.work.landed[self.taken]
+        self.taken, self.given = self.taken + 1, self.given + 1
+        if self.taken == self.work.landings:
+            self.taken = self.work.landings = 0
+        self.repeat.answered()
+        found = index, self.buffers[index]
+        self.buffers[index] = None
+        self.left_ns = monotonic_ns()
+        return found
+
+    cdef int refill(self) except -1:
+        """Have as many under way, or landed, as there are lines. What is silent while nobody listens is not late."""
+        cdef int64_t away = monotonic_ns() - self.left_ns
+        cdef Line *line
+        cdef int i
+        for i in range(self.work.count):
+            line = &self.work.lines[i]
+            line.since_ns += away
+            if line.index == IDLE and self.work.begun < min(self.work.ranges, self.given + self.work.count):
+                self.place(self.work.begun)
+                self.repeat.asked()
+                if not next_on(&self.work, line):
+                    self.odd = True
+                    break
+        return 0
+
+    cdef int wait(self) except -1:
+        """As `work_on`: first at once, as getting the GIL back may take long; then for as long as it takes."""
+        cdef int found = LOOK
+        self.work.look_ns = monotonic_ns() + LOOK_EVERY_NS
+        if self.work.landed != NULL:
+            found = work_on(&self.work, 0)
+        if found == LOOK:
+            with nogil:
+                found = work_on(&self.work, <int>(self.repeat.tick_ns // 1000000))
+        if found == LOOK:
+            PyErr_CheckSignals()
+            if self.is_late() or self.forks != fork_count:
+                found = ODD
+        return found
+
+    cdef bint is_late(self) noexcept:
+        """Whether one has been silent for long, or all of it takes too long: which time is over, the caller knows."""
+        cdef int64_t now = monotonic_ns()
+        cdef int i
+        if 0 <= self.repeat.total_ns < now - self.began_ns:
+            return True
+        for i in range(self.work.count):
+            if self.work.lines[i].index >= 0 and now - self.work.lines[i].since_ns > self.repeat.tick_ns:
+                return True
+        return False
+
+    @property
+    def begun(self):
+        return self.work.begun
+
+    @property
+    def began(self):
+        return self.began_ns / 1e9
+
+    def strayed(self):
+        """See the stub."""
+        return self.uncouple(True)
+
+    def close(self):
+        """See the stub."""
+        self.uncouple(False)
+
+    cdef list uncouple(self, bint hand_over):
+        """Give the connections back, but those on which something is under way: hand them over, or close them."""
+        cdef list under_way = []
+        cdef Line *line
+        while self.wires:
+            wire = self.wires.pop()
+            line = &self.work.lines[len(self.wires)]
+            if self.work.epoll < 0 or line.index == IDLE:
+                self.repeat.give(wire)
+            elif line.index >= 0 and hand_over:
+                start, buffer = self.work.starts[line.index], self.buffers[line.index]
+                under_way.append((line.index, told(line, wire, buffer, line.since_ns, start)))
+            else:
+                self.repeat.pool.drop(wire)
+        self.buffers.clear()  # whoever holds this, perhaps by the traceback of an error, does not hold them
+        return under_way
 
 
 cdef tuple told(Line *line, wire, into, int64_t since_ns, int64_t start):

@@ -84,6 +84,27 @@ class Connections(Protocol):
     def drop(self, wire: Any, /) -> None: ...
 
 
+class Convoy(Protocol):
+    """Ranges that are read over several connections at once. To be closed; for one thread at a time."""
+
+    @property
+    def begun(self) -> int:
+        """How many were, in order."""
+
+    @property
+    def began(self) -> float:
+        """When all of it did (time.monotonic)."""
+
+    def next(self) -> "tuple[int, Any] | None":
+        """The index and the Buffer of one that has landed; None after the last, or the last before one strayed."""
+
+    def strayed(self) -> list[tuple[int, Strayed]]:
+        """Those under way, by index; other connections are given back. Nothing more can be read."""
+
+    def close(self) -> None:
+        """Give the connections back, and close those on which something is under way. A second call does nothing."""
+
+
 class Repeat(Protocol):
     """Reads of small ranges of one object, each by an exchange that went well before with other numbers in it.
 
@@ -103,6 +124,11 @@ class Repeat(Protocol):
         Returns a Buffer for each; which of them are not there yet, though they were begun, by index; how many were
         begun; and when the call did begin.
         """
+
+    def iter_many(
+        self, starts: "npt.NDArray[np.int64]", lengths: "npt.NDArray[np.int64]", concurrent: int, /
+    ) -> "Convoy | None":
+        """The same one by one, as they land. `concurrent` are under way, or have landed and were not taken."""
 
 
 class FileStat(NamedTuple):

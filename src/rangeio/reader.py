@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypedDict, overload
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypedDict, cast, overload
 
 from rangeio import streams
 from rangeio.adapters.files import open_file
@@ -406,10 +406,12 @@ class Reader:
     def _cut_each(
         self, cutting: Cutting, replies: Iterator[tuple[int, Buffer | Error]], options: Options
     ) -> Iterator[tuple[int, Any]]:
-        for index in cutting.empty:
-            yield index, self._empty()
-        for request, reply in replies:
-            yield from cutting.take(request, reply)
+        # Whoever keeps an error that is raised here keeps this frame, but nothing that is under way.
+        with closing(cast("Generator[tuple[int, Buffer | Error]]", replies)):
+            for index in cutting.empty:
+                yield index, self._empty()
+            for request, reply in replies:
+                yield from cutting.take(request, reply)
         alone = cutting.alone()
         if alone is not None:
             yield from self._cut_each(alone, self._replies(alone.layout, options), options)

@@ -195,7 +195,10 @@ def _refused(part: Part, head: Head, memory: bytearray) -> None:
     elif refusal.error.status == "temporary":
         part.retry(refusal.error, rules.retry_after_s(head, time.time()))
     else:
-        raise refusal.error
+        try:
+            raise refusal.error
+        finally:
+            del refusal  # its traceback holds this frame: let neither hold the other
 
 
 def _move(part: Part, location: str) -> None:

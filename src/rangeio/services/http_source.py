@@ -151,23 +151,54 @@ class HttpSource:
         concurrent: int | None,
         ordered: bool = False,
     ) -> "Iterator[tuple[int, Buffer | Error]]":
-        return self._each(self._reads(starts, lengths), chunk, concurrent or CONCURRENT, ordered)
+        self._check_open(None, None)
+        if ordered:
+            return self._each(self._reads(starts, lengths), chunk, concurrent or CONCURRENT, ordered, [])
+        return self._each_small(starts, lengths, chunk, concurrent or CONCURRENT)
 
     def _reads(self, starts: Offsets, lengths: Offsets) -> list[Read]:
-        self._check_open(None, None)
         pairs = zip(starts.tolist(), lengths.tolist(), strict=True)
         return [self._read(start, length, index) for index, (start, length) in enumerate(pairs)]
 
-    def _each(
-        self, reads: list[Read], chunk: int | None, concurrent: int, ordered: bool
+    def _each_small(
+        self, starts: Offsets, lengths: Offsets, chunk: int | None, concurrent: int
     ) -> "Iterator[tuple[int, Buffer | Error]]":
-        """As they land: at most `concurrent` reads are under way or wait to be handed out."""
+        """By the core alone, until one strays; the rest, or all of them, as others."""
+        repeat = self._repeated(chunk)
+        convoy = None if repeat is None else repeat.iter_many(starts, lengths, min(concurrent, PER_HOST))
+        if convoy is None:
+            yield from self._each(self._reads(starts, lengths), chunk, concurrent, False, [])
+            return
+        try:
+            yield from iter(convoy.next, None)
+            strayed, begun = convoy.strayed(), convoy.begun
+        finally:
+            convoy.close()
+        reads = self._reads(starts, lengths) if begun < len(starts) or strayed else []
+        under_way = [(reads[index], piece) for index, piece in strayed]
+        del reads[:begun]
+        yield from self._each(reads, chunk, concurrent, False, under_way, convoy.began)
+
+    def _each(
+        self,
+        reads: list[Read],
+        chunk: int | None,
+        concurrent: int,
+        ordered: bool,
+        strayed: "list[tuple[Read, Strayed]]",
+        began: float = 0.0,
+    ) -> "Iterator[tuple[int, Buffer | Error]]":
+        """As they land: at most `concurrent` reads are under way or wait to be handed out. strayed: others that are
+        under way, which then come as well; began: when they did.
+        """
         landed: dict[int, Any] = {}
         driver = ThreadDriver()
         run = self._run(driver, landed.__setitem__, chunk, concurrent)
         try:
-            begun = 0
-            for given in range(len(reads)):
+            begun, before = 0, len(strayed)
+            while strayed:
+                run.join(*strayed.pop(), began)
+            for given in range(-before, len(reads)):
                 while begun < min(len(reads), given + concurrent):
                     run.add(reads[begun])
                     reads[begun] = None  # type: ignore[call-overload]  # landed, it is the consumer's
@@ -180,6 +211,7 @@ class HttpSource:
         finally:
             run.cancel()
             driver.close()
+            landed.clear()  # the traceback of an error may hold this frame
 
     def near(self) -> int:
         measured = self._pool.pace(self._remote.target.origin).gap()
@@ -424,7 +456,7 @@ def ranges_of_many(sources: Sequence[HttpSource], jobs: Sequence[tuple[str, int,
             source._read(start, (OPEN if stop is None else stop) - start, index)
             for index, (source, (_, start, stop)) in enumerate(zip(sources, jobs, strict=True))
         ]
-        found = dict(sources[0]._each([*reads], None, CONCURRENT, False)) if sources else {}
+        found = dict(sources[0]._each([*reads], None, CONCURRENT, False, [])) if sources else {}
         return [found[index] for index in range(len(reads))]
     finally:
         for source in sources:
