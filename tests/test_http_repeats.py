@@ -4,7 +4,6 @@ import os
 import random
 import signal
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from itertools import islice
@@ -681,5 +680,5 @@ def test_a_consumer_that_takes_its_time(outcomes: Counter[str]) -> None:
         outcomes.clear()
         for number, _ in enumerate(reader.iter_ranges(pairs_of(20, 500), gap=None, concurrent=WIDTH)):
             if number in (3, 12):
-                time.sleep(0.5)
+                threading.Event().wait(0.5)
         assert outcomes == {"done": 20, "strayed": 0}

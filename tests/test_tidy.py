@@ -78,8 +78,8 @@ FLOORS = (
 # The same inside the core, .pyx and .py together.
 CORE_FLOORS = (
     "array_buffer liburing loops memory process request sockets surface",
-    "cursor descriptor pool repeat ring threads turns",
-    "engine pinned",
+    "cursor descriptor line pool ring threads turns",
+    "engine pinned repeat",
     "fallback files loop opened",
     "reads",
     "iteration",

@@ -2,53 +2,8 @@
 
 from libc.stdint cimport int64_t
 
+from _uring.line cimport Form, Work
 from _uring.memory cimport Memory
-
-
-cdef enum:
-    ROOM = 2048  # for a request, and for the head of a reply
-
-
-# A text with two or three numbers in it: texts[0], the number that order[0] chooses, texts[1], and so on.
-cdef struct Form:
-    int numbers
-    int order[3]
-    const char *texts[4]
-    const char *masks[4]
-    Py_ssize_t lengths[4]
-
-
-# A connection, and the range that is under way on it.
-cdef struct Line:
-    int fd
-    int error
-    Py_ssize_t index
-    int64_t since_ns
-    char *space
-    Py_ssize_t head_length
-    char *body
-    Py_ssize_t length
-    Py_ssize_t received
-    char head[ROOM]
-    char mask[ROOM]
-
-
-# What several lines work on. landed: what has, if it is taken one by one; else the next is begun at once.
-cdef struct Work:
-    const Form *request
-    const Form *reply
-    Line *lines
-    int count
-    int busy
-    int epoll
-    const int64_t *starts
-    const int64_t *lengths
-    char **places
-    Py_ssize_t begun
-    Py_ssize_t ranges
-    Py_ssize_t *landed
-    int landings
-    int64_t look_ns
 
 
 cdef class Repeat:
