@@ -1,6 +1,7 @@
 """Fixtures for every test."""
 
 import gc
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -17,6 +18,9 @@ pytest_plugins = ["faults.fixtures", "servers.fixtures", "servers.line"]
 # the tests. Children of the tests are given what is set here.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Who builds for debugging may have it set for all: the command line then prints tracebacks.
+os.environ.pop("RANGEIO_DEBUG", None)
 
 # What must be as it was before a test; the rest of the counters only ever grow.
 BALANCED = ("buffers_live", "in_flight", "files_open")

@@ -474,7 +474,7 @@ def dripping(asked: Asked) -> Answer:
 
 def test_all_of_a_read_that_drips_is_bounded_in_time(desk: Desk) -> None:
     """Bytes come in all the while, so that nothing but the time for all of it is up."""
-    with scripted(dripping) as server:
+    with desk.serve(dripping) as server:
         reader = desk.open(server.url, timeout=0.5)
         prepared(reader)
         with pytest.raises(rangeio.TimedOutError, match="total_s"):

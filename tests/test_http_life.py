@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ import rangeio
 from awaited import LOOPS, at_once, beside, cancel_when, run_on
 from faults.machine import need_module
 from rangeio import traffic
-from rangeio.http import answers
+from rangeio.http import answers, drivers
 from rangeio.http.address import Origin
 from rangeio.http.pool import Pool, Security
 from rangeio.policy import RETRIES, Retry, RetryBudget, Timeout
@@ -161,6 +162,30 @@ def test_fork(server: Any) -> None:
         assert os.waitpid(child, 0)[1] == 0
         assert reader.read_at(20, 10) == DATA[20:30]
     assert server.connections == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize("bare", [True, False], ids=["epoll", "selectors"])
+def test_a_driver_of_a_forked_child_is_its_own(monkeypatch: pytest.MonkeyPatch, bare: bool) -> None:
+    """What the child watches no longer, the parent still hears."""
+    if not bare:
+        monkeypatch.setattr(drivers, "select", None)
+    ours, theirs = socket.socketpair()
+    heard: list[bytes] = []
+    driver = drivers.ThreadDriver()
+    driver.watch(ours.fileno(), lambda: heard.append(ours.recv(1)))
+    child = os.fork()
+    if not child:
+        driver.unwatch(ours.fileno())
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    theirs.send(b"x")
+    driver.later(5, lambda: None)
+    driver.step()
+    driver.close()
+    ours.close()
+    theirs.close()
+    assert heard == [b"x"]
 
 
 WAYS: dict[str, Callable[[rangeio.Reader], list[Any]]] = {

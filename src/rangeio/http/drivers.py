@@ -96,6 +96,11 @@ class ThreadDriver:
                 for fd in self._watched:
                     own.register(fd, select.EPOLLIN)
                 os.dup2(own.fileno(), self._epoll.fileno(), inheritable=False)
+        if self._selector:
+            self._selector.close()  # what it has is the kernel's of the parent alone, as by kqueue(2)
+            self._selector = selectors.DefaultSelector()
+            for fd in self._watched:
+                self._selector.register(fd, selectors.EVENT_READ)
 
     def watch(self, fd: int, callback: Callable[[], object]) -> None:
         """See `Driver`."""

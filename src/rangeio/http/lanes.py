@@ -133,7 +133,10 @@ class Lane:
         try:
             if self._memory is None and not (self._came(*brought) if brought else self._head(wire)):
                 return
-            receive, turns = wire.receive, _RECEIVES_PER_TURN
+            receive, turns = (
+                wire.receive,
+                1 if wire.waits else _RECEIVES_PER_TURN,
+            )  # it is looked at the time in between
             while self._left:
                 memory = self._memory
                 assert memory is not None
