@@ -4,23 +4,27 @@ import os
 import random
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import _uring
 import rangeio
-from rangeio.http import plain
+from rangeio.http import plain, repeats
 from rangeio.http.plain import Plain
 from rangeio.http.pool import Pool
 from rangeio.http.rules import Version
+from rangeio.policy import RETRIES
 from rangeio.services import http_source
-from servers.scripted import Answer, Asked, cut, honest, scripted
+from servers.scripted import Answer, Asked, cut, honest, reply, scripted
 from test_http_lanes import BAD, DATA, GOOD, OPTIONS, RANGE, SIZE, changed, heads
 
 pytest.importorskip("urllib3", reason="urllib3 is not installed (pip install 'rangeio[http]')")
@@ -41,18 +45,21 @@ class Counting:
     def read_into(self, view: memoryview, start: int) -> Any:
         return self.noted(self.repeat.read_into(view, start))
 
-    def read_many(self, starts: Any, lengths: Any, concurrent: int) -> Any:
-        found = self.repeat.read_many(starts, lengths, concurrent)
-        if found is None:
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.repeat, name)
+
+    def read_many(self, starts: Any, lengths: Any, buffers: list[Any], *rest: Any) -> Any:
+        before = len(buffers)
+        strayed = self.repeat.read_many(starts, lengths, buffers, *rest)
+        if strayed is None:
             self.outcomes["none"] += 1
         else:
-            _, strayed, begun, _ = found
             self.outcomes["strayed"] += len(strayed)
-            self.outcomes["done"] += begun - len(strayed)
-        return found
+            self.outcomes["done"] += len(buffers) - before - len(strayed)
+        return strayed
 
-    def iter_many(self, starts: Any, lengths: Any, concurrent: int) -> Any:
-        convoy = self.repeat.iter_many(starts, lengths, concurrent)
+    def iter_many(self, *arguments: Any) -> Any:
+        convoy = self.repeat.iter_many(*arguments)
         if convoy is None:
             self.outcomes["none"] += 1
             return None
@@ -147,7 +154,12 @@ class Turning:
 
 @pytest.mark.parametrize(
     ("odd", "length"),
-    [(odd, length) for odd in GOOD for length in (100, 50_000) if length == 50_000 or odd[0] != "s"],
+    [
+        (odd, length)
+        for odd in GOOD
+        for length in (100, 50_000)
+        if length == 50_000 or not odd.startswith(("silent", "stalls"))
+    ],
 )
 @pytest.mark.parametrize("at", [1, 30, 64])
 @BOTH
@@ -336,6 +348,52 @@ def test_closed(outcomes: Counter[str]) -> None:
                 call()
 
 
+def test_closed_amid_an_iteration(outcomes: Counter[str]) -> None:
+    """It goes on to its end, whatever strays; nothing is kept."""
+    script, pairs = Turning(lambda _: Answer(b"", "close")), pairs_of(64, 500)
+    with scripted(script) as server:
+        reader = rangeio.open(server.url)
+        pool: Pool = reader._source._pool  # type: ignore[attr-defined]
+        widened(reader)
+        script.left = 30
+        found: dict[int, bytes] = {}
+        for index, buffer in reader.iter_ranges(pairs, gap=None, concurrent=WIDTH):
+            found[index] = bytes(buffer)
+            reader.close()
+        assert [found[index] for index in range(64)] == right(pairs)
+        assert outcomes["strayed"]
+        assert pool.stats()["connections_open"] == 0
+
+
+def test_nothing_is_tried_in_vain(outcomes: Counter[str]) -> None:
+    """An unusual argument goes another way; what is good is not made anew for it."""
+    made: list[object] = []
+    with scripted(lambda asked: honest(DATA, asked)) as server, rangeio.open(server.url) as reader:
+        for _ in range(4):
+            reader.read_at(0, 10)
+        source: Any = reader._source
+        before = source._repeat
+        made.append(before)
+        assert before is not None
+        assert reader.read_at(np.int64(5), np.uint8(10)) == DATA[5:15]
+        assert source._repeat is before
+
+
+def test_retries_are_paid_back() -> None:
+    """By each read that went well, however it did."""
+    tokens = RETRIES._tokens
+    script = Turning(lambda _: reply(503))
+    with scripted(script) as server, rangeio.open(server.url, retry=rangeio.Retry(backoff_s=0.001)) as reader:
+        for _ in range(4):
+            reader.read_at(0, 10)
+        script.left = 1
+        reader.read_at(0, 10)
+        assert RETRIES._tokens < tokens
+        for start in range(10):
+            reader.read_at(start, 10)
+        assert RETRIES._tokens == tokens
+
+
 def test_closed_amid_a_read(outcomes: Counter[str]) -> None:
     """It goes on to its end; its connection is not kept, and the reader stays closed."""
     waiting, over = threading.Event(), threading.Event()
@@ -424,6 +482,104 @@ def test_a_field_of_another_length_each_time(outcomes: Counter[str], monkeypatch
         for start in range(50):
             assert reader.read_at(start, 100) == DATA[start : start + 100]
         assert not outcomes
+
+
+def test_one_reply_made_up_in_another_way(outcomes: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by another node behind the same name: what came of it is forgotten."""
+    script = Turning(changed(X_Cache="hit", X_Node="7", Age="3"))
+    with scripted(script) as server, rangeio.open(server.url) as reader:
+        for _ in range(3):
+            settled(reader, monkeypatch)
+            script.left = 1
+            assert reader.read_at(5, 10) == DATA[5:15]
+        monkeypatch.setattr(plain, "_FORGOTTEN_S", 0.0)
+        settled(reader, monkeypatch)
+        outcomes.clear()
+        for start in range(50):
+            assert reader.read_at(start, 100) == DATA[start : start + 100]
+        assert outcomes["done"] >= 40
+
+
+@pytest.mark.parametrize("status", [404, 412, 503])
+@pytest.mark.parametrize("way", [read, iterate, lambda reader, pairs: reader.read_at(*pairs[0])])
+def test_a_short_refusal_is_heard_at_once(way: Any, status: int) -> None:
+    """Though it is shorter in all than the head that was expected: nobody waits for the rest, here an hour."""
+    script = Turning(lambda _: Answer(b"HTTP/1.1 %d No\r\nContent-Length: 0\r\n\r\n" % status))
+    timeout = rangeio.Timeout(first_byte_s=4000, idle_s=4000, connect_s=4000)
+    object.__setattr__(timeout, "tick_s", 3600.0)
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            way(reader, pairs_of(20, 500))
+        except rangeio.Error as error:
+            errors.append(error)
+
+    with scripted(script) as server, rangeio.open(server.url, retry=1, timeout=timeout) as reader:
+        widened(reader)
+        reader.read_at(0, 10)
+        script.left = 1
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        thread.join(30)
+        assert not thread.is_alive()
+        assert len(errors) == 1
+
+
+def test_a_request_is_used_for_its_time_only(outcomes: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signature ages while many are read, and while a consumer takes its time: the rest is asked for anew."""
+    monkeypatch.setattr(repeats, "_GOOD_S", 0.05)
+    made: list[float] = []
+    make = http_source.repeat_for
+
+    def counting(*arguments: Any) -> Any:
+        made.append(time.monotonic())
+        return make(*arguments)
+
+    monkeypatch.setattr(http_source, "repeat_for", counting)
+    slow = Answer(b"")
+
+    def script(asked: Asked) -> Answer:
+        answer = honest(DATA, asked)
+        answer.wait_s = slow.wait_s
+        return answer
+
+    pairs = pairs_of(200, 500)
+    with scripted(script) as server, rangeio.open(server.url) as reader:
+        widened(reader)
+        slow.wait_s = 0.01
+        outcomes.clear()
+        for way in (read, iterate):
+            made.clear()
+            assert way(reader, pairs) == right(pairs)
+            assert len(made) > 2
+        made.clear()
+        for number, _ in enumerate(reader.iter_ranges(pairs[:20], gap=None, concurrent=WIDTH)):
+            if number == 5:
+                threading.Event().wait(0.1)
+        assert len(made) > 1
+        assert outcomes["done"] == 420
+
+
+def test_no_descriptor_left() -> None:
+    """What the thread has open already serves as well."""
+    resource = pytest.importorskip("resource")
+    pairs = pairs_of(64, 500)
+    with scripted(lambda asked: honest(DATA, asked)) as server, rangeio.open(server.url) as reader:
+        widened(reader)
+        read(reader, [(0, 150_000), (5, 10)])  # the thread keeps what waits
+        was = resource.getrlimit(resource.RLIMIT_NOFILE)
+        held = [os.dup(0)]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (held[0] + 1, was[1]))
+        try:
+            with suppress(OSError):
+                while True:
+                    held.append(os.dup(0))
+            assert read(reader, pairs) == right(pairs)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, was)
+            for fd in held:
+                os.close(fd)
 
 
 @pytest.mark.parametrize(
@@ -597,6 +753,7 @@ def test_a_child_opens_its_own() -> None:
         widened(reader)
         child = os.fork()
         if not child:
+            signal.alarm(30)
             try:
                 widened(reader)
                 os._exit(0)
@@ -646,6 +803,55 @@ def test_an_iteration_holds_nothing_it_gave(outcomes: Counter[str]) -> None:
             assert rangeio.stats()["buffers_live"] - before <= 2
             del buffer
         assert outcomes["done"]
+
+
+def test_what_is_nearly_taken_keeps_no_connection_idle() -> None:
+    """Others have those on which nothing more is to be asked, while the consumer takes its time."""
+    with scripted(lambda asked: honest(DATA, asked)) as server, rangeio.open(server.url) as reader:
+        widened(reader)
+        pool: Pool = reader._source._pool  # type: ignore[attr-defined]
+        for number, _ in enumerate(reader.iter_ranges(pairs_of(64, 500), gap=None, concurrent=WIDTH)):
+            if number == 62:
+                assert pool.stats()["connections_idle"] >= WIDTH - 2
+        assert pool.stats()["connections_idle"] == WIDTH
+
+
+def test_an_iteration_that_was_closed() -> None:
+    with scripted(lambda asked: honest(DATA, asked)) as server, rangeio.open(server.url) as reader:
+        widened(reader)
+        source: Any = reader._source
+        numbers = np.arange(64, dtype=np.int64)
+        for end in ("close", "strayed"):
+            widened(reader)
+            convoy = source._repeated().iter_many(numbers, numbers + 1, 0, WIDTH, time.monotonic())
+            assert convoy.next() is not None
+            getattr(convoy, end)()
+            assert convoy.next() is None
+            assert convoy.strayed() == []
+            convoy.close()
+
+
+@pytest.mark.parametrize(
+    "way", [read, iterate, lambda reader, pairs: [bytes(reader.read_at(a, b - a)) for a, b in pairs]]
+)
+def test_a_server_that_takes_its_time(outcomes: Counter[str], way: Any) -> None:
+    """Within what it may take, though longer than it takes to look about."""
+    slow = Answer(b"")
+
+    def script(asked: Asked) -> Answer:
+        answer = honest(DATA, asked)
+        answer.wait_s = slow.wait_s
+        return answer
+
+    with scripted(script) as server, rangeio.open(server.url, hedge=2.0) as reader:
+        widened(reader)
+        reader.read_at(0, 10)
+        outcomes.clear()
+        slow.wait_s = 0.6
+        pairs = pairs_of(2, 50)
+        assert way(reader, pairs) == right(pairs)
+        assert outcomes["done"]
+        assert not outcomes["strayed"]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

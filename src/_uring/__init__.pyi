@@ -217,6 +217,7 @@ class Reactor:
         *,
         size: int,
         most: int,
+        absolute: bool,
         good_s: float,
         timeout: tuple[float, float | None],
         asked: Callable[[], object],
@@ -225,11 +226,12 @@ class Reactor:
         """Reads over the connections of `pool` that are idle; None with backend ``python``.
 
         idle: those, the one used last at the end: objects with `sock`, `space` (a bytearray that keeps its size),
-        `idle_since`, `tick_s`, `block` and `used`. request: the texts around the first and the last byte. reply: the
-        texts of the head around its numbers; masks, a byte 255 for each byte that is fixed and 0 for others; and which
-        numbers they are: 0 the first byte, 1 the last, 2 how many. No text may have more than REPEAT_ROOM bytes.
-        size: of the object. most: of a range. good_s: how long this may be used. timeout: after how many seconds of
-        silence a read is handed over, and in all. asked, answered: called for each.
+        `idle_since`, `tick_s`, `absolute`, `block` and `used`. request: the texts around the first and the last byte.
+        reply: the texts of the head around its numbers; masks, a byte 255 for each byte that is fixed and 0 for others;
+        and which numbers they are: 0 the first byte, 1 the last, 2 how many. No text may have more than REPEAT_ROOM
+        bytes. size: of the object. most: of a range. absolute: which connections the request is for. good_s: how long
+        it may be used. timeout: after how many seconds of silence a read is handed over, and in all. asked, answered:
+        called for each.
         """
     def stats(self) -> dict[str, int]:
         """Counters since the start: reads, bytes_asked, bytes_fetched, inline_hits, ring_enters, ring_reads,

@@ -343,6 +343,7 @@ class Reactor:
         *,
         size: int,
         most: int,
+        absolute: bool,
         good_s: float,
         timeout: object,
         asked: object,

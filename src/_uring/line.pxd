@@ -59,7 +59,8 @@ cdef struct Line:
     char mask[ROOM]
 
 
-# What several lines work on. landed: what has, if it is taken one by one; else the next is begun at once.
+# What several lines work on: ranges up to `ranges`, of which those below `placed` have memory, and those below `begun` were
+# asked for. landed: what has, if it is taken one by one; else the next is begun at once.
 cdef struct Work:
     const Form *request
     const Form *reply
@@ -71,6 +72,7 @@ cdef struct Work:
     const int64_t *lengths
     char **places
     Py_ssize_t begun
+    Py_ssize_t placed
     Py_ssize_t ranges
     Py_ssize_t *landed
     int landings

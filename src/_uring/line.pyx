@@ -118,10 +118,8 @@ cdef int receive(Line *line, int flags) noexcept nogil:
         return WAITING if line.error == EAGAIN else ODD
     line.received += count
     line.error = EAGAIN
-    if line.received < line.head_length:
-        return WAITING
-    if placed < 0 and not is_alike(line.space, line.head, line.mask, line.head_length):
-        return ODD
+    if placed < 0 and not is_alike(line.space, line.head, line.mask, min(line.received, line.head_length)):
+        return ODD  # at once: a reply that refuses may be shorter than the head that was expected
     if line.received < line.head_length + line.length:
         return WAITING
     return DONE if line.received == line.head_length + line.length else ODD
@@ -135,7 +133,7 @@ cdef int receive_all(Line *line) noexcept nogil:
 
 cdef int work_on(Work *work, int timeout_ms) noexcept nogil:
     """DONE once nothing is under way, or, if they are taken one by one, something has landed; ODD; or LOOK: nothing came in
-    that time, or it is time to hear signals.
+    that time, or it is time to hear signals, or there is little memory left that was placed.
     """
     cdef epoll_event[EVENTS] events
     cdef Line *line
@@ -160,12 +158,12 @@ cdef int work_on(Work *work, int timeout_ms) noexcept nogil:
                     work.landings += 1
                 line.index = IDLE
                 work.busy -= 1
-                if work.landed != NULL or work.begun == work.ranges or next_on(work, line):
+                if work.landed != NULL or work.begun == work.placed or next_on(work, line):
                     continue
             return ODD
         if work.landings:
             return DONE
-        if monotonic_ns() > work.look_ns:
+        if monotonic_ns() > work.look_ns or (work.begun + EVENTS > work.placed and work.placed < work.ranges):
             return LOOK
     return DONE
 

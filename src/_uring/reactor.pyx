@@ -115,8 +115,10 @@ cdef class Reactor:
     def writable(self, Buffer buffer not None):
         return memoryview(buffer.filling())
 
-    def repeat(self, pool, idle, request, reply, *, size, most, good_s, timeout, asked, answered):
-        return Repeat(self.engine.memory, pool, idle, request, reply, size, most, good_s, timeout, asked, answered)
+    def repeat(self, pool, idle, request, reply, *, size, most, absolute, good_s, timeout, asked, answered):
+        return Repeat(
+            self.engine.memory, pool, idle, request, reply, size, most, absolute, good_s, timeout, asked, answered
+        )
 
     def stats(self):
         in_flight = self.engine.in_flight  # first: this also lets go of what completed for nobody

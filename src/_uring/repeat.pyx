@@ -15,7 +15,9 @@ from _uring.line cimport (
     DONE,
     EPOLL_CLOEXEC,
     EPOLL_CTL_ADD,
+    EPOLL_CTL_DEL,
     EPOLLIN,
+    GONE,
     IDLE,
     LOOK,
     ODD,
@@ -43,10 +45,13 @@ from _uring.surface import REPEAT_ROOM
 cdef int64_t TRUSTED_NS = 1000000000
 # How soon Ctrl-C is answered by who is never without work; who waits is woken by it.
 cdef int64_t LOOK_EVERY_NS = 50000000
+# How many ranges have memory before they are asked for: memory that is new costs more than the read, and to get the GIL for
+# it, beside a thread that computes, 5 ms.
+cdef Py_ssize_t AHEAD = 1024
 
 
 cdef class Repeat:
-    """See the stub. Any thread."""
+    """See `Repeat` in surface.py. Any thread."""
 
     def __init__(
         self,
@@ -57,6 +62,7 @@ cdef class Repeat:
         tuple reply not None,
         int64_t size,
         int64_t most,
+        bint absolute,
         double good_s,
         timeout,
         asked,
@@ -74,13 +80,18 @@ cdef class Repeat:
         self.texts = request, texts, masks
         put_form(&self.request, request, (), (0, 1))
         put_form(&self.reply, texts, masks, order)
-        self.size, self.most = size, most
+        self.size, self.most, self.absolute = size, most, absolute
         self.until_ns = monotonic_ns() + <int64_t>(good_s * 1e9)
         self.tick_s, total_s = timeout
         self.tick_ns = <int64_t>(self.tick_s * 1e9)
         self.total_ns = -1 if total_s is None else <int64_t>(total_s * 1e9)
 
+    @property
+    def good(self):
+        return monotonic_ns() <= self.until_ns
+
     def read_at(self, offset, limit):
+        """See surface.py."""
         cdef long long start, count
         cdef Buffer buffer
         if not PyLong_CheckExact(offset) or not PyLong_CheckExact(limit):
@@ -110,7 +121,7 @@ cdef class Repeat:
         return found
 
     def read_into(self, view, long long start):
-        """See the stub."""
+        """See surface.py."""
         cdef Py_buffer memory
         cdef int64_t count
         PyObject_GetBuffer(view, &memory, PyBUF_SIMPLE | PyBUF_WRITABLE)
@@ -150,29 +161,32 @@ cdef class Repeat:
             PyErr_CheckSignals()
         return told(&line, wire, into, began_ns, start)
 
-    def read_many(self, starts, lengths, Py_ssize_t concurrent):
-        """See the stub."""
-        cdef Convoy convoy = self.convoy(starts, lengths, concurrent)
-        return None if convoy is None else convoy.run()
+    def read_many(self, starts, lengths, list buffers not None, Py_ssize_t concurrent, double began):
+        """See surface.py."""
+        cdef Convoy convoy = self.convoy(starts, lengths, len(buffers), concurrent, began)
+        return None if convoy is None else convoy.run(buffers)
 
-    def iter_many(self, starts, lengths, Py_ssize_t concurrent):
-        """See the stub."""
-        cdef Convoy convoy = self.convoy(starts, lengths, concurrent)
+    def iter_many(self, starts, lengths, Py_ssize_t first, Py_ssize_t concurrent, double began):
+        """See surface.py."""
+        cdef Convoy convoy = self.convoy(starts, lengths, first, concurrent, began)
         return None if convoy is None else convoy.one_by_one()
 
-    cdef Convoy convoy(self, starts, lengths, Py_ssize_t concurrent):
+    cdef Convoy convoy(self, starts, lengths, Py_ssize_t first, Py_ssize_t concurrent, double began):
         """Over so many connections, none of them asked for anything yet; None if that cannot be."""
         cdef Convoy convoy
         if monotonic_ns() > self.until_ns:
             return None
-        convoy = Convoy(self, starts, lengths)
+        convoy = Convoy(self, starts, lengths, first, began)
         if not convoy.is_plain():
             return None
-        convoy.wires = self.take(min(concurrent, convoy.work.ranges))
+        convoy.wires = self.take(min(concurrent, convoy.work.ranges - first))
         if convoy.wires is None:
             return None
         try:
             convoy.couple()
+        except OSError:  # no descriptor is to be had
+            convoy.close()
+            return None
         except BaseException:
             convoy.close()
             raise
@@ -188,7 +202,8 @@ cdef class Repeat:
             if len(idle) >= count and not pool.waiting:
                 since = monotonic_ns() / 1e9 - TRUSTED_NS / 1e9
                 wires = [idle.pop() for _ in range(count)]
-                if wires[count - 1].idle_since < since:  # the last one taken was given back first
+                # The last one taken was given back first. What speaks to a proxy is asked in another form.
+                if wires[count - 1].idle_since < since or any([wire.absolute != self.absolute for wire in wires]):
                     idle.extend(reversed(wires))
                     wires = None
         finally:
@@ -214,26 +229,30 @@ cdef class Repeat:
 
 
 cdef class Convoy:
-    """Ranges over several lines at once, all of them by `run`, or one after the other by `next`. One thread."""
+    """Ranges over several lines at once, all of them by `run`, or one after the other by `next`. One thread.
 
-    def __cinit__(self, Repeat repeat, starts, lengths):
+    It begins no more once the time of its Repeat is over: the caller makes another one for the rest.
+    """
+
+    def __cinit__(self, Repeat repeat, starts, lengths, Py_ssize_t first, double began):
         self.work.epoll = -1
         self.repeat = repeat
-        self.began_ns, self.forks = monotonic_ns(), fork_count
+        self.began_ns, self.forks = <int64_t>(began * 1e9), fork_count
         self.arrays = starts, lengths
         PyObject_GetBuffer(starts, &self.views[0], PyBUF_SIMPLE)
         self.viewed = 1
         PyObject_GetBuffer(lengths, &self.views[1], PyBUF_SIMPLE)
         self.viewed = 2
         self.work.ranges = len(starts)
-        if not self.views[0].len == self.views[1].len == self.work.ranges * 8:
+        if not self.views[0].len == self.views[1].len == self.work.ranges * 8 or not 0 <= first:
             raise ValueError("starts and lengths are arrays of int64, as many of each")
+        self.first = self.given = self.work.begun = self.work.placed = first
         self.work.starts, self.work.lengths = <int64_t *>self.views[0].buf, <int64_t *>self.views[1].buf
         self.work.request, self.work.reply = &repeat.request, &repeat.reply
         self.work.places = <char **>calloc(max(1, self.work.ranges), sizeof(char *))
         if self.work.places == NULL:
             raise MemoryError
-        self.buffers = [None] * self.work.ranges
+        self.buffers = {}
 
     def __dealloc__(self):
         cdef int i
@@ -249,10 +268,10 @@ cdef class Convoy:
         """Whether each range is a small one within the object, and there is one."""
         cdef int64_t most = self.repeat.most, size = self.repeat.size
         cdef Py_ssize_t i
-        for i in range(self.work.ranges):
+        for i in range(self.first, self.work.ranges):
             if not (0 < self.work.lengths[i] <= most and 0 <= self.work.starts[i] <= size - self.work.lengths[i]):
                 return False
-        return self.work.ranges > 0
+        return self.first < self.work.ranges
 
     cdef int couple(self) except -1:
         """A line for each connection."""
@@ -273,19 +292,22 @@ cdef class Convoy:
                 raise OSError(errno, os.strerror(errno))
         return 0
 
-    cdef int place(self, Py_ssize_t index) except -1:
-        """Memory for a range."""
-        cdef Buffer buffer = self.repeat.memory.allocate(self.work.lengths[index])
-        self.buffers[index], self.work.places[index] = buffer, buffer.data
+    cdef int place(self, Py_ssize_t upto) except -1:
+        """Memory for the ranges below this one."""
+        cdef Buffer buffer
+        cdef Py_ssize_t index
+        for index in range(self.work.placed, min(upto, self.work.ranges)):
+            buffer = self.repeat.memory.allocate(self.work.lengths[index])
+            self.buffers[index], self.work.places[index] = buffer, buffer.data
+            self.work.placed = index + 1
         return 0
 
-    cdef object run(self):
-        """See `Repeat.read_many` in the stub."""
+    cdef object run(self, list buffers):
+        """See `Repeat.read_many` in surface.py."""
         cdef Py_ssize_t i
         cdef int found = DONE
         try:
-            for i in range(self.work.ranges):
-                self.place(i)
+            self.place(self.first + AHEAD)
             for i in range(self.work.count):
                 if found == DONE and not next_on(&self.work, &self.work.lines[i]):
                     found = ODD
@@ -294,15 +316,18 @@ cdef class Convoy:
                     found = self.wait()
                     if found != LOOK:
                         break
-            for i in range(self.work.begun):
-                self.repeat.asked()
-            for i in range(self.work.begun - self.work.busy):
+                    self.place(self.work.begun + AHEAD)
+            for i in range(self.first, self.work.begun - self.work.busy):
                 self.repeat.answered()
-            buffers = self.buffers[:]
-            return buffers, self.strayed(), self.work.begun, self.began
+            for i in range(self.first, self.work.begun):
+                buffers.append(self.buffers[i])
+            return self.strayed()
         except BaseException:  # Ctrl-C
             self.close()
             raise
+        finally:
+            for i in range(self.first, self.work.begun):
+                self.repeat.asked()
 
     cdef Convoy one_by_one(self):
         """For `next`."""
@@ -316,7 +341,7 @@ cdef class Convoy:
         return self
 
     def next(self):
-        """See the stub."""
+        """See surface.py."""
         cdef Py_ssize_t index
         if self.forks != fork_count:
             self.odd = True
@@ -331,21 +356,28 @@ cdef class Convoy:
         if self.taken == self.work.landings:
             self.taken = self.work.landings = 0
         self.repeat.answered()
-        found = index, self.buffers[index]
-        self.buffers[index] = None
+        found = index, self.buffers.pop(index)
         self.left_ns = monotonic_ns()
         return found
 
     cdef int refill(self) except -1:
         """Have as many under way, or landed, as there are lines. What is silent while nobody listens is not late."""
         cdef int64_t away = monotonic_ns() - self.left_ns
+        self.end_in_time()
         cdef Line *line
         cdef int i
         for i in range(self.work.count):
             line = &self.work.lines[i]
             line.since_ns += away
-            if line.index == IDLE and self.work.begun < min(self.work.ranges, self.given + self.work.count):
-                self.place(self.work.begun)
+            if line.index != IDLE:
+                continue
+            if self.work.begun == self.work.ranges:
+                epoll_ctl(self.work.epoll, EPOLL_CTL_DEL, line.fd, NULL)
+                line.index = GONE
+                wire, self.wires[i] = self.wires[i], None
+                self.repeat.give(wire)  # others may wait for one while the consumer takes its time
+            elif self.work.begun < self.given + self.work.count:
+                self.place(self.work.begun + 1)
                 self.repeat.asked()
                 if not next_on(&self.work, line):
                     self.odd = True
@@ -362,10 +394,16 @@ cdef class Convoy:
             with nogil:
                 found = work_on(&self.work, <int>(self.repeat.tick_ns // 1000000))
         if found == LOOK:
+            self.end_in_time()
             PyErr_CheckSignals()
             if self.is_late() or self.forks != fork_count:
                 found = ODD
         return found
+
+    cdef void end_in_time(self) noexcept:
+        """Begin nothing more once the request is out of date."""
+        if monotonic_ns() > self.repeat.until_ns:
+            self.work.ranges = self.work.placed = self.work.begun
 
     cdef bint is_late(self) noexcept:
         """Whether one has been silent for long, or all of it takes too long: which time is over, the caller knows."""
@@ -382,16 +420,12 @@ cdef class Convoy:
     def begun(self):
         return self.work.begun
 
-    @property
-    def began(self):
-        return self.began_ns / 1e9
-
     def strayed(self):
-        """See the stub."""
+        """See surface.py."""
         return self.uncouple(True)
 
     def close(self):
-        """See the stub."""
+        """See surface.py."""
         self.uncouple(False)
 
     cdef list uncouple(self, bint hand_over):
@@ -401,6 +435,8 @@ cdef class Convoy:
         while self.wires:
             wire = self.wires.pop()
             line = &self.work.lines[len(self.wires)]
+            if wire is None:
+                continue
             if self.work.epoll < 0 or line.index == IDLE:
                 self.repeat.give(wire)
             elif line.index >= 0 and hand_over:
@@ -408,5 +444,6 @@ cdef class Convoy:
                 under_way.append((line.index, told(line, wire, buffer, line.since_ns, start)))
             else:
                 self.repeat.pool.drop(wire)
+        self.odd, self.work.busy, self.work.landings = True, 0, 0
         self.buffers.clear()  # whoever holds this, perhaps by the traceback of an error, does not hold them
         return under_way

@@ -89,14 +89,10 @@ class Convoy(Protocol):
 
     @property
     def begun(self) -> int:
-        """How many were, in order."""
-
-    @property
-    def began(self) -> float:
-        """When all of it did (time.monotonic)."""
+        """Up to which they were, in order."""
 
     def next(self) -> "tuple[int, Any] | None":
-        """The index and the Buffer of one that has landed; None after the last, or the last before one strayed."""
+        """The index and the Buffer of one that has landed; None after the last that was begun, or once one strayed."""
 
     def strayed(self) -> list[tuple[int, Strayed]]:
         """Those under way, by index; other connections are given back. Nothing more can be read."""
@@ -108,25 +104,40 @@ class Convoy(Protocol):
 class Repeat(Protocol):
     """Reads of small ranges of one object, each by an exchange that went well before with other numbers in it.
 
-    Each method returns None where that cannot be done now, and then nothing has happened: the arguments are unusual,
-    there is no idle connection, its time is over. Any thread; the GIL is given up while it waits.
+    Each method returns None where that cannot be done now, and then nothing has happened: a range is large, or not
+    within the object, there is no idle connection, its time is over. Any thread; the GIL is given up while it waits.
     """
+
+    @property
+    def good(self) -> bool:
+        """Whether its time is not over."""
 
     def read_at(self, offset: object, limit: object, /) -> Any:
         """A Buffer, a Strayed or None."""
 
     def read_into(self, view: memoryview, start: int, /) -> "int | Strayed | None": ...
     def read_many(
-        self, starts: "npt.NDArray[np.int64]", lengths: "npt.NDArray[np.int64]", concurrent: int, /
-    ) -> "tuple[list[Any], list[tuple[int, Strayed]], int, float] | None":
-        """All of them, over `concurrent` connections at once; or as far as they went well.
-
-        Returns a Buffer for each; which of them are not there yet, though they were begun, by index; how many were
-        begun; and when the call did begin.
+        self,
+        starts: "npt.NDArray[np.int64]",
+        lengths: "npt.NDArray[np.int64]",
+        buffers: list[Any],
+        concurrent: int,
+        began: float,
+        /,
+    ) -> "list[tuple[int, Strayed]] | None":
+        """Those for which `buffers` has none yet, over `concurrent` connections at once: as far as they go well, and
+        its time is not over. Appends a Buffer for each that was begun, and returns which of these are not there yet, by
+        index. began: when the caller's call did (time.monotonic), for the time that all of it may take.
         """
 
     def iter_many(
-        self, starts: "npt.NDArray[np.int64]", lengths: "npt.NDArray[np.int64]", concurrent: int, /
+        self,
+        starts: "npt.NDArray[np.int64]",
+        lengths: "npt.NDArray[np.int64]",
+        first: int,
+        concurrent: int,
+        began: float,
+        /,
     ) -> "Convoy | None":
         """The same one by one, as they land. `concurrent` are under way, or have landed and were not taken."""
 

@@ -40,12 +40,7 @@ def at_once(read: Read, pool: Pool, most: int) -> "Stray | bool":
     except BaseException:  # Ctrl-C
         pool.drop(wire)
         raise
-    if stray is not None:
-        wire.block(None)
-        return stray
-    pool.give_back(wire)
-    RETRIES.succeeded()
-    return True
+    return _given_back(stray, pool, wire)
 
 
 def go_on(read: Read, pool: Pool, strayed: "Strayed") -> "Stray | bool":
@@ -67,6 +62,7 @@ def _given_back(stray: Stray | None, pool: Pool, wire: Wire) -> "Stray | bool":
         wire.block(None)
         return stray
     pool.give_back(wire)
+    RETRIES.succeeded()
     return True
 
 

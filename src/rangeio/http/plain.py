@@ -33,8 +33,10 @@ _COUNTING = frozenset([b"content-length", b"content-range"])
 _END = b"\r\n\r\n"
 # In a mask: a byte that has to be the same, and one that may be another.
 _FIXED, _FREE = b"\xff", b"\0"
-# Where other fields than the time change in length so often, each head is of another length.
+# Where heads, looked at twice a second, are made up in another way so often, each is of another length; until that is
+# so long ago.
 _MOST_CHANGES = 3
+_FORGOTTEN_S = 5.0
 # Heads change with the time that is in them, each second. Some have a number of their own each.
 _LEAST_S = 0.5
 # A head as long as this is still received whole if the three numbers of the next one have all the digits they may.
@@ -48,7 +50,7 @@ byte, 1 for the last one, 2 for how many there are."""
 class Plain:
     """Replies for one known version, whose size is known. Any thread: what was learned is replaced as a whole."""
 
-    __slots__ = ("_changes", "_form", "_formed", "_free", "_learned", "_sample", "_version", "size", "suffix")
+    __slots__ = ("_changed", "_form", "_formed", "_free", "_learned", "_sample", "_version", "size", "suffix")
 
     def __init__(self, version: rules.Version) -> None:
         assert version.size is not None
@@ -64,7 +66,7 @@ class Plain:
         self._free: frozenset[bytes] = (
             frozenset()
         )  # names of fields that say something else of the same length
-        self._changes = 0  # of how heads are made up, so far
+        self._changed = 0.0, 0  # when heads were last made up in another way, and how often of late
 
     def expect(self, at: int, stop: int) -> tuple[bytes, int, bytes] | None:
         """The head of the reply, its empty line included, if nothing has changed since the last one but the numbers;
@@ -81,7 +83,7 @@ class Plain:
     def repeated(self) -> Reply | None:
         """What `expect` says, for all ranges; None before a head was judged, or if each is of another length."""
         form, sample, learned = self._form, self._sample, self._learned  # other threads set them
-        if form is None or form[2] or sample is None or learned is None or self._changes >= _MOST_CHANGES:
+        if form is None or form[2] or sample is None or learned is None or self._varies():
             return None
         head, at, stop = sample
         length, range_ = learned[2][2:-2], learned[3][2:-2]
@@ -99,8 +101,8 @@ class Plain:
             order += numbers
             texts[-1] += b"\r\n"
             masks[-1] += _FIXED * 2
-        if len(order) < 3:
-            return None  # it says one of them in an odd way
+        if len(order) != 3:
+            return None  # it says one of them in an odd way, or twice
         return (*texts[:-1], texts[-1] + b"\r\n"), (*masks[:-1], masks[-1] + _FIXED * 2), tuple(order)
 
     def accepts(self, head: bytes, at: int, stop: int) -> bool:
@@ -166,7 +168,7 @@ class Plain:
             expected = len(text % (at, stop - 1, stop - at))  # whatever the order
             self._form = text, length_first, len(head) + len(_END) - expected, announced
             return
-        self._compare(head)
+        self._compare(head, now)
         self._sample = head, at, stop
         _, _, length_line, range_line = learned
         text = head.replace(b"%", b"%%") + _END
@@ -180,10 +182,13 @@ class Plain:
         self._form = text, text.index(length_line) < text.index(range_line), 0, length_line
         self._formed = now
 
-    def _compare(self, head: bytes) -> None:
-        """Note which fields may say something else, such as the time, in as many bytes."""
+    def _compare(self, head: bytes, now: float) -> None:
+        """Note which fields may say something else, such as the time, in as many bytes; and if a head is made up in
+        another way than the one before was.
+        """
         if self._sample is None:
             return
+        changed = False
         for was, line in zip_longest(self._sample[0].split(b"\r\n"), head.split(b"\r\n"), fillvalue=b""):
             name = line.partition(b":")[0].lower()
             if line == was or name in _MATTERS:
@@ -191,7 +196,15 @@ class Plain:
             if len(line) == len(was) and was.lower().startswith(name + b":"):
                 self._free |= {name}
             else:
-                self._changes += 1
+                changed = True
+        if changed:
+            since, changes = self._changed
+            self._changed = now, changes + 1 if now - since < _FORGOTTEN_S else 1
+
+    def _varies(self) -> bool:
+        """Whether each head is of another length, as far as it seems of late."""
+        since, changes = self._changed
+        return changes >= _MOST_CHANGES and time.monotonic() - since < _FORGOTTEN_S
 
     def _learn(self, head: bytes) -> None:
         status, *fields = head.split(b"\r\n")

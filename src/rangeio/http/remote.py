@@ -19,6 +19,8 @@ from rangeio.policy import Retry, Timeout
 Fresh: TypeAlias = Mapping[str, str] | tuple[Mapping[str, str], float]
 """What a credentials callable returns: header fields, or those and when they expire, in seconds since 1970."""
 
+# Whoever waits looks about as often as this, whatever the limits are: a signal may have come to another thread.
+_LOOK_S = 1.0
 # Credentials are renewed this long before they expire.
 _RENEW_S = 60.0
 
@@ -188,6 +190,11 @@ class Remote:
     def tick_s(self, timeout: Timeout) -> float:
         """How often to look at requests for it."""
         return timeout.tick_s if self.hedge_s is None else min(timeout.tick_s, max(0.001, self.hedge_s / 4))
+
+    def patience_s(self, timeout: Timeout) -> float:
+        """After how much silence something has to be done, if not to look."""
+        bounds = timeout.first_byte_s, timeout.idle_s, timeout.total_s, self.hedge_s
+        return min(_LOOK_S, *(bound for bound in bounds if bound is not None))
 
     def move(self, address: Address) -> None:
         """Its own address is another one now."""

@@ -27,8 +27,9 @@ def repeat_for(reactor: "Reactor", remote: Remote, timeout: Timeout) -> "Repeat 
     plain, pool, target = remote.plain, remote.access.pool, remote.target
     if plain is None or remote.kept is not None or remote.access.credentials.stale:
         return None
-    reply, wire = plain.repeated(), pool.peek(target.origin)
-    if reply is None or wire is None or wire.tls:
+    wire = pool.peek(target.origin)
+    reply = None if wire is None or wire.tls else plain.repeated()
+    if wire is None or reply is None:
         return None
     request = remote.ranged(target, wire.absolute), b"-", plain.suffix
     if max(sum(map(len, request)), sum(map(len, reply[0]))) > REPEAT_ROOM:
@@ -40,8 +41,9 @@ def repeat_for(reactor: "Reactor", remote: Remote, timeout: Timeout) -> "Repeat 
         reply,
         size=plain.size,
         most=MEASURED - 1,
+        absolute=wire.absolute,
         good_s=_GOOD_S,
-        timeout=(remote.tick_s(timeout), timeout.total_s),
+        timeout=(remote.patience_s(timeout), timeout.total_s),
         asked=REQUESTS.add,
         answered=RETRIES.succeeded,
     )

@@ -49,8 +49,9 @@ class Run:
         chunk: int,
         concurrent: int,
         wanted: Callable[[], bool] | None = None,
+        began: float | None = None,
     ) -> None:
-        """wanted: whether anybody still waits; asked now and then."""
+        """wanted: whether anybody still waits; asked now and then. began: when the call did; now if None."""
         self.driver = driver
         self.pool = pool
         self._landed = landed
@@ -65,7 +66,7 @@ class Run:
         self._wholes: dict[Remote, Any] = {}
         self._reads: set[Read] = set()
         self._ticking = False
-        self._began = time.monotonic()
+        self._began = time.monotonic() if began is None else began
         self._over = False
 
     # --- from reads to parts ---------------------------------------------------------------------------------
@@ -88,9 +89,16 @@ class Run:
         self._begin(Part(self, read, lane.at, lane.stop)).adopt(lane, error)
         self.pump()
 
-    def join(self, read: Read, strayed: "Strayed", began: float) -> None:
-        """Go on with a read that a repeat has begun. began: when the call of the Reader did."""
-        self._began = began
+    def join_all(self, strayed: "list[tuple[Read, Strayed]]") -> None:
+        """Go on with reads that a repeat has begun. It empties the list."""
+        try:
+            while strayed:
+                self._join(*strayed.pop())
+        finally:
+            for _, (wire, *_) in strayed:  # Ctrl-C
+                self.pool.drop(wire)
+
+    def _join(self, read: Read, strayed: "Strayed") -> None:
         wire, _, since, start, stop, *_ = strayed
         plain = read.remote.plain
         assert plain is not None

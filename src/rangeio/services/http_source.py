@@ -1,5 +1,6 @@
 """The source of one object over the engine in `rangeio.http`."""
 
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import replace
@@ -129,13 +130,17 @@ class HttpSource:
         self, starts: Offsets, lengths: Offsets, *, chunk: int | None, concurrent: int | None
     ) -> "list[Buffer]":
         self._check_open(None, None)
-        width = min(concurrent or self._options.concurrent or CONCURRENT, PER_HOST)
-        repeat = self._repeated(chunk)
-        found = repeat.read_many(starts, lengths, width) if repeat is not None else None
-        if found is None:
-            return self._now(self._reads(starts, lengths), chunk, concurrent)
-        buffers, strayed, _, _ = found
-        return self._rest(starts, lengths, found, chunk, concurrent) if strayed else buffers
+        began, width = time.monotonic(), self._width(concurrent or self._options.concurrent)
+        buffers: list[Buffer] = []
+        strayed: list[tuple[int, Strayed]] | None = []
+        while not strayed and len(buffers) < len(starts):
+            repeat = self._repeated(chunk)
+            strayed = None if repeat is None else repeat.read_many(starts, lengths, buffers, width, began)
+            if strayed is None:
+                break
+        if len(buffers) == len(starts) and not strayed:
+            return buffers
+        return self._rest(starts, lengths, buffers, strayed or [], chunk, concurrent, began)
 
     def fetch_async(
         self, starts: Offsets, lengths: Offsets, *, chunk: int | None, concurrent: int | None
@@ -163,21 +168,36 @@ class HttpSource:
     def _each_small(
         self, starts: Offsets, lengths: Offsets, chunk: int | None, concurrent: int
     ) -> "Iterator[tuple[int, Buffer | Error]]":
-        """By the core alone, until one strays; the rest, or all of them, as others."""
-        repeat = self._repeated(chunk)
-        convoy = None if repeat is None else repeat.iter_many(starts, lengths, min(concurrent, PER_HOST))
-        if convoy is None:
-            yield from self._each(self._reads(starts, lengths), chunk, concurrent, False, [])
+        """By the core alone, until one strays; the rest as others."""
+        began, begun = time.monotonic(), 0
+        strayed: list[tuple[int, Strayed]] = []
+        while not strayed and begun < len(starts):
+            repeat = self._repeated(chunk)
+            if repeat is None:
+                break
+            convoy = repeat.iter_many(starts, lengths, begun, self._width(concurrent), began)
+            if convoy is None:
+                break
+            try:
+                yield from iter(convoy.next, None)
+                strayed, begun = convoy.strayed(), convoy.begun
+            finally:
+                convoy.close()
+        if begun == len(starts) and not strayed:
             return
-        try:
-            yield from iter(convoy.next, None)
-            strayed, begun = convoy.strayed(), convoy.begun
-        finally:
-            convoy.close()
-        reads = self._reads(starts, lengths) if begun < len(starts) or strayed else []
-        under_way = [(reads[index], piece) for index, piece in strayed]
-        del reads[:begun]
-        yield from self._each(reads, chunk, concurrent, False, under_way, convoy.began)
+        under_way = [(self._range(starts, lengths, index), piece) for index, piece in strayed]
+        reads = [self._range(starts, lengths, index) for index in range(begun, len(starts))]
+        yield from self._each(reads, chunk, concurrent, False, under_way, began)
+
+    def _width(self, concurrent: int | None) -> int:
+        """Over how many connections at once the core reads."""
+        return min(concurrent or CONCURRENT, PER_HOST)
+
+    def _range(self, starts: Offsets, lengths: Offsets, index: int) -> Read:
+        """One of many, whether or not this was closed meanwhile."""
+        start = int(starts[index])
+        stop = start + int(lengths[index])
+        return Read(self._reactor, self._remote, index, start, stop, None, self._options.timeout)
 
     def _each(
         self,
@@ -186,18 +206,17 @@ class HttpSource:
         concurrent: int,
         ordered: bool,
         strayed: "list[tuple[Read, Strayed]]",
-        began: float = 0.0,
+        began: float | None = None,
     ) -> "Iterator[tuple[int, Buffer | Error]]":
         """As they land: at most `concurrent` reads are under way or wait to be handed out. strayed: others that are
         under way, which then come as well; began: when they did.
         """
         landed: dict[int, Any] = {}
         driver = ThreadDriver()
-        run = self._run(driver, landed.__setitem__, chunk, concurrent)
+        run = self._run(driver, landed.__setitem__, chunk, concurrent, began=began)
         try:
             begun, before = 0, len(strayed)
-            while strayed:
-                run.join(*strayed.pop(), began)
+            run.join_all(strayed)
             for given in range(-before, len(reads)):
                 while begun < min(len(reads), given + concurrent):
                     run.add(reads[begun])
@@ -323,6 +342,7 @@ class HttpSource:
         chunk: int | None = None,
         concurrent: int | None = None,
         wanted: Callable[[], bool] | None = None,
+        began: float | None = None,
     ) -> Run:
         return Run(
             driver,
@@ -331,13 +351,15 @@ class HttpSource:
             chunk=chunk or self._options.chunk or OPEN,
             concurrent=concurrent or self._options.concurrent or CONCURRENT,
             wanted=wanted,
+            began=began,
         )
 
     def _one(self, read: Read) -> Any:
         """One read, waited for in this thread: the short way if a connection is idle and nothing is unusual."""
         found = at_once(read, self._pool, self._options.chunk or OPEN)
         if found is True and read.stop - read.start < MEASURED:
-            self._repeat = self._repeated()
+            repeat = self._repeat
+            self._repeat = repeat if repeat is not None and repeat.good else self._repeated()
             if self._closed:
                 self._repeat = None
         return self._ended(read, found)
@@ -363,26 +385,29 @@ class HttpSource:
         return self._ended(read, go_on(read, self._pool, strayed))
 
     def _rest(
-        self, starts: Offsets, lengths: Offsets, found: Any, chunk: int | None, concurrent: int | None
+        self,
+        starts: Offsets,
+        lengths: Offsets,
+        buffers: "list[Buffer]",
+        strayed: "list[tuple[int, Strayed]]",
+        chunk: int | None,
+        concurrent: int | None,
+        began: float,
     ) -> list[Any]:
-        """Many, of which one was not as the last one; others are there, under way, or not begun."""
-        buffers, strayed, begun, began = found
-        reads = [
-            Read(self._reactor, self._remote, index, start, start + length, None, self._options.timeout)
-            for index, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True))
-        ]
+        """What a repeat did not read of many: some are there, some under way, some not begun."""
         under_way = {index for index, _ in strayed}
-        landed = {index: buffers[index] for index in range(begun) if index not in under_way}
+        landed = {index: buffer for index, buffer in enumerate(buffers) if index not in under_way}
+        reads = [self._range(starts, lengths, index) for index in range(len(buffers), len(starts))]
+        pieces = [(self._range(starts, lengths, index), piece) for index, piece in strayed]
+        strayed.clear()
         buffers.clear()  # the traceback of a failure will hold this frame and its caller's, but not the Buffers
 
         def begin(run: Run) -> None:
-            while strayed:
-                index, piece = strayed.pop()
-                run.join(reads[index], piece, began)
-            for read in reads[begun:]:
+            run.join_all(pieces)
+            for read in reads:
                 run.add(read)
 
-        return self._until_landed(begin, len(reads), chunk, concurrent, landed)
+        return self._until_landed(begin, len(starts), chunk, concurrent, landed, began)
 
     def _now(self, reads: list[Any], chunk: int | None = None, concurrent: int | None = None) -> list[Any]:
         """The results, waited for in this thread; the first failure in the order of `reads` is raised."""
@@ -400,11 +425,12 @@ class HttpSource:
         chunk: int | None = None,
         concurrent: int | None = None,
         landed: dict[int, Any] | None = None,
+        began: float | None = None,
     ) -> list[Any]:
-        """landed: what is there already, by index."""
+        """landed: what is there already, by index. began: when the call did."""
         landed = {} if landed is None else landed
         with this_thread() as driver:
-            run = self._run(driver, landed.__setitem__, chunk, concurrent)
+            run = self._run(driver, landed.__setitem__, chunk, concurrent, began=began)
             try:
                 begin(run)
                 while len(landed) < count:
