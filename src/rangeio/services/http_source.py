@@ -145,6 +145,7 @@ class HttpSource:
     def fetch_async(
         self, starts: Offsets, lengths: Offsets, *, chunk: int | None, concurrent: int | None
     ) -> "Awaitable[list[Buffer]]":
+        self._check_open(None, None)
         return self._awaited(self._reads(starts, lengths), chunk, concurrent)
 
     def fetch_each(
