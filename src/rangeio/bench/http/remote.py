@@ -106,21 +106,10 @@ class HttpBench(Bench):
     def _prepare(self, case: Case, works: list[Work], entries: list[Entry]) -> float | None:
         return None
 
-    def _warm_up(self, case: Case, entry: Entry) -> None:
-        self._ready(case, entry)
-        super()._warm_up(case, entry)
-
-    def _round(self, case: Case, entry: Entry) -> None:
-        self._ready(case, entry)
-        super()._round(case, entry)
-
     def _ready(self, case: Case, entry: Entry) -> None:
-        """Read a large object once before it counts, so that memory is there, whether it is kept or given back: what a
-        virtual machine has not used for some seconds its host may have taken away, and it is dear to get again.
-        """
         assert isinstance(case, HttpCase)
-        if case.action == "whole" and case.server != "paced" and entry.row.role != "bound":
-            entry.contender.run(case.action, entry.works[0])
+        if case.server != "paced":  # where memory is never what is waited for
+            super()._ready(case, entry)
 
     def _tail(self, case: Case, entry: Entry) -> float | None:
         if case.action not in ("each", "batch", "threads", "tasks"):
