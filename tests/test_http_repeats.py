@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 import _uring
 import rangeio
+from faults.machine import need_allocator_across_fork
 from rangeio.http import plain, repeats
 from rangeio.http.plain import Plain
 from rangeio.http.pool import Pool
@@ -721,6 +722,7 @@ def test_interrupted_amid_many(way: Any, busy: bool) -> None:
 @BOTH
 def test_a_handler_forks_amid_many(way: Any) -> None:
     """Both go on: the child over connections of its own."""
+    need_allocator_across_fork()
     children: list[int] = []
 
     def fork(*_: object) -> None:
@@ -756,6 +758,7 @@ def test_a_handler_forks_amid_many(way: Any) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_child_opens_its_own() -> None:
+    need_allocator_across_fork()
     with scripted(lambda asked: honest(DATA, asked)) as server, rangeio.open(server.url) as reader:
         widened(reader)
         child = os.fork()
@@ -864,6 +867,7 @@ def test_a_server_that_takes_its_time(outcomes: Counter[str], way: Any) -> None:
 @pytest.mark.parametrize("taken", [0, 5, 60])
 def test_an_iteration_goes_on_in_a_child(taken: int) -> None:
     """And in its parent."""
+    need_allocator_across_fork()
     pairs = pairs_of(64, 3000)
     with scripted(lambda asked: honest(DATA, asked)) as server, rangeio.open(server.url) as reader:
         widened(reader)
