@@ -26,7 +26,7 @@ from rangeio.http.rules import Version
 from rangeio.policy import RETRIES
 from rangeio.services import http_source
 from servers.scripted import Answer, Asked, cut, honest, reply, scripted
-from test_http_lanes import BAD, DATA, GOOD, OPTIONS, RANGE, SIZE, changed, heads
+from test_http_lanes import BAD, DATA, GOOD, HEAD, OPTIONS, RANGE, SIZE, changed, heads
 
 pytest.importorskip("urllib3", reason="urllib3 is not installed (pip install 'rangeio[http]')")
 pytestmark = pytest.mark.skipif(_uring.exchange is None, reason="there is no extension")
@@ -386,6 +386,30 @@ def test_nothing_is_tried_in_vain(outcomes: Counter[str]) -> None:
         assert source._repeat is before
 
 
+def test_what_is_meant_for_a_proxy_goes_to_no_other(outcomes: Counter[str]) -> None:
+    """A connection that was opened when the environment said otherwise is asked in its own form."""
+    with scripted(lambda asked: honest(DATA, asked)) as server, rangeio.open(server.url) as reader:
+        widened(reader)
+        for _ in range(4):
+            reader.read_at(0, 10)
+        pool: Any = reader._source._pool  # type: ignore[attr-defined]
+        for wire in pool.idle(reader._source._remote.target.origin):  # type: ignore[attr-defined]
+            wire.absolute = True
+        outcomes.clear()
+        assert reader.read_at(5, 10) == DATA[5:15]
+        assert outcomes == {"none": 1}
+        assert server.asked[-1].target.startswith("http://")
+
+
+def test_a_head_that_says_a_number_twice_is_not_repeated() -> None:
+    """Whatever another thread has noted of it by now."""
+    made = Plain(Version(known=True, etag='"v1"', size=1000))
+    assert made.accepts(HEAD, 100, 110)
+    assert made.repeated() is not None
+    made._sample = HEAD + b"\r\nContent-Length: 10", 100, 110
+    assert made.repeated() is None
+
+
 def test_retries_are_paid_back() -> None:
     """By each read that went well, however it did."""
     tokens = RETRIES._tokens
@@ -711,9 +735,11 @@ def test_interrupted_amid_many(way: Any, busy: bool) -> None:
         script.left = -1 if busy else 3
         timer = threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT))
         timer.start()
+        counted, heard = rangeio.stats()["requests"], len(server.asked)
         with pytest.raises(KeyboardInterrupt):
             for_ever(way, reader, pairs_of(4000 if busy else 10, 100))
         timer.join()
+        assert rangeio.stats()["requests"] - counted >= len(server.asked) - heard
         script.left = -1
         widened(reader)
 
