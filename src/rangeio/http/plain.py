@@ -63,9 +63,7 @@ class Plain:
         self._form: tuple[bytes, bool, int, bytes] | None = None
         self._formed = 0.0
         self._sample: tuple[bytes, int, int] | None = None  # what the form was made of
-        self._free: frozenset[bytes] = (
-            frozenset()
-        )  # names of fields that say something else of the same length
+        self._free: frozenset[bytes] = frozenset()  # fields that may say something else in as many bytes
         self._changed = 0.0, 0  # when heads were last made up in another way, and how often of late
 
     def expect(self, at: int, stop: int) -> tuple[bytes, int, bytes] | None:

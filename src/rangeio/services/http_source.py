@@ -119,10 +119,17 @@ class HttpSource:
     def _read(self, start: int, count: int, index: int = 0, into: memoryview | None = None) -> Read:
         if self._closed:
             self._check_open(start, count)
-        stop = start + count
+        return self._made(start, start + count, index, into)
+
+    def _made(self, start: int, stop: int, index: int = 0, into: memoryview | None = None) -> Read:
         if stop > OPEN:
             stop = OPEN
         return Read(self._reactor, self._remote, index, start, stop, into, self._options.timeout)
+
+    def _begun(self, strayed: "Strayed", index: int = 0, into: memoryview | None = None) -> Read:
+        """The read that a repeat has begun."""
+        _, _, _, start, stop, *_ = strayed
+        return self._made(start, stop, index, into)
 
     # --- many ------------------------------------------------------------------------------------------------
 
@@ -162,9 +169,12 @@ class HttpSource:
             return self._each(self._reads(starts, lengths), chunk, concurrent or CONCURRENT, ordered, [])
         return self._each_small(starts, lengths, chunk, concurrent or CONCURRENT)
 
-    def _reads(self, starts: Offsets, lengths: Offsets) -> list[Read]:
-        pairs = zip(starts.tolist(), lengths.tolist(), strict=True)
-        return [self._read(start, length, index) for index, (start, length) in enumerate(pairs)]
+    def _reads(self, starts: Offsets, lengths: Offsets, first: int = 0) -> list[Read]:
+        """From the range with this index on, whether or not this was closed meanwhile."""
+        pairs = zip(starts[first:].tolist(), lengths[first:].tolist(), strict=True)
+        return [
+            self._made(start, start + length, index) for index, (start, length) in enumerate(pairs, first)
+        ]
 
     def _each_small(
         self, starts: Offsets, lengths: Offsets, chunk: int | None, concurrent: int
@@ -186,19 +196,12 @@ class HttpSource:
                 convoy.close()
         if begun == len(starts) and not strayed:
             return
-        under_way = [(self._range(starts, lengths, index), piece) for index, piece in strayed]
-        reads = [self._range(starts, lengths, index) for index in range(begun, len(starts))]
-        yield from self._each(reads, chunk, concurrent, False, under_way, began)
+        under_way = [(self._begun(piece, index), piece) for index, piece in strayed]
+        yield from self._each(self._reads(starts, lengths, begun), chunk, concurrent, False, under_way, began)
 
     def _width(self, concurrent: int | None) -> int:
         """Over how many connections at once the core reads."""
         return min(concurrent or CONCURRENT, PER_HOST)
-
-    def _range(self, starts: Offsets, lengths: Offsets, index: int) -> Read:
-        """One of many, whether or not this was closed meanwhile."""
-        start = int(starts[index])
-        stop = start + int(lengths[index])
-        return Read(self._reactor, self._remote, index, start, stop, None, self._options.timeout)
 
     def _each(
         self,
@@ -381,8 +384,7 @@ class HttpSource:
     def _strayed(self, strayed: "Strayed", into: memoryview | None = None) -> Any:
         """One read, the same, that was not as the last one."""
         self._repeat = None
-        _, _, _, start, stop, *_ = strayed
-        read = Read(self._reactor, self._remote, 0, start, stop, into, self._options.timeout)
+        read = self._begun(strayed, 0, into)
         return self._ended(read, go_on(read, self._pool, strayed))
 
     def _rest(
@@ -398,8 +400,8 @@ class HttpSource:
         """What a repeat did not read of many: some are there, some under way, some not begun."""
         under_way = {index for index, _ in strayed}
         landed = {index: buffer for index, buffer in enumerate(buffers) if index not in under_way}
-        reads = [self._range(starts, lengths, index) for index in range(len(buffers), len(starts))]
-        pieces = [(self._range(starts, lengths, index), piece) for index, piece in strayed]
+        reads = self._reads(starts, lengths, len(buffers))
+        pieces = [(self._begun(piece, index), piece) for index, piece in strayed]
         strayed.clear()
         buffers.clear()  # the traceback of a failure will hold this frame and its caller's, but not the Buffers
 

@@ -110,9 +110,8 @@ class HttpBench(Bench):
         assert isinstance(case, HttpCase)
         if case.server != "paced":  # where memory is never what is waited for
             super()._ready(case, entry)
-            if (
-                case.action == "batch"
-            ):  # the results of one call are kept until those of the next one are there
+            # The results of one call are kept until those of the next one are there.
+            if case.action == "batch":
                 entry.contender.measure(case.action, entry.works[:2])
 
     def _tail(self, case: Case, entry: Entry) -> float | None:
