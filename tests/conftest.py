@@ -12,7 +12,7 @@ import _uring
 from faults.machine import BACKENDS, need_backend
 from rangeio.policy import RETRIES
 
-pytest_plugins = ["faults.fixtures", "servers.fixtures", "servers.line"]
+pytest_plugins = ["faults.fixtures", "servers.fixtures", "servers.line", "servers.opening"]
 
 # What a shell without job control starts with `&` ignores Ctrl-C, and hands that on: so may a machine that runs
 # the tests. Children of the tests are given what is set here.
@@ -52,7 +52,7 @@ def reactor(backend: str) -> _uring.Reactor:
 @pytest.fixture(autouse=True)
 def full_budget() -> None:
     """The retries that one test takes are not missing in the next; the budget is the process's."""
-    RETRIES._tokens = RETRIES._capacity
+    RETRIES.reset()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -4,61 +4,25 @@ import pickle
 import socket
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
 import rangeio
-from awaited import LOOPS, Awaited, Loop, beside, run_on
+from awaited import LOOPS, beside, run_on
 from faults.machine import need_module
 from rangeio.http.pool import Pool, Security
 from rangeio.http.remote import Access
 from rangeio.waiting import pause
-from servers.scripted import Answer, Asked, Script, honest, reply, scripted
+from servers.opening import MakeReader
+from servers.scripted import Answer, Asked, honest, reply, scripted
 
 need_module("urllib3")
 
 DATA = bytes(range(256)) * 800
 SIZE = len(DATA)
-OPTIONS: Any = {
-    "retry": rangeio.Retry(attempts=2, backoff_s=0.001),
-    "timeout": rangeio.Timeout(first_byte_s=5, idle_s=5),
-}
-MakeReader = Callable[..., Any]
-
-
-@pytest.fixture(params=["sync", *LOOPS])
-def opened(request: pytest.FixtureRequest) -> Iterator[MakeReader]:
-    """`rangeio.open`, or its like of a loop."""
-    readers: list[Any] = []
-    loop = None if request.param == "sync" else Loop(need_module(request.param).__name__)
-
-    def opened(url: str, **options: Any) -> Any:
-        given = {**OPTIONS, **options}
-        reader: Any = rangeio.open(url, **given) if loop is None else rangeio.open_async(url, **given)
-        readers.append(reader)
-        return reader if loop is None else Awaited(reader, loop)
-
-    yield opened
-    for reader in readers:
-        reader.close()
-    if loop is not None:
-        loop.close()
-
-
-@pytest.fixture
-def open_reader(opened: MakeReader) -> Iterator[MakeReader]:
-    """A function from a script to a reader of a server that answers so, and the server."""
-    with ExitStack() as servers:
-
-        def make(script: Script, path: str = "/object", **options: Any) -> tuple[Any, Any]:
-            server = servers.enter_context(scripted(script))
-            return opened(server.url + path, **options), server
-
-        yield make
 
 
 def raw(status: bytes, *fields: bytes, body: bytes = b"") -> Answer:

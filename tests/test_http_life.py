@@ -460,21 +460,32 @@ def test_wrong_options(tmp_path: Path) -> None:
 
 def test_retry_budget() -> None:
     budget = RetryBudget(tokens=10, cost=5)
-    assert [budget.take() for _ in range(3)] == [True, True, False]
+    assert [budget.take("a") for _ in range(3)] == [True, True, False]
     for _ in range(5):
-        budget.succeeded()
-    assert budget.take()
-    assert not budget.take(hedge=True)
+        budget.succeeded("a")
+    assert budget.take("a")
+    assert not budget.take("a", hedge=True)
     for _ in range(5):
-        budget.succeeded()
-    assert budget.take(hedge=True)
+        budget.succeeded("a")
+    assert budget.take("a", hedge=True)
     found = budget.stats()
     assert (found["retries"], found["hedges"], found["retries_refused"], found["retry_tokens"]) == (
         3,
         1,
         2,
-        0,
+        10 * 20 - 20 + 10,
     )
+
+
+def test_retry_budgets_are_of_one_origin_each_and_of_the_process() -> None:
+    """One that is down takes nothing of another; many that are down take what the process has."""
+    budget = RetryBudget(tokens=10, cost=5, origins=2)
+    assert [budget.take("down") for _ in range(3)] == [True, True, False]
+    assert [budget.take("well") for _ in range(2)] == [True, True]
+    assert not budget.take("another")
+    for _ in range(5):
+        budget.succeeded("another")
+    assert budget.take("another")
 
 
 def test_pauses() -> None:
@@ -500,7 +511,7 @@ def test_fork_while_the_budget_of_retries_is_counted() -> None:
     child = os.fork()
     if child == 0:
         signal.alarm(10)
-        os._exit(0 if RETRIES.take() else 1)
+        os._exit(0 if RETRIES.take("anywhere") else 1)
     status = os.waitpid(child, 0)[1]
     over.set()
     holder.join()

@@ -122,7 +122,6 @@ REDIRECTS = [
     ("https://abc.execute-api.eu-west-1.amazonaws.com/key", False),
     ("https://data.s3-eu-west-1.amazonaws.com.example.org/key", False),
     ("https://amazonaws.com.example.org/key", False),
-    ("http://data.s3-eu-west-1.amazonaws.com/key", False),
 ]
 
 
@@ -140,6 +139,18 @@ def test_who_gets_a_signature(amazon: Any, location: str, signed: bool) -> None:
     told = server.asked[1]
     assert told.fields["host"] == location.split("/")[2]
     assert ("authorization" in told.fields) == ("x-amz-security-token" in told.fields) == signed
+
+
+def test_a_redirect_to_plain_http(amazon: Any) -> None:
+    """It is not followed, so that nobody reads along: neither who asks nor the bytes."""
+    location = "http://data.s3-eu-west-1.amazonaws.com/key"
+    server, given = amazon(lambda _: reply(307, Location=location))
+    with (
+        rangeio.open("s3://data/key", **given, verify=False) as reader,
+        pytest.raises(rangeio.UnsupportedError, match="from https to http"),
+    ):
+        reader.read_at(5, 10)
+    assert len(server.asked) == 1
 
 
 def test_a_host_without_its_certificate(amazon: Any) -> None:

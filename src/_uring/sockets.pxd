@@ -17,6 +17,7 @@ cdef extern from * nogil:
     ssize_t recvmsg(int fd, msghdr *message, int flags)
     void *memmem(const void *where, size_t length, const void *what, size_t size)
     int MSG_DONTWAIT
+    int MSG_PEEK
     int MSG_NOSIGNAL
     int MSG_WAITALL
 
@@ -36,3 +37,4 @@ cdef struct Spaces:
 
 
 cdef ssize_t converse(Spaces *of) noexcept nogil
+cdef int unasked(int fd) noexcept nogil

@@ -16,6 +16,7 @@ import os
 # To copy as much as this takes 20 us; to get the GIL back beside a thread that computes takes 5 ms.
 cdef size_t HELD_BELOW = 128 << 10
 cdef ssize_t NOT_SENT = -2
+cdef ssize_t NOT_QUIET = -3
 
 
 def exchange(int fd, bytes request not None, head, bytes announced not None, body, bint waits):
@@ -60,6 +61,8 @@ def exchange(int fd, bytes request not None, head, bytes announced not None, bod
         PyBuffer_Release(&head_view)
     if count >= 0:
         return count
+    if count == NOT_QUIET:
+        raise ConnectionError("the connection was closed, or there are bytes on it that nobody asked for")
     if count == NOT_SENT:
         raise ConnectionError("the request could not be sent")
     if error == EINTR:
@@ -69,11 +72,14 @@ def exchange(int fd, bytes request not None, head, bytes announced not None, bod
 
 
 cdef ssize_t converse(Spaces *of) noexcept nogil:
-    """Bytes received; -1 with errno, NOT_SENT if not all of the request was taken."""
+    """Bytes received; -1 with errno, NOT_SENT if not all of the request was taken, NOT_QUIET if something came before it."""
     cdef iovec[3] parts
     cdef msghdr message
     cdef ssize_t count, more, left
     if of.request_length:
+        count = unasked(of.fd)
+        if count:
+            return NOT_QUIET if count > 0 else -1
         # An idle connection takes a small request at once.
         count = socket_send(of.fd, of.request, of.request_length, MSG_NOSIGNAL | MSG_DONTWAIT)
         if count < 0 and errno != EAGAIN:
@@ -97,6 +103,16 @@ cdef ssize_t converse(Spaces *of) noexcept nogil:
         if more > 0:
             count += more
     return count
+
+
+cdef int unasked(int fd) noexcept nogil:
+    """Look at a connection before a request is sent: 0 if it is open and nothing has come, 1 if something has or it was
+    closed, -1 with errno. What has come before the request is not its response: RFC 9112 sections 6.3 and 9.2.
+    """
+    cdef char byte
+    if socket_receive(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0:
+        return 1
+    return 0 if errno == EAGAIN or errno == EINTR else -1
 
 
 cdef inline bint is_as_announced(Spaces *of) noexcept nogil:

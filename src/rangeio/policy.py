@@ -3,6 +3,7 @@
 import os
 import random
 import threading
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,16 +95,24 @@ def _positive(name: str, value: Any, least: float = 1e-3) -> float | None:
     return float(value)
 
 
-class RetryBudget:
-    """Tokens for retries, one bucket for the process, so that an outage does not multiply its own load.
+# Of so many failing origins each has a bucket; the one that failed first is forgotten.
+_MOST_ORIGINS = 1000
 
-    Each retry takes some, each success gives one back. Empty, the first failure is the last. Any thread.
-    Source: the retry quota of the AWS SDKs' standard mode, whose figures these are.
+
+class RetryBudget:
+    """Tokens for retries, so that an outage does not multiply its own load: a bucket for each origin, and a larger one
+    for the process.
+
+    Each retry takes some tokens of both, each success gives one back. Where one is empty, the first failure is the
+    last: a server that is down uses up its own bucket, and retries of others go on. Any thread.
+    Source: the retry quota of the AWS SDKs' standard mode, whose figures these are; gRPC A6 throttles per server, too.
     """
 
-    def __init__(self, tokens: int = 500, cost: int = 5) -> None:
+    def __init__(self, tokens: int = 500, cost: int = 5, *, origins: int = 20) -> None:
+        """tokens: of one origin. origins: so many times as many of the process."""
         self._capacity, self._cost = tokens, cost
-        self._tokens = tokens
+        self._tokens = self._of_all = tokens * origins
+        self._origins: dict[Hashable, int] = {}
         self._renew_lock()
         self.refused = self.spent = self.hedges = self.hedges_won = 0
 
@@ -111,13 +120,23 @@ class RetryBudget:
         """In a forked child too: a thread that only the parent has may have held it. A handler may read amid it."""
         self._lock = threading.RLock()
 
-    def take(self, *, hedge: bool = False) -> bool:
+    def reset(self) -> None:
+        """Fill every bucket."""
+        with self._lock:
+            self._origins.clear()
+            self._tokens = self._of_all
+
+    def take(self, origin: Hashable, *, hedge: bool = False) -> bool:
         """Whether one more retry is allowed, or request that is made twice; if so it is paid for."""
         with self._lock:
-            if self._tokens < self._cost:
+            left = self._origins.get(origin, self._capacity)
+            if min(left, self._tokens) < self._cost:
                 self.refused += 1
                 return False
             self._tokens -= self._cost
+            self._origins[origin] = left - self._cost
+            if len(self._origins) > _MOST_ORIGINS:
+                del self._origins[next(iter(self._origins))]
             if hedge:
                 self.hedges += 1
             else:
@@ -129,15 +148,18 @@ class RetryBudget:
         with self._lock:
             self.hedges_won += 1
 
-    def succeeded(self) -> None:
-        """A request was answered. Free of the lock while the bucket is full."""
-        if self._tokens < self._capacity:
+    def succeeded(self, origin: Hashable) -> None:
+        """A request was answered. Free of the lock while all buckets are full."""
+        if self._tokens < self._of_all:
             with self._lock:
-                self._tokens = min(self._capacity, self._tokens + 1)
+                self._tokens = min(self._of_all, self._tokens + 1)
+                left = self._origins.pop(origin, self._capacity) + 1
+                if left < self._capacity:
+                    self._origins[origin] = left
 
     def stats(self) -> dict[str, int]:
-        """retries: made so far; retries_refused: for want of tokens, hedges too; retry_tokens: left. hedges: requests
-        made twice; hedges_won: where the second was answered first.
+        """retries: made so far; retries_refused: for want of tokens, hedges too; retry_tokens: left of the process's.
+        hedges: requests made twice; hedges_won: where the second was answered first.
         """
         return {
             "retries": self.spent,
@@ -149,7 +171,7 @@ class RetryBudget:
 
 
 RETRIES = RetryBudget()
-"""The budget of this process."""
+"""The budgets of this process."""
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=RETRIES._renew_lock)

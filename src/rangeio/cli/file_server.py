@@ -109,7 +109,7 @@ class _Handler(SimpleHTTPRequestHandler):
             self.send_error(HTTPStatus.FORBIDDEN if refused else HTTPStatus.NOT_FOUND)
             return
         with file:
-            known = os.fstat(file.fileno())
+            known = _settled(file)
             tag, changed = _etag(known), formatdate(known.st_mtime, usegmt=True)
             status, start, stop = self._answer(tag, int(known.st_mtime), known.st_size)
             self.send_response(status)
@@ -167,8 +167,20 @@ def _opened(path: str, *, as_folder: bool) -> BinaryIO:
     return open(path, "rb")
 
 
+def _settled(file: BinaryIO) -> os.stat_result:
+    """What is known of a file, once it is older than a tick: a weak ETag that turns strong would be another version to
+    whoever began to read before.
+    """
+    known = os.fstat(file.fileno())
+    young_ns = _TICK_NS - (time.time_ns() - known.st_mtime_ns)
+    if not 0 < young_ns <= _TICK_NS:
+        return known
+    time.sleep(young_ns / 1e9)
+    return os.fstat(file.fileno())
+
+
 def _etag(known: os.stat_result) -> str:
-    """Strong unless the file changed so lately that it could change again without its mtime telling."""
+    """Strong unless the file changes all the time, or in the future: then its mtime does not tell."""
     weak = "W/" if time.time_ns() - known.st_mtime_ns < _TICK_NS else ""
     return f'{weak}"{known.st_ino:x}-{known.st_size:x}-{known.st_mtime_ns:x}"'
 

@@ -98,7 +98,11 @@ def moved(address: Address, location: str) -> Address:
     location: as it came, each character one byte; some servers write UTF-8 as it is.
     """
     location = quote(location.encode("latin-1"), safe=_AS_IS + "#[]")
-    return parse_url(urljoin(address.url, location))
+    try:
+        url = urljoin(address.url, location)
+    except ValueError:  # what it says quotes the URL
+        url = ""
+    return parse_url(url)
 
 
 def may_carry(sent_to: Origin, target: Origin) -> bool:

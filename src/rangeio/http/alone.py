@@ -1,9 +1,10 @@
 """One read in the thread that wants it: one call, nearly always. What else comes of it is the business of a lane."""
 
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rangeio.http.address import Address
+from rangeio.http.failures import as_error, defect, is_of_signal_handler
 from rangeio.http.lanes import WOULD_BLOCK, Brought, Lane, plain_for, request_for
 from rangeio.http.pace import MEASURED
 from rangeio.http.plain import Plain
@@ -37,8 +38,9 @@ def at_once(read: Read, pool: Pool, most: int) -> "Stray | bool":
         return False
     try:
         stray = _converse(read, plain, target, wire)
-    except BaseException:  # Ctrl-C
+    except BaseException as error:
         pool.drop(wire)
+        _tell_defect(read, error)
         raise
     return _given_back(stray, pool, wire)
 
@@ -51,10 +53,30 @@ def go_on(read: Read, pool: Pool, strayed: "Strayed") -> "Stray | bool":
     try:
         brought, error = brought_by(read, strayed)
         stray = _Alone(wire, began).go_on(read, plain, read.remote.target, brought, error)
-    except BaseException:  # Ctrl-C
+    except BaseException as error:
         pool.drop(wire)
+        _tell_defect(read, error)
         raise
     return _given_back(stray, pool, wire)
+
+
+def finished(read: Read) -> Any:
+    """The result of a read all of which has come."""
+    try:
+        return read.result()
+    except Exception as error:
+        _tell_defect(read, error)
+        raise
+
+
+def _tell_defect(read: Read, error: BaseException) -> None:
+    """Raise what nobody expects as an error of the tree; see `Run._guarded`. Ctrl-C and the like are the caller's."""
+    if (
+        isinstance(error, Exception)
+        and not isinstance(error, MemoryError)
+        and not is_of_signal_handler(error)
+    ):
+        raise as_error(read, defect(error), 1) from error
 
 
 def _given_back(stray: Stray | None, pool: Pool, wire: Wire) -> "Stray | bool":
@@ -62,7 +84,7 @@ def _given_back(stray: Stray | None, pool: Pool, wire: Wire) -> "Stray | bool":
         wire.block(None)
         return stray
     pool.give_back(wire)
-    RETRIES.succeeded()
+    RETRIES.succeeded(wire.origin)
     return True
 
 
@@ -81,6 +103,7 @@ def _converse(read: Read, plain: Plain, target: Address, wire: Wire) -> Stray | 
         return _Alone(wire, began).go_on(read, plain, target, None, error)
     if count == length + stop - start and length == len(head) and wire.space.startswith(head):
         wire.used = True
+        read.filled = stop - start
         return None
     return _Alone(wire, began).go_on(read, plain, target, (count, expected, body))
 

@@ -12,6 +12,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from typing import Any, Protocol, TypeAlias
 
@@ -45,6 +46,32 @@ class Driver(Protocol):
 
         alone: nothing else can go on meanwhile. lost: called instead, in some thread, if the driver has ended by then.
         """
+
+
+class GuardedDriver:
+    """Another driver, each callback to which goes through `guard`, which lets no exception pass but those that are
+    meant for the program: a loop that is called back does not know whose read has failed.
+    """
+
+    def __init__(self, driver: Driver, guard: Callable[..., None]) -> None:
+        self._driver, self._guard = driver, guard
+        self.unwatch, self.listen = driver.unwatch, driver.listen
+
+    def watch(self, fd: int, callback: Callable[[], object]) -> None:
+        """See `Driver`."""
+        self._driver.watch(fd, partial(self._guard, callback))
+
+    def later(self, seconds: float, callback: Callable[[], None]) -> None:
+        """See `Driver`."""
+        self._driver.later(seconds, partial(self._guard, callback))
+
+    def post(self, callback: Callable[[], None]) -> None:
+        """See `Driver`."""
+        self._driver.post(partial(self._guard, callback))
+
+    def offload(self, work: Work, done: Done, lost: Done, *, alone: bool) -> None:
+        """See `Driver`."""
+        self._driver.offload(work, partial(self._guard, done), lost, alone=alone)
 
 
 def _in_thread(driver: Driver, work: Work, done: Done, lost: Done) -> None:
@@ -230,8 +257,13 @@ class _Together:
             selector.close()
 
     def _ready(self) -> None:
-        if self._selector is not None:
-            for key, _ in self._selector.select(0):
+        selector = self._selector
+        if selector is None:
+            return
+        for key, _ in selector.select(0):
+            if self._selector is not selector:
+                return  # one before has ended the watch of all
+            if selector.get_map().get(key.fd) is key:  # or of another
                 key.data()
 
     def is_closed(self) -> bool:
@@ -261,11 +293,17 @@ class LoopDriver:
 
         async def watcher() -> None:
             with scope:
-                while (
-                    not scope.cancel_called
-                ):  # the callback may have closed `fd`: it must not be waited for again
-                    await trio.lowlevel.wait_readable(fd)
-                    callback()
+                # The callback may close `fd`, and so may another one of the turn in which this was woken: then the
+                # scope is cancelled, which a task that has been woken does not hear.
+                while not scope.cancel_called:
+                    try:
+                        await trio.lowlevel.wait_readable(fd)
+                    except (OSError, trio.ClosedResourceError, trio.BusyResourceError):
+                        scope.cancel()  # it cannot be waited for: receiving will say why
+                        callback()
+                        return
+                    if not scope.cancel_called:
+                        callback()
 
         trio.lowlevel.spawn_system_task(watcher, name="rangeio connection")
 

@@ -27,11 +27,13 @@ class Body:
     """What to do with a body: throw `skip` bytes away, fill `memory`, throw the rest away.
 
     grow: gives room for so many bytes to a body of unknown length; or for fewer, and there the reply is over.
+    whole: a body that ends before it has filled `memory` contradicts its head.
     """
 
     memory: memoryview
     skip: int = 0
     grow: Callable[[int], memoryview] | None = None
+    whole: bool = False
 
 
 _NOTHING = Body(memoryview(bytearray()))
@@ -60,6 +62,16 @@ class Exchange:
         self.bodiless = bodiless
         self.head: Head | None = None
         self.done = self.reusable = self.started = False
+
+    @property
+    def placed(self) -> int:
+        """How many bytes of an object it has put where they belong. What a refusal says in its body is none."""
+        return self.filled if self._body.whole else 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether all bytes that the head announces are there, though the end of the body may be missing."""
+        return self._body.whole and self.filled >= self._end
 
     def space(self) -> memoryview:
         """Where the next bytes should be put; never empty before it is `done`."""
@@ -149,7 +161,13 @@ class Exchange:
         return True
 
     def _finish_if(self, over: bool) -> None:
-        self.done = self.done or over
+        if not over:
+            return
+        if self._body.whole and self.filled < self._end:
+            raise BadReply(
+                f"its body ends after {self.filled} of the {self._end} bytes that its head announces"
+            )
+        self.done = True
 
     def _count(self, count: int) -> None:
         """`count` bytes of a body with a length, or of one that ends with the connection, are dealt with."""
@@ -201,6 +219,6 @@ class Exchange:
     def _ended(self) -> None:
         self.reusable = False
         if self.head is not None and self._chunks is None and self._left is None:
-            self.done = True  # the end of the connection is the end of this body
+            self._finish_if(True)  # the end of the connection is the end of this body
             return
         raise Cut

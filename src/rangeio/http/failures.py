@@ -1,8 +1,10 @@
 """What went wrong with a request, as the error that the caller of a read sees. No URL in it has a query or a login."""
 
 import re
+import signal
 import ssl
-from typing import Literal
+import threading
+from typing import Any, Literal
 
 from rangeio.errors import (
     ConnectionFailedError,
@@ -10,6 +12,7 @@ from rangeio.errors import (
     ServerError,
     TimedOutError,
     UnauthenticatedError,
+    UnexpectedError,
     asked,
 )
 from rangeio.http.exchange import Cut, Exchange
@@ -66,12 +69,53 @@ def breaking_failed(error: BaseException, exchange: Exchange) -> Error:
     return ConnectionFailedError(f"the connection broke: {error}")
 
 
-def as_error(read: Read, error: BaseException, attempts: int, head: Head | None = None) -> Error:
+def credentials_failed(error: BaseException) -> Error:
+    """What a callable of the caller's raised. Its own errors of the tree pass."""
+    return (
+        error if isinstance(error, Error) else _made_of(UnauthenticatedError, "credentials() failed", error)
+    )
+
+
+def defect(error: BaseException) -> Error:
+    """An exception that nothing here expects: the read ends with it, rather than never."""
+    said = "reading it failed in a way that is a defect of rangeio"
+    return error if isinstance(error, Error) else _made_of(UnexpectedError, said, error)
+
+
+def _made_of(kind: type[Error], said: str, error: BaseException) -> Error:
+    """The text of `error` is in its traceback only: it may quote what was sent."""
+    made = kind(f"{said}: {type(error).__name__}")
+    made.__cause__ = error
+    return made
+
+
+def is_of_signal_handler(error: BaseException) -> bool:
+    """Whether a handler of a signal raised it amid code of ours, by which a program may end a call. It is the
+    program's, whatever its class.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return False  # handlers run in no other: signal(7) of Python's library
+    handlers = {_code_of(signal.getsignal(number)) for number in signal.valid_signals()} - {None}
+    frame = error.__traceback__
+    while frame is not None:
+        if frame.tb_frame.f_code in handlers:
+            return True
+        frame = frame.tb_next
+    return False
+
+
+def _code_of(handler: Any) -> Any:
+    handler = getattr(handler, "func", handler)  # functools.partial
+    called = type(handler).__call__ if callable(handler) else None
+    for found in (handler, getattr(handler, "__func__", None), called):
+        code = getattr(found, "__code__", None)
+        if code is not None:
+            return code
+    return None
+
+
+def as_error(read: Read, error: Error, attempts: int, head: Head | None = None) -> Error:
     """The error as the caller of a read sees it: with what was asked for, and where."""
-    if not isinstance(error, Error):
-        made = UnauthenticatedError(f"credentials() failed: {type(error).__name__}")
-        made.__cause__ = error
-        error = made
     if error.path and read.index == error.index:
         return error
     said, advice = error.context.get("said", str(error)), error.context.get("advice", "")

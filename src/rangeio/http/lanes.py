@@ -164,6 +164,8 @@ class Lane:
         self._memory = None
         wire.used = True
         nbytes = self.stop - self.at
+        assert self.read is not None
+        self.read.filled += nbytes
         if nbytes >= MEASURED:
             wire.pace.took(self.answered - self.sent, self.since - self.answered, nbytes)
         self._way.arrived(self)

@@ -13,11 +13,11 @@ from rangeio.errors import Error, TimedOutError
 from rangeio.http.address import Address, Origin
 from rangeio.http.drivers import Driver
 from rangeio.http.exchange import Body, Cut, Exchange
-from rangeio.http.failures import as_error, breaking_failed, connecting_failed, too_slow
+from rangeio.http.failures import as_error, breaking_failed, connecting_failed, credentials_failed, too_slow
 from rangeio.http.heads import BadReply, Head
 from rangeio.http.lanes import Lane
 from rangeio.http.pace import MEASURED
-from rangeio.http.pool import Pool
+from rangeio.http.pool import SERIAL, Pool, is_silent
 from rangeio.http.reads import Read
 from rangeio.http.wire import Wire
 from rangeio.policy import RETRIES
@@ -29,7 +29,13 @@ _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Parked(Exception):
-    """The whole object is being downloaded by another part; wait for it."""
+    """The whole object is being downloaded by another part; wait for it. Of that part: the server sends ranges after
+    all, so that nobody need wait for it.
+    """
+
+
+class Unsolicited(Exception):
+    """A response that was sent before the request was: the server closes an idle connection with it."""
 
 
 class Home(Protocol):
@@ -38,14 +44,20 @@ class Home(Protocol):
     driver: Driver
     pool: Pool
 
+    def holds_none(self) -> bool:
+        """Whether none of its parts has a connection."""
+
     def judge(self, part: "Part", head: Head) -> Body:
         """What to take of a reply. It sets the part's `outcome`, or raises Error or Parked."""
 
     def body_over(self, part: "Part", filled: int) -> None:
         """A body of unknown length, which needs no `outcome`, is over."""
 
+    def left_alone(self, part: "Part") -> None:
+        """It brings all of its read."""
+
     def parked(self, part: "Part") -> None:
-        """It waits for the download."""
+        """It waits for the download, or is the download and is not needed."""
 
     def hedge(self, part: "Part") -> None:
         """It has had no answer for long: make its request once more."""
@@ -68,14 +80,16 @@ class Part:
     clamped: its end was moved to that of the object. refused: credentials were renewed for it once. whole: the reply
     is the whole object. resume: the connection before was closed while idle, so that a new one is wanted. rival: the
     same once more, by another connection, of which the first to be answered wins. hedged: there was one.
-    is_second: it is the one that was begun later. lined: it waits in line for a connection. goes_on: its reply decides
-    what is asked for after it. sent, answered: when its request was, and when the head came.
+    is_second: it is the one that was begun later. moved: it followed a redirect itself. restarted: it began again at
+    the address given, because a remembered redirect led to a refusal. lined: it waits in line for a connection.
+    goes_on: its reply decides what is asked for after it. sent, answered: when its request was, and when the head came.
+    silent_at: where a new connection of it has had no answer for long. heir, resting: see `rest`.
     """
 
     __slots__ = (
-        "_home", "answered", "at", "attempts", "clamped", "dialing", "exchange", "first", "goes_on", "hedged", "hops",
-        "is_second", "lined", "live", "method", "outcome", "read", "refused", "resume", "rival", "sent", "since",
-        "stop", "target", "whole", "wire",
+        "_home", "answered", "at", "attempts", "clamped", "dialing", "exchange", "first", "goes_on", "hedged", "heir",
+        "hops", "is_second", "lined", "live", "method", "moved", "outcome", "read", "refused", "restarted",
+        "resting", "resume", "rival", "sent", "silent_at", "since", "stop", "target", "whole", "wire",
     )  # fmt: skip
 
     def __init__(
@@ -90,7 +104,10 @@ class Part:
         self.attempts = self.hops = 0
         self.rival: Part | None = None
         self.hedged = self.is_second = self.live = self.clamped = self.refused = self.whole = False
-        self.resume = self.lined = False
+        self.resume = self.lined = self.moved = self.restarted = False
+        self.resting = False
+        self.heir: Callable[[Wire | None], None] | None = None
+        self.silent_at: Origin | None = None
         self.since = self.sent = self.answered = 0.0
         self.wire: Wire | None = None
         self.dialing: object = None  # stands for the connection being opened for it
@@ -102,6 +119,11 @@ class Part:
     def wanted(self) -> bool:
         """Whether anybody still waits for it."""
         return self.live and not self.read.done
+
+    @property
+    def limit(self) -> int:
+        """Up to where it may take bytes that it did not ask for: other parts bring what follows, unless it goes on."""
+        return self.read.stop if self.goes_on or self.whole else self.stop
 
     # --- connections -----------------------------------------------------------------------------------------
 
@@ -119,12 +141,26 @@ class Part:
         wire = None if self.resume else pool.take(origin)
         if wire is not None:
             self._send(wire)
-        elif pool.reserve(origin, waited=waited):
+        elif pool.reserve(origin, waited=waited, first=self._home.holds_none()):
             self._dial(origin)
         else:
             self.lined = True
             self._home.driver.listen()
-            pool.when_free(origin, partial(self._notified, origin), waited=waited)
+            self.heir = partial(self._notified, origin)
+            pool.when_free(origin, self.heir, waited=waited)
+
+    def rest(self) -> None:
+        """Leave the line for a connection until `connect`: nobody goes on with the read for now."""
+        if self.lined and self.heir is not None and self._home.pool.leave(self.target.origin, self.heir):
+            self.lined = False
+            self.heir = None
+            self.resting = True
+
+    def go_on(self) -> None:
+        """After `rest`."""
+        if self.resting:
+            self.resting = False
+            self.connect()
 
     def _dial(self, origin: Origin) -> None:
         self.dialing = dialing = object()
@@ -186,7 +222,7 @@ class Part:
             if not self.live:
                 return  # time was up meanwhile
             if isinstance(outcome, BaseException):
-                self._home.gave_up(self, self.as_error(outcome))
+                self._home.gave_up(self, self.as_error(credentials_failed(outcome)))
                 self._home.pump()
             else:
                 self.connect()
@@ -196,6 +232,11 @@ class Part:
     # --- a request and its reply -----------------------------------------------------------------------------
 
     def _send(self, wire: Wire) -> None:
+        if wire.used and not wire.is_quiet():
+            self._home.pool.drop(wire)
+            self.resume = True
+            self.connect(waited=True)
+            return
         self.wire = wire
         bodiless = self.method == "HEAD"
         self.exchange = Exchange(wire.scratch, self._judge, bodiless=bodiless)
@@ -226,7 +267,7 @@ class Part:
                 exchange.received(lane.filled)
             if error is not None and not exchange.done:
                 raise error
-        except (OSError, Cut, BadReply, Parked, Error, MemoryError) as reason:
+        except (OSError, Cut, BadReply, Parked, Unsolicited, Error, MemoryError) as reason:
             self._broken(reason)
             return
         if exchange.done:
@@ -237,6 +278,7 @@ class Part:
 
     def _judge(self, head: Head) -> Body:
         self.answered = self.since
+        self._end_silence(answered=True)
         return self._home.judge(self, head)
 
     def _send_rest(self, wire: Wire, rest: memoryview) -> None:
@@ -275,7 +317,7 @@ class Part:
                     return
         except _WOULD_BLOCK:
             return
-        except (OSError, Cut, BadReply, Parked, Error, MemoryError) as error:
+        except (OSError, Cut, BadReply, Parked, Unsolicited, Error, MemoryError) as error:
             self._broken(error)
             return
         self._replied(wire, exchange)
@@ -293,6 +335,10 @@ class Part:
         else:
             self._home.pool.drop(wire)
         self.resume = False
+        self._decide(exchange)
+
+    def _decide(self, exchange: Exchange) -> None:
+        """Do what the head decided, now that the body is there."""
         try:
             if self.outcome is None:
                 self._home.body_over(self, exchange.filled)
@@ -303,6 +349,31 @@ class Part:
         except MemoryError as error:
             self._home.gave_up(self, error)
         self._home.pump()
+
+    def take_all(self) -> None:
+        """The reply is the whole object, from its first byte on, though it may have been asked for a later one, and so
+        all of the read: nothing else of it is to be asked for.
+        """
+        self.whole = True
+        self.first = self.at = self.read.start
+        self.stop = self.read.stop
+        self._home.left_alone(self)
+
+    def redirected(self, location: str) -> None:
+        """Ask there from now on. ConfigInvalidError if that is no place, UnsupportedError if it may not be gone to."""
+        self.read.remote.redirect(self.target, location)
+        self.moved = True
+
+    def begin_anew(self) -> bool:
+        """Whether it was refused at the target of a redirect of before, which may have been lent for a while only; then
+        it goes to the address given. A redirect that it followed itself is fresh, and so is what it leads to.
+        """
+        remote = self.read.remote
+        if self.moved or self.restarted or self.target == remote.address:
+            return False
+        remote.forget_redirect(self.target)
+        self.restarted = True
+        return True
 
     # --- failures --------------------------------------------------------------------------------------------
 
@@ -321,25 +392,42 @@ class Part:
         elif isinstance(error, MemoryError):
             self._home.gave_up(self, error)
             self._home.pump()
-        elif wire.used and not exchange.started:
+        elif wire.used and (not exchange.started or isinstance(error, Unsolicited)):
             self.resume = True  # the server had closed it while it was idle; that is nobody's failure
             self.connect()
         else:
-            self._save(exchange)
-            self.fail(breaking_failed(error, exchange))
+            self._save(exchange, breaking_failed(error, exchange))
 
-    def _save(self, exchange: Exchange) -> None:
-        """Go on from the byte reached, if the version can be told; else from the start."""
+    def _save(self, exchange: Exchange, error: Error) -> None:
+        """Go on from the byte reached, if the version can be told; else from the start. error: why it ended there."""
         version = self.read.version
+        if exchange.is_full:
+            self._decide(exchange)  # only the end of it was missing
+            return
         if self.outcome is None and exchange.head is not None:
-            return  # of a body of unknown length nothing is kept
-        if version.etag or version.modified:
-            self.at += exchange.filled
+            pass  # of a body of unknown length nothing is kept
+        elif version.strong or version.modified:
+            self.at += exchange.placed
         else:
             self.at = self.first
+        self.fail(error)
+
+    def _fall_silent(self) -> None:
+        """The server may be one that serves one connection at a time."""
+        if self.silent_at is None:
+            self.silent_at = self.target.origin
+            SERIAL.fell_silent(self.silent_at)
+        else:
+            SERIAL.close_idle(self.silent_at)
+
+    def _end_silence(self, *, answered: bool = False) -> None:
+        if self.silent_at is not None:
+            SERIAL.ended_silence(self.silent_at, answered=answered)
+            self.silent_at = None
 
     def abandon(self) -> None:
         """Close its connection, whatever is under way on it."""
+        self._end_silence()
         if self.wire is not None:
             self._home.driver.unwatch(self.wire.fd)
             self._home.pool.drop(self.wire)
@@ -350,6 +438,7 @@ class Part:
         rival = Part(self._home, self.read, self.at, self.stop, self.method, goes_on=self.goes_on)
         rival.first, rival.attempts, rival.hops = self.first, self.attempts, self.hops
         rival.clamped, rival.refused = self.clamped, self.refused
+        rival.moved, rival.restarted = self.moved, self.restarted
         rival.rival, self.rival = self, rival
         rival.hedged = self.hedged = rival.is_second = True
         return rival
@@ -381,9 +470,10 @@ class Part:
             advice = (
                 f"Retry-After asks for {after_s:g} s, more than max_retry_after_s={retry.max_retry_after_s:g}"
             )
-        elif not RETRIES.take():
+        elif not RETRIES.take(self.target.origin):
             advice = (
-                "not tried again: so much failed of late that this process has used up its budget of retries"
+                "not retried: the retry budget of this server is exhausted after recent failures (see"
+                " rangeio.stats())"
             )
         else:
             self.since = time.monotonic() + pause_s
@@ -392,7 +482,7 @@ class Part:
         error.status, error.context["advice"] = "persistent", advice
         self._home.gave_up(self, self.as_error(error))
 
-    def as_error(self, error: BaseException, head: Head | None = None) -> Error:
+    def as_error(self, error: Error, head: Head | None = None) -> Error:
         """The error as the caller of the read sees it."""
         return as_error(self.read, error, self.attempts, head)
 
@@ -423,6 +513,8 @@ class Part:
         bound = getattr(timeout, name)
         hedge_s = None if exchange.started or self.hedged else self.read.remote.hedge_s
         silent_s = now - self.since
+        if not exchange.started and not self.wire.used and is_silent(silent_s):
+            self._fall_silent()
         if silent_s <= min(limit for limit in (bound, hedge_s, silent_s) if limit is not None):
             return
         if self.wire.has_something():
@@ -431,8 +523,7 @@ class Part:
             self._home.hedge(self)
         if bound is not None and silent_s > bound:
             self.abandon()
-            self._save(exchange)
-            self.fail(TimedOutError(f"nothing came for {name}={bound:g}"))
+            self._save(exchange, TimedOutError(f"nothing came for {name}={bound:g}"))
 
 
 def _unwanted(pool: Pool, origin: Origin, outcome: Any) -> None:

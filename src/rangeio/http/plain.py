@@ -13,7 +13,7 @@ from typing import TypeAlias
 from rangeio.errors import Error
 from rangeio.http import rules
 from rangeio.http.exchange import SCRATCH
-from rangeio.http.heads import MOST_DIGITS, BadReply, parse_head
+from rangeio.http.heads import MOST_DIGITS, BadReply, is_folded, parse_head
 
 # What a judge of heads looks at, here and in `heads`, `rules` and `answers`. Other fields may say what they like.
 _MATTERS = frozenset(
@@ -58,7 +58,7 @@ class Plain:
         self._learned: tuple[frozenset[bytes], frozenset[bytes], bytes, bytes] | None = None
         self.size = version.size
         # What follows the range in a request.
-        pin = f"\r\nIf-Match: {version.etag}" if version.etag else ""
+        pin = f"\r\nIf-Match: {version.strong}" if version.strong else ""
         self.suffix = (pin + "\r\n\r\n").encode("latin-1")
         self._form: tuple[bytes, bool, int, bytes] | None = None
         self._formed = 0.0
@@ -107,6 +107,8 @@ class Plain:
         """Whether a head, without its empty line, announces just the bytes `at` to `stop`. Cost: 2 us. The next one is
         expected to be like it.
         """
+        if is_folded(head):
+            return self._judged(head, at, stop, learn=False)
         accepted = self._is_known(head, at, stop) or self._judged(head, at, stop)
         if accepted:
             self._form_from(head, at, stop)
@@ -136,7 +138,7 @@ class Plain:
                     return False
         return required <= lines
 
-    def _judged(self, head: bytes, at: int, stop: int) -> bool:
+    def _judged(self, head: bytes, at: int, stop: int, *, learn: bool = True) -> bool:
         """The same for a head that is of a new kind. If it is accepted, others of its kind are known from now on."""
         try:
             parsed = parse_head(head)
@@ -152,7 +154,7 @@ class Plain:
             )
         except (BadReply, Error):
             return False
-        if plain:
+        if plain and learn:
             self._learn(head)
         return plain
 

@@ -4,6 +4,7 @@ urllib3 is here for what a connection needs before the first byte: TLS and its c
 Requests and replies are not its business.
 """
 
+import inspect
 import os
 import socket
 import ssl
@@ -11,10 +12,10 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from rangeio.errors import ConfigInvalidError
 from rangeio.http.address import Origin
@@ -29,6 +30,12 @@ _TRUSTED_S = 1.0
 _IDLE_S = 60.0
 PER_HOST = 64
 IN_ALL = 256
+# A new connection that had no answer for so long may wait for an idle one: see _Serial. Such a server is one that has
+# answered so often, one time after the other, so soon after idle connections were closed.
+_SERIAL_S = 1.0
+_PROMPT_S = 0.1
+_PROOFS = 3
+_SERIAL_FOR_S = 300.0
 # A line that has not moved for so long may wait for itself: who has the connections may be an iteration that nobody
 # goes on with, or a loop whose thread waits in the line. Its first one gets a connection beyond the bounds.
 _STUCK_S = 1.0
@@ -76,6 +83,15 @@ Heir: TypeAlias = Callable[[Wire | None], None]
 """Called once, from any thread, with a connection that is its own now; with None when it may look for one again."""
 
 
+class Held:
+    """How many connections an iteration holds. count: set by who runs it."""
+
+    __slots__ = ("__weakref__", "count")
+
+    def __init__(self) -> None:
+        self.count: Callable[[], int] = lambda: 0
+
+
 class Keeper(Protocol):
     """Who keeps idle connections beside the pool."""
 
@@ -108,8 +124,13 @@ class Pool:
         self.users = 0
         # Connections that event loops keep for themselves, by the id of the loop; see standing.py.
         self.standings: weakref.WeakValueDictionary[int, Keeper] = weakref.WeakValueDictionary()
+        # Iterations, and what they hold. One that is suspended is gone on with when its consumer likes.
+        self._iterations: weakref.WeakKeyDictionary[Generator[Any, None, None], Held] = (
+            weakref.WeakKeyDictionary()
+        )
         self._begin()
-        _POOLS.add(self)
+        with _POOLS_LOCK:
+            _POOLS.add(self)
 
     def _begin(self) -> None:
         self.lock = threading.RLock()
@@ -124,7 +145,7 @@ class Pool:
         inherited = [wire for idle in self._idle.values() for wire in idle]
         for idle in self._idle.values():
             idle.clear()  # whoever holds it finds nothing in it any more
-        for keeper in list(self.standings.values()):
+        for keeper in self._keepers():
             keeper.forget()
         self.standings.clear()
         self._begin()
@@ -151,30 +172,51 @@ class Pool:
                     return None
                 wire = idle.pop()
             idle_s = time.monotonic() - wire.idle_since
-            if idle_s < _TRUSTED_S or (idle_s < _IDLE_S and wire.is_alive()):
+            if idle_s < _TRUSTED_S or (idle_s < _IDLE_S and wire.is_quiet()):
                 wire.block(tick_s)
                 return wire
             self.drop(wire)
 
-    def reserve(self, origin: Origin, *, waited: bool = False, force: bool = False) -> bool:
+    def reserve(
+        self, origin: Origin, *, waited: bool = False, force: bool = False, first: bool = False
+    ) -> bool:
         """Whether one more may be opened; if so its place is taken. waited: it is its turn, others wait in line. force:
-        whatever the bounds say; for who waits in a line that is stuck.
+        whatever the bounds say; for who waits in a line that is stuck. first: of a call that has no other one; it does
+        not wait for iterations that rest.
         """
         with self.lock:
+            force = force or (first and self._rest_holds_all(origin))
             if not (force or waited) and self.waiting.get(origin):
                 return False
-            if not force and self._open.get(origin, 0) >= self._per_host:
+            # Whoever asks for a place has looked for an idle connection, or does not trust one.
+            if not force and self._open.get(origin, 0) >= self._per_host and not self._evict([origin]):
                 return False
-            if not force and sum(self._open.values()) >= self._in_all and not self._evict():
+            if not force and sum(self._open.values()) >= self._in_all and not self._evict(self._idle):
                 return False
             self._open[origin] = self._open.get(origin, 0) + 1
             return True
 
-    def _evict(self) -> bool:
-        """Close the idle connection that has been so for longest."""
-        oldest = min(
-            (idle[0] for idle in self._idle.values() if idle), key=lambda w: w.idle_since, default=None
+    def iterates(self, iteration: "Generator[Any, None, None]", held: Held) -> None:
+        """Connections may be held between two results of `iteration`."""
+        with self.lock:
+            self._iterations[iteration] = held
+
+    def _rest_holds_all(self, origin: Origin) -> bool:
+        """Whether there would be room but for the connections of iterations that are suspended."""
+        of_origin, of_all = self._open.get(origin, 0), sum(self._open.values())
+        if of_origin < self._per_host and of_all < self._in_all:
+            return False
+        resting = sum(
+            held.count()
+            for iteration, held in self._iterations.items()
+            if inspect.getgeneratorstate(iteration) == inspect.GEN_SUSPENDED
         )
+        return of_origin - resting < self._per_host and of_all - resting < self._in_all
+
+    def _evict(self, origins: Iterable[Origin]) -> bool:
+        """Close the connection to one of these that has been idle for longest; whether there was one."""
+        idle = (wires[0] for origin in origins if (wires := self._idle.get(origin)))
+        oldest = min(idle, key=lambda wire: wire.idle_since, default=None)
         if oldest is None:
             return False
         self._idle[oldest.origin].popleft()
@@ -208,6 +250,17 @@ class Pool:
             del self.waiting[origin]
         return heir
 
+    def leave(self, origin: Origin, heir: "Heir") -> bool:
+        """Wait in line no longer; whether it was in it still. Else it is called, or was."""
+        with self.lock:
+            line = self.waiting.get(origin, ())
+            found = heir in line
+            if found:
+                line.remove(heir)  # type: ignore[union-attr]
+                if not line:
+                    del self.waiting[origin]
+        return found
+
     def is_stuck(self) -> bool:
         """Whether nobody has left a line for long. Who is told so takes a place by force, and then it is not."""
         with self.lock:
@@ -229,7 +282,7 @@ class Pool:
         with self.lock:
             heir = self._first(wire.origin) if self.waiting else None
             crowded = bool(self.waiting) and sum(self._open.values()) >= self._in_all
-            kept = self.users > 0 and not crowded
+            kept = self.users > 0 and not crowded and wire.is_open and not SERIAL.keeps_waiting(wire.origin)
             if kept and heir is None:
                 self.idle(wire.origin).append(wire)
         if heir is not None:
@@ -253,13 +306,27 @@ class Pool:
         else:
             self._reclaim()
 
-    def is_short(self) -> bool:
-        """Whether connections should be given back at once: somebody waits for one, or nobody reads any more."""
-        return bool(self.waiting) or self.users <= 0
+    def is_short(self, origin: Origin) -> bool:
+        """Whether connections should be given back at once: somebody waits, nobody reads, or the server serves one."""
+        return bool(self.waiting) or self.users <= 0 or SERIAL.keeps_waiting(origin)
+
+    def close_idle(self, origin: Origin) -> int:
+        """Close those that are idle; how many there were."""
+        self._reclaim()
+        with self.lock:
+            idle = self._idle.get(origin, ())
+            wires = [idle.pop() for _ in range(len(idle))]  # type: ignore[union-attr]
+        for wire in wires:
+            self.drop(wire)
+        return len(wires)
 
     def _reclaim(self) -> None:
-        for keeper in list(self.standings.values()):
+        for keeper in self._keepers():
             keeper.give_back_idle()
+
+    def _keepers(self) -> list[Keeper]:
+        # `valuerefs` copies at once; an iteration would see those that other threads add meanwhile.
+        return [keeper for ref in self.standings.valuerefs() if (keeper := ref()) is not None]
 
     def use(self) -> None:
         """One more that reads."""
@@ -292,12 +359,13 @@ class Pool:
             made.sock = None  # it is ours now
         finally:
             made.close()
+        return self._opened(sock, origin, absolute=proxy is not None and origin.scheme == "http")
+
+    def _opened(self, sock: socket.socket, origin: Origin, *, absolute: bool = False) -> Wire:
         self.opened += 1
         CONNECTIONS.add()
-        absolute = proxy is not None and origin.scheme == "http"
-        return Wire(
-            sock, origin, absolute, self.pace(origin), partial(_free, weakref.ref(self), self._open, origin)
-        )
+        freed = partial(_free, weakref.ref(self), self._open, origin)
+        return Wire(sock, origin, absolute, self.pace(origin), freed)
 
     def pace(self, origin: Origin) -> Pace:
         """What is known of how fast it answers."""
@@ -332,10 +400,68 @@ def _free(pool: "weakref.ref[Pool]", counted: dict[Origin, int], origin: Origin)
         of.free(origin)
 
 
+class _Serial:
+    """Servers that keep connections alive and serve one at a time: an idle connection keeps all others waiting.
+
+    So a new connection that has been silent for long has idle ones closed, those of other pools too, and while it waits
+    none is kept idle. A server that answers promptly each time after that is known to be one for a while. Any thread; a
+    count that two threads change at once may be wrong, which costs a connection.
+    """
+
+    def __init__(self) -> None:
+        self._silent: dict[Origin, int] = {}
+        self._closed: dict[Origin, float] = {}
+        self._proofs: dict[Origin, int] = {}
+        self._until: dict[Origin, float] = {}
+
+    def keeps_waiting(self, origin: Origin) -> bool:
+        """Whether an idle connection may keep another one waiting."""
+        if not (self._silent or self._until):
+            return False
+        return origin in self._silent or time.monotonic() < self._until.get(origin, 0.0)
+
+    def fell_silent(self, origin: Origin) -> None:
+        """A new connection has had no answer for _SERIAL_S."""
+        self._silent[origin] = self._silent.get(origin, 0) + 1
+        self.close_idle(origin)
+
+    def close_idle(self, origin: Origin) -> None:
+        """Close what may keep others waiting."""
+        with _POOLS_LOCK:
+            pools = list(_POOLS)
+        if sum([pool.close_idle(origin) for pool in pools]):
+            self._closed[origin] = time.monotonic()
+
+    def ended_silence(self, origin: Origin, *, answered: bool) -> None:
+        """One of those has an answer, or is given up."""
+        left = self._silent.pop(origin, 1) - 1
+        if left > 0:
+            self._silent[origin] = left
+        closed = self._closed.pop(origin, None)
+        if not answered:
+            return
+        if closed is None or time.monotonic() - closed > _PROMPT_S:
+            self._proofs.pop(origin, None)  # it answers when it likes
+            return
+        self._proofs[origin] = self._proofs.get(origin, 0) + 1
+        if self._proofs[origin] >= _PROOFS:
+            self._until[origin] = time.monotonic() + _SERIAL_FOR_S
+
+
+SERIAL = _Serial()
+"""Of this process."""
 _POOLS: "weakref.WeakSet[Pool]" = weakref.WeakSet()
+_POOLS_LOCK = threading.RLock()
+
+
+def is_silent(silent_s: float) -> bool:
+    """Whether a new connection without an answer for so long may wait for an idle one."""
+    return silent_s >= _SERIAL_S
 
 
 def _forget_all() -> None:
+    global _POOLS_LOCK
+    _POOLS_LOCK = threading.RLock()
     for pool in list(_POOLS):
         pool.forget()
 

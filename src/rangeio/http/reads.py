@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from rangeio.errors import UnexpectedError
 from rangeio.http.remote import Remote
 from rangeio.http.rules import Version
 from rangeio.policy import Timeout
@@ -13,13 +14,16 @@ if TYPE_CHECKING:
 class Read:
     """Bytes `start` to `stop` of an object, `stop` perhaps beyond its end. It lands in one Buffer, or in `into`.
 
-    The memory is taken when it is known how much there is: with the first head, at the latest.
+    The memory is taken when it is known how much there is: with the first head, at the latest. filled: bytes that
+    responses have put in their place. Each is counted once, by whoever saw its response to the end, so that a result
+    with a hole, which would show what was in the memory before, is never handed out.
     """
 
     __slots__ = (
         "_reactor",
         "buffer",
         "done",
+        "filled",
         "index",
         "into",
         "left",
@@ -51,7 +55,7 @@ class Read:
         self.buffer: Buffer | None = None
         self.memory: memoryview | None = into
         self.version = remote.version
-        self.left = 0  # parts not complete
+        self.left = self.filled = 0  # left: parts not complete
         self.done = False
 
     @property
@@ -92,8 +96,13 @@ class Read:
         return self.room(min(self.stop, max(upto, self.start + 2 * have, self.start + 65_536)))
 
     def result(self) -> Any:
-        """The Buffer; of a read into the caller's memory the number of bytes."""
+        """The Buffer; of a read into the caller's memory the number of bytes. UnexpectedError if some are missing."""
         length = self.stop - self.start
+        if self.filled != length:
+            raise UnexpectedError(
+                f"{self.filled} of {length} bytes were received, and nothing said that others are missing: this is a"
+                " defect of rangeio"
+            )
         if self.into is not None:
             return length
         buffer = self.buffer

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from rangeio.errors import ConfigInvalidError, Error
+from rangeio.errors import ConfigInvalidError, Error, UnsupportedError
 from rangeio.http.address import Address, may_carry, moved
 from rangeio.http.heads import Head
 from rangeio.http.plain import Plain
@@ -109,11 +109,12 @@ _OURS = {
 
 @dataclass(slots=True)
 class Access:
-    """How a service is asked: what is sent with each request, and how patient to be."""
+    """How a service is asked: what is sent with each request. insecure_redirects: https may lead to http."""
 
     pool: Pool
     fields: dict[str, str] = field(default_factory=dict, repr=False)
     credentials: Credentials = field(default_factory=lambda: Credentials({}, None))
+    insecure_redirects: bool = False
 
 
 @dataclass(slots=True)
@@ -208,13 +209,22 @@ class Remote:
         return self._plain
 
     def redirect(self, asked: Address, location: str) -> None:
-        """From now on ask there. asked: who says so. ConfigInvalidError if that is no place."""
-        self._target = moved(asked, location)
+        """From now on ask there. asked: who says so. ConfigInvalidError if that is no place; UnsupportedError where it
+        leads from TLS to plain HTTP, unless that was allowed.
+        """
+        target = moved(asked, location)
+        leaves_tls = asked.origin.scheme == "https" and target.origin.scheme == "http"
+        if leaves_tls and not self.access.insecure_redirects:
+            raise UnsupportedError(
+                f"the server redirects from https to {target.shown}, where others can read and change the bytes;"
+                " insecure_redirects=True follows it"
+            )
+        self._target = target
 
-    def forget_redirect(self) -> bool:
-        """Begin again at the address given: a signed target may have expired. Whether that is another place."""
-        was, self._target = self._target, self.address
-        return was != self.address
+    def forget_redirect(self, target: Address) -> None:
+        """Begin again at the address given, unless it is elsewhere by now: a signed target may have expired."""
+        if self._target == target:
+            self._target = self.address
 
     def request(
         self, method: str, at: int, stop: int | None, version: Version, target: Address, absolute: bool
@@ -223,8 +233,8 @@ class Remote:
         text = self._head(method, target, absolute)
         if stop is not None:
             text += f"Range: bytes={at}-{stop - 1}\r\n"
-        if version.known and version.etag:
-            text += f"If-Match: {version.etag}\r\n"
+        if version.known and version.strong:
+            text += f"If-Match: {version.strong}\r\n"
         elif not version.known:
             text += "".join(f"{name}: {value}\r\n" for name, value in self.conditions.items())
         return (text + "\r\n").encode("latin-1")

@@ -1,6 +1,7 @@
 """What nearly all reads are, as one call of the core: the exchange of the read before, with other numbers in it."""
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 from _uring.surface import REPEAT_ROOM
@@ -45,7 +46,7 @@ def repeat_for(reactor: "Reactor", remote: Remote, timeout: Timeout) -> "Repeat 
         good_s=_GOOD_S,
         timeout=(remote.patience_s(timeout), timeout.total_s),
         asked=REQUESTS.add,
-        answered=RETRIES.succeeded,
+        answered=partial(RETRIES.succeeded, target.origin),
     )
 
 

@@ -32,6 +32,8 @@ OnNoRange = Literal["error", "slice", "download"]
 
 # A 206 may begin before what was asked for; so much is thrown away rather than refused.
 _MOST_SKIPPED = 8 << 20
+# Statuses that may bring bytes, or tell that there are none.
+BRINGING = frozenset([200, 204, 206, 416])
 _CONTENT_RANGE = re.compile(r"bytes\s+(?:(\d+)-(\d+)|(\*))/(\d+|\*)", re.IGNORECASE)
 
 
@@ -39,8 +41,8 @@ _CONTENT_RANGE = re.compile(r"bytes\s+(?:(\d+)-(\d+)|(\*))/(\d+|\*)", re.IGNOREC
 class Version:
     """What identifies one version of an object, as far as its server tells. Not `known` before the first reply.
 
-    number: what the service calls it, where it keeps several. ranged: the server is known to send ranges of it. size:
-    before the first reply what the caller says, if anything.
+    etag: as the server sends it, weak or strong. number: what the service calls it, where it keeps several. ranged: the
+    server is known to send ranges of it. size: before the first reply what the caller says, if anything.
     """
 
     known: bool = False
@@ -52,20 +54,26 @@ class Version:
     ranged: bool = False
 
     @property
+    def strong(self) -> str | None:
+        """The ETag if it promises equal bytes, so that If-Match can be sent. Source: RFC 9110 section 8.8.1."""
+        return None if self.etag is None or _is_weak(self.etag) else self.etag
+
+    @property
     def name(self) -> str:
         """For comparing and for people: ETag and size, or Last-Modified and size, or only the size."""
         size = "" if self.size is None else str(self.size)
-        return ":".join(filter(None, [self.etag or self.modified, size]))
+        weak = "" if self.strong else self.etag or ""
+        return ":".join(filter(None, [self.strong or self.modified, weak, size]))
 
     @property
     def told_by(self) -> str:
         """What the pin is made of."""
-        parts = ["etag" if self.etag else "last-modified" if self.modified else "", "size"]
+        parts = ["etag" if self.strong else "last-modified" if self.modified else "", "size"]
         return "+".join(filter(None, parts)) if self.known else "etag"
 
     def learn(self, head: Head, total: int | None) -> None:
         """Take it from the first reply."""
-        self.etag = strong_etag(head)
+        self.etag = head.fields.get("etag") or None
         self.modified = head.fields.get("last-modified")
         self.size = total
         self.encoding = encoding_of(head)
@@ -82,16 +90,20 @@ class Version:
     def difference(self, head: Head, total: int | None) -> str:
         """In what a later reply is of another version; empty if in nothing that can be seen.
 
-        A strong ETag decides. A weak one does not say that the bytes are the same, so Last-Modified and the size do.
+        Equal strong ETags decide. Equal weak ones do not say that the bytes are the same, so Last-Modified and the size
+        do; those that differ, or a weak one in place of a strong one, are two versions. Source: RFC 9110 8.8.3.2.
         """
         if total is not None and self.size is not None and total != self.size:
             return f"its size was {self.size} and is {total} bytes"
-        etag, modified = strong_etag(head), head.fields.get("last-modified")
+        etag, modified = head.fields.get("etag"), head.fields.get("last-modified")
         if self.etag and etag:
-            return "" if _opaque(self.etag) == _opaque(etag) else "its ETag is another"
+            if _is_weak(self.etag) != _is_weak(etag) or _opaque(self.etag) != _opaque(etag):
+                return "its ETag is another"
+            if not _is_weak(etag):
+                return ""
         if self.modified and modified:
             return "" if self.modified == modified else f"it was modified at {modified}"
-        if self.etag or self.modified:
+        if (self.etag and not etag) or (self.modified and not modified):
             return "the server no longer tells its ETag or Last-Modified"
         return ""
 
@@ -108,17 +120,22 @@ def check_conditions(conditions: Mapping[str, str], head: Head) -> None:
 
 def _has_etag(value: str, head: Head) -> bool:
     """Whether the ETag of a reply is one of a list, by weak comparison."""
-    found = _opaque(head.fields["etag"].removeprefix("W/"))
-    listed = {_opaque(tag.strip().removeprefix("W/")) for tag in value.split(",")}
+    found = _opaque(head.fields["etag"])
+    listed = {_opaque(tag.strip()) for tag in value.split(",")}
     return value.strip() == "*" or found in listed
 
 
 def _is_later(head: Head, value: str) -> bool | None:
     """Whether a reply was modified after a date; None if one of them is no date."""
+    modified, date = http_date(head.fields.get("last-modified", "")), http_date(value)
+    return None if modified is None or date is None else modified > date
+
+
+def http_date(value: str) -> float | None:
+    """Seconds since 1970; None for what is no date, which is to be ignored. Source: RFC 9110 section 5.6.7."""
     try:
-        modified = parsedate_to_datetime(head.fields["last-modified"])
-        return modified.timestamp() > parsedate_to_datetime(value).timestamp()
-    except (KeyError, TypeError, ValueError):
+        return parsedate_to_datetime(value).timestamp()
+    except (TypeError, ValueError, OverflowError, OSError):  # of a year that the C library does not know
         return None
 
 
@@ -147,14 +164,12 @@ _UNMET: dict[str, tuple[type[Error], Callable[[str, Head], bool], str]] = {
 }
 
 
-def strong_etag(head: Head) -> str | None:
-    """The ETag if it promises equal bytes."""
-    etag = head.fields.get("etag")
-    return None if not etag or etag.startswith(("W/", "w/")) else etag
+def _is_weak(etag: str) -> bool:
+    return etag.startswith(("W/", "w/"))
 
 
 def _opaque(etag: str) -> str:
-    return etag.strip('"')  # servers differ in the quotes
+    return etag[2 if _is_weak(etag) else 0 :].strip('"')  # servers differ in the quotes
 
 
 def encoding_of(head: Head) -> str:
@@ -164,14 +179,17 @@ def encoding_of(head: Head) -> str:
 
 
 def content_range(head: Head) -> tuple[int | None, int | None, int | None]:
-    """(first, stop, total) of Content-Range, None where it is missing or ``*``. BadReply for nonsense."""
+    """(first, stop, total) of Content-Range, None where it is missing or ``*``. BadReply for nonsense.
+
+    Some servers say ``bytes 0-0/0`` of an empty object, of which there is no first byte: (None, None, 0).
+    """
     match = _CONTENT_RANGE.fullmatch(head.fields.get("content-range", "").strip())
     if match is None:
         return None, None, None
     if any(len(number or "") > MOST_DIGITS for number in match.groups()):
         raise BadReply("Content-Range with numbers that no object has")
     total = None if match[4] == "*" else int(match[4])
-    if match[1] is None:
+    if match[1] is None or (total == 0 and int(match[1]) == int(match[2]) == 0):
         return None, None, total
     first, stop = int(match[1]), int(match[2]) + 1
     if first >= stop or (total is not None and stop > total):
@@ -183,7 +201,8 @@ def content_range(head: Head) -> tuple[int | None, int | None, int | None]:
 class Take:
     """The body holds bytes up to `stop` of what was asked for, after `skip` others. total: bytes in the object.
 
-    open: its length is not known beforehand. all: it is the whole object, which nobody need ask for again.
+    open: its length is not known beforehand. all: it is the whole object, which nobody need ask for again. keep: more
+    of it than was asked for, from its first byte on, to be kept (`on_no_range="download"`).
     """
 
     skip: int
@@ -191,6 +210,7 @@ class Take:
     total: int | None
     open: bool = False
     all: bool = False
+    keep: bool = False
 
 
 @dataclass(slots=True)
@@ -203,12 +223,14 @@ class End:
 def judge(head: Head, at: int, stop: int, limit: int, on_no_range: OnNoRange, cap: int) -> Take | End:
     """What to take of the reply to a request for `at` to `stop`, made for a read that wants all up to `limit`.
 
-    Raises RangeNotSupportedError and ContentEncodedError; BadReply for what cannot be meant. Only for 200, 206 and 416.
+    Raises RangeNotSupportedError and ContentEncodedError; BadReply for what cannot be meant. Only for BRINGING.
     cap: bytes of a 200 that may be thrown away or kept.
     """
     first, last, total = content_range(head)
     if head.status == 416:
         return End(total)
+    if head.status == 204 or (head.status == 206 and total == 0 and first is None and not head.length):
+        return End(0)  # how some servers say that the object is empty
     if head.status == 206 or (head.status == 200 and first is not None and first <= at):
         return _partial(head, at, stop, first, last, total)
     return _whole(head, at, limit, on_no_range, cap)
@@ -260,7 +282,8 @@ def _whole(head: Head, at: int, limit: int, on_no_range: OnNoRange, cap: int) ->
             f"the server ignores Range, and {on_no_range}ing would take {needed} bytes, more than no_range_cap={cap}"
         )
     if on_no_range == "download":
-        return Take(0, limit if total is None else total, total, open=total is None, all=True)
+        stop = limit if total is None else total
+        return Take(0, stop, total, open=total is None, all=True, keep=True)
     return Take(at, limit if total is None else min(limit, total), total, open=total is None)
 
 
@@ -317,9 +340,5 @@ def retry_after_s(head: Head, now: float) -> float | None:
     value = head.fields.get("retry-after", "")
     if value.isascii() and value.isdigit():
         return float(value)
-    if not value:
-        return None
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - now)
-    except (TypeError, ValueError, OverflowError):
-        return None
+    date = http_date(value)
+    return None if date is None else max(0.0, date - now)

@@ -13,11 +13,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from rangeio.errors import Error
+from rangeio.errors import Error, RangeNotSupportedError
 from rangeio.http import answers
-from rangeio.http.drivers import Driver
+from rangeio.http.drivers import Driver, GuardedDriver
 from rangeio.http.exchange import Body
-from rangeio.http.failures import as_error
+from rangeio.http.failures import as_error, defect, is_of_signal_handler
 from rangeio.http.heads import Head
 from rangeio.http.lanes import WOULD_BLOCK, Lane
 from rangeio.http.parts import Parked, Part
@@ -52,39 +52,51 @@ class Run:
         began: float | None = None,
     ) -> None:
         """wanted: whether anybody still waits; asked now and then. began: when the call did; now if None."""
-        self.driver = driver
+        self._driver = driver
+        self.driver: Driver = GuardedDriver(driver, self._guarded)
         self.pool = pool
         self._landed = landed
         self._chunk, self._concurrent = chunk, concurrent
         self._wanted = wanted
         self._queue: deque[tuple[Read, int, int, Part | None]] = deque()
-        self._active: set[Part] = set()
-        self._lanes: set[Lane] = set()
+        self._active: dict[Part, None] = {}  # in the order they were begun
+        self._lanes: dict[Lane, None] = {}
         self._leads: dict[Remote, list[Read]] = {}
         self._downloads: dict[Remote, list[Read]] = {}
+        self._parked: set[Remote] = set()
         self._versions: dict[Remote, Version] = {}
         self._wholes: dict[Remote, Any] = {}
-        self._reads: set[Read] = set()
+        self._reads: dict[Read, None] = {}
         self._ticking = False
         self._began = time.monotonic() if began is None else began
         self._over = False
+        self._failure: Exception | None = None
 
     # --- from reads to parts ---------------------------------------------------------------------------------
 
     def add(self, read: Read) -> None:
         """Begin it, or queue it."""
+        self._reads[read] = None
+        if self._failure is not None:
+            self._land(read, self._failed(read, self._failure))
+        else:
+            self._guarded(self._begin_read, read)
+
+    def _begin_read(self, read: Read) -> None:
         if read.start >= read.stop:
             read.end_at(read.start)
-            self._land(read, read.result())
+            self._finish(read)
             return
-        self._reads.add(read)
         self._admit(read)
         self.pump()
 
     def take_over(self, read: Read, lane: Lane, error: BaseException | None, began: float) -> None:
         """Go on with a read that strayed from a lane of its own. began: when the call of the Reader did."""
         self._began = began
-        self._reads.add(read)
+        self._reads[read] = None
+        self._guarded(self._adopt, read, lane, error)
+
+    def _adopt(self, read: Read, lane: Lane, error: BaseException | None) -> None:
         read.left = 1
         self._begin(Part(self, read, lane.at, lane.stop)).adopt(lane, error)
         self.pump()
@@ -93,7 +105,9 @@ class Run:
         """Go on with reads that a repeat has begun. It empties the list."""
         try:
             while strayed:
-                self._join(*strayed.pop())
+                read, piece = strayed.pop()
+                self._reads[read] = None
+                self._guarded(self._join, read, piece)
         finally:
             for _, (wire, *_) in strayed:  # Ctrl-C
                 self.pool.drop(wire)
@@ -102,7 +116,6 @@ class Run:
         wire, _, since, start, stop, *_ = strayed
         plain = read.remote.plain
         assert plain is not None
-        self._reads.add(read)
         read.left = 1
         brought, error = brought_by(read, strayed)
         lane = self._lane(wire)
@@ -141,7 +154,7 @@ class Run:
             read.end_at(size)
         if first >= read.stop:
             if not read.left:
-                self._land(read, read.result())
+                self._finish(read)
         elif size is None:  # one after the other, until there is no more
             stop = min(read.stop, first + self._chunk)
             self._enqueue(read, first, stop, Part(self, read, first, stop, goes_on=True))
@@ -176,7 +189,7 @@ class Run:
             self.driver.later(self._tick_s(), self._tick)
 
     def _begin(self, part: Part) -> Part:
-        self._active.add(part)
+        self._active[part] = None
         part.live = True
         return part
 
@@ -193,7 +206,7 @@ class Run:
     def _lane(self, wire: Wire) -> Lane:
         lane = Lane(self, wire)
         wire.block(None)
-        self._lanes.add(lane)
+        self._lanes[lane] = None
         self.driver.watch(wire.fd, lane.readable)
         return lane
 
@@ -201,7 +214,7 @@ class Run:
         """See `lanes.Way`. The next piece of the same object goes the same way."""
         read, queue = lane.read, self._queue
         assert read is not None
-        RETRIES.succeeded()
+        RETRIES.succeeded(lane.wire.origin)
         lane.read = None
         while queue and queue[0][0].done:
             queue.popleft()
@@ -215,7 +228,7 @@ class Run:
                 self.pump()
         read.left -= 1
         if not read.left:
-            self._land(read, read.result())
+            self._finish(read)
 
     def strayed(self, lane: Lane, error: BaseException | None) -> None:
         """See `lanes.Way`."""
@@ -227,7 +240,7 @@ class Run:
 
     def _release(self, lane: Lane) -> None:
         """Its connection is somebody else's now."""
-        self._lanes.discard(lane)
+        self._lanes.pop(lane, None)
         self.driver.unwatch(lane.wire.fd)
 
     def _close_lane(self, lane: Lane) -> None:
@@ -245,7 +258,7 @@ class Run:
 
     def hedge(self, part: Part) -> None:
         """See `parts.Home`. It is one more than `concurrent`, so that it does not wait for what it is to overtake."""
-        if RETRIES.take(hedge=True):
+        if RETRIES.take(part.target.origin, hedge=True):
             part.read.left += 1
             self._begin(part.doubled()).connect()
 
@@ -255,6 +268,20 @@ class Run:
             RETRIES.hedge_won()
         loser.abandon()
         self._drop(loser)
+
+    def holds_none(self) -> bool:
+        """See `parts.Home`."""
+        held = (part for part in self._active if part.wire is not None or part.dialing is not None)
+        return not self._lanes and next(held, None) is None
+
+    def held(self) -> int:
+        """How many connections it has, or opens."""
+        return len(self._active) + len(self._lanes)
+
+    def rest(self) -> None:
+        """Nobody drives it until `touch`: wait for no connection that others could have."""
+        for part in self._active:
+            part.rest()
 
     def left_to_rival(self, part: Part) -> None:
         """See `parts.Home`."""
@@ -268,7 +295,7 @@ class Run:
         answers.body_over(part, filled, self._complete)
 
     def _drop(self, part: Part) -> None:
-        self._active.discard(part)
+        self._active.pop(part, None)
         part.end()
         part.read.left -= 1
 
@@ -281,6 +308,7 @@ class Run:
         if isinstance(read, Probe):
             self._land(read, read.result())
             return
+        read.filled += part.at - part.first
         lead = self._leads.pop(read.remote, None)
         if part.goes_on and part.at < read.stop:
             if part.at < part.stop or not read.version.known:
@@ -291,36 +319,58 @@ class Run:
             if read.index < 0:
                 self._downloaded(read)
             else:
-                self._land(read, read.result())
+                self._finish(read)
         for waiting in lead or ():
             self._admit(waiting)
+
+    def _finish(self, read: Read) -> None:
+        """All of it has come."""
+        try:
+            result = read.result()
+        except (Error, MemoryError) as error:
+            result = self._failed(read, error)
+        self._land(read, result)
 
     def _land(self, read: Read, result: Any) -> None:
         if read.done:
             return
         read.done = True
+        if read.left:  # it was cut out of the whole object meanwhile
+            self._end_parts(read)
         read.let_go()
-        self._reads.discard(read)
+        self._reads.pop(read, None)
         self._landed(read.index, result)
 
-    def gave_up(self, part: Part, error: Exception) -> None:
-        """A part has failed for good, and its read with it; other reads go on."""
-        self._drop(part)
-        read = part.read
-        for other in [other for other in self._active if other.read is read]:
+    def _end_parts(self, read: Read, but: Part | None = None) -> None:
+        """Close what is under way for a read."""
+        for other in [other for other in self._active if other.read is read and other is not but]:
             other.abandon()
             self._drop(other)
         for lane in [lane for lane in self._lanes if lane.read is read]:
             self._close_lane(lane)
             read.left -= 1
+
+    def gave_up(self, part: Part, error: Exception) -> None:
+        """A part has failed for good, and its read with it; other reads go on."""
+        self._drop(part)
+        read = part.read
+        self._end_parts(read)
         led = self._leads.pop(read.remote, ())
         victims = self._downloads.pop(read.remote, []) if read.index < 0 else [read]
         read.done = read.index < 0 or read.done
-        self._reads.discard(read)
+        self._reads.pop(read, None)
         for victim in victims:
-            self._land(victim, as_error(victim, error, part.attempts) if isinstance(error, Error) else error)
+            self._land(victim, self._failed(victim, error, part.attempts))
         for waiting in led:
             self._admit(waiting)
+
+    def left_alone(self, part: Part) -> None:
+        """See `parts.Home`. What others have brought of the read is brought once more."""
+        read = part.read
+        self._end_parts(read, part)
+        self._queue = deque(piece for piece in self._queue if piece[0] is not read)
+        part.rival = None
+        read.left, read.filled = 1, 0
 
     # --- whole objects ---------------------------------------------------------------------------------------
 
@@ -329,20 +379,36 @@ class Run:
         read, remote = part.read, part.read.remote
         if remote in self._downloads:
             raise Parked
+        self.left_alone(part)
+        read.left = 0  # it is cut out of the whole, or begins anew
         whole = Read(read._reactor, remote, -1, 0, found.total or remote.cap)
         whole.version = read.version
         whole.left = 1
         self._downloads[remote] = [read]
-        self._reads.add(whole)
+        self._reads[whole] = None
         part.read, part.first, part.at, part.stop = whole, 0, 0, whole.stop
 
     def parked(self, part: Part) -> None:
         """See `parts.Home`."""
+        self.left_alone(part)
         self._drop(part)
-        self._admit(part.read)
+        whole = part.read
+        if whole.index >= 0:
+            self._admit(whole)
+            return
+        whole.done = True
+        self._reads.pop(whole, None)
+        waiting = [*self._downloads.pop(whole.remote, ()), *self._leads.pop(whole.remote, ())]
+        for read in waiting:
+            if whole.remote in self._parked:
+                error = RangeNotSupportedError("the server sends now ranges, now the whole object")
+                self._land(read, self._failed(read, error))
+            else:
+                self._admit(read)
+        self._parked.add(whole.remote)
 
     def _downloaded(self, whole: Read) -> None:
-        self._reads.discard(whole)
+        self._reads.pop(whole, None)
         whole.done = True
         remote = whole.remote
         self._wholes[remote] = whole.result()
@@ -351,11 +417,32 @@ class Run:
         for read in self._downloads.pop(remote, ()):
             self._admit(read)
 
+    # --- defects ---------------------------------------------------------------------------------------------
+
+    def _guarded(self, work: Callable[..., object], *arguments: Any) -> None:
+        """Call `work`. An exception that nobody expects ends all reads, each with an Error that names it: were it to
+        pass, a loop would tell of it and go on, and the reads would never end.
+        """
+        try:
+            work(*arguments)
+        except Exception as error:
+            if is_of_signal_handler(error):
+                raise
+            self._failure = error if isinstance(error, MemoryError) else defect(error)
+            for read in [read for read in self._reads if read.index >= 0]:
+                self._land(read, self._failed(read, self._failure))
+            self.cancel()
+
+    def _failed(self, read: Read, error: Exception, attempts: int = 1) -> Exception:
+        """How `read` is told of it: other exceptions than Error are as they are."""
+        return as_error(read, error, attempts) if isinstance(error, Error) else error
+
     # --- ends ------------------------------------------------------------------------------------------------
 
     def cancel(self) -> None:
         """Nobody waits any more: close what is under way, begin nothing."""
         self._over = True
+        self.driver = self._driver  # the guarded one holds this, in a circle
         for part in list(self._active):
             part.abandon()
             part.end()
@@ -373,8 +460,9 @@ class Run:
     def touch(self) -> None:
         """Time in which the driver did not run does not count as waiting for a server."""
         now = time.monotonic()
-        for part in self._active:
+        for part in list(self._active):
             part.since = max(part.since, now)
+            part.go_on()
         for lane in self._lanes:
             lane.since = max(lane.since, now)
 

@@ -8,14 +8,18 @@ pool. A lane that nothing was asked of for a second goes back before.
 """
 
 import select
+import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from _uring.loops import Waiter, bind, current_key
 from rangeio.errors import Error
 from rangeio.http.address import Origin
+from rangeio.http.alone import finished
 from rangeio.http.drivers import LoopDriver
+from rangeio.http.failures import as_error, defect
 from rangeio.http.lanes import Lane, plain_for
 from rangeio.http.pool import Pool
 from rangeio.http.reads import Read
@@ -44,7 +48,9 @@ class Errand:
 
     def landed(self, _: int, result: Any) -> None:
         """It is over."""
-        self.run = None
+        run, self.run = self.run, None
+        if run is not None:
+            run.cancel()
         if self.waiter.done():
             return
         if isinstance(result, BaseException):
@@ -64,6 +70,7 @@ class Standing:
         self._errands: dict[Lane, Errand] = {}
         self._idle: dict[Origin, list[Lane]] = {}
         self._epoll = select.epoll()
+        self._lock = threading.RLock()
         self.ended = self._watched = False
         self._due = float("inf")  # when the next look at the clock is
 
@@ -75,7 +82,7 @@ class Standing:
         if lane is None:
             return None
         errand = self._errands[lane] = Errand(read, waiter, make_run)
-        lane.begin(read, read.start, read.stop)
+        self._guarded(lane, errand, partial(lane.begin, read, read.start, read.stop))
         if errand.began + read.tick_s < self._due:
             self._tick_in(read.tick_s)
         return errand
@@ -110,8 +117,9 @@ class Standing:
             lane = self._lanes.get(fd)
             if lane is None:
                 continue
-            if lane in self._errands:
-                lane.readable()
+            errand = self._errands.get(lane)
+            if errand is not None:
+                self._guarded(lane, errand, lane.readable)
             else:  # the server ends it, or sends what nobody asked for
                 try:
                     self._idle[lane.wire.origin].remove(lane)
@@ -119,16 +127,31 @@ class Standing:
                     continue
                 self._drop(lane)
 
+    def _guarded(self, lane: Lane, errand: Errand, work: Callable[[], None]) -> None:
+        """Call `work`, of a read. An exception that nobody expects ends that read, and no other; see `Run._guarded`."""
+        try:
+            work()
+        except Exception as error:
+            if lane.wire.fd in self._lanes and self._lanes[lane.wire.fd] is lane:
+                self._drop(lane)
+            made = error if isinstance(error, MemoryError) else as_error(errand.read, defect(error), 1)
+            errand.read.let_go()
+            errand.landed(0, made)
+
     def arrived(self, lane: Lane) -> None:
         """See `lanes.Way`."""
         errand = self._errands.pop(lane)
         lane.read = None
-        RETRIES.succeeded()
-        if self._pool.is_short():
+        RETRIES.succeeded(lane.wire.origin)
+        if self._pool.is_short(lane.wire.origin):
             self._pool.give_back(self._release(lane))
         else:
             self._idle.setdefault(lane.wire.origin, []).append(lane)
-        errand.landed(0, errand.read.result())
+        try:
+            result = finished(errand.read)
+        except (Error, MemoryError) as error:  # of the read, not of the connection
+            result = error
+        errand.landed(0, result)
 
     def strayed(self, lane: Lane, error: BaseException | None) -> None:
         """See `lanes.Way`."""
@@ -144,8 +167,15 @@ class Standing:
     def _release(self, lane: Lane) -> Wire:
         """Its connection is somebody else's now."""
         self._errands.pop(lane, None)
-        if self._lanes.pop(lane.wire.fd, None) is not None:
-            self._epoll.unregister(lane.wire.fd)
+        # Another thread takes idle connections back while the loop's own thread may end: an epoll is not to be closed
+        # amid epoll_ctl(2). A collection of the loop may close a socket first, and then its number is somebody else's.
+        with self._lock:
+            if (
+                self._lanes.pop(lane.wire.fd, None) is not None
+                and not self._epoll.closed
+                and lane.wire.is_open
+            ):
+                self._epoll.unregister(lane.wire.fd)
         return lane.wire
 
     def _drop(self, lane: Lane) -> None:
@@ -166,7 +196,7 @@ class Standing:
             if errand.waiter.done():
                 self._drop(lane)
             elif lane.is_late(now, errand.began):
-                self.strayed(lane, None)
+                self._guarded(lane, errand, partial(self.strayed, lane, None))
         self._give_back(now - _IDLE_S)
         if self._lanes:
             ticks = [errand.read.tick_s for errand in self._errands.values()]
@@ -201,6 +231,7 @@ class Standing:
     def forget(self) -> None:
         """In a forked child: the connections, and what is watched, are the parent's."""
         self._lanes, self._errands, self._idle = {}, {}, {}
+        self._lock = threading.RLock()
 
     def _is_here(self) -> bool:
         try:
@@ -216,7 +247,8 @@ class Standing:
         for lane in list(self._errands):
             self._drop(lane)
         self._give_back()
-        self._epoll.close()
+        with self._lock:
+            self._epoll.close()
 
 
 class _Watch:

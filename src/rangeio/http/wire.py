@@ -15,6 +15,8 @@ from rangeio.http.exchange import SCRATCH
 from rangeio.http.pace import Pace
 
 _NOTHING = memoryview(bytearray())
+# Windows has no MSG_DONTWAIT; sockets there do not block (`Wire.block`).
+_LOOK = socket.MSG_PEEK | getattr(socket, "MSG_DONTWAIT", 0)
 
 
 class Wire:
@@ -63,6 +65,11 @@ class Wire:
         self._close = weakref.finalize(self, _close, sock, closed)
         _ALL.add(self)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it was not ended here."""
+        return self.sock.fileno() >= 0
+
     def close(self) -> None:
         """End it. A second call does nothing."""
         self._close()
@@ -86,9 +93,13 @@ class Wire:
         return self.tick_s is not None
 
     def send(self, request: bytes) -> None:
-        """An idle connection takes all of a small request. What is one doing that does not?"""
+        """Send a small request, all of which an idle connection takes. ConnectionError if the connection is not idle:
+        see `is_quiet`.
+        """
         if exchange is not None and not self.tls:
-            exchange(self.sock.fileno(), request, _NOTHING, b"", None, False)
+            exchange(self.sock.fileno(), request, _NOTHING, b"", None, False)  # which looks itself
+        elif not self.is_quiet():
+            raise ConnectionError("there are bytes on the connection that nobody asked for")
         elif self.sock.send(request) < len(request):
             raise ConnectionError("the request could not be sent")
 
@@ -130,15 +141,22 @@ class Wire:
         poll.register(self.fd, select.POLLIN)
         return bool(poll.poll(0))
 
-    def is_alive(self) -> bool:
-        """Whether the other side has neither closed it nor sent what nobody asked for. One system call."""
-        self.block(None)
+    def is_quiet(self) -> bool:
+        """Whether the other side has neither closed it nor sent what nobody asked for, which would be taken for the
+        response to the next request. One system call. Source: RFC 9112 sections 6.3 and 9.2.
+        """
+        waits, toggles = self.tick_s, self.tls or exchange is None
+        if toggles:
+            self.block(None)  # Python waits for its own time limit, whatever the flags say
         try:
-            self.sock.recv(1)
+            self.sock.recv(1, *(() if self.tls else (_LOOK,)))
         except (BlockingIOError, ssl.SSLWantReadError):
             return True
         except OSError:
             pass
+        finally:
+            if toggles:
+                self.block(waits)
         return False
 
 
@@ -152,7 +170,7 @@ def cut_off_all() -> None:
     theirs, ended = socket.socketpair()
     theirs.close()
     for wire in list(_ALL):
-        if wire.sock.fileno() >= 0:
+        if wire.is_open:
             os.dup2(ended.fileno(), wire.sock.fileno(), inheritable=False)
     ended.close()
 

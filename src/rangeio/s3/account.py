@@ -2,11 +2,11 @@
 
 import time
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 
 from rangeio.errors import ConfigInvalidError
 from rangeio.http.address import Address
 from rangeio.http.heads import Head
+from rangeio.http.rules import http_date
 from rangeio.s3.credentials import KeyRing
 from rangeio.s3.endpoint import Endpoint, check_region
 from rangeio.s3.replies import WRONG_REGION, Refused
@@ -105,11 +105,8 @@ class Account:
 
     def _learn_time(self, head: Head) -> bool:
         """Sign by the server's clock if ours is far from it. Not all servers say that this is why they refuse."""
-        try:
-            told = parsedate_to_datetime(head.fields["date"]).timestamp()
-        except (KeyError, ValueError, TypeError):
-            return False
-        if abs(told - self._now()) < _FAR_OFF_S:
+        told = http_date(head.fields.get("date", ""))
+        if told is None or abs(told - self._now()) < _FAR_OFF_S:
             return False
         self.skew_s = told - time.time()
         return True

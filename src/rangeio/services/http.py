@@ -25,6 +25,7 @@ OWN_NAMES = [
     "client_cert",
     "verify",
     "proxy",
+    "insecure_redirects",
 ]
 
 
@@ -34,7 +35,8 @@ class HttpService:
     headers: sent with each request. auth: (user, password). bearer_token: text. credentials: a callable that returns
     header fields, or (fields, expiry in seconds since 1970); asked again before they expire and when they are refused.
     None of these is sent to another origin that a redirect leads to. ca_file, client_cert, verify: see `Security`.
-    proxy: a URL, "" for none; by default what HTTP_PROXY, HTTPS_PROXY and NO_PROXY say.
+    proxy: a URL, "" for none; by default what HTTP_PROXY, HTTPS_PROXY and NO_PROXY say. insecure_redirects: follow a
+    redirect from https:// to http://, where others can read and change the bytes.
     """
 
     scheme = "http"
@@ -54,6 +56,7 @@ class HttpService:
         client_cert: str | tuple[str, ...] | None = None,
         verify: bool = True,
         proxy: str | None = None,
+        insecure_redirects: bool = False,
     ) -> None:
         self._reactor = reactor
         self._root = root
@@ -64,6 +67,7 @@ class HttpService:
             pool,
             checked_fields(headers or {}),
             Credentials(login_fields(auth, bearer_token, credentials), credentials),
+            bool(insecure_redirects),
         )
         pool.use()  # connections are kept as long as the service is
 

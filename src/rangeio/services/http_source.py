@@ -1,24 +1,24 @@
 """The source of one object over the engine in `rangeio.http`."""
 
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from copy import copy
 from dataclasses import replace
-from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
 from _uring.loops import bind, current_key
 from _uring.surface import byte_array, byte_index, writable_bytes
 from rangeio.errors import UnexpectedEofError, asked, from_native
 from rangeio.http import standing
-from rangeio.http.alone import Stray, at_once, go_on
+from rangeio.http.alone import Stray, at_once, finished, go_on
 from rangeio.http.drivers import Driver, LoopDriver, ThreadDriver, this_thread
 from rangeio.http.pace import MEASURED
-from rangeio.http.pool import PER_HOST
+from rangeio.http.pool import PER_HOST, Held
 from rangeio.http.reads import Probe, Read
 from rangeio.http.remote import Remote
 from rangeio.http.repeats import repeat_for
-from rangeio.http.rules import Version
+from rangeio.http.rules import Version, http_date
 from rangeio.http.run import Run
 from rangeio.policy import Timeout
 from rangeio.ranges import OPEN, Offsets
@@ -165,9 +165,13 @@ class HttpSource:
         ordered: bool = False,
     ) -> "Iterator[tuple[int, Buffer | Error]]":
         self._check_open(None, None)
+        held, width = Held(), concurrent or CONCURRENT
         if ordered:
-            return self._each(self._reads(starts, lengths), chunk, concurrent or CONCURRENT, ordered, [])
-        return self._each_small(starts, lengths, chunk, concurrent or CONCURRENT)
+            found = self._each(held, self._reads(starts, lengths), chunk, width, ordered, [])
+        else:
+            found = self._each_small(held, starts, lengths, chunk, width)
+        self._pool.iterates(found, held)
+        return found
 
     def _reads(self, starts: Offsets, lengths: Offsets, first: int = 0) -> list[Read]:
         """From the range with this index on, whether or not this was closed meanwhile."""
@@ -177,8 +181,8 @@ class HttpSource:
         ]
 
     def _each_small(
-        self, starts: Offsets, lengths: Offsets, chunk: int | None, concurrent: int
-    ) -> "Iterator[tuple[int, Buffer | Error]]":
+        self, held: Held, starts: Offsets, lengths: Offsets, chunk: int | None, concurrent: int
+    ) -> "Generator[tuple[int, Buffer | Error]]":
         """By the core alone, until one strays; the rest as others."""
         began, begun = time.monotonic(), 0
         strayed: list[tuple[int, Strayed]] = []
@@ -190,6 +194,7 @@ class HttpSource:
             if convoy is None:
                 break
             try:
+                held.count = partial(self._width, concurrent)
                 yield from iter(convoy.next, None)
                 strayed, begun = convoy.strayed(), convoy.begun
             finally:
@@ -197,7 +202,8 @@ class HttpSource:
         if begun == len(starts) and not strayed:
             return
         under_way = [(self._begun(piece, index), piece) for index, piece in strayed]
-        yield from self._each(self._reads(starts, lengths, begun), chunk, concurrent, False, under_way, began)
+        reads = self._reads(starts, lengths, begun)
+        yield from self._each(held, reads, chunk, concurrent, False, under_way, began)
 
     def _width(self, concurrent: int | None) -> int:
         """Over how many connections at once the core reads."""
@@ -205,19 +211,21 @@ class HttpSource:
 
     def _each(
         self,
+        held: Held,
         reads: list[Read],
         chunk: int | None,
         concurrent: int,
         ordered: bool,
         strayed: "list[tuple[Read, Strayed]]",
         began: float | None = None,
-    ) -> "Iterator[tuple[int, Buffer | Error]]":
+    ) -> "Generator[tuple[int, Buffer | Error]]":
         """As they land: at most `concurrent` reads are under way or wait to be handed out. strayed: others that are
         under way, which then come as well; began: when they did.
         """
         landed: dict[int, Any] = {}
         driver = ThreadDriver()
         run = self._run(driver, landed.__setitem__, chunk, concurrent, began=began)
+        held.count = run.held
         try:
             begun, before = 0, len(strayed)
             run.join_all(strayed)
@@ -230,6 +238,7 @@ class HttpSource:
                 while not (given in landed if ordered else landed):
                     driver.step()
                 index = given if ordered else next(iter(landed))
+                run.rest()
                 yield index, landed.pop(index)
         finally:
             run.cancel()
@@ -300,12 +309,8 @@ class HttpSource:
         return self._told(probe, (await self._awaited([probe]))[0])
 
     def _told(self, probe: Probe, version: Version) -> Stat:
-        mtime_ns = None
-        if version.modified:
-            try:
-                mtime_ns = int(parsedate_to_datetime(version.modified).timestamp()) * 10**9
-            except (TypeError, ValueError):
-                pass  # a date nobody can read is none
+        modified = http_date(version.modified or "")
+        mtime_ns = None if modified is None else int(modified) * 10**9
         size = probe.size if version.size is None else version.size
         return Stat(
             self.path,
@@ -370,7 +375,7 @@ class HttpSource:
 
     def _ended(self, read: Read, found: Stray | bool) -> Any:
         if found is True:
-            return read.result()
+            return finished(read)
         if found is False:
             return self._now([read])[0]
         return self._until_landed(lambda run: run.take_over(read, *found), 1)[0]
@@ -485,7 +490,7 @@ def ranges_of_many(sources: Sequence[HttpSource], jobs: Sequence[tuple[str, int,
             source._read(start, (OPEN if stop is None else stop) - start, index)
             for index, (source, (_, start, stop)) in enumerate(zip(sources, jobs, strict=True))
         ]
-        found = dict(sources[0]._each([*reads], None, CONCURRENT, False, [])) if sources else {}
+        found = dict(sources[0]._each(Held(), [*reads], None, CONCURRENT, False, [])) if sources else {}
         return [found[index] for index in range(len(reads))]
     finally:
         for source in sources:
