@@ -117,7 +117,7 @@ def test_from_errno(number: int, kind: type[rangeio.Error]) -> None:
     assert (error.errno, error.path, error.offset, error.limit) == (number, "data.bin", 4096, 100)
     assert error.strerror == os.strerror(number)
     for part in (
-        "bytes 4096-4195 of 'data.bin'",
+        "bytes [4096, 4196) of 'data.bin'",
         os.strerror(number),
         errno.errorcode.get(number, "9999"),
         "more",
@@ -151,7 +151,7 @@ def test_from_other_kinds(kind: Any, expected: type[rangeio.Error]) -> None:
     error = errors.from_native(kind, 0, "x", 0, 10, "truncated from 5 to 3 bytes")
     assert type(error) is expected
     assert error.errno is None
-    assert "bytes 0-9 of 'x'" in str(error)
+    assert "bytes [0, 10) of 'x'" in str(error)
     assert "truncated from 5 to 3 bytes" in str(error)
 
 

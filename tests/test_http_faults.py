@@ -56,7 +56,7 @@ def check_error(
     """It says what was asked for and how often, what came, and what to do; and no secret."""
     text = str(error)
     assert (error.status, error.attempts, error.offset, error.limit) == ("persistent", attempts, 5, 100_000)
-    assert "bytes 5-100004 of " in text
+    assert "bytes [5, 100005) of " in text
     assert "/faulty" in text
     assert attempts == 1 or f"{attempts} attempts" in text
     if http_status is not None:

@@ -1,8 +1,8 @@
 """What can go wrong, as classes: each is a `rangeio.Error`, an `OSError`, and the builtin a Python user would catch.
 
 Errors of arguments are not here: they are plain `ValueError`, `TypeError` and `OverflowError`, raised before any I/O.
-Messages say what was asked, what came and what to do, and hold no credential. `from_native` is the one door by which
-errno and the other failures of the native core become these classes.
+Messages say what was asked, what came and what to do, name ranges half-open, and hold no credential. `from_native`
+is the one door by which errno and the other failures of the native core become these classes.
 """
 
 import errno as _errno
@@ -224,11 +224,16 @@ _CLASS_OF_KIND: dict[NativeKind, tuple[type[Error], str]] = {
 }
 
 
+def half_open(start: int, stop: int) -> str:
+    """A range as messages show it: ``[4096, 8192)``. With a dash it would read as HTTP means it, the last included."""
+    return f"[{start}, {stop})"
+
+
 def asked(path: str, offset: int | None, limit: int | None) -> str:
-    """What was asked for, in words: ``bytes 4096-8191 of 'model.bin'``, or just the path."""
+    """What was asked for, in words: ``bytes [4096, 8192) of 'model.bin'``, half-open, or just the path."""
     if offset is None or limit is None:
         return repr(path)
-    return f"bytes {offset}-{offset + limit - 1} of {path!r}" if limit else f"byte {offset} of {path!r}"
+    return f"bytes {half_open(offset, offset + limit)} of {path!r}"
 
 
 def from_native(

@@ -25,6 +25,7 @@ from rangeio.errors import (
     UnauthenticatedError,
     UnexpectedError,
     UnsupportedError,
+    half_open,
 )
 from rangeio.http.heads import MOST_DIGITS, BadReply, Head
 
@@ -245,7 +246,7 @@ def _partial(head: Head, at: int, stop: int, first: int | None, last: int | None
         raise RangeNotSupportedError(f"the server answers {said}, so nobody knows which bytes these are")
     if not first <= at < last or at - first > _MOST_SKIPPED:
         raise RangeNotSupportedError(
-            f"the server answers with bytes {first}-{last - 1} to a request for {at}"
+            f"the server answers with bytes {half_open(first, last)} to a request for {half_open(at, stop)}"
         )
     if head.length is None and not head.chunked:
         head.length, head.closing = last - first, True
