@@ -150,6 +150,10 @@ class Operator:
         Directories are not objects. delimiter: as far as the next one after `prefix` only; what lies deeper stands
         there once, with `is_prefix` set. `list("data/", "/")` is what is in a directory. UnsupportedError where the
         service has no listing (http). Cost over a network: a request per 1,000 objects, each sent when it is needed.
+
+        Local files: regular ones, and links to such; links to directories are not followed. A file or directory that
+        is gone when its turn comes is left out, as is a link that leads nowhere or in a circle. What the permissions do
+        not let see is a PermissionDeniedError, when its turn comes. Names that are no UTF-8 are as of `os.fsdecode`.
         """
         return self._service.list(prefix, delimiter or None, self._options)
 

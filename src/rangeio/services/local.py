@@ -1,9 +1,12 @@
 """Local files. A Source here is little more than the native File: what that can do itself is handed out as it is."""
 
+import errno
 import os
-from collections.abc import Awaitable, Generator, Iterator, Sequence
+import stat
+from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from _uring.surface import without_frames
 from rangeio.errors import Error, PermissionDeniedError, from_native
@@ -28,6 +31,8 @@ from rangeio.service import (
 if TYPE_CHECKING:
     from _uring import Buffer, File, Reactor
     from _uring.loops import Waiter
+
+_T = TypeVar("_T")
 
 
 class LocalSource:
@@ -266,24 +271,53 @@ class LocalService:
         return self._reactor.read_files(resolved, pin=options.pin)
 
 
+# Said of what was removed or replaced after its name was read, and of links that lead nowhere, through a file, or in a
+# circle. ESTALE: the same, by a file server.
+_GONE = frozenset([errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE])
+
+
 def _files_below(top: str, head: str, prefix: str, *, deep: bool) -> Iterator[Stat]:
     """Regular files of `top` whose name after `head` begins with `prefix`, sorted; other directories are not entered.
 
     Links to directories are not followed, so there is no circle. Without `deep` directories below `prefix` are told,
-    and not entered.
+    and not entered. What is gone when its turn comes is left out; only `top` has to be there.
     """
     try:
-        with os.scandir(top) as found:
-            entries = [(entry.name + "/" * entry.is_dir(follow_symlinks=False), entry) for entry in found]
+        levels = [_sorted_entries(top, head)]
     except OSError as error:
-        raise from_native("errno", error.errno or 0, top, None, None, "") from error
-    for ending, entry in sorted(entries, key=lambda pair: pair[0]):
-        name = head + ending
-        if name.endswith("/"):
-            if name.startswith(prefix) and not deep:
-                yield Stat(name, None, is_prefix=True)
-            elif name.startswith(prefix) or prefix.startswith(name):
-                yield from _files_below(entry.path, name, prefix, deep=deep)
-        elif name.startswith(prefix) and entry.is_file():
-            status = entry.stat()
-            yield Stat(name, status.st_size, mtime_ns=status.st_mtime_ns)
+        raise _listing_failed(top, error) from error
+    while levels:  # no recursion: a path has room for more levels than the interpreter has frames
+        name, entry = next(levels[-1], ("", None))
+        if entry is None:
+            levels.pop()
+        elif name.startswith(prefix) and name.endswith("/") and not deep:
+            yield Stat(name, None, is_prefix=True)
+        elif name.startswith(prefix) and name.endswith("/"):
+            inner = _unless_gone(entry, partial(_sorted_entries, entry.path, name))
+            levels += [] if inner is None else [inner]
+        elif name.startswith(prefix):
+            status = _unless_gone(entry, entry.stat)
+            if status is not None and stat.S_ISREG(status.st_mode):
+                yield Stat(name, status.st_size, mtime_ns=status.st_mtime_ns)
+
+
+def _sorted_entries(folder: str, head: str) -> "Iterator[tuple[str, os.DirEntry[str]]]":
+    """What is in `folder`: paths, which begin with `head`, directories ending in a slash; and the entries."""
+    with os.scandir(folder) as found:
+        entries = [(head + entry.name + "/" * entry.is_dir(follow_symlinks=False), entry) for entry in found]
+    return iter(sorted(entries, key=lambda pair: pair[0]))
+
+
+def _unless_gone(entry: "os.DirEntry[str]", look: Callable[[], _T]) -> _T | None:
+    """What `look` finds; None if the entry is no longer there, or is a link that leads nowhere."""
+    try:
+        return look()
+    except OSError as error:
+        # Of a link ENAMETOOLONG is said of where it leads, of anything else of the path of a file that is there.
+        if error.errno in _GONE or (error.errno == errno.ENAMETOOLONG and entry.is_symlink()):
+            return None
+        raise _listing_failed(entry.path, error) from error
+
+
+def _listing_failed(path: str, error: OSError) -> BaseException:
+    return from_native("errno", error.errno or 0, path, None, None, "")
