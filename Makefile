@@ -7,7 +7,7 @@ SOAK_S ?= 300
 ARGS ?=
 
 BIN := $(VENV)/bin
-SOURCES := setup.py $(wildcard src/_uring/*.pyx src/_uring/*.pxd src/_uring/*.h)
+SOURCES := setup.py src/_uring/cursor.py $(wildcard src/_uring/*.pyx src/_uring/*.pxd src/_uring/*.h)
 # setup.py decides what to rebuild; RANGEIO_REQUIRE_EXT makes a module that does not compile an error here.
 COMPILE := RANGEIO_REQUIRE_EXT=1 $(BIN)/python setup.py -q build_ext --inplace
 

@@ -4,6 +4,7 @@ import array
 import asyncio
 import contextlib
 import csv
+import errno
 import gc
 import gzip
 import io
@@ -171,8 +172,10 @@ def test_raw(reader: rangeio.Reader) -> None:
     assert raw.readinto(space) == 3
     assert raw.readinto(space) == 0
     for offset, whence in ((-1, 0), (-(STOP - START) - 1, 2), (-(STOP - START) - 1, 1)):
-        with pytest.raises(ValueError, match="negative"):
+        with pytest.raises(OSError, match="before the start") as caught:
             raw.seek(offset, whence)
+        assert caught.value.errno == errno.EINVAL
+        assert raw.tell() == STOP - START
     with pytest.raises(ValueError, match="whence"):
         raw.seek(0, 7)
     for wrong in (1.5, "1", None):
@@ -420,6 +423,16 @@ def test_archives(file_of: Any) -> None:
         assert member.read() == pattern(7, 30_007)
 
 
+@pytest.mark.parametrize("data", [b"", b"short", b"x" * 100, b"PK\5\6" + bytes(18)])
+def test_what_is_too_short_for_an_archive(file_of: Any, data: bytes) -> None:
+    """zipfile looks for the end of an archive by a seek of -22 from the end, and expects an OSError from less."""
+    assert zipfile.is_zipfile(file_of(data)) == zipfile.is_zipfile(io.BytesIO(data))
+    assert tarfile.is_tarfile(file_of(data)) == tarfile.is_tarfile(io.BytesIO(data))
+    if not zipfile.is_zipfile(io.BytesIO(data)):
+        with pytest.raises(zipfile.BadZipFile):
+            zipfile.ZipFile(file_of(data))
+
+
 def test_wave(file_of: Any) -> None:
     sound = io.BytesIO()
     with wave.open(sound, "wb") as out:
@@ -443,6 +456,10 @@ def test_pyarrow(file_of: Any) -> None:
     assert parquet.read_table(file_of(packed.getvalue())).equals(table)
     lone = parquet.ParquetFile(file_of(packed.getvalue())).read_row_group(3, columns=["a"])
     assert lone["a"].to_pylist() == list(range(15_000, 20_000))
+    assert parquet.read_table(file_of(packed.getvalue()).detach()).equals(table)
+    with pyarrow.PythonFile(file_of(packed.getvalue()).detach(), mode="r") as raw:
+        assert raw.read(0) == b""
+        assert raw.read(len(packed.getvalue()) + 10) == packed.getvalue()
     pyarrow_csv = need_module("pyarrow.csv")
     assert pyarrow_csv.read_csv(file_of(b"a,b\n1,2\n3,4\n")).to_pydict() == {"a": [1, 3], "b": [2, 4]}
 
@@ -462,8 +479,9 @@ def test_h5py(file_of: Any) -> None:
     packed = io.BytesIO()
     with h5py.File(packed, "w") as out:
         out["values"] = list(range(100_000))
-    with h5py.File(file_of(packed.getvalue())) as found:
-        assert found["values"][99_990:].tolist() == list(range(99_990, 100_000))
+    for file in (file_of(packed.getvalue()), file_of(packed.getvalue()).detach()):
+        with h5py.File(file) as found:
+            assert found["values"][99_990:].tolist() == list(range(99_990, 100_000))
 
 
 # --- the async file ------------------------------------------------------------------------------------------
@@ -532,7 +550,7 @@ def test_async_lines_and_ends(reactor: _uring.Reactor, tmp_path: Path, loop: Loo
                 file.readinto(bytes(5))
             with pytest.raises(TypeError):
                 file.read(1.5)  # type: ignore[arg-type]
-            with pytest.raises(ValueError, match="negative"):
+            with pytest.raises(OSError, match="before the start"):
                 await file.seek(-1)
             await file.close()
             assert file.closed

@@ -4,11 +4,13 @@ Plain Python, and compiled where there is a compiler (cursor.pxd gives the types
 `readinto` for every few kilobytes, and a frame of the interpreter for each would cost as much as the read.
 """
 
+import errno
 import os
 from collections.abc import Callable
+from operator import index
 from typing import Any
 
-from _uring.surface import OFFSET_MAX, byte_index, writable_bytes
+from _uring.surface import OFFSET_MAX, writable_bytes
 
 GROWTH = 4
 
@@ -18,7 +20,8 @@ class Cursor:
 
     A BufferedReader offers its whole buffer to every read, so it is decided here how much of it to fill: `first` after
     a seek, four times as much for each read that goes on where the last one ended. That is what tells reading through
-    from reading here and there. What is larger than the buffer is the caller's own memory, and filled in place.
+    from reading here and there. Everybody else's memory is filled, as by a read of a regular file: callers of a raw
+    file take fewer bytes for its end, though io.RawIOBase allows them (pyarrow: for a corrupt file).
     """
 
     def __init__(
@@ -45,15 +48,21 @@ class Cursor:
         self.closed = False
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the front of `buffer`, all of it unless it belongs to a BufferedReader; 0 only at the end of the
-        range.
+        """Fill `buffer`, or what a BufferedReader offers, as far as that is good; fewer bytes at the end of the range.
+
+        0 only there, or where `buffer` has no bytes.
         """
         if self.closed:
             raise ValueError("I/O operation on closed file")
-        view = buffer if type(buffer) is memoryview else writable_bytes(buffer)
+        # The memoryview that a BufferedReader makes has no owner, which those of everybody else have: CPython's
+        # Modules/_io/bufferedio.c, _bufferedreader_raw_read. The second condition: it is of plain bytes.
+        offered = type(buffer) is memoryview and buffer.obj is None and buffer.nbytes == len(buffer)
+        view = buffer if offered else writable_bytes(buffer)
         size = len(view)
+        if size == 0:
+            return 0  # says nothing about the end, nor about what is read next
         want = size
-        if size <= self.buffer_size:
+        if offered and size <= self.buffer_size:
             self.span = min(self.span * GROWTH, size) if self.at == self.expected else self.first
             want = min(size, max(self.span, self.wanted - self.at))
         want = max(0, min(want, self.stop - self.at))
@@ -67,20 +76,24 @@ class Cursor:
         self.wanted = self.start + place
 
     def seek(self, offset: Any, whence: int = os.SEEK_SET) -> int:
-        """Move, past the end too, where reading then finds nothing. ValueError before the start. Costs no read."""
+        """Move, past the end too, where reading then finds nothing. Costs no read.
+
+        OSError (EINVAL) before the start and beyond 2**63 - 1, as of real files: zipfile counts on it.
+        """
         if self.closed:
             raise ValueError("I/O operation on closed file")
-        if whence == 0:
-            place = byte_index(offset, "offset")
-        elif whence == 1:
-            place = byte_index(self.at - self.start + offset, "offset")
+        place = index(offset)
+        if whence == 1:
+            place += self.at - self.start
         elif whence == 2:
             if self.stop == OFFSET_MAX:
                 self.stop = self.find_end()
-            place = byte_index(self.stop - self.start + offset, "offset")
-        else:
+            place += self.stop - self.start
+        elif whence != 0:
             raise ValueError(f"whence must be 0, 1 or 2, not {whence}")
-        self.at = min(self.start + place, OFFSET_MAX)
+        if not 0 <= place <= OFFSET_MAX - self.start:
+            raise OSError(errno.EINVAL, f"cannot seek to {place}: it is before the start, or too far")
+        self.at = self.start + place
         return place
 
     def tell(self) -> int:

@@ -296,8 +296,9 @@ class Reader:
 
         Seeking costs no read. Reading on from where the last read ended is noticed, and read ahead, up to `buffer_size`
         bytes (default 128 KiB, over a network 8 MiB) at a time; a read elsewhere reads 8 KiB. Over a network it reads
-        48 KiB, or all that it was asked for, in one request. `.raw` is without a buffer. Closing it leaves the Reader
-        open; closing the Reader ends it. Not for two threads at once without the buffer's own lock.
+        48 KiB, or all that it was asked for, in one request. `.raw` is without a buffer, and reads what it is asked
+        for, fewer bytes only at the end. Closing it leaves the Reader open; closing the Reader ends it. Not for two
+        threads at once without the buffer's own lock. A seek before the start is an OSError (EINVAL), as of any file.
         """
         return open_file(self._source, *self._bounds(range), buffer_size)
 

@@ -1,7 +1,9 @@
 """A range as an async file, in the shape people know from aiofiles."""
 
+import errno
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from operator import index
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
@@ -50,7 +52,7 @@ class AsyncFile(AsyncIterator[bytes]):
             await self._fill(size - len(head))
             return head + self._take(size - len(head))
         limit = min(size - len(head), stop - start - self._at)
-        tail = await source.read_at_async(start + self._at, max(0, limit))
+        tail = await source.read_at_async(min(start + self._at, OFFSET_MAX), max(0, limit))
         self._move(len(tail))
         return head + bytes(tail)
 
@@ -119,12 +121,20 @@ class AsyncFile(AsyncIterator[bytes]):
         return line
 
     async def seek(self, offset: SupportsIndex, whence: int = os.SEEK_SET) -> int:
-        """Move, past the end too, where reading then finds nothing. ValueError before the start. Costs no read."""
+        """Move, past the end too, where reading then finds nothing. Costs no read.
+
+        OSError (EINVAL) before the start and beyond 2**63 - 1, as of real files.
+        """
         self._check_open()
-        if whence not in (0, 1, 2):
+        place = index(offset)
+        if whence == os.SEEK_CUR:
+            place += self._at
+        elif whence == os.SEEK_END:
+            place += await self._size()
+        elif whence != os.SEEK_SET:
             raise ValueError(f"whence must be 0, 1 or 2, not {whence}")
-        origin = (0, self._at, 0)[whence] if whence < 2 else await self._size()
-        place = byte_index(origin + offset.__index__(), "offset")
+        if not 0 <= place <= OFFSET_MAX:
+            raise OSError(errno.EINVAL, f"cannot seek to {place}: it is before the start, or too far")
         skipped = place - self._at
         self._ahead = self._ahead[skipped:] if 0 <= skipped <= len(self._ahead) else memoryview(b"")
         self._at = place

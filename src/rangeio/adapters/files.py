@@ -39,11 +39,17 @@ class RangeFile(io.RawIOBase):
         self.tell = self._cursor.tell  # type: ignore[method-assign]
         self.readable = self.seekable = self._cursor.seekable  # type: ignore[method-assign]
 
+    def read(self, size: int | None = -1, /) -> bytes:
+        """`size` bytes, fewer only at the end; all that is left if negative or None."""
+        left = self._cursor.left()
+        limit = left if size is None or size < 0 else min(size, left)
+        found = bytes(self._source.read_at(self._cursor.tell() + self._start, limit))
+        self._cursor.move(len(found))
+        return found
+
     def readall(self) -> bytes:
         """The rest of the range."""
-        rest = bytes(self._source.read_at(self._cursor.tell() + self._start, self._cursor.left()))
-        self._cursor.move(len(rest))
-        return rest
+        return self.read()
 
     def write(self, data: object, /) -> int:
         """Not supported."""
