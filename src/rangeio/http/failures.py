@@ -29,10 +29,10 @@ def too_slow(connect_s: float | None) -> Error:
 
 def connecting_failed(error: BaseException, connect_s: float | None) -> Error:
     """Why no connection could be opened. Certificates do not become right by trying again."""
-    import urllib3.exceptions as reasons
-
     if isinstance(error, Error):
         return error
+    import urllib3.exceptions as reasons  # after that: one of them says that urllib3 is missing
+
     text = (str(error).partition(": ")[2] or str(error)).removeprefix(
         "Failed to establish a new connection: "
     )

@@ -80,7 +80,7 @@ def connection(
     try:
         from urllib3.connection import HTTPConnection, HTTPSConnection
     except ImportError as error:
-        raise UnsupportedError("urllib3 is missing: pip install 'rangeio[http]'") from error
+        raise UnsupportedError(f"urllib3 is missing ({error}): pip install 'rangeio[http]'") from error
 
     host, port = (origin.host, origin.port) if proxy is None else (proxy.host, proxy.port)
     if origin.scheme == "http":
