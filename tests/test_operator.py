@@ -3,6 +3,7 @@
 import doctest
 import os
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from faults.child import Lab
 from faults.data import pattern, write_pattern
 from faults.machine import need_module
 from rangeio import Operator, Suffix
+from rangeio.cli import main
 from rangeio.operator import split_uri
 
 OBJECTS = {"a": b"0123456789", "b/c": b"abcdef", "b/d": b"", "e": bytes(100_000)}
@@ -137,6 +139,55 @@ def test_wrong_options(make: Any, said: str) -> None:
     with pytest.raises(rangeio.ConfigInvalidError, match=said) as caught:
         make()
     assert isinstance(caught.value, ValueError)
+
+
+MISSPELT = [
+    ("s3://bucket/key", "endpoint", "endpoint_url"),
+    ("s3://bucket/key", "regoin", "region"),
+    ("s3://bucket/key", "access_key", "access_key_id"),
+    ("s3://bucket/key", "concurent", "concurrent"),
+    ("http://127.0.0.1:1/x", "header", "headers"),
+    ("https://127.0.0.1:1/x", "bearer", "bearer_token"),
+    ("https://127.0.0.1:1/x", "retries", "retry"),
+    ("memory://key", "object", "objects"),
+    ("some/path", "roots", "root"),
+    ("some/path", "chunks", "chunk"),
+]
+
+
+@pytest.mark.parametrize(("uri", "wrong", "near"), MISSPELT)
+def test_misspelt_options(
+    uri: str, wrong: str, near: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Every way in knows the service's own options and the general ones, given or not."""
+    scheme = split_uri(uri)[0]
+    calls: list[Any] = [
+        lambda: rangeio.open(uri, **{wrong: "x"}),
+        lambda: rangeio.open_async(uri, **{wrong: "x"}),
+        lambda: Operator(scheme, **{wrong: "x"}),
+    ]
+    said = f"unknown option of {scheme!r} {wrong!r}; did you mean {near!r}?"
+    for call in calls:
+        with pytest.raises(rangeio.ConfigInvalidError, match=re.escape(said)):
+            call()
+    copying = ["cp", uri, str(tmp_path / "copy"), "-o", f"{wrong}=x"]
+    for arguments in (["cat", uri, "-o", f"{wrong}=x"], ["stat", uri, "-o", f"{wrong}=x"], copying):
+        assert main(arguments) == 1
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "copy").exists()
+
+
+def test_options_that_are_not_the_objects() -> None:
+    """What the URI of an object names is no option beside it; what is the Operator's is not given to one object."""
+    with pytest.raises(rangeio.ConfigInvalidError, match="names its bucket"):
+        rangeio.open("s3://bucket/key", bucket="x")
+    with pytest.raises(rangeio.ConfigInvalidError, match=r"known: .*\bregion\b") as caught:
+        rangeio.open("s3://bucket/key", buckets="x")
+    assert "bucket" not in str(caught.value).partition("known: ")[2].split(", ")
+    operator = Operator("memory", objects=OBJECTS)
+    for call in (operator.open, operator.open_async, operator.stat):
+        with pytest.raises(rangeio.ConfigInvalidError, match="'objects' is an option of the whole Operator"):
+            call("a", objects={})
 
 
 def test_options_are_inherited(operator: Operator) -> None:

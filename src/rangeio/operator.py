@@ -87,6 +87,7 @@ class Operator:
         check_names(options, names + OPTION_NAMES, f"option of {scheme!r}")
         own = {name: options[name] for name in names if name in options}
         self.scheme = scheme
+        self._own_names = names
         self._given = options
         self._reactor = _uring.default_reactor() if reactor is None else reactor
         self._service = make(self._reactor, **own)
@@ -134,6 +135,11 @@ class Operator:
         )
 
     def _chosen(self, options: dict[str, Any]) -> Options:
+        for name in options:
+            if name in self._own_names:
+                raise ConfigInvalidError(
+                    f"{name!r} is an option of the whole Operator, not of one object in it"
+                )
         chosen = self._options.updated(options) if options else self._options
         if chosen.version is not None and not self._service.versions:
             raise ConfigInvalidError(f"{self.scheme!r} keeps no versions, so version= means nothing there")
@@ -402,9 +408,11 @@ def _operator_for(
         raise ConfigInvalidError(
             "an s3 URI names its bucket and all of its key; use Operator for bucket= and root="
         )
-    own = [name for name in _SERVICES[scheme]()[1] if name in options]
-    check_names(options, own + OPTION_NAMES, f"option of {scheme!r}")
-    operator = Operator(scheme, reactor=reactor, **{name: options.pop(name) for name in own})
+    named = {"bucket", "root"} if scheme == "s3" else set()  # by the URI
+    known = [name for name in _SERVICES[scheme]()[1] if name not in named]
+    check_names(options, known + OPTION_NAMES, f"option of {scheme!r}")
+    own = {name: options.pop(name) for name in known if name in options}
+    operator = Operator(scheme, reactor=reactor, **own)
     operator._service.for_one()
     return operator, path, options
 
