@@ -198,12 +198,26 @@ def test_ls(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pyte
     assert listed(capfd, "a") == ["a/deep/", "a/one"]
     assert listed(capfd, str(tmp_path / "a"), "-R") == [f"{tmp_path}/a/deep/two", f"{tmp_path}/a/one"]
     assert listed(capfd, "a/o") == ["a/one"]
-    assert listed(capfd, "c") == []
+    (tmp_path / "empty").mkdir()
+    assert listed(capfd, "empty") == listed(capfd, "empty/", "-R") == listed(capfd, "memory://") == []
+    monkeypatch.chdir(tmp_path / "empty")
+    assert listed(capfd) == []
+    monkeypatch.chdir(tmp_path)
     assert main(["ls", "a/"]) == 0
     folder, file = capfd.readouterr().out.splitlines()
     assert folder.split() == ["a/deep/"]
     assert file.split()[:2] == ["5", "B"]
     assert file.endswith(" a/one")
+
+
+def test_ls_of_names_that_are_not_utf8(tmp_path: Path) -> None:
+    """As they are, so that a script can hand them on; whatever the locale makes of standard output."""
+    (tmp_path / os.fsdecode(b"caf\xe9")).write_bytes(b"1")
+    environ = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    for words in (["ls", tmp_path], ["stat", tmp_path / os.fsdecode(b"caf\xe9")]):
+        child = subprocess.run(rangeio_command(*words), env=environ, capture_output=True)
+        assert (child.returncode, child.stderr) == (0, b"")
+        assert b"/caf\xe9\n" in child.stdout
 
 
 def test_ls_of_a_bucket(
@@ -214,6 +228,12 @@ def test_ls_of_a_bucket(
         seaweedfs.put(key, key.encode())
     place = f"s3://{BUCKET}/cli/"
     assert listed(capfd, place, *bucket) == [place + "a b", place + "deep/"]
+    for nothing in ("nothing", "nothing/"):
+        assert main(["ls", place + nothing, *bucket]) == 1
+        assert capfd.readouterr() == (
+            "",
+            f"rangeio: nothing has a name that begins with '{place}{nothing}'\n",
+        )
     names = listed(capfd, place, "-R", *bucket)
     assert names == [place + "a b", place + "deep/c%20", place + "deep/d"]
     for name in names:
@@ -233,6 +253,9 @@ def test_ls_of_a_bucket(
         (["cp", "memory://none", "x"], 1, "none"),
         (["cat", "memory://none"], 1, "none"),
         (["ls", "no/such/folder/"], 1, "no/such/folder"),
+        (["ls", "absent"], 1, "nothing has a name that begins with 'absent'"),
+        (["ls", "-R", "absent"], 1, "'absent'"),
+        (["ls", "memory://absent", "--json"], 1, "'memory://absent'"),
         (["ls", "https://example.org/"], 1, "no listing"),
         (["ls", "nope://x"], 1, "nope"),
         (["cp", "present", "memory://x"], 2, "path of this machine"),

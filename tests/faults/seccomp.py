@@ -10,8 +10,22 @@ import platform
 import struct
 from dataclasses import dataclass
 
-X86 = {"pread64": 17, "preadv2": 327, "preadv": 295, "io_uring_setup": 425, "io_uring_enter": 426}
-ARM = {"pread64": 67, "preadv2": 286, "preadv": 69, "io_uring_setup": 425, "io_uring_enter": 426}
+X86 = {
+    "openat": 257,
+    "pread64": 17,
+    "preadv2": 327,
+    "preadv": 295,
+    "io_uring_setup": 425,
+    "io_uring_enter": 426,
+}
+ARM = {
+    "openat": 56,
+    "pread64": 67,
+    "preadv2": 286,
+    "preadv": 69,
+    "io_uring_setup": 425,
+    "io_uring_enter": 426,
+}
 ARCH, SECCOMP, CALLS = {
     "x86_64": (0xC000003E, 317, X86),
     "aarch64": (0xC00000B7, 277, ARM),
@@ -21,19 +35,22 @@ CALLS = {**CALLS, "io_uring_register": 427}
 SET_MODE_FILTER, FLAG_TSYNC, FLAG_NEW_LISTENER, FLAG_TSYNC_ESRCH = 1, 1, 8, 16
 PR_SET_NO_NEW_PRIVS = 38
 ERRNO, USER_NOTIF, ALLOW = 0x00050000, 0x7FC00000, 0x7FFF0000
-LOAD, JUMP_EQUAL, JUMP_AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06
+LOAD, JUMP_EQUAL, JUMP_AT_LEAST, JUMP_ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 NR_AT, ARCH_AT, ARGS_AT = 0, 4, 16  # offsets in struct seccomp_data
+FLAGS_ARG = 2  # openat
 OFFSET_ARG = 3  # pread64 and preadv2 alike: the low half of the file offset
 
 
 @dataclass(frozen=True)
 class Rule:
-    """`call` fails with `errno` (0: asks the listener), if its file offset lies in [start, stop)."""
+    """`call` fails with `errno` (0: asks the listener), if its file offset lies in [start, stop), and for openat if one
+    of `flags` is given."""
 
     call: str
     errno: int
     start: int = 0
     stop: int = 1 << 32
+    flags: int = 0
 
 
 def step(code: int, value: int, yes: int = 0, no: int = 0) -> bytes:
@@ -48,6 +65,8 @@ def assemble(rules: list[Rule]) -> bytes:
         if (rule.start, rule.stop) != (0, 1 << 32):
             inside = step(JUMP_AT_LEAST, rule.start, 0, 2) + step(JUMP_AT_LEAST, rule.stop, 1, 0)
             verdict = step(LOAD, ARGS_AT + 8 * OFFSET_ARG) + inside + verdict
+        if rule.flags:
+            verdict = step(LOAD, ARGS_AT + 8 * FLAGS_ARG) + step(JUMP_ANY_BIT, rule.flags, 0, 1) + verdict
         program += step(LOAD, NR_AT) + step(JUMP_EQUAL, CALLS[rule.call], 0, len(verdict) // 8) + verdict
     return program + step(RETURN, ALLOW)
 
@@ -66,6 +85,6 @@ def install(rules: list[Rule], *, listen: bool = False) -> int:
     return int(result)
 
 
-def refuse(errno: int, *calls: str, start: int = 0, stop: int = 1 << 32) -> None:
-    """The calls fail from now on (reads: those at offsets in [start, stop))."""
-    install([Rule(call, errno, start, stop) for call in calls])
+def refuse(errno: int, *calls: str, start: int = 0, stop: int = 1 << 32, flags: int = 0) -> None:
+    """The calls fail from now on (reads: those at offsets in [start, stop); openat: those with one of these flags)."""
+    install([Rule(call, errno, start, stop, flags) for call in calls])

@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed (for `doctor`: degraded; for `bench`: measured, wha
 """
 
 import argparse
+import io
 import os
 import sys
 import traceback
@@ -56,9 +57,12 @@ def _version() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
     arguments = parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # names that are no UTF-8 are written as they are
     try:
         code: int = arguments.run(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as it is where the shell has closed it
+            sys.stdout.flush()
     except BrokenPipeError:
         # The interpreter flushes stdout once more at exit: let that go nowhere instead of failing loudly.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,12 +2,14 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import rangeio
 from rangeio.cli import spans
 from rangeio.cli.console import Progress
 from rangeio.cli.opening import add_options, options_of, pieces
+from rangeio.cli.spans import Span
 
 NAME = "cat"
 HELP = "write an object, or ranges of it, to standard output"
@@ -40,20 +42,30 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Do it; the exit code."""
+    with rangeio.open(arguments.uri, **options_of(arguments)) as reader:
+        to_stdout(reader, arguments.ranges or [None], force=arguments.force)
+    return 0
+
+
+def to_stdout(reader: Any, ranges: Sequence[Span | None], *, force: bool = False) -> None:
+    """Write some ranges. force: binary bytes to a terminal, too."""
+    if sys.stdout is None:
+        raise ValueError("standard output is closed")
     to_terminal = sys.stdout.isatty()
-    with rangeio.open(arguments.uri, **options_of(arguments)) as reader, Progress() as progress:
-        for wanted in arguments.ranges or [None]:
+    with Progress() as progress:
+        for wanted in ranges:
             done = 0
             for piece, total in pieces(reader, wanted):
                 # As curl does: text is welcome on a terminal, what has a NUL in it is not text.
-                if to_terminal and not arguments.force and b"\0" in bytes(piece):
-                    raise ValueError("binary bytes would garble the terminal: redirect them, or use --force")
+                if to_terminal and not force and b"\0" in bytes(piece):
+                    raise ValueError(
+                        "binary bytes would garble the terminal: redirect them, or use rangeio cat --force"
+                    )
                 _write(piece)
                 done += len(piece)
                 if total > _LONG and not to_terminal:
                     progress(done / total, reader.path)
         sys.stdout.buffer.flush()
-    return 0
 
 
 def _write(piece: Any) -> None:

@@ -23,7 +23,7 @@ class Progress:
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
-        self._shown = self._stream.isatty()
+        self._shown = self._stream is not None and self._stream.isatty()  # None: the shell has closed it
         self._start = time.monotonic()
         self._drawn = 0.0
 

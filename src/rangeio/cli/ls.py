@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 
 from rangeio.bench.units import size_text
 from rangeio.cli.opening import add_options, options_of
+from rangeio.errors import NotFoundError
 from rangeio.operator import Operator, split_uri
 from rangeio.service import Stat
 
@@ -14,7 +15,7 @@ NAME = "ls"
 HELP = "list a folder, or the objects whose name begins with something"
 DESCRIPTION = """\
 List what is in a folder, or what of it has a name that begins with PREFIX: size, time of change (UTC) and name of each.
-Folders end in "/". The names are as the other commands take them.
+Folders end in "/". The names are as the other commands take them. Where there is nothing of that name it fails.
 
   rangeio ls data
   rangeio ls s3://bucket/part-00 --recursive
@@ -38,10 +39,21 @@ def run(arguments: argparse.Namespace) -> int:
     if scheme == "fs" and os.path.isdir(prefix):
         prefix = os.path.join(prefix, "")
     listing = Operator(scheme, **options_of(arguments)).list(prefix, None if arguments.recursive else "/")
+    empty = True
     for stat in listing:
+        empty = False
         fields = {"path": before + stat.path, "size": stat.size, "mtime_ns": stat.mtime_ns, "etag": stat.etag}
         print(json.dumps(fields | {"is_prefix": stat.is_prefix}) if arguments.json else _line(stat, before))
+    if empty and not _is_place(scheme, prefix):
+        raise NotFoundError(f"nothing has a name that begins with {before + prefix!r}", path=before + prefix)
     return 0
+
+
+def _is_place(scheme: str, prefix: str) -> bool:
+    """Whether it is there though nothing is in it: a folder, a bucket, or all there is."""
+    if scheme == "s3":
+        return prefix.rstrip("/").count("/") == 0
+    return not prefix or (scheme == "fs" and prefix.endswith((os.sep, "/")))
 
 
 def _line(stat: Stat, before: str) -> str:
