@@ -5,6 +5,7 @@ Plain Python, and compiled where there is a compiler (cursor.pxd gives the types
 """
 
 import errno
+import io
 import os
 from collections.abc import Callable
 from operator import index
@@ -54,9 +55,7 @@ class Cursor:
         """
         if self.closed:
             raise ValueError("I/O operation on closed file")
-        # The memoryview that a BufferedReader makes has no owner, which those of everybody else have: CPython's
-        # Modules/_io/bufferedio.c, _bufferedreader_raw_read. The second condition: it is of plain bytes.
-        offered = type(buffer) is memoryview and buffer.obj is None and buffer.nbytes == len(buffer)
+        offered = type(buffer) is memoryview and _is_buffered_readers(buffer)
         view = buffer if offered else writable_bytes(buffer)
         size = len(view)
         if size == 0:
@@ -121,3 +120,12 @@ class Cursor:
     def close(self) -> None:
         """Refuse everything from now on."""
         self.closed = True
+
+
+def _is_buffered_readers(view: memoryview) -> bool:
+    """Whether a BufferedReader has made it. Such a view has no owner in CPython (Modules/_io/bufferedio.c,
+    _bufferedreader_raw_read), and in PyPy the reader itself; those of everybody else have another.
+    """
+    owner = view.obj
+    # Those that C code makes of memory may have no owner either, and items of several bytes.
+    return view.nbytes == len(view) if owner is None else isinstance(owner, io.BufferedReader)
