@@ -536,6 +536,9 @@ def test_async_lines_and_ends(reactor: _uring.Reactor, tmp_path: Path, loop: Loo
             assert [line async for line in reader.as_async_file()] == lines
             file = reader.as_async_file((lines[0].__len__(), None))
             assert await file.readlines(30) == lines[1:6]
+            await file.seek(0)
+            assert await file.readlines(None) == lines[1:]
+            await file.seek(sum(map(len, lines[1:6])))
             assert await file.read1(4) == lines[6][:4]
             assert await file.read() == text[len(b"".join(lines[:6])) + 4 :]
             assert (

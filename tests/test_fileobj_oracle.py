@@ -48,7 +48,7 @@ BUFFERED = st.one_of(
     st.tuples(st.just("read"), WISHES),
     st.tuples(st.just("readinto"), COUNTS, MEMORY),
     st.tuples(st.just("readline"), WISHES),
-    st.tuples(st.just("readlines"), st.sampled_from([1, 1000])),
+    st.tuples(st.just("readlines"), st.sampled_from([1, 300, 1000])),
     st.tuples(st.just("read1"), COUNTS),
     st.tuples(st.just("readinto1"), COUNTS, MEMORY),
     st.tuples(st.just("peek"), st.sampled_from([0, 1, 5])),
@@ -163,14 +163,20 @@ def cursor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(files, "Cursor", module.Cursor)
 
 
-OFTEN = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+OFTEN = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+# A line is read by as many requests as the buffer has to be filled for it.
+SIZES: dict[bool, list[int | None]] = {True: [1, 7, 8192, None], False: [8192, None]}
 
 
 @OFTEN
-@given(calls=st.lists(BUFFERED, max_size=25), buffer_size=st.sampled_from([1, 7, 8192, None]))
+@given(data=st.data())
 @pytest.mark.usefixtures("cursor")
-def test_as_file(reader: rangeio.Reader, real: Path, calls: list[Call], buffer_size: int | None) -> None:
-    with reader.as_file((START, START + SIZE), buffer_size=buffer_size) as ours, open(real, "rb") as theirs:
+def test_as_file(reader: rangeio.Reader, real: Path, data: st.DataObject) -> None:
+    calls = data.draw(st.lists(BUFFERED, max_size=25))
+    size = data.draw(st.sampled_from(SIZES[reader.capability.positioned]))
+    with reader.as_file((START, START + SIZE), buffer_size=size) as ours, open(real, "rb") as theirs:
         play(calls, ours, theirs)
 
 
@@ -199,11 +205,11 @@ def test_as_async_file(loop: str, place: str, whole: Path, real: Path) -> None:
             return type(error), getattr(error, "errno", None)
         return (found, bytes(memory[0])) if memory else found
 
-    def compare(url: Any) -> None:
+    def compare(url: Any, sizes: list[int | None]) -> None:
         @OFTEN
         @given(
             calls=st.lists(BUFFERED.filter(lambda call: call[0] in names), max_size=25),
-            buffer_size=st.sampled_from([0, 1, 7, 8192, None]),
+            buffer_size=st.sampled_from(sizes),
         )
         def check(calls: list[Call], buffer_size: int | None) -> None:
             async def main() -> None:
@@ -225,10 +231,10 @@ def test_as_async_file(loop: str, place: str, whole: Path, real: Path) -> None:
 
     try:
         if place == "file":
-            compare(whole)
+            compare(whole, [0, *SIZES[True]])
         else:
             need_module("urllib3")
             with scripted(lambda asked: honest(DATA, asked)) as server:
-                compare(server.url)
+                compare(server.url, SIZES[False])
     finally:
         runner.close()

@@ -100,14 +100,15 @@ class AsyncFile(AsyncIterator[bytes]):
             found += len(parts[-1])
         return b"".join(parts)
 
-    async def readlines(self, hint: int = -1) -> list[bytes]:
-        """The lines that are left; no more once `hint` bytes are reached, if that is above 0."""
+    async def readlines(self, hint: int | None = -1) -> list[bytes]:
+        """The lines that are left; no more once they are more than `hint` bytes, if that is above 0."""
+        most = hint or 0
         lines: list[bytes] = []
         total = 0
         async for line in self:
             lines.append(line)
             total += len(line)
-            if 0 < hint <= total:
+            if 0 < most < total:  # as of files in CPython
                 break
         return lines
 
