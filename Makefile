@@ -25,7 +25,7 @@ $(BIN)/python:
 
 # Compiled on all cores; pip takes one, for 45 s. What cannot be compiled is not for this Python.
 $(VENV)/installed: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install -q "setuptools>=77" "Cython>=3.1"
+	$(BIN)/python -m pip install -q "setuptools>=77" "Cython>=3.1" "packaging>=24"
 	RANGEIO_NO_EXT=1 $(BIN)/python -m pip install -q --no-compile --no-build-isolation -e '.[dev]'
 	-@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib
 	@touch $@

@@ -1,4 +1,4 @@
-"""The extension modules of `_uring`; everything else is in pyproject.toml.
+"""The extension modules of `_uring`, and where pyuring is asked for; everything else is in pyproject.toml.
 
 RANGEIO_NO_EXT=1            build without them: backend ``python`` only
 RANGEIO_REQUIRE_EXT=1       fail where they do not compile, instead of going on without (`make` sets it)
@@ -10,14 +10,38 @@ import os
 import sys
 from pathlib import Path
 
+from packaging.tags import sys_tags
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import BaseError, CCompilerError
 
 DEBUG = os.environ.get("RANGEIO_DEBUG", "") not in ("", "0")
 SANITIZE = os.environ.get("RANGEIO_SANITIZE", "")
 REQUIRED = os.environ.get("RANGEIO_REQUIRE_EXT", "") not in ("", "0")
-ABSENT = os.environ.get("RANGEIO_NO_EXT", "") not in ("", "0") or not sys.platform.startswith("linux")
+BUILDABLE = sys.platform.startswith("linux") and sys.implementation.name == "cpython"
+ABSENT = os.environ.get("RANGEIO_NO_EXT", "") not in ("", "0") or not BUILDABLE
 VARIANT = "-".join(filter(None, ["debug" if DEBUG else "release", SANITIZE]))
 SOURCES = Path("src/_uring")
+
+# Only its shared library is used (liburing, see docs/architecture.md). 0.3.0 has wheels for these and no sdist; later
+# releases are sdists that do not build. Elsewhere the system's liburing.so.2 serves, or the pread pool.
+PYURING = "pyuring==0.3.0"
+PYURING_WHEELS = {f"cp3{minor}-cp3{minor}-manylinux_2_17_x86_64" for minor in range(10, 14)}
+PYURING_MARKER = (
+    "platform_system == 'Linux' and platform_machine == 'x86_64' and implementation_name == 'cpython'"
+    " and python_version < '3.14'"
+)
+
+
+def requirements() -> list[str]:
+    """pyuring only where it has a wheel, or nothing could be installed.
+
+    No marker tells musl from glibc, a free-threaded CPython from another, or a 32-bit one on a 64-bit kernel (PEP 508).
+    The tags do: a wheel of ours has those of the Python that builds it. The marker is for lock files, which are made
+    on one machine for others.
+    """
+    has_wheel = any(str(tag) in PYURING_WHEELS for tag in sys_tags())
+    return ["numpy>=1.24", *([f"{PYURING} ; {PYURING_MARKER}"] if has_wheel else [])]
 
 
 def flag_record() -> str:
@@ -47,7 +71,6 @@ def extensions() -> list[Extension]:
             define_macros=macros,
             extra_compile_args=[*compile_args, *sanitize, "-pthread", "-fvisibility=hidden"],
             extra_link_args=[*sanitize, "-pthread"],
-            optional=not REQUIRED,
         )
         for path in sorted([*SOURCES.glob("*.pyx"), SOURCES / "cursor.py"])
     ]
@@ -61,8 +84,32 @@ def extensions() -> list[Extension]:
     )
 
 
+class AllOrNone(build_ext):
+    """Where a module cannot be compiled there are none: those that could be would not import without it.
+
+    `Extension(optional=True)` is each on its own, and lost by cythonize().
+    """
+
+    def run(self) -> None:
+        in_place = self.inplace
+        try:
+            super().run()
+        except (BaseError, CCompilerError) as error:
+            if REQUIRED:
+                raise
+            self.warn(f"rangeio is installed without its compiled core, and reads by pure Python: {error}")
+            for extension in self.extensions:
+                Path(self.get_ext_fullpath(extension.name)).unlink(missing_ok=True)
+            self.inplace, self.extensions = in_place, []
+
+
 def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-setup(ext_modules=extensions(), options={"build_ext": {"parallel": cores()}})
+setup(
+    ext_modules=extensions(),
+    cmdclass={"build_ext": AllOrNone},
+    install_requires=requirements(),
+    options={"build_ext": {"parallel": cores()}},
+)

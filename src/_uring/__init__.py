@@ -4,6 +4,7 @@ RANGEIO_BACKEND=uring|pool|python forces a backend, and fails where it cannot be
 """
 
 import os
+from importlib import import_module
 from typing import Any
 
 from _uring import fallback
@@ -28,10 +29,12 @@ _forced = os.environ.get("RANGEIO_BACKEND", "") or "auto"
 _extension_error = ""
 _native: Any = None
 try:
-    from _uring import reactor as _native
+    _native = import_module("_uring.reactor")
 except ImportError as error:
+    fallback.reason = f"the compiled extension is not there: {error}"
     _extension_error = (
-        f"{error}; to build it, install a C compiler and reinstall (pip install --no-binary rangeio rangeio)"
+        f"{error}; to build it, install a C compiler and the headers of Python, then reinstall it"
+        " (pip install --force-reinstall --no-deps --no-cache-dir --no-binary rangeio rangeio)"
     )
 
 exchange: Exchange | None = None

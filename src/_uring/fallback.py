@@ -33,7 +33,8 @@ __all__ = ["Backend", "Buffer", "File", "FileStat", "Reactor", "set_error_factor
 
 _T = TypeVar("_T")
 _Read = Callable[[Process], _T]
-_REASON = "the pure-Python backend was asked for, or the extension is not there"
+# Why it is this that reads; `_uring` says otherwise where there is nothing else.
+reason = "the pure-Python backend was asked for"
 
 
 class File:
@@ -282,7 +283,7 @@ class Reactor:
 
     @property
     def backend(self) -> Backend:
-        return Backend("python", _REASON, "", ())
+        return Backend("python", reason, "", ())
 
     def open(self, path: str | bytes, *, direct: bool | Literal["auto"] = "auto", pin: bool = True) -> File:
         self._check_arguments(direct)
