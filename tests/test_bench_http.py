@@ -13,12 +13,13 @@ from rangeio.bench.contender import FLEETING, Contender
 from rangeio.bench.http.cases import CLIENTS, HTTP_CASES, HttpCase
 from rangeio.bench.http.clients import Client
 from rangeio.bench.http.paced import Counted, Paced
-from rangeio.bench.http.remote import HttpBench, Where, download
+from rangeio.bench.http.remote import HttpBench, Where, download, server_of
 from rangeio.bench.runner import Options
 from rangeio.bench.sample import ensure_file
 from rangeio.bench.session import HttpSession
 from rangeio.bench.work import Work, far_columns
 from rangeio.cli import main
+from rangeio.cli.bench import _as_shown
 
 SIZE = 16 << 20
 TINY = Options(
@@ -187,3 +188,19 @@ def test_the_command(
     assert data["server"].startswith(server.url)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.html", "out.json"]
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize(
+    ("argument", "shown"),
+    [
+        ("https://me:hunter2@example.org:8443/a?sig=abc#b", "https://example.org:8443/a"),
+        ("--tls=https://example.org/a?sig=abc", "--tls=https://example.org/a"),
+        ("http://me:hunter2@example.org", "http://example.org"),
+        ("/data/a?b", "/data/a?b"),
+    ],
+)
+def test_reports_show_no_login_and_no_query(argument: str, shown: str) -> None:
+    """They are looked at by others."""
+    assert _as_shown(argument) == shown
+    assert "hunter2" not in str(Where("http://me:hunter2@example.org/a?sig=abc"))
+    assert server_of("http://me:hunter2@example.org:81/a") == "example.org:81"

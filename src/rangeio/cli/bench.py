@@ -1,6 +1,7 @@
 """`rangeio bench`: measure this machine, with everything that people use instead beside it."""
 
 import argparse
+import re
 import shlex
 import sys
 from datetime import datetime, timezone
@@ -84,6 +85,11 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _as_shown(argument: str) -> str:
+    """An argument as it may stand in a report: of a URL, without login and query."""
+    return re.sub("(https?://)([^/?#]*@)?([^?#]*)([?].*)?", r"\1\3", argument, flags=re.DOTALL)
+
+
 def _session(arguments: argparse.Namespace, progress: Progress) -> "Session":
     from rangeio.bench import session
     from rangeio.bench.http.remote import Where
@@ -93,7 +99,7 @@ def _session(arguments: argparse.Namespace, progress: Progress) -> "Session":
         "rounds": arguments.rounds,
         "wanted": [name for name in arguments.cases.split(",") if name],
         "started": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
-        "command": shlex.join(["rangeio", *sys.argv[1:]]),
+        "command": shlex.join(["rangeio", *map(_as_shown, sys.argv[1:])]),
         "progress": progress,
     }
     if not arguments.file.startswith(("http://", "https://")):

@@ -40,7 +40,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Do it; the exit code."""
     if "://" in arguments.destination:
-        raise UsageError(f"{arguments.destination}: DEST is a path of this machine")
+        raise UsageError("DEST is a path of this machine, and not a URI")
     if arguments.destination in ("-", "/dev/stdout"):
         with rangeio.open(arguments.uri, **options_of(arguments)) as reader:
             to_stdout(reader, [arguments.range])

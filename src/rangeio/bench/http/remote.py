@@ -35,7 +35,12 @@ class Where:
     def __str__(self) -> str:
         parts = urlsplit(self.url)
         control = read_text("/proc/sys/net/ipv4/tcp_congestion_control")
-        return f"{parts.scheme}://{parts.netloc}{parts.path} (tcp_congestion_control {control or 'unknown'})"
+        return f"{parts.scheme}://{server_of(self.url)}{parts.path} (tcp_congestion_control {control or 'unknown'})"
+
+
+def server_of(url: str) -> str:
+    """Host and port, for a report: without a login."""
+    return str(urlsplit(url).netloc).rpartition("@")[2]
 
 
 def http_options(options: Options) -> Options:
@@ -100,7 +105,7 @@ class HttpBench(Bench):
         if case.server == "paced":
             result.cache = f"a server with {PACE / 1e6:.0f} MB/s per connection and {WAIT_S * 1e3:.0f} ms"
         else:
-            result.cache = str(urlsplit(self.where.tls if case.server == "tls" else self.where.url).netloc)
+            result.cache = server_of(self.where.tls if case.server == "tls" else self.where.url)
         return True
 
     def _prepare(self, case: Case, works: list[Work], entries: list[Entry]) -> float | None:
@@ -163,7 +168,9 @@ def download(where: Where, path: Path, tick: Callable[[float], None]) -> None:
         connection.request("GET", f"{parts.path}?{parts.query}" if parts.query else parts.path)
         response = connection.getresponse()
         if response.status != 200 or response.length is None:
-            raise OSError(f"{parts.netloc} answers {response.status} {response.reason}, or tells no length")
+            raise OSError(
+                f"{server_of(where.url)} answers {response.status} {response.reason}, or tells no length"
+            )
         size, done, last = response.length, 0, time.monotonic()
         with open(path, "wb") as file:
             while data := response.read(1 << 20):
@@ -175,4 +182,4 @@ def download(where: Where, path: Path, tick: Callable[[float], None]) -> None:
     finally:
         connection.close()
     if done != size:
-        raise OSError(f"{parts.netloc} sent {done} of {size} bytes")
+        raise OSError(f"{server_of(where.url)} sent {done} of {size} bytes")
