@@ -20,13 +20,16 @@ End = Literal["keep", "close", "reset", "stall"]
 
 @dataclass
 class Asked:
-    """One request. number: counted from 0 over the server's life. connection: which of them, counted from 0."""
+    """One request. number: counted from 0 over the server's life. connection: which of them, counted from 0. lines: of
+    its head, as they came.
+    """
 
     method: str
     target: str
     fields: dict[str, str]
     number: int
     connection: int
+    lines: list[str] = field(default_factory=list)
 
     @property
     def range(self) -> tuple[int, int] | None:
@@ -98,7 +101,8 @@ class Scripted:
     @property
     def url(self) -> str:
         scheme = "http" if self.identity is None else "https"
-        return f"{scheme}://127.0.0.1:{self.listener.getsockname()[1]}"
+        host, port, *six = self.listener.getsockname()
+        return f"{scheme}://[{host}]:{port}" if six else f"{scheme}://{host}:{port}"
 
     @property
     def ranges(self) -> list[tuple[int, int] | None]:
@@ -143,7 +147,7 @@ class Scripted:
         first, *lines = head.split("\r\n")
         method, target, _ = first.split(" ")
         fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        asked = Asked(method, target, fields, len(self.asked), number)
+        asked = Asked(method, target, fields, len(self.asked), number, head.split("\r\n"))
         self.asked.append(asked)
         answer = self.script(asked)
         time.sleep(answer.wait_s)
@@ -203,19 +207,23 @@ def everybody(script: Script, hosts: list[str], folder: Path) -> Iterator[tuple[
     """Such a proxy, and the options that lead to it."""
     server = Everybody(script, socket.create_server(("127.0.0.1", 0)))
     server.hosts = identity_of(hosts, folder)
-    with _serving(server):
+    with serving(server):
         yield server, {"proxy": server.url, "ca_file": str(folder / "ca.pem")}
 
 
 @contextmanager
-def scripted(script: Script, identity: ssl.SSLContext | None = None) -> Iterator[Scripted]:
+def scripted(
+    script: Script, identity: ssl.SSLContext | None = None, family: socket.AddressFamily = socket.AF_INET
+) -> Iterator[Scripted]:
     """Serve on a free port of loopback; over TLS with an identity."""
-    with _serving(Scripted(script, socket.create_server(("127.0.0.1", 0)), identity)) as server:
+    host = "::1" if family == socket.AF_INET6 else "127.0.0.1"
+    with serving(Scripted(script, socket.create_server((host, 0), family=family), identity)) as server:
         yield server
 
 
 @contextmanager
-def _serving(server: Scripted) -> Iterator[Scripted]:
+def serving(server: Scripted) -> Iterator[Scripted]:
+    """Let it answer."""
     thread = threading.Thread(target=server.accept, daemon=True)
     thread.start()
     try:

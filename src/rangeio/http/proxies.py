@@ -1,15 +1,18 @@
 """Which proxy a connection goes through, and how it is opened. No URL with a password leaves this module."""
 
+import ipaddress as ip
+import re
 import ssl
 from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.request import getproxies, getproxies_environment, proxy_bypass
 
 from rangeio.errors import ConfigInvalidError, UnsupportedError
 from rangeio.http.address import Origin
+from rangeio.http.fields import check_login
 
 if TYPE_CHECKING:
     from urllib3.connection import HTTPConnection
@@ -37,10 +40,81 @@ def proxy_for(origin: Origin, url: str | None) -> Proxy | None:
     """
     if url is None:
         known = getproxies()
-        url = known.get(origin.scheme) or known.get("all", "")
-        if url and proxy_bypass(origin.authority):
+        url = (known.get(origin.scheme) or known.get("all", "")).strip()
+        if url and _goes_direct(origin):
             url = ""
     return parse_proxy(url) if url else None
+
+
+def _goes_direct(origin: Origin) -> bool:
+    """By NO_PROXY; where there is none, by what macOS and Windows have set for all programs."""
+    rule = getproxies_environment().get("no", "")
+    return is_exempt(origin, rule) if rule.strip() else bool(proxy_bypass(origin.authority))
+
+
+def is_exempt(origin: Origin, rule: str) -> bool:
+    """Whether a rule such as that of NO_PROXY names this origin.
+
+    A rule is a list, by commas or spaces, of: host names, which stand for all below them, with a dot before or not;
+    addresses, with brackets or not; networks (10.0.0.0/8, fd00::/8); each with a port (``host:8080``) or for all;
+    ``*`` for everything. In any case. No name is looked up to compare its address. Source: curl(1), NO_PROXY, since
+    7.86; `requests.utils.should_bypass_proxies` for ports. Neither takes part of an address for a name.
+    """
+    host = _plain_host(origin.host)
+    address = _address_of(host)
+    for entry in re.split(r"[\s,]+", rule):
+        named, port = _entry(entry)
+        if not named or port not in (None, origin.port):
+            continue
+        if named == "*":
+            return True
+        if address is None:
+            if host == named or host.endswith(f".{named}"):
+                return True
+        elif _holds(named, address):
+            return True
+    return False
+
+
+_Ip: TypeAlias = "ip.IPv4Address | ip.IPv6Address"
+
+
+def _plain_host(text: str) -> str:
+    """In the one form in which names are compared: small letters, ASCII, without a dot at either end."""
+    host = text.strip("[]").lower().removeprefix("*").strip(".")
+    try:
+        return host if host.isascii() else host.encode("idna").decode("ascii")
+    except UnicodeError:
+        return host
+
+
+def _entry(text: str) -> tuple[str, int | None]:
+    """The host, address, network or ``*`` of an entry, and its port. Colons are of an IPv6 address without brackets."""
+    bracketed = re.fullmatch(r"\[([^\]]+)\](/\d+)?(?::(\d+))?", text)
+    if bracketed is not None:
+        named, port = bracketed[1] + (bracketed[2] or ""), bracketed[3]
+    elif text.count(":") == 1:
+        named, _, port = text.partition(":")
+    else:
+        named, port = text, None
+    if port is not None and not (port.isascii() and port.isdigit()):
+        return "", None
+    return named if named == "*" else _plain_host(named), None if port is None else int(port)
+
+
+def _address_of(host: str) -> "_Ip | None":
+    try:
+        return ip.ip_address(host.partition("%")[0])  # what follows names an interface
+    except ValueError:
+        return None
+
+
+def _holds(named: str, address: _Ip) -> bool:
+    """Whether it is this address, or a network with it."""
+    try:
+        return address in ip.ip_network(named.partition("%")[0], strict=False)
+    except ValueError:
+        return False
 
 
 def parse_proxy(url: str) -> Proxy:
@@ -56,11 +130,13 @@ def parse_proxy(url: str) -> Proxy:
         raise UnsupportedError(
             "a proxy is given as http://host:port or https://host:port, not as another scheme"
         )
-    if not parts.hostname:
+    if not parts.hostname or re.search(r"[\x00-\x20\x7f]", parts.hostname):
         raise ConfigInvalidError("the URL of the proxy names no host")
     fields = {}
     if parts.username is not None:
-        fields["Proxy-Authorization"] = basic(unquote(parts.username), unquote(parts.password or ""))
+        login = unquote(parts.username), unquote(parts.password or "")
+        check_login("the URL of the proxy", *login)
+        fields["Proxy-Authorization"] = basic(*login)
     return Proxy(parts.scheme, parts.hostname, port or _PORTS[parts.scheme], fields)
 
 
