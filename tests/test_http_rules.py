@@ -506,24 +506,28 @@ def test_secrets_are_not_shown(desk: Desk) -> None:
         assert not any(secret in text for text in texts), secret
 
 
-@pytest.mark.parametrize("term", ["X-Amz-Signature", "Signature", "sig", "access%5Ftoken"])
-def test_signed_urls_are_not_pickled(term: str) -> None:
-    url = f"http://127.0.0.1:9/key?a=1&{term}=let-me-in"
+@pytest.mark.parametrize("term", ["X-Amz-Signature", "sig", "access%5Ftoken", "key", "jwt", "version"])
+def test_a_url_travels_as_it_was_given(desk: Desk, term: str) -> None:
+    """It is the address: without its query, whatever that means to the server, it is another one. It is not shown."""
+    desk.open(lambda asked: honest(DATA, asked))
+    url = f"{desk.server.url}/key?a=1&{term}=let-me-in"
     reader: Any
-    for reader in (rangeio.open(url), rangeio.open_async(url), rangeio.open(url).slice(3, 5)):
-        with pytest.raises(TypeError, match="signed URL") as caught:
-            pickle.dumps(reader)
-        assert "let-me-in" not in str(caught.value)
-    plain = pickle.loads(pickle.dumps(rangeio.open("http://127.0.0.1:9/key?version=3")))
-    assert plain.path == "http://127.0.0.1:9/key?..."
+    for reader in (rangeio.open(url), rangeio.open(url).slice(3, 5), rangeio.open_async(url)):
+        copy = pickle.loads(pickle.dumps(reader))
+        assert "let-me-in" not in f"{reader!r} {copy!r} {copy.path} {reader.stats}"
+        if isinstance(copy, rangeio.Reader):
+            copy.read_at(0, 2)
+            assert desk.server.asked[-1].target == f"/key?a=1&{term}=let-me-in"
 
 
 def test_operators_pickle_without_secrets() -> None:
     operator = rangeio.Operator(
-        "https", root="https://me:hunter2@example.org/a", headers={"X-Api-Token": "tok3n", "X-Plain": "1"}
+        "https",
+        root="https://me:hunter2@example.org/a",
+        headers={"X-Api-Token": "tok3n", "accept-language": "is"},
     )
     pickled = pickle.dumps(operator)
-    assert b"X-Plain" in pickled
+    assert b"accept-language" in pickled
     assert not any(secret.encode() in pickled for secret in SECRETS)
     assert not any(secret in repr(operator) for secret in SECRETS)
 

@@ -463,6 +463,175 @@ def test_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert plain.endpoint_url() is None
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        "[default]\nregion: eu-north-1\nendpoint_url: {url}\n",
+        "[default]\nregion = eu-north-1\nendpoint_url = {url}\n",
+        "[default]\nregion:eu-north-1\nendpoint_url={url}\ns3:\n  addressing_style = path\n",
+        "[profile default]\nregion = eu-north-1 \nservices: own\n[services own]\ns3 =\n  endpoint_url = {url}\n",
+    ],
+)
+def test_delimiters(server: Any, tmp_path: Path, config: str) -> None:
+    """Either of configparser's, as botocore reads them; a URL has a colon as well."""
+    write(
+        tmp_path,
+        f"[default]\naws_access_key_id: AKCOLON\naws_secret_access_key:{SECRET}",
+        config.format(url=server.url),
+    )
+    with rangeio.open("s3://bucket/key") as reader:
+        assert reader.read_at(5, 10) == DATA[5:15]
+    assert signed_by(server.asked[-1]) == "AKCOLON"
+    assert "/eu-north-1/s3/aws4_request" in server.asked[-1].fields["authorization"]
+
+
+def test_a_broken_file_of_which_nothing_is_needed(server: Any, tmp_path: Path) -> None:
+    write(tmp_path, "nonsense", "[default]\nnonsense without a delimiter\n")
+    given: Any = {"endpoint_url": server.url, "addressing": "path", "region": "eu-west-1"}
+    keys: Any = {"access_key_id": "AKID", "secret_access_key": SECRET}
+    with rangeio.open("s3://bucket/key", **given, **keys) as reader:
+        assert reader.read_at(5, 10) == DATA[5:15]
+    for lacking in ("region", "addressing"):
+        less = {name: value for name, value in given.items() if name != lacking}
+        with pytest.raises(rangeio.ConfigInvalidError, match="cannot be read"):
+            rangeio.open("s3://bucket/key", **less, **keys)
+    with rangeio.open("s3://bucket/key", **given) as reader, pytest.raises(rangeio.Error):
+        reader.read_at(0, 1)
+
+
+# --- what cannot be sent -------------------------------------------------------------------------------------
+
+NAMES = {
+    "access_key_id": "AWS_ACCESS_KEY_ID",
+    "secret_access_key": "AWS_SECRET_ACCESS_KEY",
+    "session_token": "AWS_SESSION_TOKEN",
+}
+GOOD = {"access_key_id": "AKID", "secret_access_key": SECRET, "session_token": TOKEN}
+BROKEN = {
+    "a line break at its end": "hidden\n",
+    "CR LF": "hidden\r\nX-Injected: 1",
+    "a line that goes on": "hidden\n  X-Injected: 1",
+    "NUL": "hid\0den",
+    "delete": "hid\x7fden",
+    "not Latin-1": "hid\u20acden",
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("source", ["options", "callable", "environment", "files"])
+def test_keys_that_cannot_be_sent(
+    server: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    source: str,
+    name: str,
+    how: str,
+    botocore: str,
+) -> None:
+    """Whatever their source: refused in words that do not show them, before anything is sent. White space at the ends
+    of what comes from outside of the program is no part of it.
+    """
+    keys = {**GOOD, name: BROKEN[how]}
+    options: Any = {"endpoint_url": server.url, "region": "us-east-1", "retry": 1}
+    if source == "options":
+        options |= keys
+    elif source == "callable":
+        options["credentials"] = lambda: keys
+    elif source == "environment":
+        if "\0" in keys[name]:
+            return  # the environment cannot hold it
+        for key, value in keys.items():
+            monkeypatch.setenv(NAMES[key], value)
+    elif how == "CR LF":
+        return  # in a file it is the end of the line
+    else:
+        write(
+            tmp_path,
+            "[default]\n" + "".join(f"{NAMES[key].lower()} = {value}\n" for key, value in keys.items()),
+        )
+
+    def read() -> Any:
+        with rangeio.open("s3://bucket/key", **options) as reader:
+            return reader.read_at(5, 10)
+
+    outside = source in ("environment", "files")
+    if (outside and how == "a line break at its end") or (
+        name == "secret_access_key" and how == "not Latin-1"
+    ):
+        assert read() == DATA[5:15]
+        assert (signed_by(server.asked[0]) == "hidden") == (name == "access_key_id")
+        return
+    with pytest.raises(rangeio.ConfigInvalidError, match=name) as caught:
+        read()
+    assert not server.asked
+    assert "hid" not in f"{caught.value!r} {caught.value.__cause__!r} {caught.value.__context__!r}"
+
+
+@pytest.mark.parametrize("variable", ["AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_PROFILE"])
+def test_white_space_of_the_environment(
+    server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    write(tmp_path, CREDENTIALS, CONFIG)
+    value = {"AWS_ENDPOINT_URL": server.url, "AWS_PROFILE": "other"}.get(variable, "eu-north-1")
+    monkeypatch.setenv(variable, f" {value}\n")
+    settings = Settings()
+    assert value in (settings.region(), settings.endpoint_url(), settings.profile)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"region": "us-east-1\n"},
+        {"region": "us-east-1\r\nX-Injected: 1"},
+        {"bucket": "bucket\n"},
+        {"headers": {"x-amz-request-payer": "requester\r\nX-Injected: 1"}},
+        {"endpoint_url": "http://ho\x01st"},
+    ],
+    ids=str,
+)
+def test_other_options_that_cannot_be_sent(wrong: Any) -> None:
+    with pytest.raises(rangeio.ConfigInvalidError):
+        rangeio.Operator("s3", **{"bucket": "bucket", **GOOD, **wrong})
+
+
+@pytest.mark.parametrize("options", [{"version": "1\n2"}, {"if_match": '"a"\r\nX-Injected: 1'}], ids=str)
+def test_options_of_objects_that_cannot_be_sent(server: Any, options: Any) -> None:
+    operator = rangeio.Operator("s3", bucket="bucket", endpoint_url=server.url, **GOOD)
+    for opened in (operator.open, operator.open_async):
+        with pytest.raises(rangeio.ConfigInvalidError):
+            opened("key", **options)
+
+
+@pytest.mark.parametrize(
+    "name", ["X-Amz-Content-Sha256", "x-amz-date", "X-AMZ-SECURITY-TOKEN", "authorization", "Authorization"]
+)
+def test_what_a_signature_consists_of(server: Any, name: str) -> None:
+    """Twice it would contradict itself; who signs nothing may say what he likes."""
+    with pytest.raises(rangeio.ConfigInvalidError, match="part of the signature"):
+        rangeio.open("s3://bucket/key", endpoint_url=server.url, headers={name: "value"}, **GOOD)
+    with pytest.raises(rangeio.ConfigInvalidError, match="part of the signature"):
+        rangeio.open("s3://bucket/key", endpoint_url=server.url, headers={name: "value"})
+    with rangeio.open(
+        "s3://bucket/key", endpoint_url=server.url, headers={name: "value"}, anonymous=True
+    ) as reader:
+        assert reader.read_at(5, 10) == DATA[5:15]
+    assert server.asked[-1].fields[name.lower()] == "value"
+
+
+def test_a_name_is_signed_once(server: Any) -> None:
+    headers = {"X-Amz-Request-Payer": "requester", "USER-AGENT": "me/1"}
+    with rangeio.open("s3://bucket/key", endpoint_url=server.url, headers=headers, **GOOD) as reader:
+        reader.read_at(0, 1)
+    names = [line.partition(":")[0].lower() for line in server.asked[-1].lines[1:]]
+    assert len(names) == len(set(names))
+    signed = (
+        server.asked[-1].fields["authorization"].partition("SignedHeaders=")[2].partition(",")[0].split(";")
+    )
+    assert signed == sorted(set(signed))
+    assert "x-amz-request-payer" in signed
+
+
 def test_endpoint_of_the_environment(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.url)
     with rangeio.open("s3://bucket/key", anonymous=True) as reader:
@@ -479,6 +648,15 @@ AMAZON: list[tuple[dict[str, Any], str, str, str]] = [
     ({"addressing": "path"}, "data", "eu-west-1", "https://s3.eu-west-1.amazonaws.com/data/k"),
     ({"dualstack": True}, "data", "eu-west-1", "https://data.s3.dualstack.eu-west-1.amazonaws.com/k"),
     ({}, "data", "cn-north-1", "https://data.s3.cn-north-1.amazonaws.com.cn/k"),
+    ({}, "data", "eusc-de-east-1", "https://data.s3.eusc-de-east-1.amazonaws.eu/k"),
+    ({}, "with.dots", "eusc-de-east-1", "https://s3.eusc-de-east-1.amazonaws.eu/with.dots/k"),
+    (
+        {"dualstack": True},
+        "data",
+        "eusc-de-east-1",
+        "https://data.s3.dualstack.eusc-de-east-1.amazonaws.eu/k",
+    ),
+    ({}, "data", "us-gov-west-1", "https://data.s3.us-gov-west-1.amazonaws.com/k"),
     ({"url": "http://127.0.0.1:9000"}, "data", "x", "http://127.0.0.1:9000/data/k"),
     ({"url": "http://127.0.0.1:9000/s3/"}, "data", "x", "http://127.0.0.1:9000/s3/data/k"),
     (
@@ -504,6 +682,7 @@ def test_keys_in_addresses(addressing: Any) -> None:
         "é/ü": "%C3%A9/%C3%BC",
         "%41": "%2541",
         "a//b/": "a//b/",
+        "bad\udcff": "bad%FF",
         "/a": "/a",
         "~-_.": "~-_.",
     }.items():

@@ -550,6 +550,39 @@ def test_presigned_terms() -> None:
     assert "versionId=7" in operator.presign("a", version="7")
 
 
+@pytest.mark.parametrize("name", ["x-amz-request-payer", "X-Amz-Request-Payer"])
+def test_who_pays_is_part_of_a_presigned_url(name: str) -> None:
+    """Without it S3 answers 403 to whoever uses the URL; it is signed as well. The other fields are not for others."""
+    headers = {name: "requester", "X-Trace": "7", "x-amz-checksum-mode": "ENABLED"}
+    operator = rangeio.Operator("s3", bucket="data", headers=headers, **KEYS)
+    terms = parse_qs(urlsplit(operator.presign("a")).query)
+    assert terms["x-amz-request-payer"] == ["requester"]
+    assert terms["X-Amz-SignedHeaders"] == ["host"]
+    assert not {"x-trace", "x-amz-checksum-mode"} & set(map(str.lower, terms))
+    versioned = parse_qs(urlsplit(operator.presign("a", version="7")).query)
+    assert (versioned["versionId"], versioned["x-amz-request-payer"]) == (["7"], ["requester"])
+    plain = rangeio.Operator("s3", bucket="data", **KEYS).presign("a")
+    assert "payer" not in plain.lower()
+
+
+def test_a_presigned_url_is_read(desk: Desk) -> None:
+    """By the http service, which sends it as it is."""
+    desk.open(lambda asked: honest(DATA, asked))
+    options = {"endpoint_url": desk.server.url, "headers": {"x-amz-request-payer": "requester"}, **KEYS}
+    url = rangeio.Operator("s3", bucket="data", **options).presign("a b")
+    with rangeio.open(url) as reader:
+        assert reader.read_at(5, 10) == DATA[5:15]
+    assert desk.server.asked[-1].target == url.removeprefix(desk.server.url)
+
+
+def test_customer_keys_cannot_be_presigned() -> None:
+    headers = {"x-amz-server-side-encryption-customer-key": "c2VjcmV0", "x-amz-request-payer": "requester"}
+    operator = rangeio.Operator("s3", bucket="data", headers=headers, **KEYS)
+    with pytest.raises(rangeio.UnsupportedError, match="customer-key") as caught:
+        operator.presign("a")
+    assert "c2VjcmV0" not in str(caught.value)
+
+
 @pytest.mark.parametrize("expires", [0, -1, 604_801, timedelta(days=8)])
 def test_how_long(expires: Any) -> None:
     with pytest.raises(rangeio.ConfigInvalidError, match="604800"):

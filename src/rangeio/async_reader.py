@@ -468,8 +468,8 @@ class AsyncReader:
             return self._again
         if self._origin is None:
             raise TypeError(
-                f"cannot pickle the AsyncReader of {self.path!r}: a descriptor means nothing in another process, and a"
-                " signed URL is for nobody else; open the file by path, or the URL, there"
+                f"cannot pickle the AsyncReader of {self.path!r}: a descriptor means nothing in another process;"
+                " open the file by its path there"
             )
         return _reopened, (self._origin,)
 

@@ -115,8 +115,7 @@ class Operator:
         name = os.fsdecode(path)
         chosen = self._chosen(options)
         source = self._service.open(name, chosen)
-        again = partial(self.open, self._service.address(name), **options)
-        return Reader(source, chosen, again if self._service.may_travel(name) else None)
+        return Reader(source, chosen, partial(self.open, self._service.address(name), **options))
 
     def open_async(self, path: Path, **options: Any) -> AsyncReader:
         """An AsyncReader of one object, for ``async with`` or without. It is opened at its first use, by then on any
@@ -126,12 +125,11 @@ class Operator:
         """
         name = os.fsdecode(path)
         chosen = self._chosen(options)
-        address = self._service.address(name)  # a relative path means what it means now
         return AsyncReader(
-            partial(self._service.open, address, chosen),
+            partial(self._service.open, self._service.absolute(name), chosen),
             chosen,
             self._service.shown(name),
-            partial(self.open_async, address, **options) if self._service.may_travel(name) else None,
+            partial(self.open_async, self._service.address(name), **options),
         )
 
     def _chosen(self, options: dict[str, Any]) -> Options:
@@ -146,9 +144,14 @@ class Operator:
         return chosen
 
     def stat(self, path: Path, **options: Any) -> Stat:
-        """What is known of one object, without reading it. The same options and errors as `open`."""
+        """What is known of one object, without reading it. The same options and errors as `open`.
+
+        Its path is the one given; of a URL what may be shown: without login and query.
+        """
         with self.open(path, **options) as reader:
-            return replace(reader.stat(), path=os.fsdecode(path))
+            stat = reader.stat()
+        given_a_url = self.scheme in ("http", "https") and self._given.get("root") is None
+        return stat if given_a_url else replace(stat, path=os.fsdecode(path))
 
     def list(self, prefix: str = "", delimiter: str | None = None) -> Iterator[Stat]:
         """The objects whose path begins with `prefix`, at any depth, in the service's order: sorted by path.
@@ -178,7 +181,8 @@ class Operator:
         """
         if not isinstance(self._service, Presigns):
             raise UnsupportedError(
-                f"{self.scheme!r} cannot sign a URL for somebody else", path=os.fsdecode(path)
+                f"{self.scheme!r} cannot sign a URL for somebody else",
+                path=self._service.shown(os.fsdecode(path)),
             )
         return self._service.presign(os.fsdecode(path), expires, self._chosen({"version": version}))
 
@@ -307,7 +311,8 @@ def _pairs(jobs: Iterable[Job]) -> Pairs:
             path, wanted = job
             pairs.append((os.fsdecode(path), wanted))
         except (TypeError, ValueError):
-            raise TypeError(f"jobs[{index}]: {job!r} is not a job: give (path, range)") from None
+            what = type(job).__name__  # what it holds may be a URL with a signature
+            raise TypeError(f"jobs[{index}]: a {what} is not a job: give (path, range)") from None
     return pairs
 
 

@@ -354,8 +354,8 @@ class Reader:
     def __reduce__(self) -> tuple[Any, ...]:
         if self._origin is None:
             raise TypeError(
-                f"cannot pickle the Reader of {self.path!r}: a descriptor means nothing in another process, and a"
-                " signed URL is for nobody else; open the file by path, or the URL, there"
+                f"cannot pickle the Reader of {self.path!r}: a descriptor means nothing in another process; open the"
+                " file by its path there"
             )
         window = self._source if isinstance(self._source, Window) else None
         return _reopened, (self._origin, window and (window.start, window.stop))

@@ -372,11 +372,11 @@ class Service(Protocol):
         ...
 
     def address(self, path: str) -> str:
-        """The path by which another process opens the same object."""
+        """The path by which another process opens the same object, without a login; with a signature, if it has one."""
         ...
 
-    def may_travel(self, path: str) -> bool:
-        """Whether the path may be written down for another process: not one that holds a signature."""
+    def absolute(self, path: str) -> str:
+        """The path that means the same later in this process, whatever the current directory is by then."""
         ...
 
     def shown(self, path: str) -> str:

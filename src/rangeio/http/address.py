@@ -1,21 +1,16 @@
 """Where a request goes: a URL taken apart, what of it may be shown, and what may be sent along when it changes."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 from rangeio.errors import ConfigInvalidError
+from rangeio.http.fields import check_login
 
 _PORTS = {"http": 80, "https": 443}
 # What may stand in a path or query as it is, "%" included: a URL is written by somebody who has quoted it.
 _AS_IS = "/%:@!$&'()*+,;=~-._?"
-
-# Terms of the query by which Amazon (version 4 and 2), Google, Azure and others, by habit, know who may read.
-_SIGNED = frozenset(
-    ["x-amz-signature", "signature", "x-goog-signature", "sig", "token", "access_token", "api_key", "apikey"]
-)
 
 
 class Origin(NamedTuple):  # hashed and compared for each request, which a tuple does in C
@@ -34,7 +29,7 @@ class Origin(NamedTuple):  # hashed and compared for each request, which a tuple
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """One URL. target: path and query as sent. login: user and password that the URL held. Its repr shows neither."""
+    """One URL. target: path and query as sent. login: user and password that the URL held. Its repr shows no secret."""
 
     origin: Origin
     target: str
@@ -47,18 +42,28 @@ class Address:
         return f"{self.origin.scheme}://{self.origin.authority}{path}{'?...' if query else ''}"
 
     @property
-    def is_signed(self) -> bool:
-        """Whether the query holds what lets everybody in who has it: a signature or a token."""
-        terms = self.target.partition("?")[2].split("&")
-        return any(unquote(term.partition("=")[0]).lower() in _SIGNED for term in terms)
-
-    @property
     def url(self) -> str:
         """All of it but the login. Not to be shown."""
         return f"{self.origin.scheme}://{self.origin.authority}{self.target}"
 
+    def below(self, path: str) -> "Address":
+        """The address of a key under this one, with the same login: quoted, whatever is in it."""
+        return replace(self, target=f"{self.target.rstrip('/')}/{quoted(path, '/~')}")
+
     def __repr__(self) -> str:
         return f"<Address {self.shown}>"
+
+
+def quoted(text: str, safe: str) -> str:
+    """Percent-encoded, all but `safe` and the unreserved. Bytes that are no UTF-8, as `os.fsdecode` writes them, too.
+
+    ConfigInvalidError for half of a surrogate pair, which no encoding has.
+    """
+    try:
+        return quote(text, safe=safe, errors="surrogateescape")
+    except UnicodeEncodeError:
+        pass  # what it says quotes the text
+    raise ConfigInvalidError("the path holds half of a character (a lone surrogate)")
 
 
 def parse_url(url: str) -> Address:
@@ -72,12 +77,13 @@ def parse_url(url: str) -> Address:
     scheme = parts.scheme.lower()
     if scheme not in _PORTS or not host or re.search(r"[\x00-\x20\x7f]", host):
         raise ConfigInvalidError("not an http or https URL with a host")
-    target = quote(parts.path or "/", safe=_AS_IS.replace("?", ""))
+    target = quoted(parts.path or "/", _AS_IS.replace("?", ""))
     if parts.query:
-        target += "?" + quote(parts.query, safe=_AS_IS)
+        target += "?" + quoted(parts.query, _AS_IS)
     login = None
     if parts.username is not None:
         login = (unquote(parts.username), unquote(parts.password or ""))
+        check_login("the URL", *login)
     return Address(Origin(scheme, host, _PORTS[scheme] if port is None else port), target, login)
 
 
@@ -119,13 +125,3 @@ def may_carry(sent_to: Origin, target: Origin) -> bool:
         "https",
         443,
     )
-
-
-_SECRET = re.compile(
-    r"authorization|cookie|token|secret|signature|credential|api-?key|customer-key|password", re.IGNORECASE
-)
-
-
-def without_secrets(headers: Mapping[str, str]) -> dict[str, str]:
-    """The header fields that say nothing about who asks, as far as their names tell."""
-    return {name: value for name, value in headers.items() if not _SECRET.search(name)}

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from rangeio.errors import ConfigInvalidError, Error, UnsupportedError
+from rangeio.errors import Error, UnsupportedError
 from rangeio.http.address import Address, may_carry, moved
+from rangeio.http.fields import check_value, checked_fields, head_of, merged
 from rangeio.http.heads import Head
 from rangeio.http.plain import Plain
 from rangeio.http.pool import Pool
@@ -76,37 +77,6 @@ class Credentials:
         return self._source is not None
 
 
-def checked_fields(fields: Mapping[str, str]) -> dict[str, str]:
-    """ConfigInvalidError unless they can be sent as they are, and leave ours alone. Values are not shown."""
-    checked = {}
-    for name, value in fields.items():
-        if not isinstance(name, str) or not isinstance(value, str):
-            raise ConfigInvalidError(f"header fields are strings; {name!r} is not, or its value")
-        if not name.isascii() or not name.replace("-", "").replace("_", "").isalnum():
-            raise ConfigInvalidError(f"{name!r} is no name of a header field")
-        if name.lower() in _OURS:
-            raise ConfigInvalidError(f"the header field {name!r} is rangeio's own")
-        if any(
-            (ord(letter) < 32 and letter != "\t") or ord(letter) in (127,) or ord(letter) > 255
-            for letter in value
-        ):
-            raise ConfigInvalidError(f"the value of the header field {name!r} holds what cannot be sent")
-        checked[name] = value
-    return checked
-
-
-_OURS = {
-    "host",
-    "range",
-    "if-match",
-    "if-range",
-    "accept-encoding",
-    "connection",
-    "content-length",
-    "transfer-encoding",
-}
-
-
 @dataclass(slots=True)
 class Access:
     """How a service is asked: what is sent with each request. insecure_redirects: https may lead to http."""
@@ -159,7 +129,7 @@ class Remote:
         self.hedge_s = hedge_s
         self.pinned = pin
         self.on_no_range, self.cap = on_no_range, cap
-        self.conditions = dict(conditions)
+        self.conditions = {name: check_value(name, value) for name, value in conditions.items()}
         self.shown = shown or address.shown
         self._version = Version(size=size)
         self.kept: Any = None  # all of it, where the server would not send less
@@ -229,7 +199,10 @@ class Remote:
     def request(
         self, method: str, at: int, stop: int | None, version: Version, target: Address, absolute: bool
     ) -> bytes:
-        """The bytes to send for `at` to `stop`; for everything if `stop` is None."""
+        """The bytes to send for `at` to `stop`; for everything if `stop` is None.
+
+        What is added to the head was checked: the conditions, and the ETag with the reply it is from (`heads`).
+        """
         text = self._head(method, target, absolute)
         if stop is not None:
             text += f"Range: bytes={at}-{stop - 1}\r\n"
@@ -252,14 +225,10 @@ class Remote:
         key = (method, target, absolute, self.stamp())
         known, text = self._prefix
         if known != key:
-            line = target.url if absolute else target.target
-            fields = {"Host": target.origin.authority, "User-Agent": "rangeio", "Accept-Encoding": "identity"}
-            fields |= self.fields_for(method, target)
-            if absolute:
-                fields |= self.access.pool.proxy_fields(target.origin)
-            text = f"{method} {line} HTTP/1.1\r\n" + "".join(
-                f"{name}: {value}\r\n" for name, value in fields.items()
-            )
+            line = f"{method} {target.url if absolute else target.target} HTTP/1.1"
+            ours = {"Host": target.origin.authority, "User-Agent": "rangeio", "Accept-Encoding": "identity"}
+            to_proxy = self.access.pool.proxy_fields(target.origin) if absolute else {}
+            text = head_of(line, merged(ours, self.fields_for(method, target), to_proxy))
             self._prefix = key, text
         return text
 
@@ -272,7 +241,7 @@ class Remote:
         if not may_carry(self.address.origin, target.origin):
             return {}
         login = {} if self.address.login is None else {"Authorization": basic(*self.address.login)}
-        return {**self.access.fields, **login, **self.access.credentials.fields}
+        return merged(self.access.fields, login, self.access.credentials.fields)
 
     def refused(self, head: Head, body: bytes, *, pinned: bool) -> Refusal:
         """What a status means that brings no bytes. body: its beginning. pinned: If-Match was sent for the pin."""

@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Mapping
+from urllib.parse import quote
 
-from rangeio.errors import ConfigInvalidError
+from rangeio.errors import ConfigInvalidError, UnsupportedError
 from rangeio.http.address import Address
 from rangeio.http.heads import Head
 from rangeio.http.rules import http_date
@@ -33,6 +34,8 @@ class Account:
         self._region = region or DEFAULT_REGION
         check_region(self._region)
         self._regions: dict[str, str] = {}
+        if ring.signs:
+            _check_extra(extra)
         self._signed_extra = {
             name: value for name, value in extra.items() if name.lower().startswith("x-amz-")
         }
@@ -67,8 +70,24 @@ class Account:
         signer, origin = self._signer(bucket), address.origin
         if signer is None:
             return address.url
-        target = signer.presigned(method, origin.authority, address.target, self._now(), expires_s)
+        target = _with_terms(address.target, self._for_presigned())
+        target = signer.presigned(method, origin.authority, target, self._now(), expires_s)
         return Address(origin, target).url
+
+    def _for_presigned(self) -> dict[str, str]:
+        """What of the header fields has to be said by a presigned URL. UnsupportedError for what it cannot say: whoever
+        has the URL would have to send it. Source: Amazon S3 User Guide, "Requester Pays" and "SSE-C".
+        """
+        terms = {}
+        for name, value in self._signed_extra.items():
+            lowered = name.lower()
+            if lowered.startswith("x-amz-server-side-encryption-customer-"):
+                raise UnsupportedError(
+                    f"a presigned URL cannot hold {lowered}, without which the object is not read"
+                )
+            if lowered == "x-amz-request-payer":
+                terms[lowered] = value
+        return terms
 
     def _signer(self, bucket: str) -> Signer | None:
         keys, region = self.ring.keys, self.region(bucket)
@@ -110,3 +129,20 @@ class Account:
             return False
         self.skew_s = told - time.time()
         return True
+
+
+_OF_A_SIGNATURE = frozenset(["authorization", "x-amz-content-sha256", "x-amz-date", "x-amz-security-token"])
+
+
+def _check_extra(extra: Mapping[str, str]) -> None:
+    """ConfigInvalidError for what a signature consists of: it would stand there twice."""
+    for name in extra:
+        if name.lower() in _OF_A_SIGNATURE:
+            raise ConfigInvalidError(
+                f"the header field {name!r} is part of the signature; give anonymous=True to send one of your own"
+            )
+
+
+def _with_terms(target: str, terms: Mapping[str, str]) -> str:
+    added = "&".join(f"{name}={quote(value, safe='-_.~')}" for name, value in terms.items())
+    return target + ("&" if "?" in target else "?") * bool(added) + added

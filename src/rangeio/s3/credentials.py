@@ -39,6 +39,11 @@ class KeyRing(Credentials):
         expiry: float = given.expiry
         return expiry
 
+    @property
+    def signs(self) -> bool:
+        """Whether there are keys, or will be."""
+        return self.keys is not None or self.renewable
+
 
 def checked_keys(given: Any) -> Keys:
     """Keys out of a mapping. ConfigInvalidError, in which no value is shown, if it is none or lacks something.
@@ -57,23 +62,12 @@ def checked_keys(given: Any) -> Keys:
         raise ConfigInvalidError(
             f"credentials() returns unknown {unknown[0]!r}; known: {', '.join(sorted(_NAMES))}"
         )
-    texts: list[Any] = [
-        given.get("access_key_id"),
-        given.get("secret_access_key"),
+    return Keys(
+        given.get("access_key_id"),  # type: ignore[arg-type]  # Keys looks at them
+        given.get("secret_access_key"),  # type: ignore[arg-type]
         given.get("session_token") or given.get("token"),
-    ]
-    check_texts(*texts)
-    return Keys(texts[0], texts[1], texts[2], _expiry(given.get("expires_at")))
-
-
-def check_texts(access_key_id: Any, secret_access_key: Any, session_token: Any) -> None:
-    """ConfigInvalidError unless these can sign and be sent. The secret may hold anything but what ends a line."""
-    for name, text in (("access_key_id", access_key_id), ("secret_access_key", secret_access_key)):
-        if not isinstance(text, str) or not text:
-            raise ConfigInvalidError(f"{name} is missing, or no string")
-    for name, text in (("access_key_id", access_key_id), ("session_token", session_token or "")):
-        if not isinstance(text, str) or not text.isascii() or any(letter <= " " for letter in text):
-            raise ConfigInvalidError(f"the {name} holds what cannot be sent")
+        _expiry(given.get("expires_at")),
+    )
 
 
 def _expiry(given: Any) -> float:
@@ -125,4 +119,7 @@ def _of_botocore(profile: str | None, refreshing: list[Any]) -> Keys | None:
     expiry = getattr(held, "_expiry_time", None)
     refreshing[:] = [] if expiry is None else [held]  # what is written in a file is read anew
     seconds = float("inf") if expiry is None else expiry.timestamp()
-    return Keys(frozen.access_key, frozen.secret_key, frozen.token or None, seconds)
+    try:
+        return Keys(frozen.access_key, frozen.secret_key, frozen.token or None, seconds)
+    except ConfigInvalidError as error:
+        raise ConfigInvalidError(f"what botocore found: {error}") from None

@@ -3,10 +3,9 @@
 import re
 from dataclasses import dataclass
 from typing import Literal
-from urllib.parse import quote
 
 from rangeio.errors import ConfigInvalidError
-from rangeio.http.address import Address, Origin, parse_url
+from rangeio.http.address import Address, Origin, parse_url, quoted
 
 Addressing = Literal["auto", "path", "virtual"]
 
@@ -14,9 +13,10 @@ _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _AS_HOST = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 _REGION = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 # Not all of amazonaws.com: others than Amazon answer at load balancers there, for instance.
-_OF_S3 = re.compile(r"(.+\.)?s3([.-](dualstack\.)?[a-z0-9-]+)?\.amazonaws\.com(\.cn)?")
-# Regions of China have a domain of their own; those of closed networks need endpoint_url.
-_DOMAINS = {"cn": "amazonaws.com.cn"}
+_OF_S3 = re.compile(r"(.+\.)?s3([.-](dualstack\.)?[a-z0-9-]+)?\.amazonaws\.(com(\.cn)?|eu)")
+# China and the European Sovereign Cloud have domains of their own; regions of closed networks need endpoint_url.
+# Source: botocore 1.44, partitions.json.
+_DOMAINS = {"cn": "amazonaws.com.cn", "eusc": "amazonaws.eu"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Endpoint:
         """
         check_bucket(bucket)
         origin, base = self._place(region)
-        path = base + "/" + quote(key, safe="/-_.~")
+        path = base + "/" + quoted(key, "/-_.~")
         if self._is_virtual(bucket, origin):
             origin = Origin(origin.scheme, f"{bucket}.{origin.host}", origin.port)
         else:

@@ -1,9 +1,14 @@
-"""What the environment and the files of the AWS command line say: region, endpoint, keys."""
+"""What the environment and the files of the AWS command line say: region, endpoint, keys.
+
+White space at the ends of a value is not part of it: what a shell, a file or a secret of Kubernetes gives often ends in
+a line break. What is within one is looked at where it is used: `Keys`, `check_region`, `parse_url`.
+"""
 
 import os
 from collections.abc import Mapping
 from configparser import Error as BadFile
 from configparser import RawConfigParser
+from functools import cached_property
 from pathlib import Path
 
 from rangeio.errors import ConfigInvalidError
@@ -14,7 +19,8 @@ _FOLLOWED_BY_BOTOCORE = ("role_arn", "sso_session", "sso_start_url", "credential
 
 
 class Settings:
-    """One profile, read from the environment and the two files when it is made. Its repr shows nothing.
+    """One profile, of the environment and the two files. A file is read when something of it is asked for, so that one
+    that cannot be read is no error where nothing of it is needed. Its repr shows nothing.
 
     profile: instead of AWS_PROFILE; then AWS_ACCESS_KEY_ID and its kin do not count. Source: AWS SDKs and Tools
     Reference Guide, "Shared config and credentials files".
@@ -24,12 +30,15 @@ class Settings:
         self._environ = environ
         self._chosen = profile
         self.profile = profile or self._env("AWS_PROFILE", "AWS_DEFAULT_PROFILE") or "default"
-        self._config = _section(
-            self._file("AWS_CONFIG_FILE", "config"), {self.profile, f"profile {self.profile}"}
-        )
-        self._services = _section(
-            self._file("AWS_CONFIG_FILE", "config"), {f"services {self._config.get('services', '')}"}
-        )
+
+    @cached_property
+    def _config(self) -> dict[str, str]:
+        return _section(self._file("AWS_CONFIG_FILE", "config"), {self.profile, f"profile {self.profile}"})
+
+    @cached_property
+    def _services(self) -> dict[str, str]:
+        named = self._config.get("services", "")
+        return _section(self._file("AWS_CONFIG_FILE", "config"), {f"services {named}"}) if named else {}
 
     def region(self) -> str | None:
         """AWS_REGION, AWS_DEFAULT_REGION, or that of the profile."""
@@ -42,9 +51,9 @@ class Settings:
             or self._config.get("ignore_configured_endpoint_urls")
         ):
             return None
-        of_s3 = _nested(self._services.get("s3", "")).get("endpoint_url")
         found = self._env("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
-        return found or of_s3 or self._config.get("endpoint_url")
+        found = found or _nested(self._services.get("s3", "")).get("endpoint_url")
+        return found or self._config.get("endpoint_url")
 
     def addressing(self) -> str | None:
         """`addressing_style` of the profile's `s3` settings."""
@@ -65,6 +74,7 @@ class Settings:
         if self._chosen is not None:
             return None
         return _keys(
+            "the environment (AWS_ACCESS_KEY_ID and its kin)",
             self._env("AWS_ACCESS_KEY_ID"),
             self._env("AWS_SECRET_ACCESS_KEY"),
             self._env("AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN"),
@@ -76,8 +86,10 @@ class Settings:
         ConfigInvalidError if the profile says to get them in a way that needs botocore.
         """
         shared = _section(self._file("AWS_SHARED_CREDENTIALS_FILE", "credentials"), {self.profile})
-        for section in (shared, self._config):
+        for in_config in (False, True):
+            section = self._config if in_config else shared
             found = _keys(
+                f"the profile {self.profile!r}",
                 section.get("aws_access_key_id"),
                 section.get("aws_secret_access_key"),
                 section.get("aws_session_token"),
@@ -92,7 +104,8 @@ class Settings:
         return None
 
     def _env(self, *names: str) -> str | None:
-        return next((self._environ[name] for name in names if self._environ.get(name)), None)
+        values = (self._environ.get(name, "").strip() for name in names)
+        return next(filter(None, values), None)
 
     def _file(self, variable: str, name: str) -> Path:
         given = self._environ.get(variable)
@@ -103,15 +116,21 @@ class Settings:
         return (text or "").lower() == "true"
 
 
-def _keys(access_key_id: str | None, secret_access_key: str | None, session_token: str | None) -> Keys | None:
+def _keys(
+    source: str, access_key_id: str | None, secret_access_key: str | None, session_token: str | None
+) -> Keys | None:
+    """source: who says so, for an error."""
     if not access_key_id or not secret_access_key:
         return None
-    return Keys(access_key_id, secret_access_key, session_token or None)
+    try:
+        return Keys(access_key_id, secret_access_key, session_token or None)
+    except ConfigInvalidError as error:
+        raise ConfigInvalidError(f"the keys of {source}: {error}") from None
 
 
 def _section(file: Path, names: set[str]) -> dict[str, str]:
     """The settings of the sections of these names; none where there is no such file or section."""
-    parser = RawConfigParser(default_section="", strict=False, delimiters=("=",))
+    parser = RawConfigParser(default_section="", strict=False)  # "=" and ":", as botocore reads them
     try:
         parser.read_string(file.read_text("utf-8"))
     except (FileNotFoundError, NotADirectoryError, PermissionError):

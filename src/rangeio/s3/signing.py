@@ -5,11 +5,15 @@ Amazon S3 API Reference, "Authenticating Requests".
 """
 
 import hmac
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from urllib.parse import quote, unquote_to_bytes
+
+from rangeio.errors import ConfigInvalidError
+from rangeio.http.fields import check_line, check_value
 
 _ALGORITHM = "AWS4-HMAC-SHA256"
 _NO_BODY = sha256(b"").hexdigest()
@@ -20,12 +24,25 @@ LONGEST_S = 7 * 24 * 3600
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Who signs. expiry: seconds since 1970. Its repr shows nothing of it."""
+    """Who signs. expiry: seconds since 1970. Its repr shows nothing of it.
+
+    ConfigInvalidError, which shows nothing either, unless they can sign and be sent: whichever source they are from.
+    """
 
     access_key_id: str = field(repr=False)
     secret_access_key: str = field(repr=False)
     session_token: str | None = field(default=None, repr=False)
     expiry: float = field(default=float("inf"), repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("access_key_id", "secret_access_key"):
+            if not isinstance(getattr(self, name), str) or not getattr(self, name):
+                raise ConfigInvalidError(f"{name} is missing, or no string")
+        check_line("secret_access_key", self.secret_access_key)  # the only one that is not sent
+        for name in ("access_key_id", "session_token"):
+            value = check_value(name, getattr(self, name) or "")
+            if not value.isascii() or re.search(r"\s", value):
+                raise ConfigInvalidError(f"{name} holds a space or a character that is not in ASCII")
 
 
 class Signer:
@@ -105,7 +122,7 @@ class Signer:
     def _key_of(self, day: str) -> bytes:
         known, key = self._derived
         if known != day:
-            key = b"AWS4" + self.keys.secret_access_key.encode()
+            key = b"AWS4" + self.keys.secret_access_key.encode(errors="surrogateescape")
             for part in (day, self._region, self._service, "aws4_request"):
                 key = hmac.digest(key, part.encode(), "sha256")
             self._derived = day, key

@@ -1,16 +1,20 @@
 """http:// and https://: the service that opens objects."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import unquote
 
-from rangeio.errors import ConfigInvalidError, UnsupportedError
-from rangeio.http.address import parse_url
+from rangeio.errors import ConfigInvalidError, PermissionDeniedError, UnsupportedError
+from rangeio.http.address import Address, parse_url
+from rangeio.http.fields import checked_fields
 from rangeio.http.pool import Pool, Security
-from rangeio.http.remote import Access, Credentials, Fresh, Remote, checked_fields
+from rangeio.http.remote import Access, Credentials, Fresh, Remote
 from rangeio.service import FileResults, Options, Stat
+from rangeio.services.http_many import ranges_of_many
 from rangeio.services.http_options import DEFAULTS, conditions, login_fields, options_to_keep
-from rangeio.services.http_source import HttpSource, ranges_of_many
+from rangeio.services.http_source import HttpSource
 
 if TYPE_CHECKING:
     from _uring import Reactor
@@ -30,10 +34,12 @@ OWN_NAMES = [
 
 
 class HttpService:
-    """Objects by URL, or below `root`, to which paths are appended as keys: quoted, whatever is in them.
+    """Objects by URL, or below `root`, to which paths are appended as keys: quoted, whatever is in them. They do not
+    lead out of it: what any server or proxy might take for ``..`` is PermissionDeniedError.
 
-    headers: sent with each request. auth: (user, password). bearer_token: text. credentials: a callable that returns
-    header fields, or (fields, expiry in seconds since 1970); asked again before they expire and when they are refused.
+    headers: sent with each request; a User-Agent replaces ours. auth: (user, password). bearer_token: text.
+    credentials: a callable that returns header fields, or (fields, expiry in seconds since 1970); asked again before
+    they expire and when they are refused.
     None of these is sent to another origin that a redirect leads to. ca_file, client_cert, verify: see `Security`.
     proxy: a URL, "" for none; by default what HTTP_PROXY, HTTPS_PROXY and NO_PROXY say. insecure_redirects: follow a
     redirect from https:// to http://, where others can read and change the bytes.
@@ -59,16 +65,13 @@ class HttpService:
         insecure_redirects: bool = False,
     ) -> None:
         self._reactor = reactor
-        self._root = root
-        if root is not None and "?" in parse_url(root).target:
+        self._root = None if root is None else parse_url(root)
+        if self._root is not None and "?" in self._root.target:
             raise ConfigInvalidError("a root is a URL without a query; signed URLs are opened one by one")
         pool = Pool(Security(ca_file, client_cert, bool(verify)), proxy)
-        self._access = Access(
-            pool,
-            checked_fields(headers or {}),
-            Credentials(login_fields(auth, bearer_token, credentials), credentials),
-            bool(insecure_redirects),
-        )
+        fields = checked_fields(headers or {})
+        login = login_fields(fields, auth, bearer_token, credentials)
+        self._access = Access(pool, fields, Credentials(login, credentials), bool(insecure_redirects))
         pool.use()  # connections are kept as long as the service is
 
     def for_one(self) -> None:
@@ -83,7 +86,7 @@ class HttpService:
     def open(self, path: str, options: Options) -> HttpSource:
         remote = Remote(
             self._access,
-            parse_url(self._url(path)),
+            self._address(path),
             timeout=options.timeout,
             retry=options.retry,
             hedge_s=options.hedge,
@@ -95,23 +98,43 @@ class HttpService:
         )
         return HttpSource(self._reactor, remote, options)
 
-    def _url(self, path: str) -> str:
-        return path if self._root is None else self._root.rstrip("/") + "/" + quote(path, safe="/~")
+    def _address(self, path: str) -> Address:
+        """Of an object. PermissionDeniedError if the path leads out of the root."""
+        if self._root is None:
+            return parse_url(path)
+        if _leaves(path):
+            raise PermissionDeniedError(
+                f"{path!r} leads out of the root {self._root.shown!r}; give a path below the root, without '..'",
+                path=path,
+            )
+        return self._root.below(path)
 
     def address(self, path: str) -> str:
         return path if self._root is not None else parse_url(path).url
 
-    def may_travel(self, path: str) -> bool:
-        return not parse_url(self._url(path)).is_signed
+    def absolute(self, path: str) -> str:
+        return path
 
     def shown(self, path: str) -> str:
-        return parse_url(self._url(path)).shown
+        return self._address(path).shown
 
     def list(self, prefix: str, delimiter: str | None, options: Options) -> Iterator[Stat]:
         raise UnsupportedError(
             "HTTP has no listing: open objects by their names, or list them by the store's own protocol (s3://)",
-            path=prefix,
+            path="" if self._root is None else prefix,  # a URL may hold a signature
         )
 
     def read_files(self, jobs: Sequence[tuple[str, int, int | None]], options: Options) -> FileResults:
-        return ranges_of_many([self.open(path, options) for path, _, _ in jobs], jobs)
+        return ranges_of_many(partial(self.open, options=options), jobs)
+
+
+def _leaves(path: str) -> bool:
+    """Whether a part of it is ``..`` for somebody: servers and proxies take dots out (RFC 3986, section 5.2.4), some
+    after decoding once more than they should, some take a backslash for ``/``, and some drop what follows a semicolon.
+    """
+    before = None
+    while path != before:
+        if any(part.partition(";")[0] == ".." for part in re.split(r"[/\\]", path)):
+            return True
+        before, path = path, unquote(path)
+    return False

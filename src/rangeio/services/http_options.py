@@ -4,9 +4,9 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from rangeio.errors import ConfigInvalidError
-from rangeio.http.address import without_secrets
+from rangeio.http.fields import check_login, check_value, harmless
 from rangeio.http.proxies import basic
-from rangeio.http.remote import Fresh, checked_fields
+from rangeio.http.remote import Fresh
 from rangeio.service import Options
 
 _CONDITIONS = {
@@ -34,10 +34,12 @@ def conditions(options: Options) -> dict[str, str]:
 
 
 def options_to_keep(options: Mapping[str, Any], secret: Collection[str]) -> dict[str, Any]:
-    """Without those that are `secret`, and without what is secret in those that all services over HTTP have."""
+    """Without those that are `secret`, and without what is secret, or may be, in those that all services over HTTP
+    have.
+    """
     kept = {name: value for name, value in options.items() if name not in secret}
     if "headers" in kept:
-        kept["headers"] = without_secrets(kept["headers"] or {})
+        kept["headers"] = harmless(kept["headers"] or {})
     if kept.get("proxy") and "@" in kept["proxy"]:
         del kept["proxy"]
     if isinstance(kept.get("client_cert"), (tuple, list)):
@@ -46,17 +48,26 @@ def options_to_keep(options: Mapping[str, Any], secret: Collection[str]) -> dict
 
 
 def login_fields(
-    auth: tuple[str, str] | None, bearer_token: str | None, credentials: Callable[[], Fresh] | None
+    headers: Mapping[str, str],
+    auth: tuple[str, str] | None,
+    bearer_token: str | None,
+    credentials: Callable[[], Fresh] | None,
 ) -> dict[str, str]:
-    """The header fields that say who asks, from at most one of the ways to say it. ConfigInvalidError."""
+    """The header fields that say who asks, from at most one of the ways to say it. ConfigInvalidError.
+
+    headers: those of the caller, one of which may say it already.
+    """
     if sum(given is not None for given in (auth, bearer_token, credentials)) > 1:
         raise ConfigInvalidError("give one of auth, bearer_token and credentials")
+    if (auth is not None or bearer_token is not None) and "authorization" in map(str.lower, headers):
+        raise ConfigInvalidError("give one of auth, bearer_token and an Authorization field among headers")
     if auth is not None:
+        check_login("auth", *auth)
         if len(auth) != 2 or ":" in auth[0]:
             raise ConfigInvalidError("auth is (user, password), and a user has no colon")
         return {"Authorization": basic(*auth)}
     if bearer_token is not None:
-        return checked_fields({"Authorization": f"Bearer {bearer_token}"})
+        return {"Authorization": f"Bearer {check_value('bearer_token', bearer_token)}"}
     if credentials is not None and not callable(credentials):
         raise ConfigInvalidError("credentials is a callable that returns header fields")
     return {}

@@ -1,7 +1,7 @@
 """The source of one object over the engine in `rangeio.http`."""
 
 import time
-from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -22,7 +22,7 @@ from rangeio.http.rules import Version, http_date
 from rangeio.http.run import Run
 from rangeio.policy import Timeout
 from rangeio.ranges import OPEN, Offsets
-from rangeio.service import FAR, Capability, Destination, FileResults, Options, ReadAhead, Stat
+from rangeio.service import FAR, Capability, Destination, Options, ReadAhead, Stat
 from rangeio.services.http_options import CONCURRENT, GAP
 from rangeio.waiting import Ready, checkpoint
 
@@ -481,17 +481,3 @@ def _in_order(landed: dict[int, Any], count: int) -> list[Any]:
             results.clear()  # the traceback will hold this frame, and this frame would hold the Buffers
             raise result
     return results
-
-
-def ranges_of_many(sources: Sequence[HttpSource], jobs: Sequence[tuple[str, int, int | None]]) -> FileResults:
-    """One range of each: what `Service.read_files` gives. Closes the sources."""
-    try:
-        reads = [
-            source._read(start, (OPEN if stop is None else stop) - start, index)
-            for index, (source, (_, start, stop)) in enumerate(zip(sources, jobs, strict=True))
-        ]
-        found = dict(sources[0]._each(Held(), [*reads], None, CONCURRENT, False, [])) if sources else {}
-        return [found[index] for index in range(len(reads))]
-    finally:
-        for source in sources:
-            source.close()

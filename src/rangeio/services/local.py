@@ -246,11 +246,11 @@ class LocalService:
         return os.path.join(self._root, path)
 
     def address(self, path: str) -> str:
+        return self.absolute(path)
+
+    def absolute(self, path: str) -> str:
         # An empty path names nothing (path_resolution(7)); joined to a directory it would name that.
         return path if self._root is not None or not path else os.path.join(os.getcwd(), path)
-
-    def may_travel(self, path: str) -> bool:
-        return True
 
     def shown(self, path: str) -> str:
         return path

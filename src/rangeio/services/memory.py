@@ -177,8 +177,8 @@ class MemoryService:
     def address(self, path: str) -> str:
         return path
 
-    def may_travel(self, path: str) -> bool:
-        return True
+    def absolute(self, path: str) -> str:
+        return path
 
     def shown(self, path: str) -> str:
         return path

@@ -5,24 +5,27 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from rangeio.errors import ConfigInvalidError, NotFoundError
 from rangeio.http.address import Address, Origin
+from rangeio.http.fields import checked_fields
 from rangeio.http.heads import Head
 from rangeio.http.pool import Pool, Security
-from rangeio.http.remote import Access, Refusal, Remote, checked_fields
+from rangeio.http.remote import Access, Refusal, Remote
 from rangeio.http.rules import Version
 from rangeio.s3.account import Account
-from rangeio.s3.credentials import Given, KeyRing, check_texts, checked_keys, of_machine
+from rangeio.s3.credentials import Given, KeyRing, checked_keys, of_machine
 from rangeio.s3.endpoint import Addressing, Endpoint, check_bucket
 from rangeio.s3.replies import WRONG_KEYS, Page, class_of, parse_page, parse_refusal
 from rangeio.s3.settings import Settings
 from rangeio.s3.signing import LONGEST_S, Keys
 from rangeio.service import Capability, FileResults, Options, Stat
+from rangeio.services.http_many import ranges_of_many
 from rangeio.services.http_options import DEFAULTS, conditions, options_to_keep
-from rangeio.services.http_source import HttpSource, ranges_of_many
+from rangeio.services.http_source import HttpSource
 
 if TYPE_CHECKING:
     from _uring import Reactor
@@ -146,7 +149,9 @@ class S3Service:
 
     Where: endpoint_url, else AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, else Amazon. region: else AWS_REGION or that of
     the profile, else us-east-1; what a server says of a bucket's region is followed and remembered. addressing,
-    dualstack: see `Endpoint`. headers: sent with each request, such as x-amz-request-payer. The others as over HTTP.
+    dualstack: see `Endpoint`. headers: sent with each request, such as x-amz-request-payer, which also is part of
+    what `presign` makes; not what a signature consists of. The others as over HTTP. ``..`` in a key is a name: the
+    path that is sent is the one that is signed.
     """
 
     scheme = "s3"
@@ -181,13 +186,17 @@ class S3Service:
         self._bucket, self._root = bucket, f"{root.strip('/')}/" if root.strip("/") else ""
         settings = Settings(profile)
         ring = _ring((access_key_id, secret_access_key, session_token), credentials, bool(anonymous), profile)
+        url = endpoint_url or settings.endpoint_url()
         endpoint = Endpoint(
-            endpoint_url or settings.endpoint_url(),
+            url,
             addressing or settings.addressing() or "auto",  # type: ignore[arg-type]  # checked there
-            settings.dualstack() if dualstack is None else bool(dualstack),
+            settings.dualstack() if dualstack is None and url is None else bool(dualstack),
         )
         self._account = Account(endpoint, ring, region or settings.region(), checked_fields(headers or {}))
-        pool = Pool(Security(ca_file or settings.ca_file(), client_cert, bool(verify)), proxy)
+        # What of the files is not needed is not asked for: it may be wrong.
+        plain = (endpoint.url or "").lower().startswith("http:")
+        trusted = ca_file or (None if plain else settings.ca_file())
+        pool = Pool(Security(trusted, client_cert, bool(verify)), proxy)
         self._access = Access(pool, {}, ring)
         pool.use()  # connections are kept as long as the service is
 
@@ -222,15 +231,15 @@ class S3Service:
     def address(self, path: str) -> str:
         return path
 
-    def may_travel(self, path: str) -> bool:
-        return True
+    def absolute(self, path: str) -> str:
+        return path
 
     def shown(self, path: str) -> str:
         bucket, key = self._object(path)
         return f"s3://{bucket}/{key}"
 
     def read_files(self, jobs: Sequence[tuple[str, int, int | None]], options: Options) -> FileResults:
-        return ranges_of_many([self.open(path, options) for path, _, _ in jobs], jobs)
+        return ranges_of_many(partial(self.open, options=options), jobs)
 
     def presign(self, path: str, expires: float | timedelta, options: Options) -> str:
         seconds = expires.total_seconds() if isinstance(expires, timedelta) else numbers.index(expires)  # type: ignore[arg-type]
@@ -322,8 +331,7 @@ def _ring(
     if sum(ways) > 1:
         raise ConfigInvalidError("give one of access_key_id, credentials and anonymous")
     if ways[0]:
-        check_texts(*given)
-        return KeyRing(Keys(*given))  # type: ignore[arg-type]  # checked
+        return KeyRing(Keys(*given))  # type: ignore[arg-type]  # it checks them
     if credentials is not None:
         if not callable(credentials):
             raise ConfigInvalidError("credentials is a callable that returns keys")
