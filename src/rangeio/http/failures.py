@@ -1,9 +1,12 @@
-"""What went wrong with a request, as the error that the caller of a read sees. No URL in it has a query or a login."""
+"""What went wrong with a request, as the error that the caller of a read sees. No secret is in it, whoever says it."""
 
 import re
 import signal
+import socket
 import ssl
 import threading
+from collections.abc import Iterator
+from errno import EMFILE, ENFILE
 from typing import Any, Literal
 
 from rangeio.errors import (
@@ -14,10 +17,12 @@ from rangeio.errors import (
     UnauthenticatedError,
     UnexpectedError,
     asked,
+    from_native,
 )
 from rangeio.http.exchange import Cut, Exchange
 from rangeio.http.heads import BadReply, Head
 from rangeio.http.reads import Probe, Read
+from rangeio.http.redaction import hidden
 from rangeio.http.rules import request_id, status_class
 from rangeio.ranges import OPEN
 
@@ -28,9 +33,16 @@ def too_slow(connect_s: float | None) -> Error:
 
 
 def connecting_failed(error: BaseException, connect_s: float | None) -> Error:
-    """Why no connection could be opened. Certificates do not become right by trying again."""
+    """Why no connection could be opened."""
     if isinstance(error, Error):
         return error
+    for cause in _causes(error):
+        if isinstance(cause, socket.gaierror):  # the resolver does not say why it could not open its files
+            cause = _refused_descriptor() or cause
+        if isinstance(cause, OSError) and cause.errno in (EMFILE, ENFILE):
+            return _no_descriptor(cause)
+        if isinstance(cause, ssl.SSLError):
+            return _tls_failed(cause)
     import urllib3.exceptions as reasons  # after that: one of them says that urllib3 is missing
 
     text = (str(error).partition(": ")[2] or str(error)).removeprefix(
@@ -39,12 +51,112 @@ def connecting_failed(error: BaseException, connect_s: float | None) -> Error:
     unreachable = isinstance(error, reasons.NewConnectionError)  # which also is a ConnectTimeoutError
     if isinstance(error, (reasons.ConnectTimeoutError, TimeoutError)) and not unreachable:
         return too_slow(connect_s)
-    if isinstance(error, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY" in str(error):
-        return ConnectionFailedError(f"the server's certificate is not trusted: {error}", status="permanent")
     tunnel = _TUNNEL.search(str(error))
     if tunnel is not None:
         return _tunnel_failed(int(tunnel[1]))
     return ConnectionFailedError(f"no connection: {text}")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """It, and what it is said to have come of: urllib3 has errors of its own around those of the system."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _no_descriptor(error: OSError) -> Error:
+    made = from_native("errno", error.errno or 0, "", None, None, "no connection could be opened")
+    assert isinstance(made, Error)
+    return made
+
+
+def _refused_descriptor() -> OSError | None:
+    """Why no descriptor is to be had now; None if one is."""
+    try:
+        socket.socket().close()
+    except OSError as error:
+        return error
+    return None
+
+
+# Alerts of the server's (RFC 8446, section 6) that may be about this one connection: what it received was damaged, or
+# it is not well itself. All others are about what the two sides want of each other, which stays as it is.
+_PASSING_ALERTS = (
+    "BAD_RECORD_MAC",
+    "CLOSE_NOTIFY",
+    "DECODE",
+    "DECRYPT",
+    "INTERNAL_ERROR",
+    "RECORD_OVERFLOW",
+    "UNEXPECTED_MESSAGE",
+    "USER_CANCEL",
+)
+# What OpenSSL finds by itself (its sslerr.h) that does not change either.
+_LASTING = frozenset(
+    [
+        "CA_KEY_TOO_SMALL",
+        "CA_MD_TOO_WEAK",
+        "CERTIFICATE_VERIFY_FAILED",
+        "DH_KEY_TOO_SMALL",
+        "EE_KEY_TOO_SMALL",
+        "HTTPS_PROXY_REQUEST",
+        "HTTP_REQUEST",
+        "NO_CIPHERS_AVAILABLE",
+        "NO_PROTOCOLS_AVAILABLE",
+        "TLSV1_UNRECOGNIZED_NAME",
+        "TLSV1_UNSUPPORTED_EXTENSION",
+        "UNKNOWN_PROTOCOL",
+        "UNSAFE_LEGACY_RENEGOTIATION_DISABLED",
+        "UNSUPPORTED_PROTOCOL",
+        "WRONG_CIPHER_RETURNED",
+        "WRONG_SIGNATURE_TYPE",
+        "WRONG_SSL_VERSION",
+        "WRONG_VERSION_NUMBER",
+    ]
+)
+
+
+def _tls_failed(error: ssl.SSLError) -> Error:
+    """What TLS cannot agree upon now it will not at the next attempt; a handshake that breaks off is another matter."""
+    reason = error.reason or ""
+    if isinstance(error, ssl.SSLCertVerificationError) or reason == "CERTIFICATE_VERIFY_FAILED":
+        return ConnectionFailedError(f"the server's certificate is not trusted: {error}", status="permanent")
+    _, alert, said = reason.partition("_ALERT_")
+    lasting = not said.startswith(_PASSING_ALERTS) if alert else reason in _LASTING
+    if not lasting:
+        return ConnectionFailedError(f"TLS failed: {error}")
+    return ConnectionFailedError(f"TLS failed: {_tls_advice(reason)} ({error})", status="permanent")
+
+
+def last_word(sock: socket.socket, error: OSError) -> OSError:
+    """Why a request could not be sent: the alert that came before, if one did, else what sending says.
+
+    In TLS 1.3 the server looks at the client's certificate after the handshake has ended for the client: then it sends
+    an alert and closes, and whether that is met by sending or by receiving is a matter of microseconds.
+    """
+    if isinstance(sock, ssl.SSLSocket):
+        try:
+            sock.recv(1)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            pass
+        except ssl.SSLError as alert:
+            return alert
+        except OSError:
+            pass
+    return error
+
+
+def _tls_advice(reason: str) -> str:
+    if "CERTIFICATE" in reason or "UNKNOWN_CA" in reason or "ACCESS_DENIED" in reason:
+        return "the server wants a certificate of the client's, or another one: look at client_cert="
+    if "HANDSHAKE_FAILURE" in reason:
+        return "the server has no cipher in common with us, or wants a certificate (client_cert=)"
+    if reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL"):
+        return "the server does not speak TLS at this port: is it http://, or another port?"
+    if "VERSION" in reason or "PROTOCOL" in reason:
+        return "the server speaks no version of TLS that is allowed here"
+    return "the two sides do not agree"
 
 
 # How http.client tells that a proxy does not do CONNECT; there is no other way to know the status.
@@ -66,6 +178,8 @@ def breaking_failed(error: BaseException, exchange: Exchange) -> Error:
     if isinstance(error, Cut):
         came = "in the middle of its reply" if exchange.started else "without a reply"
         return ConnectionFailedError(f"the server closed the connection {came}")
+    if isinstance(error, ssl.SSLError) and not exchange.started:
+        return _tls_failed(error)  # see `last_word`
     return ConnectionFailedError(f"the connection broke: {error}")
 
 
@@ -115,29 +229,46 @@ def _code_of(handler: Any) -> Any:
 
 
 def as_error(read: Read, error: Error, attempts: int, head: Head | None = None) -> Error:
-    """The error as the caller of a read sees it: with what was asked for, and where."""
+    """The error as the caller of a read sees it: with what was asked for, and where.
+
+    What it says may hold words of the server's, who may quote its request: secrets are taken out of it, unless it has
+    been through here, or through `Remote.refused`, which sees to that itself and puts it into `context` as "said".
+    """
     if error.path and read.index == error.index:
         return error
-    said, advice = error.context.get("said", str(error)), error.context.get("advice", "")
+    secrets = [*read.remote.secrets()]
+    said, advice = error.context.get("said"), error.context.get("advice", "")
+    if said is None:
+        said = hidden(str(error), secrets)
     offset = read.start if read.remote.by_bytes and not isinstance(read, Probe) else None
     limit = None if offset is None or read.stop == OPEN else read.stop - read.start
     shown = read.remote.shown
     status = error.http_status if error.http_status is not None else head.status if head is not None else None
     known = error.request_id or (request_id(head) if head is not None else None)
+    known = known and _legible(hidden(known, secrets))
     found = type(error)(
         f"{asked(shown, offset, limit)}: {said}{_tries(attempts, known)}" + (advice and f"; {advice}"),
         path=shown,
         offset=offset,
         limit=limit,
+        errno=error.errno,
         status=error.status,
         attempts=max(1, attempts),
         http_status=status,
         request_id=known,
         index=max(0, read.index),
-        context={"said": said, "advice": advice},
+        context={**error.context, "said": said, "advice": advice},
     )
     found.__cause__ = error.__cause__
     return found
+
+
+_MOST_OF_AN_ID = 200
+
+
+def _legible(text: str) -> str | None:
+    """As much of what a server calls a request as fits into a message; None for what cannot be printed."""
+    return text[:_MOST_OF_AN_ID] if text.isprintable() else None
 
 
 def _tries(attempts: int, known: str | None) -> str:

@@ -4,6 +4,7 @@ urllib3 is here for what a connection needs before the first byte: TLS and its c
 Requests and replies are not its business.
 """
 
+import errno
 import inspect
 import os
 import socket
@@ -12,15 +13,16 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol, TypeAlias
 
-from rangeio.errors import ConfigInvalidError
+from rangeio.errors import ConfigInvalidError, Error
 from rangeio.http.address import Origin
 from rangeio.http.pace import Pace
 from rangeio.http.proxies import connection, parse_proxy, proxy_for
+from rangeio.http.redaction import secrets_of_fields
 from rangeio.http.wire import Wire
 from rangeio.traffic import CONNECTIONS
 
@@ -70,7 +72,11 @@ class Security:
                 certificate, key, password, *_ = *given, None, None
                 # OpenSSL asks the terminal for a password that it is not given, and waits.
                 made.load_cert_chain(certificate or "", key, password or "")
+            # Short of descriptors OpenSSL does without the system's certificates, and does not say so.
+            socket.socket().close()
         except (OSError, TypeError) as error:
+            if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+                raise
             raise ConfigInvalidError(f"ca_file or client_cert cannot be used: {error}") from error
         if not self.verify:
             made.check_hostname = False
@@ -351,6 +357,8 @@ class Pool:
 
         Raises what urllib3, ssl and socket raise.
         """
+        # Where no descriptor is to be had, names are not found and modules not imported, for other reasons as it seems.
+        socket.socket().close()
         proxy = proxy_for(origin, self._proxy)
         made = connection(origin, proxy, timeout_s, self._tls, self._proxy_security.context)
         try:
@@ -375,6 +383,15 @@ class Pool:
         """Header fields for a proxy that sees the requests themselves."""
         proxy = proxy_for(origin, self._proxy) if origin.scheme == "http" else None
         return {} if proxy is None else proxy.fields
+
+    def secrets(self, origin: Origin) -> Iterator[str]:
+        """What no message may show of the way there."""
+        try:
+            proxy = proxy_for(origin, self._proxy)
+        except Error:  # the environment is wrong by now; it says so itself, and quotes nothing
+            return
+        if proxy is not None:
+            yield from secrets_of_fields(proxy.fields)
 
     def _tls(self) -> ssl.SSLContext:
         with self.lock:

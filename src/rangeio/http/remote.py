@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -13,6 +13,7 @@ from rangeio.http.heads import Head
 from rangeio.http.plain import Plain
 from rangeio.http.pool import Pool
 from rangeio.http.proxies import basic
+from rangeio.http.redaction import secrets_of_fields, secrets_of_query
 from rangeio.http.rules import OnNoRange, Version, request_id, status_class
 from rangeio.locks import begin_lock
 from rangeio.policy import Retry, Timeout
@@ -36,6 +37,7 @@ class Credentials:
 
     def __init__(self, fixed: Mapping[str, str], source: Callable[[], Any] | None) -> None:
         self._fields: dict[str, str] = dict(fixed)
+        self._fields_before: dict[str, str] = {}
         self._source = source
         self._renew_at = 0.0 if source is not None else float("inf")
         self.version = 0
@@ -68,8 +70,13 @@ class Credentials:
     def accept(self, given: Any) -> float:
         """Take what the source gave; when it expires, in seconds since 1970."""
         fields, expiry = given if isinstance(given, tuple) else (given, float("inf"))
-        self._fields = checked_fields(fields)
+        self._fields, self._fields_before = checked_fields(fields), self._fields
         return float(expiry)
+
+    def secrets(self) -> Iterator[str]:
+        """What no message may show: those of now, and those that a request may still be under way with."""
+        yield from secrets_of_fields(self._fields)
+        yield from secrets_of_fields(self._fields_before)
 
     @property
     def renewable(self) -> bool:
@@ -243,8 +250,21 @@ class Remote:
         login = {} if self.address.login is None else {"Authorization": basic(*self.address.login)}
         return merged(self.access.fields, login, self.access.credentials.fields)
 
+    def secrets(self) -> Iterator[str]:
+        """What no message may show, though a server that quotes its request may say it."""
+        for address in (self.address, self.target):
+            yield from secrets_of_query(address.target)
+            yield from address.login or ()
+        yield from secrets_of_fields(self.access.fields)
+        yield from self.access.credentials.secrets()
+        yield from self.access.pool.secrets(self.address.origin)
+
     def refused(self, head: Head, body: bytes, *, pinned: bool) -> Refusal:
-        """What a status means that brings no bytes. body: its beginning. pinned: If-Match was sent for the pin."""
-        kind, said = status_class(head.status, pinned=pinned)
-        error = kind(f"HTTP {head.status}: {said}", http_status=head.status, request_id=request_id(head))
+        """What a status means that brings no bytes. body: its beginning. pinned: If-Match was sent for the pin.
+
+        What the error says, in its `context` as "said" too, holds no secret, though the server quotes one.
+        """
+        kind, meaning = status_class(head.status, pinned=pinned)
+        said = f"HTTP {head.status}: {meaning}"
+        error = kind(said, http_status=head.status, request_id=request_id(head), context={"said": said})
         return Refusal(error, renew=head.status in (401, 403))

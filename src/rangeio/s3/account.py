@@ -1,12 +1,13 @@
 """What the objects of one service share: its endpoint, its keys, and what servers have said about regions and time."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from urllib.parse import quote
 
 from rangeio.errors import ConfigInvalidError, UnsupportedError
 from rangeio.http.address import Address
 from rangeio.http.heads import Head
+from rangeio.http.redaction import secrets_of_fields
 from rangeio.http.rules import http_date
 from rangeio.s3.credentials import KeyRing
 from rangeio.s3.endpoint import Endpoint, check_region
@@ -34,6 +35,7 @@ class Account:
         self._region = region or DEFAULT_REGION
         check_region(self._region)
         self._regions: dict[str, str] = {}
+        self._extra = dict(extra)
         if ring.signs:
             _check_extra(extra)
         self._signed_extra = {
@@ -88,6 +90,11 @@ class Account:
             if lowered == "x-amz-request-payer":
                 terms[lowered] = value
         return terms
+
+    def secrets(self) -> Iterator[str]:
+        """What no message may show."""
+        yield from self.ring.secrets()
+        yield from secrets_of_fields(self._extra)
 
     def _signer(self, bucket: str) -> Signer | None:
         keys, region = self.ring.keys, self.region(bucket)

@@ -1,6 +1,6 @@
 """Whose keys sign: given ones, a callable's, or those that the machine has, found as the AWS tools find them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, TypeAlias
 
@@ -22,6 +22,7 @@ class KeyRing(Credentials):
         """source: makes fresh keys; may block, and is called once for all who wait."""
         super().__init__({}, source)
         self.keys = keys
+        self._keys_before: Keys | None = None
 
     def fetch(self) -> None:
         """Have keys, without a request that would ask for them. May block. UnauthenticatedError if that fails."""
@@ -35,7 +36,7 @@ class KeyRing(Credentials):
 
     def accept(self, given: Any) -> float:
         """See `Credentials`."""
-        self.keys = given
+        self.keys, self._keys_before = given, self.keys
         expiry: float = given.expiry
         return expiry
 
@@ -43,6 +44,12 @@ class KeyRing(Credentials):
     def signs(self) -> bool:
         """Whether there are keys, or will be."""
         return self.keys is not None or self.renewable
+
+    def secrets(self) -> Iterator[str]:
+        """See `Credentials`."""
+        for keys in (self.keys, self._keys_before):
+            if keys is not None:
+                yield from (keys.access_key_id, keys.secret_access_key, keys.session_token or "")
 
 
 def checked_keys(given: Any) -> Keys:

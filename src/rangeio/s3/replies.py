@@ -1,12 +1,8 @@
-"""What S3 says in XML: why it refuses, and what is in a bucket."""
+"""What S3 says where it refuses, and which error that is."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
-from urllib.parse import unquote_plus
-from xml.etree import ElementTree
 
 from rangeio.errors import (
     Error,
@@ -19,30 +15,8 @@ from rangeio.errors import (
     UnexpectedError,
     UnsupportedError,
 )
-from rangeio.service import Stat
-
-
-class _Tree(ElementTree.TreeBuilder):
-    """S3 declares no document type, so nothing that could make a small reply a large one (entities) is let in."""
-
-    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
-        raise ValueError("a document type")
-
-
-def _parsed(body: bytes) -> ElementTree.Element | None:
-    """The root, all names freed of their namespace, which servers write in different ways; None if it is no XML."""
-    parser = ElementTree.XMLParser(target=_Tree())
-    try:
-        parser.feed(body)
-        root: ElementTree.Element = parser.close()
-    except (ElementTree.ParseError, ValueError, LookupError):
-        return None
-    for element in root.iter():
-        element.tag = element.tag.rpartition("}")[2]
-    return root
-
-
-# --- refusals ------------------------------------------------------------------------------------------------
+from rangeio.http.redaction import hidden
+from rangeio.s3.xml import read_xml
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +29,22 @@ class Refused:
     request_id: str = ""
 
 
-def parse_refusal(body: bytes) -> Refused:
-    """What the body of an error reply says; nothing if it is none of S3's."""
-    root = _parsed(body)
-    if root is None:
+_NAMES = ("Code", "Message", "Region", "RequestId")
+
+
+def parse_refusal(body: bytes, *, whole: bool = True) -> Refused:
+    """What the body of an error reply says; nothing if it is none of S3's. whole: it was not cut off by us."""
+    found: dict[str, str] = {}
+
+    def ended(path: tuple[str, ...], text: str) -> None:
+        if path[-1] in _NAMES and (path[:-1] == ("Error",) or path[1:-1] == ("Error",)):
+            found.setdefault(path[-1], text)
+
+    try:
+        read_xml(body, ended, whole=whole)
+    except ValueError:
         return Refused()
-    error = root if root.tag == "Error" else root.find("Error")
-    if error is None:
-        return Refused()
-    names = ("Code", "Message", "Region", "RequestId")
-    return Refused(*(_text(error, name) for name in names))
+    return Refused(*(found.get(name, "") for name in _NAMES))
 
 
 # A message that quotes our own request back could hold what nobody should read in a log.
@@ -115,86 +95,37 @@ _CLASS_OF_CODE: dict[str, tuple[type[Error], str]] = {
 }
 
 
-def class_of(refused: Refused) -> tuple[type[Error], str] | None:
-    """The error for a code, and what to say; None for a code that says no more than its status."""
-    found = _CLASS_OF_CODE.get(refused.code)
-    if found is None:
-        return None
-    return found[0], said(refused, found[1])
+def explained(refused: Refused, http_status: int, general: Error, secrets: Iterable[str] = ()) -> Error:
+    """The error for a refusal: of the class of its code, else of `general`, which its status stands for. It has the
+    server's code, message and request id whatever the code is: they are what the store's own people ask for.
 
-
-def said(refused: Refused, ours: str) -> str:
-    """Our words, and the server's own where they say more and quote nothing of the request."""
-    theirs = " ".join(refused.message.split())[:200]
-    if not theirs.isprintable() or _QUOTES_US.search(theirs):
-        theirs = ""
-    return f"{refused.code}: {ours}" + (f" (the server: {theirs})" if theirs else "")
-
-
-# --- listings ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Part of a listing, in order. after: asks for the next page; None if this was the last."""
-
-    entries: list[Stat]
-    after: str | None
-
-
-def parse_page(body: bytes) -> Page:
-    """One reply to ListObjectsV2. UnexpectedError if it is none. Paths are keys; prefixes have no size.
-
-    Source: Amazon S3 API Reference, ListObjectsV2.
+    secrets: what the message may not show, though the server quotes it.
     """
-    root = _parsed(body)
-    if root is None or root.tag != "ListBucketResult":
-        raise UnexpectedError("the reply to a listing is none of S3's")
-    encoded = _text(root, "EncodingType") == "url"
-    try:
-        entries = [*_objects(root, encoded), *_prefixes(root, encoded)]
-    except ValueError:
-        raise UnexpectedError("the reply to a listing holds what cannot be read") from None
-    entries.sort(key=lambda stat: stat.path)
-    after = _text(root, "NextContinuationToken") or None
-    if _text(root, "IsTruncated") != "true":
-        return Page(entries, None)
-    if after is None:
-        raise UnexpectedError("the server has more of the listing, and does not say how to ask for it")
-    return Page(entries, after)
+    secrets = [*secrets]
+    code = _legible(refused.code, secrets, _MOST_OF_A_CODE)
+    theirs = _legible(refused.message, secrets, _MOST_OF_A_MESSAGE)
+    if _QUOTES_US.search(theirs):
+        theirs = ""
+    kind, ours = _CLASS_OF_CODE.get(refused.code, (type(general), ""))
+    said = ": ".join(filter(None, [f"HTTP {http_status}", code, ours or _general_of(general)]))
+    said += f" (the server: {theirs})" if theirs else ""
+    return kind(
+        said,
+        http_status=http_status,
+        request_id=general.request_id or _legible(refused.request_id, secrets, _MOST_OF_A_MESSAGE) or None,
+        context={name: text for name, text in (("code", code), ("message", theirs), ("said", said)) if text},
+    )
 
 
-def _objects(root: ElementTree.Element, encoded: bool) -> Iterator[Stat]:
-    for found in root.iter("Contents"):
-        etag = _text(found, "ETag") or None
-        size = int(_text(found, "Size"))
-        yield Stat(
-            _key(_text(found, "Key"), encoded),
-            size,
-            pin=f"{etag}:{size}" if etag else str(size),
-            mtime_ns=_nanoseconds(_text(found, "LastModified")),
-            etag=etag,
-        )
+def _general_of(general: Error) -> str:
+    """What a status means, without its number."""
+    return str(general).partition(": ")[2]
 
 
-def _prefixes(root: ElementTree.Element, encoded: bool) -> Iterator[Stat]:
-    for found in root.iter("CommonPrefixes"):
-        yield Stat(_key(_text(found, "Prefix"), encoded), None, is_prefix=True)
+_MOST_OF_A_CODE, _MOST_OF_A_MESSAGE = 100, 200
 
 
-def _key(text: str, encoded: bool) -> str:
-    """A key as it is in the bucket. Amazon writes a space as "+" and a plus as "%2B"."""
-    return unquote_plus(text, errors="surrogateescape") if encoded else text
-
-
-def _nanoseconds(text: str) -> int | None:
-    """Of 2026-11-21T05:00:00.000Z."""
-    if not text:
-        return None
-    whole, _, fraction = text.removesuffix("Z").partition(".")
-    seconds = int(datetime.fromisoformat(f"{whole}+00:00").timestamp())
-    return seconds * 10**9 + int(fraction.ljust(9, "0")[:9] or 0)
-
-
-def _text(element: Any, name: str) -> str:
-    return (element.findtext(name) or "") if element is not None else ""
+def _legible(text: str, secrets: Iterable[str], most: int) -> str:
+    """As much of a server's text as fits into a message, without what was sent to it."""
+    text = hidden(" ".join(text.split()), secrets)[:most]
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -1,6 +1,7 @@
 """s3://: objects in buckets of Amazon and of whatever speaks its protocol, read by the engine in `rangeio.http`."""
 
 import operator as numbers
+import re
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -9,17 +10,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from rangeio.errors import ConfigInvalidError, NotFoundError
+from rangeio.errors import ConfigInvalidError, Error, NotFoundError, UnexpectedError, asked
 from rangeio.http.address import Address, Origin
 from rangeio.http.fields import checked_fields
 from rangeio.http.heads import Head
 from rangeio.http.pool import Pool, Security
+from rangeio.http.redaction import secrets_of_query
 from rangeio.http.remote import Access, Refusal, Remote
 from rangeio.http.rules import Version
 from rangeio.s3.account import Account
 from rangeio.s3.credentials import Given, KeyRing, checked_keys, of_machine
 from rangeio.s3.endpoint import Addressing, Endpoint, check_bucket
-from rangeio.s3.replies import WRONG_KEYS, Page, class_of, parse_page, parse_refusal
+from rangeio.s3.listing import MOST_OF_A_PAGE, Progress, parse_page
+from rangeio.s3.replies import WRONG_KEYS, explained, parse_refusal
 from rangeio.s3.settings import Settings
 from rangeio.s3.signing import LONGEST_S, Keys
 from rangeio.service import Capability, FileResults, Options, Stat
@@ -28,10 +31,7 @@ from rangeio.services.http_options import DEFAULTS, conditions, options_to_keep
 from rangeio.services.http_source import HttpSource
 
 if TYPE_CHECKING:
-    from _uring import Reactor
-
-# A page of 1000 keys of 1024 characters, each quoted, is some 4 MB.
-_MOST_OF_A_PAGE = 64 << 20
+    from _uring import Buffer, Reactor
 
 
 class S3Remote(Remote):
@@ -81,21 +81,27 @@ class S3Remote(Remote):
 
     def refused(self, head: Head, body: bytes, *, pinned: bool) -> Refusal:
         """What the code says, where that is more than the status says; and what there was to learn from it."""
-        said = parse_refusal(body)
-        general = super().refused(head, body, pinned=pinned)
-        found = class_of(said)
-        error = general.error
+        found = parse_refusal(body, whole=head.length == len(body))
+        general = super().refused(head, body, pinned=pinned).error
+        error = explained(found, head.status, general, self.secrets())
         if head.fields.get("x-amz-delete-marker") == "true":
-            found = NotFoundError, "it was deleted (a delete marker is in its place)"
-        if found is not None:
-            error = found[0](
-                f"HTTP {head.status}: {found[1]}",
+            said = f"HTTP {head.status}: it was deleted (a delete marker is in its place)"
+            error = NotFoundError(
+                said,
                 http_status=head.status,
-                request_id=error.request_id or said.request_id or None,
-                context={"code": said.code} if said.code else None,
+                request_id=error.request_id,
+                context={**error.context, "said": said},
             )
-        again = self._account.learn(self._bucket, head, said)
-        return Refusal(error, renew=said.code in WRONG_KEYS, again=again)
+        again = self._account.learn(self._bucket, head, found)
+        return Refusal(error, renew=found.code in WRONG_KEYS, again=again)
+
+    def secrets(self) -> Iterator[str]:
+        """See `Remote`. Its own query is a version, or says what to list; that of a redirect may be anything."""
+        yield from self._account.secrets()
+        yield from re.findall("Signature=([0-9a-f]+)", self._prefix[1])  # good for a quarter of an hour
+        if self.target != self.address:
+            yield from secrets_of_query(self.target.target)
+        yield from self.access.pool.secrets(self.address.origin)
 
 
 class _Listing(S3Remote):
@@ -258,10 +264,10 @@ class S3Service:
     def _listed(self, pages: "Pages") -> Iterator[Stat]:
         while (source := pages.next()) is not None:
             try:
-                body = bytes(source.read_at(0, _MOST_OF_A_PAGE))
+                found = pages.turned(source, source.read_at(0, MOST_OF_A_PAGE))
             finally:
                 source.close()
-            yield from pages.turned(body)
+            yield from found
 
     def list_async(self, prefix: str, delimiter: str | None, options: Options) -> "AsyncListing":
         return AsyncListing(Pages(self, prefix, delimiter, options))
@@ -276,7 +282,9 @@ class Pages:
         self._terms = {"list-type": "2", "encoding-type": "url", "prefix": begin}
         if delimiter:
             self._terms["delimiter"] = delimiter
-        self._options = replace(options, pin=False, chunk=None)
+        # Of a page that is too large no more is read than shows that it is.
+        self._options = replace(options, pin=False, chunk=None, on_no_range="slice")
+        self._progress = Progress()
         self._cut = len(service._root)
         self._before = f"{self._bucket}/" if service._bucket is None else ""
         self._after: str | None = ""
@@ -292,9 +300,24 @@ class Pages:
         )
         return S3Source(self._service._reactor, remote, self._options)
 
-    def turned(self, body: bytes) -> Sequence[Stat]:
+    def turned(self, source: S3Source, body: "Buffer") -> Sequence[Stat]:
         """The entries of a page, by the paths that `open` takes: without what is named as `root` itself."""
-        page: Page = parse_page(body)
+        try:
+            page = parse_page(memoryview(body))
+            if page.refused is not None:
+                general = UnexpectedError("HTTP 200: an error in place of a listing")
+                raise explained(page.refused, 200, general, source._remote.secrets())
+            self._progress.step(page)
+            if any(not stat.path.startswith(self._service._root) for stat in page.entries):
+                raise UnexpectedError("the server lists what is not below the root")
+        except Error as error:
+            raise type(error)(
+                f"{asked(source.path, None, None)}: {error}",
+                path=source.path,
+                http_status=error.http_status,
+                request_id=error.request_id,
+                context=error.context,
+            ) from None
         self._after = page.after
         entries = ((stat, stat.path[self._cut :]) for stat in page.entries)
         return [replace(stat, path=self._before + path) for stat, path in entries if path]
@@ -313,10 +336,10 @@ class AsyncListing(AsyncIterator[Stat]):
             if source is None:
                 raise StopAsyncIteration
             try:
-                body = bytes(await source.read_at_async(0, _MOST_OF_A_PAGE))
+                body = await source.read_at_async(0, MOST_OF_A_PAGE)
+                self._ready.extend(self._pages.turned(source, body))
             finally:
                 source.close()
-            self._ready.extend(self._pages.turned(body))
         return self._ready.popleft()
 
 
