@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from _uring.loops import bind
+from rangeio.errors import from_native
 from rangeio.http.wire import cut_off_all
 
+_T = TypeVar("_T")
 Work: TypeAlias = Callable[[], Any]
 Done: TypeAlias = Callable[[Any], None]
 
@@ -84,7 +86,11 @@ def _in_thread(driver: Driver, work: Work, done: Done, lost: Done) -> None:
         except RuntimeError:
             lost(result)
 
-    threading.Thread(target=body, name="rangeio connecting", daemon=True).start()
+    try:
+        threading.Thread(target=body, name="rangeio connecting", daemon=True).start()
+    except RuntimeError as error:  # no thread is to be had
+        reason = error
+        driver.post(lambda: done(reason))
 
 
 def _outcome(work: Callable[[], Any]) -> Any:
@@ -94,14 +100,23 @@ def _outcome(work: Callable[[], Any]) -> Any:
         return error
 
 
+def _made(make: Callable[[], _T]) -> _T:
+    """Something with descriptors of its own; where there is none left, an Error of the tree that says so."""
+    try:
+        return make()
+    except OSError as error:
+        what = "the wait for the server could not begin"
+        raise from_native("errno", error.errno or 0, "", None, None, what) from error
+
+
 class ThreadDriver:
     """The caller's thread, in `step`. For one call at a time; not shared between threads but for `post`."""
 
     def __init__(self) -> None:
         self._watched: dict[int, Callable[[], object]] = {}
         # Where there is epoll it is used as it is: what `selectors` makes of each event costs as much as the event.
-        self._epoll = select.epoll() if hasattr(select, "epoll") else None
-        self._selector = None if self._epoll else selectors.DefaultSelector()
+        self._epoll = _made(select.epoll) if hasattr(select, "epoll") else None
+        self._selector = None if self._epoll else _made(selectors.DefaultSelector)
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
         self._posted: deque[Callable[[], None]] = deque()
@@ -131,11 +146,11 @@ class ThreadDriver:
 
     def watch(self, fd: int, callback: Callable[[], object]) -> None:
         """See `Driver`."""
-        self._watched[fd] = callback
         if self._epoll:
             self._epoll.register(fd, select.EPOLLIN)
         elif self._selector:
             self._selector.register(fd, selectors.EVENT_READ)
+        self._watched[fd] = callback
 
     def unwatch(self, fd: int) -> None:
         """See `Driver`."""
@@ -184,7 +199,7 @@ class ThreadDriver:
     def listen(self) -> None:
         """Have `post` wake this thread."""
         if self._wake is None:
-            self._heard, self._wake = socket.socketpair()
+            self._heard, self._wake = _made(socket.socketpair)
             self._heard.setblocking(False)
             self._wake.setblocking(False)
             heard = self._heard
@@ -240,7 +255,7 @@ class _Together:
     def add_reader(self, fd: int, callback: Callable[[], object]) -> None:
         """As a loop's."""
         if self._selector is None:
-            self._selector = selectors.DefaultSelector()
+            self._selector = _made(selectors.DefaultSelector)
             self._loop.add_reader(self._selector.fileno(), self._ready)
         self._selector.register(fd, selectors.EVENT_READ, callback)
 

@@ -13,7 +13,14 @@ from rangeio.errors import Error, TimedOutError
 from rangeio.http.address import Address, Origin
 from rangeio.http.drivers import Driver
 from rangeio.http.exchange import Body, Cut, Exchange
-from rangeio.http.failures import as_error, breaking_failed, connecting_failed, credentials_failed, too_slow
+from rangeio.http.failures import (
+    as_error,
+    breaking_failed,
+    connecting_failed,
+    credentials_failed,
+    last_word,
+    too_slow,
+)
 from rangeio.http.heads import BadReply, Head
 from rangeio.http.lanes import Lane
 from rangeio.http.pace import MEASURED
@@ -144,8 +151,12 @@ class Part:
         elif pool.reserve(origin, waited=waited, first=self._home.holds_none()):
             self._dial(origin)
         else:
+            try:
+                self._home.driver.listen()
+            except Error as error:  # no descriptor is left
+                self.fail(error)
+                return
             self.lined = True
-            self._home.driver.listen()
             self.heir = partial(self._notified, origin)
             pool.when_free(origin, self.heir, waited=waited)
 
@@ -166,12 +177,15 @@ class Part:
         self.dialing = dialing = object()
         timeout_s = self.read.timeout.connect_s
         pool = self._home.pool
-        self._home.driver.offload(
-            partial(pool.dial, origin, timeout_s),
-            partial(self._opened, origin, dialing),
-            partial(_unwanted, pool, origin),
-            alone=False,  # name lookup, and a proxy that drips, end when they like: not within connect_s
-        )
+        try:
+            self._home.driver.offload(
+                partial(pool.dial, origin, timeout_s),
+                partial(self._opened, origin, dialing),
+                partial(_unwanted, pool, origin),
+                alone=False,  # name lookup, and a proxy that drips, end when they like: not within connect_s
+            )
+        except Error as error:  # no descriptor is left
+            self._opened(origin, dialing, error)
 
     def _notified(self, origin: Origin, wire: Wire | None) -> None:
         """A connection is there, or may be. From any thread."""
@@ -251,7 +265,12 @@ class Part:
         )
         self.since = self.sent = time.monotonic()
         REQUESTS.add()
-        self._home.driver.watch(wire.fd, self._readable)
+        try:
+            self._home.driver.watch(wire.fd, self._readable)
+        except OSError as error:  # no descriptor is left
+            self.abandon()
+            self.fail(connecting_failed(error, None))
+            return
         self._send_rest(wire, memoryview(request))
 
     def adopt(self, lane: Lane, error: BaseException | None) -> None:
@@ -290,7 +309,7 @@ class Part:
         except _WOULD_BLOCK:
             pass
         except OSError as error:
-            self._broken(error)
+            self._broken(last_word(wire.sock, error))
             return
         if rest:
             self._home.driver.later(0.002, partial(self._send_rest, wire, rest))

@@ -266,11 +266,14 @@ class _Watch:
         self._standing.end()
 
 
-def _standing(pool: Pool, key: Any) -> Standing:
-    """That of a running loop, made anew if the loop holds none."""
+def _standing(pool: Pool, key: Any) -> Standing | None:
+    """That of a running loop, made anew if the loop holds none; None if no descriptor is left for one."""
     found = pool.standings.get(id(key))
     if not isinstance(found, Standing) or found.ended or found.key is not key:
-        pool.standings[id(key)] = found = Standing(pool, key)
+        try:
+            pool.standings[id(key)] = found = Standing(pool, key)
+        except OSError:
+            return None
     return found
 
 
@@ -278,7 +281,8 @@ def begin(read: Read, pool: Pool, most: int, waiter: Waiter, make_run: MakeRun) 
     """Begin a read of at most so many bytes on the loop that runs; whether that could be done."""
     if not POSSIBLE or plain_for(read, most) is None:
         return False
-    return _standing(pool, current_key()).begin(read, waiter, make_run) is not None
+    place = _standing(pool, current_key())
+    return place is not None and place.begin(read, waiter, make_run) is not None
 
 
 async def awaited(read: Read, pool: Pool, most: int, make_run: MakeRun) -> Any:
@@ -286,6 +290,8 @@ async def awaited(read: Read, pool: Pool, most: int, make_run: MakeRun) -> Any:
     if not POSSIBLE or plain_for(read, most) is None:
         return None
     place = _standing(pool, current_key())
+    if place is None:
+        return None
     waiter = place.binding.waiter(None)
     errand = place.begin(read, waiter, make_run)
     if errand is None:

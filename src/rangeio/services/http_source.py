@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable, Generator, Iterator
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
 from _uring.loops import bind, current_key
 from _uring.surface import byte_array, byte_index, writable_bytes
-from rangeio.errors import UnexpectedEofError, asked, from_native
+from rangeio.errors import Error, UnexpectedEofError, asked, from_native
 from rangeio.http import standing
 from rangeio.http.alone import Stray, at_once, finished, go_on
 from rangeio.http.drivers import Driver, LoopDriver, ThreadDriver, this_thread
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from _uring import Buffer, Reactor
     from _uring.loops import Waiter
     from _uring.surface import Repeat, Strayed
-    from rangeio.errors import Error
 
 
 class HttpSource:
@@ -223,7 +223,8 @@ class HttpSource:
         under way, which then come as well; began: when they did.
         """
         landed: dict[int, Any] = {}
-        driver = ThreadDriver()
+        with self._named():
+            driver = ThreadDriver()
         run = self._run(driver, landed.__setitem__, chunk, concurrent, began=began)
         held.count = run.held
         try:
@@ -363,6 +364,17 @@ class HttpSource:
             began=began,
         )
 
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """What fails before there is a request, for want of a descriptor to wait with, says what was to be read."""
+        try:
+            yield
+        except Error as error:
+            if error.path:
+                raise
+            text = f"{asked(self.path, None, None)}: {error}"
+            raise type(error)(text, path=self.path, errno=error.errno, status=error.status) from error
+
     def _one(self, read: Read) -> Any:
         """One read, waited for in this thread: the short way if a connection is idle and nothing is unusual."""
         found = at_once(read, self._pool, self._options.chunk or OPEN)
@@ -437,7 +449,7 @@ class HttpSource:
     ) -> list[Any]:
         """landed: what is there already, by index. began: when the call did."""
         landed = {} if landed is None else landed
-        with this_thread() as driver:
+        with self._named(), this_thread() as driver:
             run = self._run(driver, landed.__setitem__, chunk, concurrent, began=began)
             try:
                 begin(run)
@@ -466,8 +478,9 @@ class HttpSource:
 
         run = self._run(LoopDriver(key), take, chunk, concurrent)
         try:
-            for read in reads:
-                run.add(read)
+            with self._named():
+                for read in reads:
+                    run.add(read)
             await binding.wait(waiter)
         finally:
             run.cancel()
