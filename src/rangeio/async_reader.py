@@ -469,7 +469,7 @@ class AsyncReader:
         if self._origin is None:
             raise TypeError(
                 f"cannot pickle the AsyncReader of {self.path!r}: a descriptor means nothing in another process;"
-                " open the file by its path there"
+                " open the file by path there"
             )
         return _reopened, (self._origin,)
 

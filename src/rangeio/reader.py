@@ -355,7 +355,7 @@ class Reader:
         if self._origin is None:
             raise TypeError(
                 f"cannot pickle the Reader of {self.path!r}: a descriptor means nothing in another process; open the"
-                " file by its path there"
+                " file by path there"
             )
         window = self._source if isinstance(self._source, Window) else None
         return _reopened, (self._origin, window and (window.start, window.stop))
