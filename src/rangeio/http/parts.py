@@ -414,6 +414,9 @@ class Part:
         elif wire.used and (not exchange.started or isinstance(error, Unsolicited)):
             self.resume = True  # the server had closed it while it was idle; that is nobody's failure
             self.connect()
+        elif isinstance(error, BadReply):
+            self.at = self.first  # whoever does not speak HTTP may not have sent what was counted
+            self.fail(breaking_failed(error, exchange))
         else:
             self._save(exchange, breaking_failed(error, exchange))
 
