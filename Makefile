@@ -4,6 +4,7 @@ VENV ?= .venv
 SIZE ?= 1GiB
 FILE ?= bench/data/sample-$(SIZE).bin
 SOAK_S ?= 300
+FUZZ_S ?= 900
 ARGS ?=
 
 BIN := $(VENV)/bin
@@ -15,7 +16,7 @@ COMPILE := RANGEIO_REQUIRE_EXT=1 $(BIN)/python setup.py -q build_ext --inplace
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := build
-.PHONY: help setup build test bench bench-http peers debug asan soak lint check format clean
+.PHONY: help setup build test bench bench-http peers debug asan fuzz soak lint check format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -59,6 +60,9 @@ asan: $(VENV)/installed ## the core's tests under AddressSanitizer
 	@rm -f $(VENV)/built
 	RANGEIO_DEBUG=1 RANGEIO_SANITIZE=address $(COMPILE)
 	tools/with-asan $(BIN)/python -m pytest $(ARGS)
+
+fuzz: build ## the simulation of the HTTP engine, and fuzzing of responses, for FUZZ_S seconds each
+	RANGEIO_FUZZ_S=$(FUZZ_S) $(BIN)/python -m pytest -s -o faulthandler_timeout=0 tests/test_http_simulation.py tests/test_http_fuzz.py $(ARGS)
 
 soak: build ## random reads, faults and forks for SOAK_S seconds
 	RANGEIO_SOAK_S=$(SOAK_S) $(BIN)/python -m pytest -m soak $(ARGS)

@@ -66,7 +66,7 @@ class Exchange:
     @property
     def placed(self) -> int:
         """How many bytes of an object it has put where they belong. What a refusal says in its body is none."""
-        return self.filled if self._body.whole else 0
+        return self.filled if self._body.whole or self._body.grow is not None else 0
 
     @property
     def is_full(self) -> bool:
@@ -78,7 +78,9 @@ class Exchange:
         if self.head is None:
             return self._scratch[self._used :]
         if self._chunks is None and not self._skip and self.filled < self._end:
-            return self._body.memory[self.filled : self._end]
+            # No more than the body has: there may be room for more where it is the text of a refusal.
+            upto = self._end if self._left is None else min(self._end, self.filled + self._left)
+            return self._body.memory[self.filled : upto]
         return self._scratch
 
     def received(self, count: int) -> None:
@@ -214,6 +216,7 @@ class Exchange:
             if self._store(run):
                 self.done, self.reusable = True, False  # full, and more follows
                 return
+        self.reusable = self.reusable and not self._chunks.surplus
         self._finish_if(self._chunks.ended)
 
     def _ended(self) -> None:

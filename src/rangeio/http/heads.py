@@ -90,18 +90,21 @@ _MOST_OF_TRAILERS = 16_384
 
 
 class Chunks:
-    """Takes a chunked body apart. `feed` what arrives, in pieces of any size. Source: RFC 9112 section 7.1."""
+    """Takes a chunked body apart. `feed` what arrives, in pieces of any size. Source: RFC 9112 section 7.1.
 
-    __slots__ = ("_left", "_line", "_state", "_trailers", "ended")
+    surplus: bytes came with its end that are no part of it.
+    """
+
+    __slots__ = ("_left", "_line", "_state", "_trailers", "ended", "surplus")
 
     def __init__(self) -> None:
         self._state = "size"
         self._left = self._trailers = 0
         self._line = bytearray()
-        self.ended = False
+        self.ended = self.surplus = False
 
     def feed(self, view: memoryview) -> Iterator[memoryview]:
-        """The runs of data in it. BadReply if it is no chunked body, or goes on after its end."""
+        """The runs of data in it. BadReply if it is no chunked body."""
         at = 0
         while at < len(view):
             if self._state == "data":
@@ -112,7 +115,8 @@ class Chunks:
                 if not self._left:
                     self._state = "after"
             elif self.ended:
-                raise BadReply("bytes after the last chunk")
+                self.surplus = True
+                return
             else:
                 at = self._take_line(view, at)
 
@@ -124,8 +128,11 @@ class Chunks:
         if len(self._line) > 16_384:
             raise BadReply("a line of a chunked body does not end")
         if ending >= 0:
-            line, self._line = bytes(self._line).strip(b"\r\n"), bytearray()
-            self._act(line)
+            line, self._line = bytes(self._line), bytearray()
+            if not line.endswith(b"\r\n") or line.count(b"\r") > 1:
+                # Others take a line that ends so for longer, or shorter: RFC 9112 section 7.1 has CRLF only.
+                raise BadReply(f"not a line of a chunked body: {line[:40]!r}")
+            self._act(line[:-2])
         return stop
 
     def _act(self, line: bytes) -> None:

@@ -90,13 +90,14 @@ class Part:
     is_second: it is the one that was begun later. moved: it followed a redirect itself. restarted: it began again at
     the address given, because a remembered redirect led to a refusal. lined: it waits in line for a connection.
     goes_on: its reply decides what is asked for after it. sent, answered: when its request was, and when the head came.
-    silent_at: where a new connection of it has had no answer for long. heir, resting: see `rest`.
+    placed: bytes that responses have put into the memory of the read, as counted by who received them. silent_at:
+    where a new connection of it has had no answer for long. heir, resting: see `rest`.
     """
 
     __slots__ = (
-        "_home", "answered", "at", "attempts", "clamped", "dialing", "exchange", "first", "goes_on", "hedged", "heir",
-        "hops", "is_second", "lined", "live", "method", "moved", "outcome", "read", "refused", "restarted",
-        "resting", "resume", "rival", "sent", "silent_at", "since", "stop", "target", "whole", "wire",
+        "_home", "answered", "at", "attempts", "clamped", "dialing", "exchange", "first", "goes_on", "hedged",
+        "heir", "hops", "is_second", "lined", "live", "method", "moved", "outcome", "placed", "read", "refused",
+        "restarted", "resting", "resume", "rival", "sent", "silent_at", "since", "stop", "target", "whole", "wire",
     )  # fmt: skip
 
     def __init__(
@@ -108,7 +109,7 @@ class Part:
         self.stop = stop
         self.method = method
         self.goes_on = goes_on
-        self.attempts = self.hops = 0
+        self.attempts = self.hops = self.placed = 0
         self.rival: Part | None = None
         self.hedged = self.is_second = self.live = self.clamped = self.refused = self.whole = False
         self.resume = self.lined = self.moved = self.restarted = False
@@ -358,6 +359,7 @@ class Part:
 
     def _decide(self, exchange: Exchange) -> None:
         """Do what the head decided, now that the body is there."""
+        self.placed += exchange.placed
         try:
             if self.outcome is None:
                 self._home.body_over(self, exchange.filled)
@@ -374,8 +376,8 @@ class Part:
         all of the read: nothing else of it is to be asked for.
         """
         self.whole = True
-        self.first = self.at = self.read.start
-        self.stop = self.read.stop
+        self.first, self.stop = self.read.start, self.read.stop
+        self.begin_again()
         self._home.left_alone(self)
 
     def redirected(self, location: str) -> None:
@@ -415,7 +417,7 @@ class Part:
             self.resume = True  # the server had closed it while it was idle; that is nobody's failure
             self.connect()
         elif isinstance(error, BadReply):
-            self.at = self.first  # whoever does not speak HTTP may not have sent what was counted
+            self.begin_again()  # whoever does not speak HTTP may not have sent what was counted
             self.fail(breaking_failed(error, exchange))
         else:
             self._save(exchange, breaking_failed(error, exchange))
@@ -430,9 +432,14 @@ class Part:
             pass  # of a body of unknown length nothing is kept
         elif version.strong or version.modified:
             self.at += exchange.placed
+            self.placed += exchange.placed
         else:
-            self.at = self.first
+            self.begin_again()
         self.fail(error)
+
+    def begin_again(self) -> None:
+        """Nothing of what it has is kept."""
+        self.at, self.placed = self.first, 0
 
     def _fall_silent(self) -> None:
         """The server may be one that serves one connection at a time."""
@@ -458,7 +465,8 @@ class Part:
     def doubled(self) -> "Part":
         """Its rival."""
         rival = Part(self._home, self.read, self.at, self.stop, self.method, goes_on=self.goes_on)
-        rival.first, rival.attempts, rival.hops = self.first, self.attempts, self.hops
+        rival.first, rival.placed = self.first, self.placed
+        rival.attempts, rival.hops = self.attempts, self.hops
         rival.clamped, rival.refused = self.clamped, self.refused
         rival.moved, rival.restarted = self.moved, self.restarted
         rival.rival, self.rival = self, rival

@@ -308,7 +308,7 @@ class Run:
         if isinstance(read, Probe):
             self._land(read, read.result())
             return
-        read.filled += part.at - part.first
+        read.filled += part.placed
         lead = self._leads.pop(read.remote, None)
         if part.goes_on and part.at < read.stop:
             if part.at < part.stop or not read.version.known:

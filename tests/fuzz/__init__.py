@@ -1,0 +1,1 @@
+"""Coverage-guided fuzzing, and the inputs that it starts from."""
