@@ -16,7 +16,7 @@ COMPILE := RANGEIO_REQUIRE_EXT=1 $(BIN)/python setup.py -q build_ext --inplace
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := build
-.PHONY: help setup build test bench bench-http peers debug asan fuzz soak lint check format clean
+.PHONY: help setup build test bench bench-http compare peers debug asan fuzz soak lint check format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ bench: build peers ## measure this machine on a sample file (SIZE=1GiB FILE=path
 
 bench-http: build peers ## the same of objects on an nginx, in a network of its own (needs root and nginx)
 	tools/with-nginx $(abspath $(BIN))/rangeio bench $(ARGS)
+
+compare: build ## reads over HTTP by this checkout and by another one, in turn (AGAINST=../other)
+	tools/with-nginx $(abspath $(BIN))/python bench/compare.py --against $(AGAINST) $(ARGS)
 
 debug: $(VENV)/installed ## tests with -O0, assertions and leak counters on
 	@rm -f $(VENV)/built

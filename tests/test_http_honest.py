@@ -436,7 +436,7 @@ def engine_functions() -> dict[Any, list[str]]:
 
     return {
         Run: ["_begin_read", "_adopt", "_admit", "_expand", "pump", "arrived", "judge", "_complete", "_tick", "_lane"],
-        Part: ["connect", "_dial", "_opened", "_send", "_send_rest", "_judge", "_readable", "_replied", "adopt"],
+        Part: ["connect", "dial", "_opened", "_send", "_send_rest", "_judge", "_readable", "_replied", "adopt"],
         Lane: ["begin", "begun", "readable"],
         Standing: ["strayed"],
         Exchange: ["received", "_read_head", "_begin_body", "_count"],

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from _uring import fallback
-from _uring.surface import Backend, ErrorFactory, ErrorKind, Exchange, FileStat, set_error_factory
+from _uring.surface import Backend, ErrorFactory, ErrorKind, Exchange, FileStat, IsQuiet, set_error_factory
 
 __all__ = [
     "Backend",
@@ -18,10 +18,12 @@ __all__ = [
     "Exchange",
     "File",
     "FileStat",
+    "IsQuiet",
     "Reactor",
     "default_reactor",
     "exchange",
     "extension_error",
+    "is_quiet",
     "set_error_factory",
 ]
 
@@ -38,12 +40,13 @@ except ImportError as error:
     )
 
 exchange: Exchange | None = None
+is_quiet: IsQuiet | None = None
 if _native is None or _forced == "python":
     from _uring.fallback import Buffer, File
 else:
     from _uring.file import File
     from _uring.memory import Buffer
-    from _uring.sockets import exchange
+    from _uring.sockets import exchange, is_quiet
 
 
 class Reactor:

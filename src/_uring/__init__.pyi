@@ -23,6 +23,7 @@ from typing_extensions import Self
 from _uring.loops import Waiter
 from _uring.surface import Connections, Repeat
 from _uring.surface import Exchange as Exchange
+from _uring.surface import IsQuiet as IsQuiet
 
 ErrorKind = Literal["errno", "changed", "eof", "closed", "unsupported"]
 
@@ -246,4 +247,6 @@ def extension_error() -> str:
     """Why the compiled extension is not there; empty if it is."""
 
 exchange: Exchange | None
+"""None with backend ``python``."""
+is_quiet: IsQuiet | None
 """None with backend ``python``."""

@@ -6,11 +6,11 @@ it, some bytes of which may be others (a time, a name of the reply), but no cont
 
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.errno cimport EAGAIN, ECONNRESET, EINTR, EPIPE, errno
+from libc.errno cimport EAGAIN, EINTR, EPIPE, errno
 from libc.string cimport memcpy, memset
 
 from _uring.process cimport monotonic_ns
-from _uring.sockets cimport MSG_DONTWAIT, MSG_NOSIGNAL, MSG_WAITALL, iovec, msghdr, recvmsg, socket_send, unasked
+from _uring.sockets cimport MSG_DONTWAIT, MSG_NOSIGNAL, MSG_WAITALL, iovec, msghdr, recvmsg, socket_send
 
 cdef enum:
     EVENTS = 32
@@ -82,10 +82,6 @@ cdef bint begin(Line *line, const Form *request, const Form *reply, Py_ssize_t i
     numbers[0], numbers[1], numbers[2] = start, start + length - 1, length
     line.index, line.body, line.length, line.received, line.error = index, body, length, 0, EAGAIN
     line.head_length = write_form(reply, numbers, line.head, line.mask)
-    sent = unasked(line.fd)
-    if sent:
-        line.error = ECONNRESET if sent > 0 else errno
-        return False
     size = write_form(request, numbers, text, NULL)
     sent = socket_send(line.fd, text, size, MSG_NOSIGNAL | MSG_DONTWAIT)
     if sent < size:

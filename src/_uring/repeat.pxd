@@ -17,6 +17,7 @@ cdef class Repeat:
     cdef object ask(self, wire, int64_t start, int64_t count, char *place, into)
     cdef Convoy convoy(self, starts, lengths, Py_ssize_t first, Py_ssize_t concurrent, double began)
     cdef list take(self, Py_ssize_t count)
+    cdef list quiet(self, list wires)
     cdef int give(self, wire) except -1
 
 

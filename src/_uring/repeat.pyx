@@ -36,6 +36,7 @@ from _uring.line cimport (
 )
 from _uring.memory cimport Buffer, Memory
 from _uring.process cimport fork_count, monotonic_ns
+from _uring.sockets cimport unasked
 
 import os
 
@@ -208,7 +209,22 @@ cdef class Repeat:
                     wires = None
         finally:
             lock.release()
-        return wires
+        return None if wires is None else self.quiet(wires)
+
+    cdef list quiet(self, list wires):
+        """These, if none of them was closed and nothing has come over them; else None."""
+        cdef Py_ssize_t i, dirty = 0
+        for i in range(len(wires)):
+            if unasked(wires[i].sock.fileno()):
+                self.pool.drop(wires[i])
+                wires[i] = None
+                dirty += 1
+        if not dirty:
+            return wires
+        for wire in wires:
+            if wire is not None:
+                self.give(wire)
+        return None
 
     cdef int give(self, wire) except -1:
         """It is idle again; or whose it is now, the pool decides."""

@@ -16,7 +16,6 @@ import os
 # To copy as much as this takes 20 us; to get the GIL back beside a thread that computes takes 5 ms.
 cdef size_t HELD_BELOW = 128 << 10
 cdef ssize_t NOT_SENT = -2
-cdef ssize_t NOT_QUIET = -3
 
 
 def exchange(int fd, bytes request not None, head, bytes announced not None, body, bint waits):
@@ -61,8 +60,6 @@ def exchange(int fd, bytes request not None, head, bytes announced not None, bod
         PyBuffer_Release(&head_view)
     if count >= 0:
         return count
-    if count == NOT_QUIET:
-        raise ConnectionError("the connection was closed, or there are bytes on it that nobody asked for")
     if count == NOT_SENT:
         raise ConnectionError("the request could not be sent")
     if error == EINTR:
@@ -72,14 +69,11 @@ def exchange(int fd, bytes request not None, head, bytes announced not None, bod
 
 
 cdef ssize_t converse(Spaces *of) noexcept nogil:
-    """Bytes received; -1 with errno, NOT_SENT if not all of the request was taken, NOT_QUIET if something came before it."""
+    """Bytes received; -1 with errno, NOT_SENT if not all of the request was taken."""
     cdef iovec[3] parts
     cdef msghdr message
     cdef ssize_t count, more, left
     if of.request_length:
-        count = unasked(of.fd)
-        if count:
-            return NOT_QUIET if count > 0 else -1
         # An idle connection takes a small request at once.
         count = socket_send(of.fd, of.request, of.request_length, MSG_NOSIGNAL | MSG_DONTWAIT)
         if count < 0 and errno != EAGAIN:
@@ -105,10 +99,13 @@ cdef ssize_t converse(Spaces *of) noexcept nogil:
     return count
 
 
+def is_quiet(int fd):
+    """See `IsQuiet` in surface.py."""
+    return not unasked(fd)
+
+
 cdef int unasked(int fd) noexcept nogil:
-    """Look at a connection before a request is sent: 0 if it is open and nothing has come, 1 if something has or it was
-    closed, -1 with errno. What has come before the request is not its response: RFC 9112 sections 6.3 and 9.2.
-    """
+    """0 if a connection is open and nothing has come, 1 if something has or it was closed, -1 with errno."""
     cdef char byte
     if socket_receive(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0:
         return 1

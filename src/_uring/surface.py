@@ -9,7 +9,7 @@ import operator
 import os
 import threading
 from array import array
-from collections.abc import Iterable, Sized
+from collections.abc import Callable, Iterable, Sized
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, SupportsIndex, TypeAlias
 
 import numpy as np
@@ -59,6 +59,10 @@ class Exchange(Protocol):
         the connection is broken.
         """
 
+
+IsQuiet: TypeAlias = Callable[[int], bool]
+"""Whether a connected socket is open and nothing has come over it. What has come before a request is sent is not its
+response: RFC 9112 sections 6.3 and 9.2. One system call."""
 
 Strayed: TypeAlias = tuple[Any, list[Any], float, int, int, int, int, bytes]
 """A read by `Repeat` that something else came of: the connection; the Buffer or the memory it is for, to be taken out

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
-from rangeio.errors import Error, TimedOutError
+from rangeio.errors import Error
 from rangeio.http.address import Address, Origin
 from rangeio.http.drivers import Driver
 from rangeio.http.exchange import Body, Cut, Exchange
@@ -19,12 +19,11 @@ from rangeio.http.failures import (
     connecting_failed,
     credentials_failed,
     last_word,
-    too_slow,
 )
 from rangeio.http.heads import BadReply, Head
 from rangeio.http.lanes import Lane
 from rangeio.http.pace import MEASURED
-from rangeio.http.pool import SERIAL, Pool, is_silent
+from rangeio.http.pool import SERIAL, Pool
 from rangeio.http.reads import Read
 from rangeio.http.wire import Wire
 from rangeio.policy import RETRIES
@@ -95,15 +94,44 @@ class Part:
     """
 
     __slots__ = (
-        "_home", "answered", "at", "attempts", "clamped", "dialing", "exchange", "first", "goes_on", "hedged",
-        "heir", "hops", "is_second", "lined", "live", "method", "moved", "outcome", "placed", "read", "refused",
-        "restarted", "resting", "resume", "rival", "sent", "silent_at", "since", "stop", "target", "whole", "wire",
+        "answered",
+        "at",
+        "attempts",
+        "clamped",
+        "dialing",
+        "exchange",
+        "first",
+        "goes_on",
+        "hedged",
+        "heir",
+        "home",
+        "hops",
+        "is_second",
+        "lined",
+        "live",
+        "method",
+        "moved",
+        "outcome",
+        "placed",
+        "read",
+        "refused",
+        "restarted",
+        "resting",
+        "resume",
+        "rival",
+        "sent",
+        "silent_at",
+        "since",
+        "stop",
+        "target",
+        "whole",
+        "wire",
     )  # fmt: skip
 
     def __init__(
         self, home: Home, read: Read, start: int, stop: int, method: str = "GET", *, goes_on: bool = False
     ) -> None:
-        self._home = home
+        self.home = home
         self.read = read
         self.first = self.at = start
         self.stop = stop
@@ -140,7 +168,7 @@ class Part:
         if not self.wanted:
             return
         self.since = time.monotonic()
-        remote, pool = self.read.remote, self._home.pool
+        remote, pool = self.read.remote, self.home.pool
         if remote.access.credentials.stale:
             self.renew(None)
             return
@@ -149,11 +177,11 @@ class Part:
         wire = None if self.resume else pool.take(origin)
         if wire is not None:
             self._send(wire)
-        elif pool.reserve(origin, waited=waited, first=self._home.holds_none()):
-            self._dial(origin)
+        elif pool.reserve(origin, waited=waited, first=self.home.holds_none()):
+            self.dial(origin)
         else:
             try:
-                self._home.driver.listen()
+                self.home.driver.listen()
             except Error as error:  # no descriptor is left
                 self.fail(error)
                 return
@@ -163,7 +191,7 @@ class Part:
 
     def rest(self) -> None:
         """Leave the line for a connection until `connect`: nobody goes on with the read for now."""
-        if self.lined and self.heir is not None and self._home.pool.leave(self.target.origin, self.heir):
+        if self.lined and self.heir is not None and self.home.pool.leave(self.target.origin, self.heir):
             self.lined = False
             self.heir = None
             self.resting = True
@@ -174,12 +202,12 @@ class Part:
             self.resting = False
             self.connect()
 
-    def _dial(self, origin: Origin) -> None:
+    def dial(self, origin: Origin) -> None:
         self.dialing = dialing = object()
         timeout_s = self.read.timeout.connect_s
-        pool = self._home.pool
+        pool = self.home.pool
         try:
-            self._home.driver.offload(
+            self.home.driver.offload(
                 partial(pool.dial, origin, timeout_s),
                 partial(self._opened, origin, dialing),
                 partial(_unwanted, pool, origin),
@@ -191,7 +219,7 @@ class Part:
     def _notified(self, origin: Origin, wire: Wire | None) -> None:
         """A connection is there, or may be. From any thread."""
         try:
-            self._home.driver.post(partial(self._inherit, origin, wire))
+            self.home.driver.post(partial(self._inherit, origin, wire))
         except RuntimeError:
             self._pass_on(origin, wire)
 
@@ -202,7 +230,11 @@ class Part:
             self.lined = False
             self.target = remote.target
             wire.block(None)
-            self._send(wire)
+            if wire.is_quiet():
+                self._send(wire)
+            else:
+                self.home.pool.drop(wire)
+                self.connect(waited=True)
             return
         if not wanted or wire is not None:
             self._pass_on(origin, wire)
@@ -213,12 +245,12 @@ class Part:
     def _pass_on(self, origin: Origin, wire: Wire | None) -> None:
         """Who does not want it any more gives it to the next."""
         if wire is not None:
-            self._home.pool.give_back(wire)
+            self.home.pool.give_back(wire)
         else:
-            self._home.pool.wake(origin)
+            self.home.pool.wake(origin)
 
     def _opened(self, origin: Origin, dialing: object, outcome: Any) -> None:
-        pool = self._home.pool
+        pool = self.home.pool
         if not self.wanted or self.dialing is not dialing:
             _unwanted(pool, origin, outcome)
             return
@@ -237,21 +269,16 @@ class Part:
             if not self.live:
                 return  # time was up meanwhile
             if isinstance(outcome, BaseException):
-                self._home.gave_up(self, self.as_error(credentials_failed(outcome)))
-                self._home.pump()
+                self.home.gave_up(self, self.as_error(credentials_failed(outcome)))
+                self.home.pump()
             else:
                 self.connect()
 
-        self._home.driver.offload(lambda: credentials.renew(refused), renewed, lambda _: None, alone=True)
+        self.home.driver.offload(lambda: credentials.renew(refused), renewed, lambda _: None, alone=True)
 
     # --- a request and its reply -----------------------------------------------------------------------------
 
     def _send(self, wire: Wire) -> None:
-        if wire.used and not wire.is_quiet():
-            self._home.pool.drop(wire)
-            self.resume = True
-            self.connect(waited=True)
-            return
         self.wire = wire
         bodiless = self.method == "HEAD"
         self.exchange = Exchange(wire.scratch, self._judge, bodiless=bodiless)
@@ -267,7 +294,7 @@ class Part:
         self.since = self.sent = time.monotonic()
         REQUESTS.add()
         try:
-            self._home.driver.watch(wire.fd, self._readable)
+            self.home.driver.watch(wire.fd, self._readable)
         except OSError as error:  # no descriptor is left
             self.abandon()
             self.fail(connecting_failed(error, None))
@@ -280,7 +307,7 @@ class Part:
         exchange = self.exchange = Exchange(wire.scratch, self._judge)
         self.outcome, self.sent, self.since = None, lane.sent, lane.since
         self.target = lane.target
-        self._home.driver.watch(wire.fd, self._readable)
+        self.home.driver.watch(wire.fd, self._readable)
         try:
             exchange.feed(lane.block)
             if lane.filled:
@@ -299,7 +326,7 @@ class Part:
     def _judge(self, head: Head) -> Body:
         self.answered = self.since
         self._end_silence(answered=True)
-        return self._home.judge(self, head)
+        return self.home.judge(self, head)
 
     def _send_rest(self, wire: Wire, rest: memoryview) -> None:
         """A request is small and its connection idle, so the kernel takes all of it; if not, try again soon."""
@@ -313,7 +340,7 @@ class Part:
             self._broken(last_word(wire.sock, error))
             return
         if rest:
-            self._home.driver.later(0.002, partial(self._send_rest, wire, rest))
+            self.home.driver.later(0.002, partial(self._send_rest, wire, rest))
 
     def _readable(self) -> None:
         wire, exchange = self.wire, self.exchange
@@ -344,16 +371,16 @@ class Part:
 
     def _replied(self, wire: Wire, exchange: Exchange) -> None:
         """The reply is over."""
-        self._home.driver.unwatch(wire.fd)
+        self.home.driver.unwatch(wire.fd)
         self.wire = None
         wire.used = True
         if exchange.filled >= MEASURED:
             now = time.monotonic()
             wire.pace.took(self.answered - self.sent, now - self.answered, exchange.filled)
         if exchange.reusable:
-            self._home.pool.give_back(wire)
+            self.home.pool.give_back(wire)
         else:
-            self._home.pool.drop(wire)
+            self.home.pool.drop(wire)
         self.resume = False
         self._decide(exchange)
 
@@ -362,14 +389,14 @@ class Part:
         self.placed += exchange.placed
         try:
             if self.outcome is None:
-                self._home.body_over(self, exchange.filled)
+                self.home.body_over(self, exchange.filled)
             else:
                 self.outcome()
         except Error as error:
-            self._home.gave_up(self, self.as_error(error))
+            self.home.gave_up(self, self.as_error(error))
         except MemoryError as error:
-            self._home.gave_up(self, error)
-        self._home.pump()
+            self.home.gave_up(self, error)
+        self.home.pump()
 
     def take_all(self) -> None:
         """The reply is the whole object, from its first byte on, though it may have been asked for a later one, and so
@@ -378,7 +405,7 @@ class Part:
         self.whole = True
         self.first, self.stop = self.read.start, self.read.stop
         self.begin_again()
-        self._home.left_alone(self)
+        self.home.left_alone(self)
 
     def redirected(self, location: str) -> None:
         """Ask there from now on. ConfigInvalidError if that is no place, UnsupportedError if it may not be gone to."""
@@ -405,14 +432,14 @@ class Part:
         assert exchange is not None
         self.abandon()
         if isinstance(error, Parked):
-            self._home.parked(self)
-            self._home.pump()
+            self.home.parked(self)
+            self.home.pump()
         elif isinstance(error, Error):
-            self._home.gave_up(self, self.as_error(error, exchange.head))
-            self._home.pump()
+            self.home.gave_up(self, self.as_error(error, exchange.head))
+            self.home.pump()
         elif isinstance(error, MemoryError):
-            self._home.gave_up(self, error)
-            self._home.pump()
+            self.home.gave_up(self, error)
+            self.home.pump()
         elif wire.used and (not exchange.started or isinstance(error, Unsolicited)):
             self.resume = True  # the server had closed it while it was idle; that is nobody's failure
             self.connect()
@@ -420,9 +447,9 @@ class Part:
             self.begin_again()  # whoever does not speak HTTP may not have sent what was counted
             self.fail(breaking_failed(error, exchange))
         else:
-            self._save(exchange, breaking_failed(error, exchange))
+            self.save(exchange, breaking_failed(error, exchange))
 
-    def _save(self, exchange: Exchange, error: Error) -> None:
+    def save(self, exchange: Exchange, error: Error) -> None:
         """Go on from the byte reached, if the version can be told; else from the start. error: why it ended there."""
         version = self.read.version
         if exchange.is_full:
@@ -441,7 +468,7 @@ class Part:
         """Nothing of what it has is kept."""
         self.at, self.placed = self.first, 0
 
-    def _fall_silent(self) -> None:
+    def fall_silent(self) -> None:
         """The server may be one that serves one connection at a time."""
         if self.silent_at is None:
             self.silent_at = self.target.origin
@@ -458,13 +485,13 @@ class Part:
         """Close its connection, whatever is under way on it."""
         self._end_silence()
         if self.wire is not None:
-            self._home.driver.unwatch(self.wire.fd)
-            self._home.pool.drop(self.wire)
+            self.home.driver.unwatch(self.wire.fd)
+            self.home.pool.drop(self.wire)
             self.wire = None
 
     def doubled(self) -> "Part":
         """Its rival."""
-        rival = Part(self._home, self.read, self.at, self.stop, self.method, goes_on=self.goes_on)
+        rival = Part(self.home, self.read, self.at, self.stop, self.method, goes_on=self.goes_on)
         rival.first, rival.placed = self.first, self.placed
         rival.attempts, rival.hops = self.attempts, self.hops
         rival.clamped, rival.refused = self.clamped, self.refused
@@ -483,13 +510,13 @@ class Part:
         if error.status == "temporary":
             self.retry(error, None)
         else:
-            self._home.gave_up(self, self.as_error(error))
-        self._home.pump()
+            self.home.gave_up(self, self.as_error(error))
+        self.home.pump()
 
     def retry(self, error: Error, after_s: float | None) -> None:
         """Try again later, if that is allowed; else it is an error for good. after_s: what the server asks for."""
         if self.rival is not None:
-            self._home.left_to_rival(self)
+            self.home.left_to_rival(self)
             return
         retry = self.read.remote.retry
         self.attempts += 1
@@ -507,53 +534,14 @@ class Part:
             )
         else:
             self.since = time.monotonic() + pause_s
-            self._home.driver.later(pause_s, self.connect)
+            self.home.driver.later(pause_s, self.connect)
             return
         error.status, error.context["advice"] = "persistent", advice
-        self._home.gave_up(self, self.as_error(error))
+        self.home.gave_up(self, self.as_error(error))
 
     def as_error(self, error: Error, head: Head | None = None) -> Error:
         """The error as the caller of the read sees it."""
         return as_error(self.read, error, self.attempts, head)
-
-    # --- time ------------------------------------------------------------------------------------------------
-
-    def look(self, now: float, began: float) -> None:
-        """End what takes too long. began: when the call of the Reader did."""
-        timeout = self.read.timeout
-        if timeout.total_s is not None and now - began > timeout.total_s:
-            self.abandon()
-            late = TimedOutError(f"it took longer than total_s={timeout.total_s:g}", status="persistent")
-            self._home.gave_up(self, self.as_error(late))
-            return
-        if self.lined and self._home.pool.is_stuck():
-            self.lined = False
-            self.since, self.target = now, self.read.remote.target
-            self._home.pool.reserve(self.target.origin, force=True)
-            self._dial(self.target.origin)
-            return
-        if self.dialing and timeout.connect_s is not None and now - self.since > timeout.connect_s:
-            self.dialing = None  # what comes of it is not wanted any more
-            self.fail(too_slow(timeout.connect_s))
-            return
-        exchange = self.exchange
-        if self.wire is None or exchange is None:
-            return  # connecting, or pausing before a retry
-        name = "idle_s" if exchange.started else "first_byte_s"
-        bound = getattr(timeout, name)
-        hedge_s = None if exchange.started or self.hedged else self.read.remote.hedge_s
-        silent_s = now - self.since
-        if not exchange.started and not self.wire.used and is_silent(silent_s):
-            self._fall_silent()
-        if silent_s <= min(limit for limit in (bound, hedge_s, silent_s) if limit is not None):
-            return
-        if self.wire.has_something():
-            return  # the loop was busy: a timer may come before what was there to be received
-        if hedge_s is not None and silent_s > hedge_s:
-            self._home.hedge(self)
-        if bound is not None and silent_s > bound:
-            self.abandon()
-            self._save(exchange, TimedOutError(f"nothing came for {name}={bound:g}"))
 
 
 def _unwanted(pool: Pool, origin: Origin, outcome: Any) -> None:

@@ -26,8 +26,6 @@ from rangeio.http.redaction import secrets_of_fields
 from rangeio.http.wire import Wire
 from rangeio.traffic import CONNECTIONS
 
-# Idle for less than this, a connection is trusted; if the server has closed it, the request is sent again anyway.
-_TRUSTED_S = 1.0
 # Servers close idle connections after 5 s (Apache) to 75 s (nginx); S3 after some 20 s.
 _IDLE_S = 60.0
 PER_HOST = 64
@@ -170,15 +168,14 @@ class Pool:
             return idle[-1] if idle else None
 
     def take(self, origin: Origin, tick_s: float | None = None) -> Wire | None:
-        """An idle connection that is alive, the one used last. tick_s: see `Wire.block`."""
+        """An idle connection, the one used last, that is alive and has brought nothing. tick_s: see `Wire.block`."""
         while True:
             with self.lock:
                 idle = self._idle.get(origin)
                 if not idle:
                     return None
                 wire = idle.pop()
-            idle_s = time.monotonic() - wire.idle_since
-            if idle_s < _TRUSTED_S or (idle_s < _IDLE_S and wire.is_quiet()):
+            if time.monotonic() - wire.idle_since < _IDLE_S and wire.is_quiet():
                 wire.block(tick_s)
                 return wire
             self.drop(wire)

@@ -20,6 +20,7 @@ from rangeio.http.exchange import Body
 from rangeio.http.failures import as_error, defect, is_of_signal_handler
 from rangeio.http.heads import Head
 from rangeio.http.lanes import WOULD_BLOCK, Lane
+from rangeio.http.lateness import look
 from rangeio.http.parts import Parked, Part
 from rangeio.http.pool import Pool
 from rangeio.http.reads import Probe, Read
@@ -484,5 +485,5 @@ class Run:
                 self.strayed(lane, None)
         for part in list(self._active):
             if part.live:
-                part.look(now, self._began)
+                look(part, now, self._began)
         self.pump()

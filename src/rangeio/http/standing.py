@@ -11,13 +11,11 @@ import select
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from _uring.loops import Waiter, bind, current_key
 from rangeio.errors import Error
 from rangeio.http.address import Origin
-from rangeio.http.alone import finished
 from rangeio.http.drivers import LoopDriver
 from rangeio.http.failures import as_error, defect
 from rangeio.http.lanes import Lane, plain_for
@@ -82,7 +80,10 @@ class Standing:
         if lane is None:
             return None
         errand = self._errands[lane] = Errand(read, waiter, make_run)
-        self._guarded(lane, errand, partial(lane.begin, read, read.start, read.stop))
+        try:
+            lane.begin(read, read.start, read.stop)
+        except Exception as error:
+            self._failed(lane, errand, error)
         if errand.began + read.tick_s < self._due:
             self._tick_in(read.tick_s)
         return errand
@@ -97,8 +98,11 @@ class Standing:
 
     def _lane(self, origin: Origin) -> Lane | None:
         idle = self._idle.get(origin)
-        if idle:
-            return idle.pop()
+        while idle:
+            lane = idle.pop()
+            if lane.wire.is_quiet():
+                return lane
+            self._drop(lane)
         wire = self._pool.take(origin)
         if wire is None:
             return None
@@ -119,7 +123,10 @@ class Standing:
                 continue
             errand = self._errands.get(lane)
             if errand is not None:
-                self._guarded(lane, errand, lane.readable)
+                try:
+                    lane.readable()
+                except Exception as error:
+                    self._failed(lane, errand, error)
             else:  # the server ends it, or sends what nobody asked for
                 try:
                     self._idle[lane.wire.origin].remove(lane)
@@ -127,16 +134,13 @@ class Standing:
                     continue
                 self._drop(lane)
 
-    def _guarded(self, lane: Lane, errand: Errand, work: Callable[[], None]) -> None:
-        """Call `work`, of a read. An exception that nobody expects ends that read, and no other; see `Run._guarded`."""
-        try:
-            work()
-        except Exception as error:
-            if lane.wire.fd in self._lanes and self._lanes[lane.wire.fd] is lane:
-                self._drop(lane)
-            made = error if isinstance(error, MemoryError) else as_error(errand.read, defect(error), 1)
-            errand.read.let_go()
-            errand.landed(0, made)
+    def _failed(self, lane: Lane, errand: Errand, error: Exception) -> None:
+        """An exception that nobody expects ends its read, and no other; see `Run._guarded`."""
+        if self._lanes.get(lane.wire.fd) is lane:
+            self._drop(lane)
+        made = error if isinstance(error, MemoryError) else as_error(errand.read, defect(error), 1)
+        errand.read.let_go()
+        errand.landed(0, made)
 
     def arrived(self, lane: Lane) -> None:
         """See `lanes.Way`."""
@@ -148,9 +152,9 @@ class Standing:
         else:
             self._idle.setdefault(lane.wire.origin, []).append(lane)
         try:
-            result = finished(errand.read)
-        except (Error, MemoryError) as error:  # of the read, not of the connection
-            result = error
+            result = errand.read.result()
+        except Exception as error:  # of the read, not of the connection
+            result = error if isinstance(error, MemoryError) else as_error(errand.read, defect(error), 1)
         errand.landed(0, result)
 
     def strayed(self, lane: Lane, error: BaseException | None) -> None:
@@ -196,7 +200,10 @@ class Standing:
             if errand.waiter.done():
                 self._drop(lane)
             elif lane.is_late(now, errand.began):
-                self._guarded(lane, errand, partial(self.strayed, lane, None))
+                try:
+                    self.strayed(lane, None)
+                except Exception as error:
+                    self._failed(lane, errand, error)
         self._give_back(now - _IDLE_S)
         if self._lanes:
             ticks = [errand.read.tick_s for errand in self._errands.values()]

@@ -9,7 +9,7 @@ import struct
 import weakref
 from collections.abc import Callable
 
-from _uring import exchange
+from _uring import exchange, is_quiet
 from rangeio.http.address import Origin
 from rangeio.http.exchange import SCRATCH
 from rangeio.http.pace import Pace
@@ -93,13 +93,9 @@ class Wire:
         return self.tick_s is not None
 
     def send(self, request: bytes) -> None:
-        """Send a small request, all of which an idle connection takes. ConnectionError if the connection is not idle:
-        see `is_quiet`.
-        """
+        """An idle connection takes all of a small request. What is one doing that does not?"""
         if exchange is not None and not self.tls:
-            exchange(self.sock.fileno(), request, _NOTHING, b"", None, False)  # which looks itself
-        elif not self.is_quiet():
-            raise ConnectionError("there are bytes on the connection that nobody asked for")
+            exchange(self.sock.fileno(), request, _NOTHING, b"", None, False)
         elif self.sock.send(request) < len(request):
             raise ConnectionError("the request could not be sent")
 
@@ -143,20 +139,23 @@ class Wire:
 
     def is_quiet(self) -> bool:
         """Whether the other side has neither closed it nor sent what nobody asked for, which would be taken for the
-        response to the next request. One system call. Source: RFC 9112 sections 6.3 and 9.2.
+        response to the next request. One system call; under TLS another one where there is something to be looked at.
         """
-        waits, toggles = self.tick_s, self.tls or exchange is None
-        if toggles:
-            self.block(None)  # Python waits for its own time limit, whatever the flags say
+        if is_quiet is not None and is_quiet(self.sock.fileno()):
+            return not self.holds_some()
+        if is_quiet is not None and not self.tls:
+            return False
+        waits = self.tick_s
+        self.block(None)  # Python waits for its own time limit, whatever the flags say
         try:
+            # What has come over TLS may be no data: tickets of the session.
             self.sock.recv(1, *(() if self.tls else (_LOOK,)))
         except (BlockingIOError, ssl.SSLWantReadError):
             return True
         except OSError:
             pass
         finally:
-            if toggles:
-                self.block(waits)
+            self.block(waits)
         return False
 
 
