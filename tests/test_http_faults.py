@@ -128,10 +128,8 @@ def test_flipped_bytes(line: Line) -> None:
     check_error(caught.value, attempts=3)
 
 
-@pytest.mark.parametrize("trusted_s", [0.0, 60.0])
-def test_half_closed_while_idle(line: Line, monkeypatch: pytest.MonkeyPatch, trusted_s: float) -> None:
+def test_half_closed_while_idle(line: Line) -> None:
     """The server has said goodbye to a kept connection: that is noticed, and is no failure of the next read."""
-    monkeypatch.setattr(connections, "_TRUSTED_S", trusted_s)
     reader = line.open(retry=1)
     for number in range(1, 4):
         assert read(reader) == EXPECTED

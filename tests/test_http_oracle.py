@@ -30,7 +30,9 @@ def faults(draw: st.DrawFn, scheme: str) -> Fault | None:
         return refusal(draw(st.sampled_from([429, 500, 502, 503, 504]))) if scheme == "http" else None
     if kind is None or (kind == "flip" and scheme == "http"):
         return None  # over plain TCP nobody can tell a flipped byte
-    after = draw(st.one_of(st.integers(0, 3_000), st.integers(0, SIZE)))
+    # A byte flipped amid the handshake may say for certain that no TLS is spoken here, which is not tried again.
+    least = 6_000 if kind == "flip" else 0
+    after = draw(st.one_of(st.integers(least, least + 3_000), st.integers(least, SIZE)))
     return Fault(kind, after, pace_s=0.001, lasts=20)
 
 

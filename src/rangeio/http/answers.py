@@ -22,7 +22,8 @@ from rangeio.errors import (
 from rangeio.http import rules
 from rangeio.http.exchange import Body
 from rangeio.http.heads import Head
-from rangeio.http.parts import Parked, Part, Unsolicited
+from rangeio.http.home import Parked, Unsolicited
+from rangeio.http.parts import Part
 from rangeio.http.reads import Probe
 from rangeio.locks import begin_lock
 from rangeio.policy import RETRIES

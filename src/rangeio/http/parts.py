@@ -7,11 +7,10 @@ import ssl
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from rangeio.errors import Error
 from rangeio.http.address import Address, Origin
-from rangeio.http.drivers import Driver
 from rangeio.http.exchange import Body, Cut, Exchange
 from rangeio.http.failures import (
     as_error,
@@ -21,9 +20,10 @@ from rangeio.http.failures import (
     last_word,
 )
 from rangeio.http.heads import BadReply, Head
+from rangeio.http.home import Home, Parked, Unsolicited
 from rangeio.http.lanes import Lane
 from rangeio.http.pace import MEASURED
-from rangeio.http.pool import SERIAL, Pool
+from rangeio.http.pool import SERIAL
 from rangeio.http.reads import Read
 from rangeio.http.wire import Wire
 from rangeio.policy import RETRIES
@@ -32,50 +32,6 @@ from rangeio.traffic import REQUESTS
 # Receives for one connection before others get their turn.
 _RECEIVES_PER_TURN = 16
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-
-
-class Parked(Exception):
-    """The whole object is being downloaded by another part; wait for it. Of that part: the server sends ranges after
-    all, so that nobody need wait for it.
-    """
-
-
-class Unsolicited(Exception):
-    """A response that was sent before the request was: the server closes an idle connection with it."""
-
-
-class Home(Protocol):
-    """Who has sent a part, and hears what becomes of it."""
-
-    driver: Driver
-    pool: Pool
-
-    def holds_none(self) -> bool:
-        """Whether none of its parts has a connection."""
-
-    def judge(self, part: "Part", head: Head) -> Body:
-        """What to take of a reply. It sets the part's `outcome`, or raises Error or Parked."""
-
-    def body_over(self, part: "Part", filled: int) -> None:
-        """A body of unknown length, which needs no `outcome`, is over."""
-
-    def left_alone(self, part: "Part") -> None:
-        """It brings all of its read."""
-
-    def parked(self, part: "Part") -> None:
-        """It waits for the download, or is the download and is not needed."""
-
-    def hedge(self, part: "Part") -> None:
-        """It has had no answer for long: make its request once more."""
-
-    def left_to_rival(self, part: "Part") -> None:
-        """It has failed, and its rival goes on."""
-
-    def gave_up(self, part: "Part", error: Exception) -> None:
-        """It has failed for good. error: an Error, or a MemoryError."""
-
-    def pump(self) -> None:
-        """Something has ended: begin what waits."""
 
 
 class Part:
@@ -203,6 +159,7 @@ class Part:
             self.connect()
 
     def dial(self, origin: Origin) -> None:
+        """Open a connection, whose place is reserved."""
         self.dialing = dialing = object()
         timeout_s = self.read.timeout.connect_s
         pool = self.home.pool
@@ -210,7 +167,7 @@ class Part:
             self.home.driver.offload(
                 partial(pool.dial, origin, timeout_s),
                 partial(self._opened, origin, dialing),
-                partial(_unwanted, pool, origin),
+                partial(pool.unwanted, origin),
                 alone=False,  # name lookup, and a proxy that drips, end when they like: not within connect_s
             )
         except Error as error:  # no descriptor is left
@@ -252,7 +209,7 @@ class Part:
     def _opened(self, origin: Origin, dialing: object, outcome: Any) -> None:
         pool = self.home.pool
         if not self.wanted or self.dialing is not dialing:
-            _unwanted(pool, origin, outcome)
+            pool.unwanted(origin, outcome)
             return
         self.dialing = None
         if isinstance(outcome, Wire):
@@ -542,11 +499,3 @@ class Part:
     def as_error(self, error: Error, head: Head | None = None) -> Error:
         """The error as the caller of the read sees it."""
         return as_error(self.read, error, self.attempts, head)
-
-
-def _unwanted(pool: Pool, origin: Origin, outcome: Any) -> None:
-    """A connection was opened, or not, when nobody waited for it any more. From any thread."""
-    if isinstance(outcome, Wire):
-        pool.give_back(outcome)
-    else:
-        pool.free(origin)

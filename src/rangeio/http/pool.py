@@ -232,6 +232,13 @@ class Pool:
             self._open[origin] = max(0, self._open.get(origin, 0) - 1)
         self.wake(origin)
 
+    def unwanted(self, origin: Origin, outcome: Any) -> None:
+        """A connection was opened, or not, when nobody waited for it any more. From any thread."""
+        if isinstance(outcome, Wire):
+            self.give_back(outcome)
+        else:
+            self.free(origin)
+
     def wake(self, origin: Origin) -> None:
         """Tell one of those who wait to look again: one for this origin, else for any."""
         if not self.waiting:

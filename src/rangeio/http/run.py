@@ -19,9 +19,10 @@ from rangeio.http.drivers import Driver, GuardedDriver
 from rangeio.http.exchange import Body
 from rangeio.http.failures import as_error, defect, is_of_signal_handler
 from rangeio.http.heads import Head
+from rangeio.http.home import Parked
 from rangeio.http.lanes import WOULD_BLOCK, Lane
 from rangeio.http.lateness import look
-from rangeio.http.parts import Parked, Part
+from rangeio.http.parts import Part
 from rangeio.http.pool import Pool
 from rangeio.http.reads import Probe, Read
 from rangeio.http.remote import Remote
