@@ -3,7 +3,6 @@
 A part waits for nothing: the driver calls back, and what a reply means is decided by its home (`Run`).
 """
 
-import ssl
 import time
 from collections.abc import Callable
 from functools import partial
@@ -21,7 +20,7 @@ from rangeio.http.failures import (
 )
 from rangeio.http.heads import BadReply, Head
 from rangeio.http.home import Home, Parked, Unsolicited
-from rangeio.http.lanes import Lane
+from rangeio.http.lanes import WOULD_BLOCK, Lane
 from rangeio.http.pace import MEASURED
 from rangeio.http.pool import SERIAL
 from rangeio.http.reads import Read
@@ -31,7 +30,6 @@ from rangeio.traffic import REQUESTS
 
 # Receives for one connection before others get their turn.
 _RECEIVES_PER_TURN = 16
-_WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Part:
@@ -291,7 +289,7 @@ class Part:
             return
         try:
             rest = rest[wire.sock.send(rest) :]
-        except _WOULD_BLOCK:
+        except WOULD_BLOCK:
             pass
         except OSError as error:
             self._broken(last_word(wire.sock, error))
@@ -319,7 +317,7 @@ class Part:
                     continue
                 if turns <= 0 and not exchange.done:
                     return
-        except _WOULD_BLOCK:
+        except WOULD_BLOCK:
             return
         except (OSError, Cut, BadReply, Parked, Unsolicited, Error, MemoryError) as error:
             self._broken(error)
