@@ -1,0 +1,198 @@
+"""The head of a response over HTTP/1.1: parsed strictly in one pass, and accepted if it is plain.
+
+Plain: 206 for just the bytes that were asked for, of the version that is known, with a length, no coding, and a connection
+that goes on. Whatever else a head may say, or however oddly it says this, is for the engine to judge, with every byte that
+came: nothing is refused here. Source: RFC 9112 sections 2 to 5, RFC 9110 sections 8.8, 14.4 and 15.3.7.
+"""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.string cimport memchr, memcmp
+
+cdef extern from "<strings.h>" nogil:
+    int strncasecmp(const char *a, const char *b, size_t length)
+
+# More digits do not fit into an offset.
+cdef int MOST_DIGITS = 18
+
+# The characters of a field name: "tchar" of RFC 9110 section 5.6.2.
+cdef unsigned char[256] IS_NAME
+
+
+cdef void make_tables() noexcept:
+    cdef int i
+    for i in range(256):
+        IS_NAME[i] = (c'0' <= i <= c'9') or (c'a' <= i <= c'z') or (c'A' <= i <= c'Z')
+    for byte in b"!#$%&'*+-.^_`|~":
+        IS_NAME[byte] = 1
+
+
+make_tables()
+
+
+cdef inline bint is_number(const char *at, Py_ssize_t length, int64_t *number) noexcept nogil:
+    """Digits alone."""
+    cdef Py_ssize_t i
+    cdef int64_t found = 0
+    if not 0 < length <= MOST_DIGITS:
+        return False
+    for i in range(length):
+        if not c'0' <= at[i] <= c'9':
+            return False
+        found = found * 10 + (at[i] - c'0')
+    number[0] = found
+    return True
+
+
+cdef inline bint is_named(const char *at, Py_ssize_t length, const char *name, Py_ssize_t size) noexcept nogil:
+    return length == size and strncasecmp(at, name, size) == 0
+
+
+cdef bint parse_range(const char *at, Py_ssize_t length, Said *said) noexcept nogil:
+    """``bytes first-last/total``, with ``*`` for a total that is not known."""
+    cdef const char *end = at + length
+    cdef const char *dash
+    cdef const char *slash
+    if length < 10 or memcmp(at, b"bytes ", 6) != 0:
+        return False
+    at += 6
+    dash = <const char *>memchr(at, c'-', end - at)
+    if dash == NULL or not is_number(at, dash - at, &said.first):
+        return False
+    slash = <const char *>memchr(dash, c'/', end - dash)
+    if slash == NULL or not is_number(dash + 1, slash - dash - 1, &said.last):
+        return False
+    if end - slash == 2 and slash[1] == c'*':
+        return True
+    return is_number(slash + 1, end - slash - 1, &said.total)
+
+
+cdef bint note(Said *said, const char *name, Py_ssize_t size, Text value) noexcept nogil:
+    """One field; whether a plain response may have it so. A field that is there twice is not plain."""
+    cdef char initial = name[0] | 0x20
+    if initial == c'c':
+        if is_named(name, size, b"content-length", 14):
+            return said.length < 0 and is_number(value.at, value.length, &said.length)
+        if is_named(name, size, b"content-range", 13):
+            return said.first < 0 and parse_range(value.at, value.length, said)
+        if is_named(name, size, b"connection", 10):
+            # Other options than these two concern proxies.
+            said.keeps_alive = is_named(value.at, value.length, b"keep-alive", 10)
+            return said.keeps_alive
+        if is_named(name, size, b"content-encoding", 16):
+            if said.encoding.at != NULL:
+                return False
+            said.encoding = value
+    elif initial == c'e':
+        if is_named(name, size, b"etag", 4):
+            if said.etag.at != NULL:
+                return False
+            said.etag = value
+    elif initial == c'l':
+        if is_named(name, size, b"last-modified", 13):
+            if said.modified.at != NULL:
+                return False
+            said.modified = value
+    elif initial == c't':
+        return not is_named(name, size, b"transfer-encoding", 17)
+    return True
+
+
+cdef Py_ssize_t parse(const char *text, Py_ssize_t length, Said *said) noexcept nogil:
+    """How long a head is, its empty line included; INCOMPLETE, or NOT_PLAIN for what is malformed, old, or odd."""
+    cdef const char *at = text
+    cdef const char *end = text + length
+    cdef const char *stop
+    cdef const char *name
+    cdef Text value
+    said.status, said.keeps_alive, said.length = 0, True, -1
+    said.first, said.last, said.total = -1, -1, -1
+    said.etag.at, said.modified.at, said.encoding.at = NULL, NULL, NULL
+    stop = <const char *>memchr(at, c'\n', end - at)
+    if stop == NULL:
+        return INCOMPLETE
+    # "HTTP/1.1 206", and a reason that may be empty. An older server closes each connection, unless it says otherwise.
+    if stop - at < 13 or memcmp(at, b"HTTP/1.1 ", 9) != 0 or stop[-1] != c'\r' or at[12] not in (c' ', c'\r'):
+        return NOT_PLAIN
+    said.status = (at[9] - c'0') * 100 + (at[10] - c'0') * 10 + (at[11] - c'0')
+    if has_control(at + 12, stop - 1):
+        return NOT_PLAIN
+    while True:
+        at = stop + 1
+        stop = <const char *>memchr(at, c'\n', end - at)
+        if stop == NULL:
+            return INCOMPLETE
+        if stop == at or stop[-1] != c'\r':
+            return NOT_PLAIN
+        if stop - at == 1:
+            return stop + 1 - text
+        name = at
+        while IS_NAME[<unsigned char>at[0]]:
+            at += 1
+        if at == name or at[0] != c':':
+            return NOT_PLAIN  # no field, or one that goes on from the line before
+        value.at, value.length = at + 1, stop - 1 - (at + 1)
+        while value.length and value.at[0] in (c' ', c'\t'):
+            value.at, value.length = value.at + 1, value.length - 1
+        while value.length and value.at[value.length - 1] in (c' ', c'\t'):
+            value.length -= 1
+        if has_control(value.at, value.at + value.length) or not note(said, name, at - name, value):
+            return NOT_PLAIN
+
+
+cdef inline bint has_control(const char *at, const char *end) noexcept nogil:
+    """Whether there are NUL, CR or LF, which end a line for some, or other control characters."""
+    cdef unsigned char byte
+    cdef bint found = False
+    while at < end:
+        byte = at[0]
+        found |= (byte < 32 and byte != c'\t') or byte == 127
+        at += 1
+    return found
+
+
+cdef inline bint is_text(Text said, bytes known) noexcept nogil:
+    """Whether a field has the value that is known, or is missing as it was."""
+    if known is None:
+        return said.at == NULL
+    return (
+        said.at != NULL
+        and said.length == PyBytes_GET_SIZE(known)
+        and memcmp(said.at, PyBytes_AS_STRING(known), said.length) == 0
+    )
+
+
+cdef class Expected:
+    """See `Expected` in surface.py."""
+
+    def __init__(self, int64_t size, bytes etag, bytes modified, bytes encoding):
+        self.size, self.etag, self.modified, self.encoding = size, etag, modified, encoding
+        self.strong = etag is not None and not etag.startswith((b"W/", b"w/"))
+
+    cdef Py_ssize_t accept(self, const char *text, Py_ssize_t length, int64_t start, int64_t stop) noexcept nogil:
+        cdef Said said
+        cdef Py_ssize_t found = parse(text, length, &said)
+        if found <= 0:
+            return found
+        if (
+            said.status != 206
+            or not said.keeps_alive
+            or said.length != stop - start
+            or said.first != start
+            or said.last != stop - 1
+            or said.total != self.size
+            or not is_text(said.encoding, self.encoding)
+            or not is_text(said.etag, self.etag)
+        ):
+            return NOT_PLAIN
+        # Equal strong ETags say that the bytes are equal; else the date has to, too.
+        return found if self.strong or is_text(said.modified, self.modified) else NOT_PLAIN
+
+    def accepts(self, head, int64_t start, int64_t stop):
+        """See surface.py."""
+        cdef Py_buffer view
+        PyObject_GetBuffer(head, &view, PyBUF_SIMPLE)
+        try:
+            return self.accept(<const char *>view.buf, view.len, start, stop)
+        finally:
+            PyBuffer_Release(&view)
