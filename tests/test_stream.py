@@ -181,9 +181,11 @@ def test_a_thread_that_has_read_keeps_nothing(path: Path, monkeypatch: pytest.Mo
     go_on = threading.Event()
     tell = AsyncioBinding.call_soon_threadsafe
 
-    def tell_and_stand(binding: AsyncioBinding, callback: Callable[..., None], *arguments: Any) -> None:
-        tell(binding, callback, *arguments)
-        del arguments
+    def tell_and_stand(
+        binding: AsyncioBinding, callback: Callable[..., None], *arguments: Any, **options: Any
+    ) -> None:
+        tell(binding, callback, *arguments, **options)
+        del arguments, options
         go_on.wait()
 
     async def main() -> int:

@@ -77,8 +77,9 @@ FLOORS = (
 )
 # The same inside the core, .pyx and .py together.
 CORE_FLOORS = (
-    "array_buffer liburing loops memory process request sockets surface",
-    "cursor descriptor line pool ring threads turns",
+    "surface",
+    "array_buffer liburing loops memory process request sockets",
+    "cursor descriptor line pool ring threads turns yields",
     "engine pinned repeat",
     "fallback files loop opened",
     "reads",

@@ -24,7 +24,10 @@ __all__ = [
     "exchange",
     "extension_error",
     "is_quiet",
+    "ready",
+    "refused",
     "set_error_factory",
+    "turn",
 ]
 
 _forced = os.environ.get("RANGEIO_BACKEND", "") or "auto"
@@ -43,10 +46,12 @@ exchange: Exchange | None = None
 is_quiet: IsQuiet | None = None
 if _native is None or _forced == "python":
     from _uring.fallback import Buffer, File
+    from _uring.yields import ready, refused, turn
 else:
     from _uring.file import File
     from _uring.memory import Buffer
     from _uring.sockets import exchange, is_quiet
+    from _uring.turns import ready, refused, turn
 
 
 class Reactor:

@@ -14,7 +14,7 @@ Rules that hold for every call:
 
 from collections.abc import Awaitable, Callable, Iterator, MutableSequence, Sequence
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Protocol, SupportsIndex, overload
+from typing import Any, Literal, NamedTuple, Protocol, SupportsIndex, TypeVar, overload
 
 import numpy.typing as npt
 from typing_extensions import Buffer as SupportsBuffer
@@ -25,7 +25,9 @@ from _uring.surface import Connections, Repeat
 from _uring.surface import Exchange as Exchange
 from _uring.surface import IsQuiet as IsQuiet
 
-ErrorKind = Literal["errno", "changed", "eof", "closed", "unsupported"]
+_T = TypeVar("_T")
+
+ErrorKind = Literal["errno", "changed", "eof", "closed", "unsupported", "failed"]
 
 class ErrorFactory(Protocol):
     """Make the exception to raise. `errno` is 0 unless `kind` is ``"errno"``; offset and limit may be None."""
@@ -34,7 +36,7 @@ class ErrorFactory(Protocol):
         self, kind: ErrorKind, errno: int, path: str, offset: int | None, limit: int | None, detail: str
     ) -> BaseException: ...
 
-def set_error_factory(factory: ErrorFactory) -> None: ...
+def set_error_factory(factory: ErrorFactory, tree: tuple[type[BaseException], ...] = ...) -> None: ...
 
 class Buffer:
     """Read-only bytes in memory of the reactor, as one row of bytes or a table of records.
@@ -239,6 +241,22 @@ class Reactor:
         pool_reads, fallbacks; and of now: buffers_live, bytes_live, bytes_pooled, bytes_mapped, files_open
         (each once, until the last read of it has ended), in_flight."""
     def close(self) -> None: ...
+
+def ready(value: _T, nbytes: int = 0) -> Awaitable[_T]:
+    """An awaitable of a value that is there already, of so many bytes.
+
+    Awaiting it takes no turn of the loop. But after 64 of them, 4 MiB or a millisecond the loop gets one, so that other
+    tasks go on and cancellations arrive. It counts with the reads that the page cache answers.
+    """
+
+def refused(error: BaseException) -> Awaitable[Any]:
+    """An awaitable that raises `error`, and counts as `ready` does.
+
+    Only for what the error factory makes; anything else (RuntimeError, where no loop runs) is raised by this call.
+    """
+
+def turn() -> Awaitable[None]:
+    """``ready(None)``: for the head of a coroutine that may end without having waited."""
 
 def default_reactor() -> Reactor:
     """The process's reactor, made on first use (backend from RANGEIO_BACKEND) and made anew in a forked child."""

@@ -6,16 +6,18 @@ offer is the speed: no ring, no O_DIRECT, no recycled memory, and every awaited 
 
 import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeVar
 
 from _uring.array_buffer import Buffer
 from _uring.descriptor import open_descriptor
-from _uring.loops import Waiter, bind, current_key
+from _uring.loops import Waiter, bind, current_key, tell, tell_failure
 from _uring.pinned import SMALL, Pinned
 from _uring.surface import (
     OFFSET_MAX,
     Backend,
     FileStat,
+    as_failure,
     byte_array,
     byte_arrays,
     byte_index,
@@ -25,6 +27,7 @@ from _uring.surface import (
     writable_bytes,
 )
 from _uring.threads import Process
+from _uring.yields import refused
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer as SupportsBuffer
@@ -178,7 +181,10 @@ class File:
     def _later(self, read: _Read[_T]) -> Awaitable[_T]:
         binding: Any = bind(current_key())
         waiter = binding.waiter(None)
-        self._start(read, binding, waiter)
+        try:
+            self._start(read, binding, waiter)
+        except Exception as error:
+            return refused(error)
         result: Awaitable[_T] = binding.wait(waiter)
         return result
 
@@ -191,12 +197,14 @@ class File:
             try:
                 landed.extend((read(process), None))
             except BaseException as raised:
-                landed.extend((None, raised))
+                landed.extend((None, as_failure(raised, self.path)))
             finally:
                 self._opened.leave(process)
             try:
-                binding.call_soon_threadsafe(_settle, landed)
-            except RuntimeError:  # the loop is closed: nobody waits any more
+                binding.call_soon_threadsafe(_settle, landed, failed=partial(_fail, landed, self.path))
+            except (
+                Exception
+            ):  # the loop is closed (RuntimeError, of some loops another): nobody waits any more
                 pass
 
         process.delegate(work)
@@ -244,15 +252,15 @@ def _settle(landed: list[Any]) -> None:
     landed: the waiter, the result, the failure. It is emptied, for the thread that read may not get on for a while, and
     would keep the Buffer meanwhile; so would the waiter.
     """
-    waiter: Waiter
-    waiter, value, error = landed
+    tell(*landed)
     landed.clear()
-    if waiter.done():
-        return
-    if error is None:
-        waiter.set_result(value)
-    else:
-        waiter.set_exception(error)
+
+
+def _fail(landed: list[Any], path: str, error: BaseException) -> None:
+    """`_settle` raised, or was not called."""
+    waits = [(waiter, path, None, None) for waiter in landed[:1]]
+    landed.clear()
+    tell_failure(waits, error)
 
 
 class Reactor:

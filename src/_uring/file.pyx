@@ -16,7 +16,7 @@ from _uring.loop cimport LoopReads, loop_reads
 from _uring.opened cimport CHECK_EVERY_NS, SMALL, Descriptor
 from _uring.process cimport coarse_clock_ns
 from _uring.reads cimport FileRead, read_at, read_batch, read_into, read_many
-from _uring.turns cimport hand_out, note_hit
+from _uring.turns cimport hand_out, note_hit, refuse
 
 from _uring.surface import FileStat, byte_array, byte_arrays, byte_index, writable_bytes
 
@@ -154,19 +154,23 @@ cdef class File(Opened):
             return self.read_growing(start, want)
         return self.run(read_at(self, start, want))
 
+    # Awaited. Wrong arguments are refused by the call; what comes of a read, errors too, is handed out by the await.
+
     def read_at_async(self, offset, limit):
         cdef int64_t start = to_bytes(offset, "offset")
         cdef int64_t want = to_bytes(limit, "limit")
         cdef Buffer buffer
-        cdef FileRead read
-        if want <= SMALL and self.inline_reads and want:
-            buffer = self.read_inline(start, want)
-            if buffer is not None:
-                return hand_out(buffer, want)
-        self.held()
-        if want == 0 or self.synthetic:
-            return hand_out(self.read_at(offset, limit), want)
-        return self.run_async(read_at(self, start, want))
+        try:
+            if want <= SMALL and self.inline_reads and want:
+                buffer = self.read_inline(start, want)
+                if buffer is not None:
+                    return hand_out(buffer, want)
+            self.held()
+            if want == 0 or self.synthetic:
+                return hand_out(self.read_at(offset, limit), want)
+            return self.run_async(read_at(self, start, want))
+        except Exception as error:
+            return refuse(error)
 
     def begin_at(self, offset, limit, waiter):
         """Start reading a range and tell `waiter` of the result, perhaps before this returns."""
@@ -177,29 +181,39 @@ cdef class File(Opened):
             waiter.set_result(self.read_at(offset, limit))
             return
         read = read_at(self, to_bytes(offset, "offset"), to_bytes(limit, "limit"))
-        read.waiter = waiter
         if read.group.unfinished and not reads.sweep(read):
-            reads.begin(read)
+            reads.take(read, waiter)
         else:
             note_hit(read.bytes)
+            read.waiter = waiter
             reads.settle(read)
 
     def read_into_async(self, buffer, offset=0):
         cdef int64_t start = to_bytes(offset, "offset")
         view = writable_bytes(buffer)
-        self.held()
-        return self.run_async(read_into(self, view, start)) if view.nbytes else hand_out(0, 0)
+        try:
+            self.held()
+            return self.run_async(read_into(self, view, start)) if view.nbytes else hand_out(0, 0)
+        except Exception as error:
+            return refuse(error)
 
     def read_many_async(self, starts, lengths, int concurrent=0):
         first, second = byte_arrays(starts, lengths)
-        self.held()
-        if len(first) == 0 or self.synthetic:
-            return hand_out(self.read_many(first, second), 0)
-        return self.run_async(read_many(self, first, second, concurrent))
+        try:
+            self.held()
+            if len(first) == 0 or self.synthetic:
+                return hand_out(self.read_many(first, second), 0)
+            return self.run_async(read_many(self, first, second, concurrent))
+        except Exception as error:
+            return refuse(error)
 
     def read_batch_async(self, offsets, length):
         array, each = self.check_batch(offsets, length)
-        return self.run_async(read_batch(self, array, each))
+        try:
+            self.held()
+            return self.run_async(read_batch(self, array, each))
+        except Exception as error:
+            return refuse(error)
 
     cdef object run_async(self, FileRead read):
         if not read.group.unfinished:
@@ -237,12 +251,12 @@ cdef class File(Opened):
 
     def read_batch(self, offsets, length):
         array, each = self.check_batch(offsets, length)
+        self.held()
         return self.run(read_batch(self, array, each))
 
     def check_batch(self, offsets, length):
         array = byte_array(offsets, "offsets")
         cdef int64_t each = to_bytes(length, "length")
-        self.held()
         if len(array) and each > 0x7FFFFFFFFFFFFFFF // <int64_t>len(array):
             raise OverflowError(f"{len(array)} records of {each} bytes are more than 2**63 bytes")
         return array, each

@@ -10,9 +10,8 @@ cdef class LoopReads:
     cdef Engine engine
     cdef object binding
     cdef Ring ring
+    cdef set pending
     cdef dict waiting
-    cdef set started
-    cdef set shared
     cdef Mailbox *mailbox
     cdef int event
     cdef bint flush_due
@@ -21,6 +20,7 @@ cdef class LoopReads:
     cdef int made_after_forks
 
     cdef object submit(self, Batch batch)
+    cdef int take(self, Batch batch, object waiter) except -1
     cdef bint serves(self)
     cdef bint sweep(self, Batch batch)
     cdef int begin(self, Batch batch) except -1
@@ -30,9 +30,12 @@ cdef class LoopReads:
     cdef int flush_soon(self) except -1
     cdef int push_retries(self) except -1
     cdef int leave_ring(self) except -1
-    cdef object settle(self, Batch batch)
-    cdef int settle_all(self, list batches) except -1
+    cdef void settle(self, Batch batch) noexcept
+    cdef void end(self, Batch batch, error) noexcept
+    cdef int let_go(self, Batch batch) except -1
+    cdef int let_all_go(self) except -1
     cdef object share(self, Batch batch, Step step)
+    cdef int open_mail(self) except -1
 
 
 cdef LoopReads loop_reads(Engine engine)

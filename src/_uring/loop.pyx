@@ -6,6 +6,9 @@ reap. Copies too long for the loop's thread are made by the workers, who report 
 is no ring.
 
 A waiter may be gone (cancelled) when its read completes. The batch then ends like any other, and nobody is told.
+
+Whoever waits is told in any case. What making the result raises is its error; what anything else in a callback raises is the
+error of every read that is under way in that loop, because nobody knows what was left undone. The loop and the ring go on.
 """
 
 import os
@@ -13,7 +16,7 @@ from functools import partial
 
 from libc.errno cimport EBADF
 from libc.stdint cimport uint32_t
-from libc.stdlib cimport calloc
+from libc.stdlib cimport calloc, free
 
 from _uring.liburing cimport abi_sq_pending
 from _uring.pool cimport Mailbox, Step
@@ -21,7 +24,7 @@ from _uring.process cimport fork_count
 from _uring.request cimport Group, Request, read_one, sweep_one
 from _uring.turns cimport copied_at_once, hand_out
 
-from _uring.loops import bind, current_key
+from _uring.loops import bind, current_key, tell_failure
 
 cdef extern from *:
     """
@@ -48,21 +51,33 @@ cdef class LoopReads:
 
     def __init__(self, Engine engine, binding):
         self.engine, self.binding = engine, binding
-        self.waiting, self.started, self.shared = {}, set(), set()
+        self.pending, self.waiting = set(), {}
         self.event = -1
         self.made_after_forks = fork_count
         self.ring = engine.shared_ring()
         if self.ring is not None:
-            binding.watch(self.ring.ring.ring_fd, self.on_ready, self.on_lost)
+            binding.watch(self.ring.ring.ring_fd, self.on_ready, self.on_lost, self.failed)
 
     cdef object submit(self, Batch batch):
         """An awaitable of the batch's result."""
         if batch.group.unfinished and not self.sweep(batch):
-            batch.waiter = self.binding.waiter(partial(self.cancel, batch) if batch.group.count > 1 else None)
-            waiter = batch.waiter
-            self.begin(batch)
+            if batch.group.count > 1:
+                waiter = self.binding.waiter(partial(self.cancel, batch), self.failed)
+            else:
+                waiter = self.binding.waiter(None)  # one request is soon over: who looks for the waiter finds it done
+            self.take(batch, waiter)
             return self.binding.wait(waiter)
         return hand_out(batch.finish(), batch.bytes)
+
+    cdef int take(self, Batch batch, object waiter) except -1:
+        """Start a batch for a waiter. Raises where that cannot be done, and then the waiter is not told."""
+        batch.waiter = waiter
+        try:
+            self.begin(batch)
+        except BaseException as error:
+            self.cancel(batch)
+            raise batch.failure(error)
+        return 0
 
     cdef bint sweep(self, Batch batch):
         """Copy at once what is cached, if it is little; whether that was all."""
@@ -77,7 +92,8 @@ cdef class LoopReads:
         return group.unfinished == 0
 
     cdef int begin(self, Batch batch) except -1:
-        """Start a batch that has a waiter."""
+        """Start a batch that has a waiter, or go on with it."""
+        self.pending.add(batch)
         if self.ring is None or not self.ring.usable() or not batch.by_ring:
             self.share(batch, <Step>read_one)
         elif batch.sweepable and batch.group.misses == 0:
@@ -88,10 +104,9 @@ cdef class LoopReads:
 
     cdef int send(self, Batch batch) except -1:
         """Give the batch to the ring; it is submitted at the loop's next turn, with all others of this one."""
+        self.waiting[batch] = None
         batch.group.notify = 1
         self.ring.start(batch)
-        self.started.add(batch)
-        self.waiting[batch] = None
         self.flush_soon()
         return 0
 
@@ -136,12 +151,12 @@ cdef class LoopReads:
         if self.ring.refused:
             self.leave_ring()
         ended = self.ring.take_ended()
-        for batch in ended:
-            self.started.discard(batch)
         self.engine.count_ring(self.ring)
         if self.can_push():
             self.flush_soon()
-        return self.settle_all(ended)
+        for batch in ended:
+            self.settle(batch)
+        return 0
 
     cdef bint can_push(self):
         """Whether completions that were reaped at once have made room: no event will tell of that."""
@@ -160,8 +175,8 @@ cdef class LoopReads:
 
     cdef int flush_soon(self) except -1:
         if not self.flush_due:
+            self.binding.call_soon(self.flush, self.failed)
             self.flush_due = True
-            self.binding.call_soon(self.flush)
         return 0
 
     cdef int push_retries(self) except -1:
@@ -180,9 +195,9 @@ cdef class LoopReads:
             self.left = True
             self.engine.note_refusal(self.ring)
             self.binding.unwatch(self.ring.ring.ring_fd)  # before its number comes to be another's, perhaps our own
-        for batch in list(self.started):
-            if batch.group.in_flight == 0 and batch.group.unfinished:  # else it is done, and `take_ended` has it
-                self.started.discard(batch)
+        for batch in list(self.pending):
+            # Of those the ring has begun; one that is done is for `take_ended`.
+            if batch.group.owner != NULL and batch.group.in_flight == 0 and batch.group.unfinished:
                 self.waiting.pop(batch, None)
                 batch.group.notify = 0
                 batch.settle()
@@ -190,62 +205,85 @@ cdef class LoopReads:
                 self.share(batch, <Step>read_one)
         return 0
 
-    cdef object settle(self, Batch batch):
-        """Tell the waiter of a batch that is done."""
+    cdef void settle(self, Batch batch) noexcept:
+        """Tell the waiter of a batch that is done; if it raises, that as well."""
         waiter = batch.waiter
-        batch.waiter = None
-        if waiter is None or waiter.done():
-            return
-        try:
-            result = batch.finish()
-        except BaseException as error:
-            waiter.set_exception(error)
-        else:
-            waiter.set_result(result)
-
-    cdef int settle_all(self, list batches) except -1:
-        """Tell every waiter; what the first of them raises that does is raised when all have been told."""
-        cdef Batch batch
-        failure = None
-        for batch in batches:
+        if waiter is not None and not waiter.done():
             try:
-                self.settle(batch)
+                waiter.set_result(batch.finish())
             except BaseException as error:
-                failure = error if failure is None else failure
-        if failure is not None:
-            raise failure
+                self.end(batch, error)
+        batch.waiter = None
+        self.pending.discard(batch)
+
+    cdef void end(self, Batch batch, error) noexcept:
+        """Tell the waiter of a batch what went wrong with it."""
+        waiter = batch.waiter
+        self.let_go(batch)
+        tell_failure([(waiter, *batch.asked())], error)
+
+    cdef int let_go(self, Batch batch) except -1:
+        """Nobody waits for the batch any more, and nothing more of it is begun. What is under way keeps its memory."""
+        batch.waiter = None
+        self.pending.discard(batch)
+        self.waiting.pop(batch, None)
+        if batch.group.owner != NULL:
+            self.ring.abandon(batch)
+        else:
+            batch.group.abandoned = 1
         return 0
 
     def cancel(self, Batch batch):
         """The task that awaited the batch was cancelled."""
-        if batch.waiter is None:
-            return
-        batch.waiter = None
-        self.waiting.pop(batch, None)
-        if batch in self.started:
-            self.started.discard(batch)
-            self.ring.abandon(batch)
-        else:
-            batch.group.abandoned = 1
+        if batch.waiter is not None:
+            self.let_go(batch)
+
+    def failed(self, error):
+        """A callback raised: end every read that is under way. See the head of this module."""
+        cdef Batch batch
+        cdef list waits = []
+        self.flush_due = False
+        for batch in self.pending:
+            waits.append((batch.waiter, *batch.asked()))
+        self.let_all_go()
+        tell_failure(waits, error)
+
+    cdef int let_all_go(self) except -1:
+        if self.ring is not None:
+            self.ring.recall()  # what was pushed and not submitted: nobody comes to do that
+        for batch in list(self.pending):
+            self.let_go(batch)
+        return 0
 
     cdef object share(self, Batch batch, Step step):
         """Have the workers do it; `on_event` hears of it."""
         cdef int helpers = max(1, self.engine.helpers) if step == <Step>sweep_one else min(self.engine.workers, batch.depth)
         if self.mailbox == NULL:
-            event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)  # first: where no descriptor is to be had, nothing has changed
-            self.mailbox = <Mailbox *>calloc(1, sizeof(Mailbox))
-            if self.mailbox == NULL:
-                os.close(event)
-                raise MemoryError("cannot allocate a mailbox")
-            self.event = self.mailbox.event = event
-            self.binding.watch(self.event, self.on_event)
-        self.shared.add(batch)
+            self.open_mail()
         self.engine.counters.pool_reads += batch.group.unfinished if step == <Step>read_one else 0
         self.engine.crew().delegate(step, &batch.group, 0, batch.group.count, 1, helpers, batch, self.mailbox)
 
+    cdef int open_mail(self) except -1:
+        """Where this fails (no descriptor is to be had), nothing has changed."""
+        cdef Mailbox *mailbox = <Mailbox *>calloc(1, sizeof(Mailbox))
+        if mailbox == NULL:
+            raise MemoryError("cannot allocate a mailbox")
+        try:
+            mailbox.event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        except BaseException:
+            free(mailbox)
+            raise
+        try:
+            self.binding.watch(mailbox.event, self.on_event, None, self.failed)
+        except BaseException:
+            os.close(mailbox.event)
+            free(mailbox)
+            raise
+        self.mailbox, self.event = mailbox, mailbox.event
+        return 0
+
     def on_event(self):
         cdef Batch batch
-        cdef list done = []
         if not self.serves():
             return
         try:
@@ -253,14 +291,15 @@ cdef class LoopReads:
         except BlockingIOError:
             pass
         for batch in self.engine.crew().take_mail(self.mailbox):
-            self.shared.discard(batch)
             batch.settle()
             batch.group.misses = 1
-            if batch.waiter is not None and batch.group.unfinished:
+            if batch.waiter is None or batch.group.unfinished == 0:
+                self.settle(batch)
+                continue
+            try:
                 self.begin(batch)
-            else:
-                done.append(batch)
-        self.settle_all(done)
+            except BaseException as error:
+                self.end(batch, error)
 
     def close(self):
         """The loop is gone: nobody is told anything any more. What is under way keeps its memory until it completes."""
@@ -271,13 +310,7 @@ cdef class LoopReads:
         if self.made_after_forks != fork_count:
             # The parent's, and so is the loop: they share its epoll instance, and to unwatch would take the ring from the parent's.
             return
-        for batch in self.started:
-            batch.waiter = None
-            self.ring.abandon(batch)
-        for batch in self.shared:
-            batch.waiter = None
-            batch.group.abandoned = 1
-        self.started, self.waiting = set(), {}
+        self.let_all_go()
         if self.ring is not None:
             if not self.left:
                 self.binding.unwatch(self.ring.ring.ring_fd)

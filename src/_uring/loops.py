@@ -1,14 +1,25 @@
-"""What a read needs of the event loop it runs under: three verbs, for asyncio (uvloop included) and for trio.
+"""What a read needs of the event loop it runs under, for asyncio (uvloop included) and for trio.
 
-A waiter is made by `waiter()` and awaited by `wait(waiter)`; one of its `set_result` and `set_exception` is
-called, from the loop's own thread, unless it is `done()`: cancelled, that is. The `cancelled` callback, if there is
-one, hears of that.
+`current_key` alone decides which loop that is. A waiter is made by `waiter()` and awaited by `wait(waiter)`; one of its
+`set_result` and `set_exception` is called, from the loop's own thread, unless it is `done()`: cancelled, that is. The
+`cancelled` callback, if there is one, hears of that.
+
+No callback may raise into a loop: asyncio and uvloop would log it and go on, trio would end the whole run, and the task
+that waits for the read would wait for ever. Whoever hands a callback over gives a `failed` with it, which is told.
 """
 
 import asyncio
+import errno
+import os
 import sys
-from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+import weakref
+from collections.abc import Awaitable, Callable, Generator, Iterable
+from types import FrameType
+from typing import Any, Protocol, TypeAlias
+
+from _uring.surface import as_failure
+
+Failed: TypeAlias = Callable[[BaseException], None]
 
 
 class Waiter(Protocol):
@@ -19,15 +30,27 @@ class Waiter(Protocol):
     def set_exception(self, error: BaseException, /) -> None: ...
 
 
-class Binding(Protocol):
-    """One running loop. Equal bindings are the same loop."""
+Wait: TypeAlias = tuple[Waiter, str, int | None, int | None]
+"""A waiter, and the path, offset and limit that it waits for."""
 
-    def waiter(self, cancelled: Callable[[], None] | None) -> Waiter: ...
-    def call_soon(self, callback: Callable[[], None]) -> None: ...
-    def call_soon_threadsafe(self, callback: Callable[..., None], *args: Any) -> None: ...
-    def watch(self, fd: int, callback: Callable[[], None], lost: Callable[[], None] | None = None) -> None:
+
+class Binding(Protocol):
+    """One running loop. `failed` is told what a callback raises, in place of the loop."""
+
+    def waiter(self, cancelled: Callable[[], None] | None, failed: Failed | None = None) -> Waiter: ...
+    def call_soon(self, callback: Callable[[], None], failed: Failed | None = None) -> None: ...
+    def call_soon_threadsafe(
+        self, callback: Callable[..., None], *args: Any, failed: Failed | None = None
+    ) -> None: ...
+    def watch(
+        self,
+        fd: int,
+        callback: Callable[[], None],
+        lost: Callable[[], None] | None = None,
+        failed: Failed | None = None,
+    ) -> None:
         """Call back whenever `fd` is readable, until the loop is closed or `unwatch`; `lost`, where the loop finds that
-        it cannot.
+        it cannot. After `unwatch` neither is called, whatever the loop had queued.
         """
 
     def unwatch(self, fd: int) -> None: ...
@@ -35,41 +58,137 @@ class Binding(Protocol):
     def checkpoint(self) -> Awaitable[None]:
         """Let every other ready task run once."""
 
+    def sleep(self, seconds: float) -> Awaitable[None]: ...
+
+
+class _Guarded:
+    """A callback as a loop gets it."""
+
+    __slots__ = ("__weakref__", "_callback", "_failed")
+
+    def __init__(self, callback: Callable[..., None], failed: Failed | None) -> None:
+        self._callback: Callable[..., None] | None = callback
+        self._failed = failed
+
+    def __call__(self, *args: Any) -> None:
+        if self._callback is None:
+            return
+        try:
+            self._callback(*args)
+        except BaseException as error:
+            if self._failed is None:
+                raise
+            self._failed(error)
+
+    def end(self) -> None:
+        """A loop that has queued a call makes it all the same; it must do nothing."""
+        self._callback = None
+
+
+def tell(waiter: Waiter, value: Any = None, error: BaseException | None = None) -> None:
+    """Give a waiter what it waits for, if it still does."""
+    if waiter.done():
+        return
+    if error is None:
+        waiter.set_result(value)
+    else:
+        waiter.set_exception(error)
+
+
+def tell_failure(waits: Iterable[Wait], error: BaseException) -> None:
+    """End all that wait with what `error` is in the tree of errors.
+
+    KeyboardInterrupt and its like are for the program, not for a read: the first who waits raises it. Where nobody
+    waits, this does. A waiter that raises is nobody else's affair: sys.excepthook hears of it.
+    """
+    interruption = None if isinstance(error, Exception) else error
+    for waiter, path, offset, limit in waits:
+        if waiter.done():
+            continue
+        try:
+            waiter.set_exception(interruption or as_failure(error, path, offset, limit))
+            interruption = None
+        except Exception as broken:
+            sys.excepthook(type(broken), broken, broken.__traceback__)
+    if interruption is not None:
+        raise interruption
+
 
 class _Turn:
     """An awaitable that gives the asyncio loop one turn: a bare yield, as asyncio.sleep(0) makes."""
 
-    def __await__(self) -> Any:
+    __slots__ = ()
+
+    def __await__(self) -> Generator[None, None, None]:
         yield
+
+
+class Later:
+    """A value, or an error, after another awaitable is over."""
+
+    __slots__ = ("_before", "_error", "_value")
+
+    def __init__(self, before: Awaitable[Any], value: Any = None, error: BaseException | None = None) -> None:
+        self._before, self._value, self._error = before, value, error
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        yield from self._before.__await__()
+        if self._error is None:
+            return self._value
+        error, self._error = self._error, None
+        try:
+            raise error
+        finally:  # its traceback holds this frame: let neither hold the other
+            del error
 
 
 class AsyncioBinding:
     """asyncio and what behaves like it."""
 
-    __slots__ = ("loop",)
+    __slots__ = ("_watched", "loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
+        self._watched: dict[int, weakref.ref[_Guarded]] = {}  # held by the loop alone, and let go with it
 
-    def waiter(self, cancelled: Callable[[], None] | None) -> "asyncio.Future[Any]":
+    def waiter(
+        self, cancelled: Callable[[], None] | None, failed: Failed | None = None
+    ) -> "asyncio.Future[Any]":
         future: asyncio.Future[Any] = self.loop.create_future()
         if cancelled is not None:
-            future.add_done_callback(lambda done: cancelled() if done.cancelled() else None)
+            guarded = _Guarded(cancelled, failed)
+            future.add_done_callback(lambda done: guarded() if done.cancelled() else None)
         return future
 
     def wait(self, waiter: "asyncio.Future[Any]") -> Awaitable[Any]:
         return waiter
 
-    def call_soon(self, callback: Callable[[], None]) -> None:
-        self.loop.call_soon(callback)
+    def call_soon(self, callback: Callable[[], None], failed: Failed | None = None) -> None:
+        self.loop.call_soon(_Guarded(callback, failed))
 
-    def call_soon_threadsafe(self, callback: Callable[..., None], *args: Any) -> None:
-        self.loop.call_soon_threadsafe(callback, *args)
+    def call_soon_threadsafe(
+        self, callback: Callable[..., None], *args: Any, failed: Failed | None = None
+    ) -> None:
+        self.loop.call_soon_threadsafe(_Guarded(callback, failed), *args)
 
-    def watch(self, fd: int, callback: Callable[[], None], lost: Callable[[], None] | None = None) -> None:
-        self.loop.add_reader(fd, callback)
+    def watch(
+        self,
+        fd: int,
+        callback: Callable[[], None],
+        lost: Callable[[], None] | None = None,
+        failed: Failed | None = None,
+    ) -> None:
+        guarded = _Guarded(callback, failed)
+        self.loop.add_reader(fd, guarded)
+        self._watched[fd] = weakref.ref(guarded)
 
     def unwatch(self, fd: int) -> None:
+        watched = self._watched.pop(fd, None)
+        if watched is None:
+            return
+        guarded = watched()
+        if guarded is not None:
+            guarded.end()
         if not self.loop.is_closed():
             self.loop.remove_reader(fd)
 
@@ -78,6 +197,9 @@ class AsyncioBinding:
 
     def checkpoint(self) -> Awaitable[None]:
         return _Turn()
+
+    def sleep(self, seconds: float) -> Awaitable[None]:
+        return asyncio.sleep(seconds)
 
 
 class _TrioWaiter:
@@ -124,69 +246,77 @@ class _TrioWaiter:
     def _settle(self, result: Any) -> None:
         import trio
 
-        self.outcome = result
         if self.task is not None:
             trio.lowlevel.reschedule(self.task, result)
             self.task = None
+        self.outcome = result  # last: who could not be woken is not done, and is told what came in between
 
 
 class TrioBinding:
-    """One `trio.run`."""
+    """One `trio.run`, or one run of trio as the guest of another loop."""
 
-    __slots__ = ("closed", "scopes", "token")
+    __slots__ = ("_scopes", "closed", "token")
 
     def __init__(self, token: Any) -> None:
         self.token = token
         self.closed = False
-        self.scopes: dict[int, Any] = {}
+        self._scopes: dict[int, Any] = {}
 
-    def waiter(self, cancelled: Callable[[], None] | None) -> _TrioWaiter:
-        return _TrioWaiter(cancelled)
+    def waiter(self, cancelled: Callable[[], None] | None, failed: Failed | None = None) -> _TrioWaiter:
+        return _TrioWaiter(None if cancelled is None else _Guarded(cancelled, failed))
 
     def wait(self, waiter: _TrioWaiter) -> Awaitable[Any]:
         return waiter.wait()
 
-    def call_soon(self, callback: Callable[[], None]) -> None:
-        self.token.run_sync_soon(callback)
+    def call_soon(self, callback: Callable[[], None], failed: Failed | None = None) -> None:
+        self.token.run_sync_soon(_Guarded(callback, failed))
 
-    def call_soon_threadsafe(self, callback: Callable[..., None], *args: Any) -> None:
-        self.token.run_sync_soon(callback, *args)
+    def call_soon_threadsafe(
+        self, callback: Callable[..., None], *args: Any, failed: Failed | None = None
+    ) -> None:
+        self.token.run_sync_soon(_Guarded(callback, failed), *args)
 
-    def watch(self, fd: int, callback: Callable[[], None], lost: Callable[[], None] | None = None) -> None:
+    def watch(
+        self,
+        fd: int,
+        callback: Callable[[], None],
+        lost: Callable[[], None] | None = None,
+        failed: Failed | None = None,
+    ) -> None:
         import trio
 
-        scope = self.scopes[fd] = trio.CancelScope()
+        scope = self._scopes[fd] = trio.CancelScope()
+        guarded = _Guarded(callback, failed)
+        at_loss = _Guarded(_raise_lost if lost is None else lost, failed)
 
         async def watcher() -> None:
-            watched = True
             try:
                 with scope:
-                    while watched := await self._readable(fd):
-                        callback()
-            finally:
-                # System tasks are cancelled when the main task has ended: the loop is going away.
-                self.closed = self.closed or (watched and not scope.cancelled_caught)
-            if not watched and lost is not None:
-                lost()
+                    # A task that is woken already is not cancelled before its next wait. So look each time: `fd` may be
+                    # closed by now, or be another's.
+                    while not scope.cancel_called:
+                        readable = await _readable(fd)
+                        if not scope.cancel_called:
+                            guarded() if readable else at_loss()
+                        if not readable:
+                            return
+            except trio.Cancelled:  # as system tasks are when the main task has ended: the loop is going away
+                self.closed = True
+                raise
 
         trio.lowlevel.spawn_system_task(watcher, name="rangeio completions")
 
-    async def _readable(self, fd: int) -> bool:
-        """Wait for it; False where it cannot be waited for: somebody closed the descriptor."""
-        import trio
-
-        try:
-            await trio.lowlevel.wait_readable(fd)
-        except OSError:
-            return False
-        return True
-
     def unwatch(self, fd: int) -> None:
-        scope = self.scopes.pop(fd, None)
+        scope = self._scopes.pop(fd, None)
         if scope is not None and not self.closed:
             scope.cancel()
 
     def is_closed(self) -> bool:
+        if not self.closed:
+            try:
+                self.token.run_sync_soon(_nothing, idempotent=True)
+            except RuntimeError:  # trio.RunFinishedError; no watch was left to tell
+                self.closed = True
         return self.closed
 
     async def checkpoint(self) -> None:
@@ -194,22 +324,78 @@ class TrioBinding:
 
         await trio.lowlevel.checkpoint()
 
-
-def current_key() -> Any:
-    """The running loop, as something to look its binding up by. RuntimeError outside of one."""
-    loop = asyncio._get_running_loop()
-    if loop is not None:
-        return loop
-    if "trio" in sys.modules:
+    async def sleep(self, seconds: float) -> None:
         import trio
 
+        await trio.sleep(seconds)
+
+
+async def _readable(fd: int) -> bool:
+    """Wait for it under trio; False where it cannot be waited for: somebody closed the descriptor, and another may have
+    its number.
+    """
+    import trio
+
+    try:
+        await trio.lowlevel.wait_readable(fd)
+    except (OSError, trio.BusyResourceError, trio.ClosedResourceError):
+        return False
+    return True
+
+
+def _nothing() -> None:
+    pass
+
+
+def _raise_lost() -> None:
+    raise OSError(errno.EBADF, f"{os.strerror(errno.EBADF)}: somebody closed a descriptor of rangeio's")
+
+
+def current_key() -> Any:
+    """The loop that runs this code, as something to look its binding up by. RuntimeError outside of one.
+
+    A thread may run several: trio as the guest of asyncio, trio-asyncio, a `trio.run` within an asyncio task, an
+    `asyncio.run` within a trio task. The innermost has to be awaited. (sniffio tells the same, but for the last.)
+    """
+    loop = asyncio._get_running_loop()
+    trio = getattr(sys.modules.get("trio"), "lowlevel", None)
+    if trio is not None and (
+        loop is None or (_in_trio_task(trio) and not _asyncio_is_inside(loop, sys._getframe()))
+    ):
         try:
-            return trio.lowlevel.current_trio_token()
+            return trio.current_trio_token()
         except RuntimeError:
             pass
+    if loop is not None:
+        return loop
     raise RuntimeError(
-        "no event loop is running: await this under asyncio.run() or trio.run(), or use the sync Reader"
+        "no event loop is running in this thread: await this under asyncio.run() or trio.run(), or use the sync Reader"
     )
+
+
+def _in_trio_task(trio: Any) -> bool:
+    """Not whether trio runs at all: of a guest that is true while its host runs other tasks, too."""
+    try:
+        trio.current_task()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _asyncio_is_inside(loop: asyncio.AbstractEventLoop, frame: FrameType | None) -> bool:
+    """Where a trio task and an asyncio loop run in this thread: whether the loop runs in the task, not the task in the
+    loop. Whose frame is the nearest tells; uvloop has none of its own, but its tasks have.
+    """
+    task = asyncio.current_task(loop)
+    outermost = None if task is None else getattr(task.get_coro(), "cr_frame", None)
+    while frame is not None:
+        package = str(frame.f_globals.get("__name__")).partition(".")[0]
+        if package == "asyncio" or frame is outermost:
+            return True
+        if package == "trio":
+            return False
+        frame = frame.f_back
+    return False
 
 
 def bind(key: Any) -> Binding:
@@ -217,11 +403,17 @@ def bind(key: Any) -> Binding:
     return AsyncioBinding(key) if hasattr(key, "call_soon") else TrioBinding(key)
 
 
-async def after_checkpoint(value: Any) -> Any:
+def after_checkpoint(value: Any) -> Awaitable[Any]:
     """`value`, after a turn of the loop that runs now, if one does."""
-    try:
-        binding = bind(current_key())
-    except RuntimeError:
-        return value
-    await binding.checkpoint()
-    return value
+    return Later(_Checkpoint(), value)
+
+
+class _Checkpoint:
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        try:
+            binding = bind(current_key())
+        except RuntimeError:
+            return
+        yield from binding.checkpoint().__await__()

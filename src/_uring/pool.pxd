@@ -72,4 +72,4 @@ cdef class Pool:
     cdef list drop_all(self, Job *job)
     cdef void release_dead(self)
     cdef void abandon(self, Job *job)
-    cdef void drop(self, Job *job)
+    cdef Job *drop(self, Job *job) noexcept

@@ -414,20 +414,26 @@ cdef class Pool:
         if over:
             self.drop(job)
 
-    cdef void drop(self, Job *job):
+    cdef Job *drop(self, Job *job) noexcept:
+        """Let go of a job that is over; the one that was behind it in its list."""
         cdef object owner = <object>job.owner
+        cdef Job *following = job.next
         pthread_cond_destroy(&job.over)
         free(job)
         Py_DECREF(owner)
+        return following
 
     cdef list drop_all(self, Job *job):
         """Drop a list of jobs; their owners."""
         cdef list owners = []
-        while job != NULL:
-            following = job.next
-            owners.append(<object>job.owner)
-            self.drop(job)
-            job = following
+        try:
+            while job != NULL:
+                owners.append(<object>job.owner)
+                job = self.drop(job)
+        except BaseException:
+            while job != NULL:
+                job = self.drop(job)
+            raise
         return owners
 
     cdef void release_dead(self):

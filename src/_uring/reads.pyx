@@ -61,6 +61,9 @@ cdef class FileRead(Batch):
         """The range (offset, limit) that a request is part of."""
         raise NotImplementedError
 
+    cdef tuple asked(self):
+        return self.file.path, None, None
+
     cdef int account(self, Py_ssize_t reads, int64_t asked, int64_t fetched) except -1:
         if fetched > SMALL:
             # A long read gives a writer time to come in between: the file must be what it was when the read began.
@@ -89,6 +92,9 @@ cdef class ReadAt(FileRead):
 
     cdef tuple asked_by(self, Py_ssize_t request):
         return self.start, self.want
+
+    cdef tuple asked(self):
+        return self.file.path, self.start, self.want
 
     cdef object finish(self):
         cdef int64_t shift = self.start % self.file.border
@@ -120,6 +126,9 @@ cdef class ReadInto(FileRead):
 
     cdef tuple asked_by(self, Py_ssize_t request):
         return self.start, self.want
+
+    cdef tuple asked(self):
+        return self.file.path, self.start, self.want
 
     cdef object finish(self):
         cdef int64_t got

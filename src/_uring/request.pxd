@@ -65,3 +65,5 @@ cdef class Batch:
     cdef void settle(self) noexcept
     cdef void begin_again(self) noexcept
     cdef object finish(self)
+    cdef tuple asked(self)
+    cdef object failure(self, error)

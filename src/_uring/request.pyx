@@ -12,6 +12,8 @@ from libc.errno cimport EAGAIN, EINTR, EINVAL, EIO, errno
 from libc.stdlib cimport free, realloc
 from libc.string cimport memset
 
+from _uring.surface import as_failure
+
 cdef extern from *:
     """
     #include <sys/uio.h>
@@ -161,6 +163,14 @@ cdef class Batch:
     cdef object finish(self):
         """The result of the batch, or the error of the first request that failed. Overridden by each kind of read."""
         raise NotImplementedError
+
+    cdef tuple asked(self):
+        """The path, and the range (offset, limit) if it is one, that an error of all of it names."""
+        return "", None, None
+
+    cdef object failure(self, error):
+        """An exception in the midst of it as what the read ends with: an error of the tree, or an interruption as it is."""
+        return as_failure(error, *self.asked()) if isinstance(error, Exception) else error
 
     cdef void settle(self) noexcept:
         """Count what is left after threads finished requests without counting."""

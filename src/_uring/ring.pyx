@@ -333,8 +333,8 @@ cdef class Ring:
         cdef Group *group
         while self.ended != NULL:
             group = self.ended
+            batches.append(<object>group.owner)  # before it leaves the list: this may fail
             self.ended = group.ended
-            batches.append(<object>group.owner)
             Py_DECREF(<object>group.owner)
         return batches
 

@@ -24,7 +24,8 @@ OFFSET_MAX = 2**63 - 1
 REPEAT_ROOM = 1980
 """Bytes of text that a request, and the head of a reply, may have for `Reactor.repeat`; ROOM less three numbers."""
 
-ErrorKind = Literal["errno", "changed", "eof", "closed", "unsupported"]
+ErrorKind = Literal["errno", "changed", "eof", "closed", "unsupported", "failed"]
+"""``"failed"``: an exception where none was expected, named in `detail`."""
 
 
 class ErrorFactory(Protocol):
@@ -184,16 +185,22 @@ def _builtin_error(
         return ValueError(text)
     if kind == "unsupported":
         return io.UnsupportedOperation(text)
+    if kind == "failed":
+        return OSError(_errno.EIO, text)
     return OSError(getattr(_errno, "ESTALE", _errno.EIO), text)
 
 
+_Kinds = tuple[type[BaseException], ...]
+_BUILTIN: _Kinds = (OSError, EOFError, ValueError)
+
 _factory: ErrorFactory = _builtin_error
+_tree: _Kinds = _BUILTIN
 
 
-def set_error_factory(factory: ErrorFactory) -> None:
-    """Have every error of the core made by `factory`, in this process, from now on."""
-    global _factory
-    _factory = factory
+def set_error_factory(factory: ErrorFactory, tree: _Kinds = _BUILTIN) -> None:
+    """Have every error of the core made by `factory`, in this process, from now on. tree: the classes it makes."""
+    global _factory, _tree
+    _factory, _tree = factory, tree
 
 
 def make_error(
@@ -206,6 +213,25 @@ def make_error(
 ) -> BaseException:
     """The exception for one failure, to be raised by the caller. Keyword or positional, as the factory takes them."""
     return _factory(kind, errno, path, offset, limit, detail)
+
+
+def is_failure(error: BaseException) -> bool:
+    """Whether a read may end with it as it is."""
+    return isinstance(error, _tree)
+
+
+def as_failure(
+    error: BaseException, path: str = "", offset: int | None = None, limit: int | None = None
+) -> BaseException:
+    """`error`, raised where nobody asked for anything, as one that a read may end with; it is the cause of another."""
+    if is_failure(error):
+        return error
+    if isinstance(error, OSError) and error.errno:
+        made = make_error("errno", error.errno, path, offset, limit)
+    else:
+        made = make_error("failed", 0, path, offset, limit, f"{type(error).__name__}: {error}")
+    made.__cause__ = error
+    return made
 
 
 def without_frames(error: BaseException) -> BaseException:

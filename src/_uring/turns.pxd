@@ -7,6 +7,10 @@ cdef class Ready:
     cdef object value
 
 
+cdef class Refused:
+    cdef object error
+
+
 cdef class Turn:
     cdef object value
     cdef bint given
@@ -15,7 +19,9 @@ cdef class Turn:
 
 cdef class Queue:
     cdef object loop
+    cdef object binding
     cdef object parked
+    cdef object coming
     cdef bint due
     cdef int width
 
@@ -23,5 +29,6 @@ cdef class Queue:
 
 
 cdef object hand_out(object value, int64_t bytes)
+cdef object refuse(object error)
 cdef int note_hit(int64_t bytes) except -1
 cdef size_t copied_at_once() noexcept

@@ -4,6 +4,9 @@ A read that the page cache answers comes as a `Ready`, which costs no future and
 would starve all others that way, so it gives the loop a turn after some reads. Where many tasks do so, and one go of each would
 already hold the loop for too long, they stand in a queue of ours, and each turn of the loop begins with as many of them as it
 can take: a few that read many times each, into memory that is still in the processor's cache, not all of them once.
+
+Whatever is awaited and may be there at once takes part, errors too: `ready`, `refused` and `turn`. `yields` is the same in
+pure Python.
 """
 
 from collections import deque
@@ -12,7 +15,8 @@ cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
 
-from _uring.loops import after_checkpoint, current_key
+from _uring.loops import Later, after_checkpoint, bind, current_key, tell_failure
+from _uring.surface import is_failure
 
 cdef extern from *:
     """
@@ -34,6 +38,7 @@ cdef extern from *:
 # One go of a task: so many hot reads, or bytes, and the loop gets a turn.
 cdef int HITS_PER_GO = 64
 cdef int64_t BYTES_PER_GO = 4 << 20
+cdef int HITS_PER_LOOK = 4
 # What all goes of one turn of the loop may take. A heartbeat beside them waits so long, and for one read of each task at most.
 cdef long long TURN_NS = 1000000
 cdef int MOST_GOES = 256
@@ -80,6 +85,21 @@ rangeio_set_send(<PyTypeObject *>Ready, <void *>send_ready)
 
 
 @cython.final
+cdef class Refused:
+    """An awaitable that raises at once."""
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        error, self.error = self.error, None  # its traceback will hold the caller's frame, which may hold this
+        raise error
+
+
+@cython.final
 cdef class Turn:
     """As Ready, after one turn of the asyncio loop."""
 
@@ -100,18 +120,24 @@ cdef class Turn:
 
 @cython.final
 cdef class Queue:
-    """The tasks of an asyncio loop that wait for their next go: futures, first come, first served."""
+    """The tasks of an asyncio loop that wait for their next go: futures, first come, first served.
+
+    A future stays pending from one call of `begin_turn` to the next at least, so that everything else that is ready in
+    between finds a task that waits. anyio cancels by a callback that looks at each task in each turn, and one whose
+    future is done already is left alone (_deliver_cancellation; agronholm/anyio#199).
+    """
 
     def __cinit__(self, loop):
-        self.loop, self.parked, self.width = loop, deque(), 4
+        self.loop, self.binding = loop, bind(loop)
+        self.parked, self.coming, self.width = deque(), deque(), 4
 
     cdef object park(self, object value):
         """An awaitable of `value`, when it is this task's turn."""
         future = self.loop.create_future()
-        self.parked.append((future, value))
         if not self.due:
+            self.binding.call_soon(self.begin_turn, self.failed)
             self.due = True
-            self.loop.call_soon(self.begin_turn)
+        self.coming.append((future, value))
         return future
 
     def begin_turn(self):
@@ -126,13 +152,23 @@ cdef class Queue:
         begin_turn(now)
         left = self.width
         while self.parked and left:
-            future, value = self.parked.popleft()
+            future, value = self.parked[0]
             if not future.done():  # else it was cancelled
                 future.set_result(value)
                 left -= 1
-        self.due = left < self.width or len(self.parked) > 0
-        if self.due:
-            self.loop.call_soon(self.begin_turn)
+            self.parked.popleft()
+        self.parked.extend(self.coming)
+        self.coming.clear()
+        if self.parked:
+            self.binding.call_soon(self.begin_turn, self.failed)
+        else:
+            self.due = False
+
+    def failed(self, error):
+        """`begin_turn` raised: nobody may wait for it any longer."""
+        futures = [future for future, _ in (*self.parked, *self.coming)]
+        self.parked, self.coming, self.due = deque(), deque(), False
+        tell_failure([(future, "", None, None) for future in futures], error)
 
 
 cdef void begin_turn(long long now) noexcept:
@@ -144,13 +180,56 @@ cdef void begin_turn(long long now) noexcept:
 
 cdef object hand_out(object value, int64_t bytes):
     """An awaitable of a value that is there, which gives the loop a turn when the go is over."""
-    cdef Ready ready
     note_hit(bytes)
     if turn_spent or hits >= HITS_PER_GO or (hit_bytes >= BYTES_PER_GO and not has_time()):
         return give_turn(value)
-    ready = Ready.__new__(Ready)
+    return make_ready(value)
+
+
+cdef object refuse(object error):
+    """The same for what a read ended with, if it is one of the errors that reads end with; anything else is raised here."""
+    cdef Refused refused
+    if not is_failure(error):
+        raise error
+    note_hit(0)
+    if turn_spent or hits >= HITS_PER_GO:
+        return Later(give_turn(None), error=error)
+    refused = Refused.__new__(Refused)
+    refused.error = error
+    return refused
+
+
+def ready(value, int64_t nbytes=0):
+    """An awaitable of a value that is there."""
+    note_hit(nbytes)
+    return give_turn(value) if is_over() else make_ready(value)
+
+
+def refused(error):
+    """An awaitable that raises `error`."""
+    return refuse(error)
+
+
+def turn():
+    """An awaitable of None, for who has yet to find out what he has."""
+    note_hit(0)
+    return give_turn(None) if is_over() else nothing
+
+
+cdef Ready make_ready(object value):
+    cdef Ready ready = Ready.__new__(Ready)
     ready.value = value
     return ready
+
+
+cdef Ready nothing = make_ready(None)
+
+
+cdef bint is_over() noexcept:
+    """Whether a go is over of things that are not the core's, and may take long: by the clock as well, now and then."""
+    if turn_spent or hits >= HITS_PER_GO or hit_bytes >= BYTES_PER_GO:
+        return True
+    return hits % HITS_PER_LOOK == 0 and rangeio_clock_ns() - turn_began > TURN_NS
 
 
 cdef bint has_time() noexcept:
@@ -186,16 +265,16 @@ cdef object give_turn(object value):
         key = current_key()
     except RuntimeError:
         key = None
+    if key is None or not hasattr(key, "call_soon"):
+        begin_turn(now)
+        return after_checkpoint(value)
     hits = 1 if hits else 0  # not 0: the turn of the loop goes on, and so does its time
     hit_bytes = 0
-    if key is None or not hasattr(key, "call_soon"):
-        turn_spent = False
-        return after_checkpoint(value)
     if queue is None or queue.loop is not key or now - turn_began > LOST_NS:
         queue = Queue(key)
-    turn_spent = now - turn_began > TURN_NS
     if turn_spent or queue.due:
         return queue.park(value)
+    turn_spent = now - turn_began > TURN_NS  # for those that come later in this turn
     turn = Turn.__new__(Turn)
     turn.value, turn.turn = value, turns
     return turn

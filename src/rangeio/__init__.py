@@ -101,7 +101,7 @@ __all__ = [
     "__version__",
 ]
 
-_uring.set_error_factory(from_native)
+_uring.set_error_factory(from_native, (Error,))
 
 if TYPE_CHECKING:
     __version__: str

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, TypeVar
 
-from _uring.loops import bind, current_key
+from _uring.loops import bind, current_key, tell, tell_failure
 
 _T = TypeVar("_T")
 
@@ -228,14 +228,10 @@ def _loop_is_running() -> bool:
 
 def _wake(binding: Any, waiter: Any) -> None:
     try:
-        binding.call_soon_threadsafe(_settle, waiter)
+        failed = partial(tell_failure, [(waiter, "", None, None)])
+        binding.call_soon_threadsafe(tell, waiter, failed=failed)
     except RuntimeError:
         pass  # its loop is closed; the task, when it is collected, leaves the line or gives back
-
-
-def _settle(waiter: Any) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
 
 
 SHARED = Budget(default_bytes())

@@ -211,7 +211,7 @@ _ADVICE_FOR_ERRNO: dict[int, str] = {
 # What is over sooner or later without anybody changing the request.
 _TEMPORARY_ERRNO = frozenset([_errno.EMFILE, _errno.ENFILE, _errno.ENOMEM, _errno.EAGAIN, _errno.EINTR])
 
-NativeKind = Literal["errno", "changed", "eof", "closed", "unsupported"]
+NativeKind = Literal["errno", "changed", "eof", "closed", "unsupported", "failed"]
 
 _CLASS_OF_KIND: dict[NativeKind, tuple[type[Error], str]] = {
     "changed": (
@@ -221,6 +221,7 @@ _CLASS_OF_KIND: dict[NativeKind, tuple[type[Error], str]] = {
     "eof": (UnexpectedEofError, "the object ends before the last byte that was asked for"),
     "closed": (ClosedError, "it was closed before"),
     "unsupported": (UnsupportedError, "not supported"),
+    "failed": (UnexpectedError, "the read was given up because of an exception in rangeio itself"),
 }
 
 
