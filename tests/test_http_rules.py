@@ -189,6 +189,8 @@ def test_200_for_everything_is_right(desk: Desk) -> None:
     reader = desk.open(whole, chunk=1000)
     assert reader.read_range() == DATA
     assert len(desk.server.asked) == 1
+    assert reader.stat().size == SIZE
+    assert [asked.method for asked in desk.server.asked] == ["GET", "HEAD"]
 
 
 def test_200_for_everything_after_its_size_was_asked_for(desk: Desk) -> None:
@@ -222,6 +224,8 @@ def test_200_is_downloaded_once(desk: Desk) -> None:
     assert reader.read_at(7, 7) == DATA[7:14]
     assert reader.read_range() == DATA
     assert len(desk.server.asked) == 1
+    assert reader.stat().size == SIZE
+    assert [asked.method for asked in desk.server.asked] == ["GET", "HEAD"]
     with pytest.raises(rangeio.RangeNotSupportedError, match="no_range_cap"):
         desk.open(whole, on_no_range="download", no_range_cap=1000).read_at(0, 5)
 

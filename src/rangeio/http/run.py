@@ -133,12 +133,12 @@ class Run:
         remote = read.remote
         read.version = self._versions.setdefault(remote, read.version)
         whole = self._wholes.get(remote, remote.kept)
-        if whole is not None:
+        if isinstance(read, Probe):  # it asks what there is now, whatever is in memory
+            self._enqueue(read, 0, 1, Part(self, read, 0, 1, "HEAD"))
+        elif whole is not None:
             self._land(read, read.cut_from(whole))
         elif remote in self._downloads:
             self._downloads[remote].append(read)
-        elif isinstance(read, Probe):
-            self._enqueue(read, 0, 1, Part(self, read, 0, 1, "HEAD"))
         elif read.version.known and read.version.ranged:
             self._expand(read)
         elif remote in self._leads:
