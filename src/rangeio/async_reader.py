@@ -7,6 +7,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeVar, overload
 
+from _uring import turn
 from _uring.surface import byte_array, byte_index, writable_bytes
 from rangeio import streams
 from rangeio.adapters.async_files import AsyncFile
@@ -59,9 +60,9 @@ class AsyncReader:
     several threads, one after the other, and in a forked child. Everything else is as of `Reader`.
 
     Arguments are checked by the call, before anything is awaited. Cancelling a read returns at once; the read keeps its
-    memory and file until it is over. What the page cache has is there without a turn of the loop, but for a turn now
-    and then so that other tasks get theirs. Opening a local file, and looking at its size, is done on the loop's
-    thread.
+    memory and file until it is over. What is there (cached, in memory, known) takes no turn of the loop, but for one
+    now and then in which others get theirs and cancellations arrive. Opening a local file, and looking at its size, is
+    done on the loop's thread.
     """
 
     __slots__ = {
@@ -145,6 +146,7 @@ class AsyncReader:
         return source
 
     async def _after_opening(self, read: Callable[[Source], Awaitable[_T]]) -> _T:
+        await turn()
         return await read(self._opened())
 
     def _first_read_at(self, offset: SupportsIndex, limit: SupportsIndex) -> Awaitable[Buffer]:
@@ -231,6 +233,7 @@ class AsyncReader:
         return exactly(self.path, self._start, checked, results, on_error)
 
     async def _read_ranges(self, checked: Checked, options: Options) -> list[Buffer]:
+        first = await self._lay_out(checked, options)
         source = self._opened()
 
         async def send(layout: Layout) -> list[Buffer]:
@@ -238,7 +241,6 @@ class AsyncReader:
                 layout.starts, layout.lengths, chunk=options.chunk, concurrent=options.concurrent
             )
 
-        first = await self._lay_out(checked, options)
         layout, replies = await SHARED.while_awaiting(bytes_of(first), lambda: fetch_async(first, send))
         empty = None if layout.is_plain else await self.read_at(0, 0)
         results = scatter(layout, replies, lambda: empty[:])  # type: ignore[index]
@@ -295,6 +297,7 @@ class AsyncReader:
 
     async def _size_for(self, needed: bool) -> int | None:
         """As `Reader._size_for`."""
+        await turn()
         source = self._opened()
         size = source.size
         if size is None and needed:
@@ -316,7 +319,8 @@ class AsyncReader:
         bounds(range, 0 if isinstance(range, Suffix) else None)
 
         async def begin() -> tuple[Source, int, int]:
-            return self._opened(), *await self._bounds(range)
+            start, stop = await self._bounds(range)
+            return self._opened(), start, stop
 
         return streams.AsyncStream(course, begin)
 
@@ -348,7 +352,7 @@ class AsyncReader:
         try:
             return await streams.copy(stream, writer, progress, total)
         finally:
-            await stream.aclose()
+            stream.end()
 
     def sink(
         self,
@@ -370,7 +374,7 @@ class AsyncReader:
         try:
             return await streams.sink(stream, consumer, blocking=False)
         finally:
-            await stream.aclose()
+            stream.end()
 
     def as_async_file(self, range: Range = None, *, buffer_size: int | None = None) -> AsyncFile:
         """A file object over a range, in the shape of aiofiles: ``await file.read(n)``, ``async for line in file``.
@@ -380,7 +384,8 @@ class AsyncReader:
         bounds(range, 0 if isinstance(range, Suffix) else None)
 
         async def begin() -> tuple[Source, int, int]:
-            return self._opened(), *await self._bounds(range)
+            start, stop = await self._bounds(range)
+            return self._opened(), start, stop
 
         return AsyncFile(begin, self.path, buffer_size)
 
@@ -410,6 +415,7 @@ class AsyncReader:
 
     async def stat(self) -> Stat:
         """What the service says of the object now. ObjectChangedError if that is not what was opened."""
+        await turn()
         return await self._opened().stat_async()
 
     @property
@@ -444,9 +450,11 @@ class AsyncReader:
     async def aclose(self) -> None:
         """As `close`."""
         self.close()
+        await turn()
 
     async def __aenter__(self) -> Self:
         """Opens, so that what is not there is missed here."""
+        await turn()
         self._opened()
         return self
 

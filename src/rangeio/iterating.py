@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
+from _uring import turn
 from rangeio.errors import Error
 from rangeio.flight import Flight
 from rangeio.ranges import Layout
@@ -46,11 +47,13 @@ class AsyncRanges(AsyncIterator[tuple[int, _T]]):
         return self
 
     async def __anext__(self) -> tuple[int, _T]:
+        if self._ready or self._ended:
+            await turn()  # as the flight gives one to each that it hands out
         try:
             while not self._ready and not self._ended:
                 await self._next()
         except Error:
-            self._end()
+            self.end()
             raise
         if self._ended:
             raise StopAsyncIteration
@@ -70,7 +73,7 @@ class AsyncRanges(AsyncIterator[tuple[int, _T]]):
             return
         alone = self._cutting.alone()
         if alone is None or self._ended:
-            self._end()
+            self.end()
         else:
             self._launch(self._source, alone)
 
@@ -91,13 +94,15 @@ class AsyncRanges(AsyncIterator[tuple[int, _T]]):
 
     async def aclose(self) -> None:
         """Stop reading. A second call does nothing."""
-        self._end()
+        self.end()
+        await turn()
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """As `aclose`, which has nothing to wait for."""
         self._ended = True
         self._ready = []
         if self._flight is not None:
             self._flight.close()
 
     def __del__(self) -> None:
-        self._end()
+        self.end()

@@ -22,7 +22,7 @@ from rangeio.replies import OnError
 from rangeio.service import OPTION_NAMES, ListsAwaited, Options, Presigns, Service, Stat, check_names
 from rangeio.services.local import LocalService
 from rangeio.services.memory import MemoryService, MemorySource
-from rangeio.waiting import AtOnce, checkpoint
+from rangeio.waiting import InTurns
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -170,7 +170,7 @@ class Operator:
         """As `list`, for ``async for``, under any loop. Local directories are read on the loop's own thread."""
         if isinstance(self._service, ListsAwaited):
             return self._service.list_async(prefix, delimiter or None, self._options)
-        return AtOnce(self._service.list(prefix, delimiter or None, self._options))
+        return InTurns(self._service.list(prefix, delimiter or None, self._options))
 
     def presign(self, path: Path, expires: float | timedelta = 3600, *, version: str | None = None) -> str:
         """A URL by which anybody can read one object for `expires` seconds (at most a week). Sends no request, but
@@ -237,7 +237,7 @@ class Operator:
         flight = Flight(
             lambda index, waiter: self._begin(*single[index][1], chosen, waiter),
             len(single),
-            checkpoint,
+            _uring.turn,
             depth=chosen.concurrent or _FILES_AT_ONCE,
         )
         while (landed := await flight.next()) is not None:

@@ -230,7 +230,8 @@ class Source(Protocol):
 
     What is awaited is driven by the loop that runs then, and bound to none before: the same Source serves sync calls
     and any number of loops. Opening a Source does not wait for a network; what has to be asked is asked by the first
-    read.
+    read. An Error of `read_at_async`, `read_into_async` and `read_batch_async` comes by the await, also where it is
+    known before; and where they do not wait, they give the loop a turn now and then (`_uring.ready`).
     """
 
     @property

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
+from _uring import turn
 from rangeio.budget import SHARED
 from rangeio.errors import Error
 from rangeio.flight import Flight
@@ -105,20 +106,22 @@ class AsyncStream(AsyncIterator["Buffer"]):
         return self
 
     async def __anext__(self) -> "Buffer":
-        if self._flight is None and not self._ended:
+        if self._ended:
+            await turn()
+        elif self._flight is None:
             self._flight = self._launch(*await self._begin())
         if self._ended or self._flight is None:
             raise StopAsyncIteration
         landed = await self._flight.next()
         if landed is None or self._ended:
-            self._end()
+            self.end()
             raise StopAsyncIteration
         _, reply = landed
         if isinstance(reply, Error):
-            self._end()
+            self.end()
             raise reply
         if reply.nbytes < self._course.chunk:
-            self._end()  # the last piece, or that of an object that ends here
+            self.end()  # the last piece, or that of an object that ends here
         elif self._open_at is not None:
             self._look_for_end(*self._open_at)
         if not reply.nbytes:
@@ -149,16 +152,18 @@ class AsyncStream(AsyncIterator["Buffer"]):
 
     async def aclose(self) -> None:
         """Stop reading. A second call does nothing."""
-        self._end()
+        self.end()
+        await turn()
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """As `aclose`, which has nothing to wait for."""
         self._ended = True
         if self._flight is not None:
             self._flight.close()
         self._loan.close()
 
     def __del__(self) -> None:
-        self._end()
+        self.end()
 
 
 def way_into(writer: Any) -> Callable[[memoryview], object]:

@@ -3,27 +3,40 @@
 What it awaits is either an awaitable of the event loop, or, where it serves a sync call, one that is done already.
 """
 
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Iterator
-from typing import Any, Generic, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
+from _uring import ready, refused, turn
 from _uring.loops import bind, current_key
 
 _T = TypeVar("_T")
-_T_co = TypeVar("_T_co", covariant=True)
+_P = ParamSpec("_P")
 
 
-class Ready(Generic[_T_co]):
-    """An awaitable whose result is there; awaiting it takes no turn of a loop, and needs none."""
+def at_once(call: Callable[_P, _T], *args: _P.args, **options: _P.kwargs) -> Awaitable[_T]:
+    """What a call that does not wait comes to, as something to be awaited; an Error, too, comes by the await.
 
-    __slots__ = ("_value",)
+    It takes part in what a loop may be held for (`_uring.ready`), as everything awaited must that may be there at once.
+    """
+    try:
+        value = call(*args, **options)
+    except Exception as error:
+        return refused(error)
+    return ready(value, getattr(value, "nbytes", 0))
 
-    def __init__(self, value: _T_co) -> None:
-        self._value = value
 
-    def __await__(self) -> Generator[Any, None, _T_co]:
-        return self._value
-        yield  # makes this a generator
+def by_await(call: Callable[_P, Awaitable[_T]]) -> Callable[_P, Awaitable[_T]]:
+    """Have an Error that the call of an async method raises come by the await. Those of arguments are no Errors."""
+
+    @wraps(call)
+    def called(*args: _P.args, **options: _P.kwargs) -> Awaitable[_T]:
+        try:
+            return call(*args, **options)
+        except Exception as error:
+            return refused(error)
+
+    return called
 
 
 class AtOnce(AsyncIterator[_T]):
@@ -61,6 +74,16 @@ async def settle(result: object) -> Any:
     return await result if isinstance(result, Awaitable) else result
 
 
+class InTurns(AtOnce[_T]):
+    """The same for a loop that others use, too."""
+
+    __slots__ = ()
+
+    async def __anext__(self) -> _T:
+        await turn()
+        return await super().__anext__()
+
+
 async def checkpoint() -> None:
     """Let every other ready task of the loop that runs have a turn."""
     await bind(current_key()).checkpoint()
@@ -68,16 +91,4 @@ async def checkpoint() -> None:
 
 async def pause(seconds: float) -> None:
     """Let `seconds` pass, on the loop that runs."""
-    if "trio" in sys.modules:
-        import trio
-
-        try:
-            trio.lowlevel.current_task()
-        except RuntimeError:
-            pass
-        else:
-            await trio.sleep(seconds)
-            return
-    import asyncio
-
-    await asyncio.sleep(seconds)
+    await bind(current_key()).sleep(seconds)

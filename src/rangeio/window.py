@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
 import numpy as np
 
+from _uring import refused
 from _uring.surface import byte_array, byte_index, writable_bytes
 from rangeio.errors import Error, UnexpectedEofError, asked, from_native
 from rangeio.policy import Timeout
@@ -63,13 +64,25 @@ class Window:
         return self.source.read_batch(*self._records(offsets, length))
 
     def read_at_async(self, offset: SupportsIndex, limit: SupportsIndex) -> "Awaitable[Buffer]":
-        return self.source.read_at_async(*self._part(offset, limit))
+        try:
+            part = self._part(offset, limit)
+        except Error as error:
+            return refused(error)
+        return self.source.read_at_async(*part)
 
     def read_into_async(self, buffer: Destination, offset: SupportsIndex = 0) -> Awaitable[int]:
-        return self.source.read_into_async(*self._part_into(buffer, offset))
+        try:
+            part = self._part_into(buffer, offset)
+        except Error as error:
+            return refused(error)
+        return self.source.read_into_async(*part)
 
     def read_batch_async(self, offsets: Any, length: SupportsIndex) -> "Awaitable[Buffer]":
-        return self.source.read_batch_async(*self._records(offsets, length))
+        try:
+            records = self._records(offsets, length)
+        except Error as error:
+            return refused(error)
+        return self.source.read_batch_async(*records)
 
     def begin_at(self, offset: int, limit: int, waiter: "Waiter", *, chunk: int | None = None) -> None:
         self.source.begin_at(*self._part(offset, limit), waiter, chunk=chunk)

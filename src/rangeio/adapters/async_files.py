@@ -7,6 +7,7 @@ from operator import index
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
+from _uring import turn
 from _uring.surface import OFFSET_MAX, byte_index, writable_bytes
 from rangeio.service import Destination, Source
 
@@ -43,6 +44,7 @@ class AsyncFile(AsyncIterator[bytes]):
         return self._read(_limit(size))
 
     async def _read(self, size: int) -> bytes:
+        await turn()
         self._check_open()
         if size <= len(self._ahead):
             return self._take(size)
@@ -61,6 +63,7 @@ class AsyncFile(AsyncIterator[bytes]):
         return self._readinto(writable_bytes(buffer))  # type: ignore[arg-type]
 
     async def _readinto(self, view: memoryview) -> int:
+        await turn()
         self._check_open()
         done = min(len(view), len(self._ahead))
         view[:done] = self._take(done)
@@ -74,18 +77,21 @@ class AsyncFile(AsyncIterator[bytes]):
 
     async def read1(self, size: int = -1) -> bytes:
         """At most `size` bytes with at most one read."""
+        await turn()
         if not self._ahead:
             await self._fill(1)
         return self._take(len(self._ahead) if size < 0 else min(size, len(self._ahead)))
 
     async def peek(self, size: int = 1) -> bytes:
         """What comes next, without moving: at least one byte, if there is one."""
+        await turn()
         if not self._ahead:
             await self._fill(max(1, size))
         return bytes(self._ahead)
 
     async def readline(self, size: int | None = -1) -> bytes:
         """To the next newline, which is included, or at most `size` bytes."""
+        await turn()
         limit = _limit(size)
         parts: list[bytes] = []
         found = 0
@@ -126,6 +132,7 @@ class AsyncFile(AsyncIterator[bytes]):
 
         OSError (EINVAL) before the start and beyond 2**63 - 1, as of real files.
         """
+        await turn()
         self._check_open()
         place = index(offset)
         if whence == os.SEEK_CUR:
@@ -143,34 +150,43 @@ class AsyncFile(AsyncIterator[bytes]):
 
     async def tell(self) -> int:
         """Where it is, counted from the start of the range."""
+        await turn()
         self._check_open()
         return self._at
 
     async def readable(self) -> bool:
         """True."""
+        await turn()
         return True
 
     async def seekable(self) -> bool:
         """True."""
+        await turn()
         return True
 
     async def writable(self) -> bool:
         """False."""
+        await turn()
         return False
 
     async def close(self) -> None:
         """Refuse everything from now on; the Reader stays open."""
+        self._close()
+        await turn()
+
+    def _close(self) -> None:
         self.closed = True
         self._ahead = memoryview(b"")
 
     async def __aenter__(self) -> "Self":
+        await turn()
         await self._opened()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.close()
+        self._close()
 
     def __repr__(self) -> str:
         return f"<rangeio.AsyncFile {self.name!r} {'closed' if self.closed else f'at {self._at}'}>"

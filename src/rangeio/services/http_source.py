@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
+from _uring import ready, turn
 from _uring.loops import bind, current_key
 from _uring.surface import byte_array, byte_index, writable_bytes
 from rangeio.errors import Error, UnexpectedEofError, asked, from_native
@@ -25,7 +26,7 @@ from rangeio.policy import Timeout
 from rangeio.ranges import OPEN, Offsets
 from rangeio.service import FAR, Capability, Destination, Options, ReadAhead, Stat
 from rangeio.services.http_options import CONCURRENT, GAP
-from rangeio.waiting import Ready, checkpoint
+from rangeio.waiting import by_await, checkpoint
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer as SupportsBuffer
@@ -91,10 +92,12 @@ class HttpSource:
             found = self._strayed(found, view)
         return int(found)
 
+    @by_await
     def read_at_async(self, offset: SupportsIndex, limit: SupportsIndex) -> "Awaitable[Buffer]":
         start, count = byte_index(offset, "offset"), byte_index(limit, "limit")
         return self._soon(self._read(start, count))
 
+    @by_await
     def read_into_async(self, buffer: Destination, offset: SupportsIndex = 0) -> Awaitable[int]:
         start, view = byte_index(offset, "offset"), writable_bytes(cast("SupportsBuffer", buffer))
         return self._soon(self._read(start, len(view), into=view))
@@ -257,12 +260,14 @@ class HttpSource:
         table, reads = self._records(starts, count, size)
         return self._filled(table, count, starts, self._now(reads))
 
+    @by_await
     def read_batch_async(self, offsets: Any, length: SupportsIndex) -> "Awaitable[Buffer]":
         starts, count = byte_array(offsets, "offsets"), byte_index(length, "length")
         self._check_open(None, None)
         return self._batch(starts, count)
 
     async def _batch(self, starts: Offsets, count: int) -> "Buffer":
+        await turn()
         ask = starts.size and count and self.size is None
         size = (await self.stat_async()).size if ask else self.size
         table, reads = self._records(starts, count, size)
@@ -463,7 +468,7 @@ class HttpSource:
         self, reads: list[Any], chunk: int | None = None, concurrent: int | None = None
     ) -> Awaitable[list[Any]]:
         """The same, awaited."""
-        return self._await(reads, chunk, concurrent) if reads else Ready([])
+        return self._await(reads, chunk, concurrent) if reads else ready([])
 
     async def _await(self, reads: list[Any], chunk: int | None, concurrent: int | None) -> list[Any]:
         key = current_key()
@@ -481,6 +486,8 @@ class HttpSource:
             with self._named():
                 for read in reads:
                     run.add(read)
+            if waiter.done():  # out of an object that is kept: nothing was waited for
+                await turn()
             await binding.wait(waiter)
         finally:
             run.cancel()

@@ -10,7 +10,7 @@ from rangeio.errors import Error, NotFoundError, UnexpectedEofError, asked, clos
 from rangeio.policy import Timeout
 from rangeio.ranges import OPEN, Offsets, split
 from rangeio.service import NEAR, Capability, Destination, FileResults, Options, ReadAhead, Stat, rolled_up
-from rangeio.waiting import Ready, checkpoint
+from rangeio.waiting import at_once
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer as SupportsBuffer
@@ -84,28 +84,27 @@ class MemorySource:
     # Awaited, everything is done by the call.
 
     def read_at_async(self, offset: SupportsIndex, limit: SupportsIndex) -> "Awaitable[Buffer]":
-        return Ready(self.read_at(offset, limit))
+        return at_once(self.read_at, offset, limit)
 
     def read_into_async(self, buffer: Destination, offset: SupportsIndex = 0) -> Awaitable[int]:
-        return Ready(self.read_into(buffer, offset))
+        return at_once(self.read_into, buffer, offset)
 
     def read_batch_async(self, offsets: Any, length: SupportsIndex) -> "Awaitable[Buffer]":
-        return Ready(self.read_batch(offsets, length))
+        return at_once(self.read_batch, offsets, length)
 
     def fetch_async(
         self, starts: Offsets, lengths: Offsets, *, chunk: int | None, concurrent: int | None
     ) -> "Awaitable[list[Buffer]]":
-        return Ready(self.fetch(starts, lengths, chunk=chunk, concurrent=concurrent))
+        return at_once(self.fetch, starts, lengths, chunk=chunk, concurrent=concurrent)
 
     def begin_at(self, offset: int, limit: int, waiter: "Waiter", *, chunk: int | None = None) -> None:
         waiter.set_result(self.read_at(offset, limit))
 
     def turn(self) -> Awaitable[object]:
-        self._check_open(None, None)
-        return checkpoint()
+        return at_once(self._check_open, None, None)
 
     def stat_async(self) -> Awaitable[Stat]:
-        return Ready(self.stat())
+        return at_once(self.stat)
 
     def fetch(
         self, starts: Offsets, lengths: Offsets, *, chunk: int | None, concurrent: int | None
