@@ -21,7 +21,7 @@ from faults.data import pattern, write_pattern
 from faults.machine import need_module
 from rangeio import Operator
 from rangeio.waiting import checkpoint, pause
-from servers.scripted import Answer, Asked, Scripted, reply, scripted
+from servers.scripted import Answer, Asked, Scripted, honest, reply, scripted
 
 NBYTES = 200_000
 # A task that is heard stops within milliseconds; one that is not, after this.
@@ -46,14 +46,15 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pattern(folder / "data", NBYTES)
 
 
-def whole(asked: Asked) -> Answer:
-    """A server without ranges."""
-    return reply(200, pattern(0, 5000), ETag='"v1"')
+def answer(asked: Asked) -> Answer:
+    """Of a server that has no ranges of one object."""
+    data = pattern(0, 5000)
+    return reply(200, data, ETag='"v1"') if asked.target == "/whole" else honest(data, asked)
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Scripted]:
-    with scripted(whole) as running:
+    with scripted(answer) as running:
         yield running
 
 
@@ -64,6 +65,7 @@ class Held:
     file: rangeio.AsyncReader
     memory: rangeio.AsyncReader
     kept: rangeio.AsyncReader
+    http: rangeio.AsyncReader
     closed: rangeio.AsyncReader
     made_up: rangeio.AsyncReader
     missing: rangeio.AsyncReader
@@ -99,10 +101,12 @@ async def held(reactor: _uring.Reactor, path: Path, server: Scripted) -> AsyncIt
     async with (
         files.open_async("data") as file,
         objects.open_async("a") as memory,
-        rangeio.open_async(server.url, on_no_range="download") as kept,
+        rangeio.open_async(f"{server.url}/whole", on_no_range="download") as kept,
+        rangeio.open_async(server.url) as http,
         rangeio.open_async("/proc/version", reactor=reactor) as made_up,
     ):
         await kept.read_at(0, 10)
+        await http.read_at(0, 10)
         missing = rangeio.open_async(path.parent / "nothing", reactor=reactor)
         text = file.as_async_file()
         await text.close()
@@ -113,6 +117,7 @@ async def held(reactor: _uring.Reactor, path: Path, server: Scripted) -> AsyncIt
             file,
             memory,
             kept,
+            http,
             closed,
             made_up,
             missing,
@@ -184,6 +189,9 @@ def other_calls(held: Held) -> dict[str, Call]:
         "async with": opened,
         "async with a file": opened_file,
         "aclose": held.closed.aclose,
+        "of nothing from a server": lambda: held.http.read_at(3, 0),
+        "past the end from a server": lambda: held.http.read_at(1 << 40, 5),
+        "many past the end from a server": lambda: held.http.read_ranges([(1 << 40, None)]),
         "merged ranges": lambda: drained(held.file.iter_ranges([(0, 50)] * 500)),
         "an iteration": lambda: anext(held.iteration),
         "an iteration's end": held.iteration.aclose,
@@ -291,7 +299,7 @@ def twins() -> list[Any]:
 
 @pytest.mark.parametrize("twin", twins())
 def test_what_is_handed_out(twin: Any, loop: Loop) -> None:
-    """A value, an error and nothing: after 64 of them, 4 MiB or a millisecond others have their turn."""
+    """A value, an error and nothing: after 64 of them, or 4 MiB, others have their turn."""
     need_module("anyio")
     kept = rangeio.NotFoundError("no such thing")
 
@@ -299,12 +307,6 @@ def test_what_is_handed_out(twin: Any, loop: Loop) -> None:
         with pytest.raises(rangeio.NotFoundError) as caught:
             await twin.refused(kept)
         assert caught.value is kept
-
-    async def slow() -> None:
-        end = time.monotonic() + 0.002
-        while time.monotonic() < end:
-            pass
-        await twin.turn()
 
     async def turns_given(call: Call, times: int) -> int:
         """How often another task runs meanwhile."""
@@ -328,12 +330,11 @@ def test_what_is_handed_out(twin: Any, loop: Loop) -> None:
     async def main() -> None:
         assert await twin.ready("value", 5) == "value"
         check = is_cancelled_by_trio if loop.name == "trio" else is_cancelled
-        for call in (lambda: twin.ready(1), twin.turn, raised, slow):
+        for call in (lambda: twin.ready(1), twin.turn, raised):
             assert await check(call)
             assert await is_cancelled_by_anyio(call)
         assert await turns_given(lambda: twin.ready(1), 640) >= 10
         assert await turns_given(lambda: twin.ready(1, 1 << 20), 40) >= 10
-        assert await turns_given(slow, 40) >= 10
 
     loop.run(main)
     with pytest.raises(RuntimeError, match="mistake"):

@@ -245,8 +245,8 @@ class Reactor:
 def ready(value: _T, nbytes: int = 0) -> Awaitable[_T]:
     """An awaitable of a value that is there already, of so many bytes.
 
-    Awaiting it takes no turn of the loop. But after 64 of them, 4 MiB or a millisecond the loop gets one, so that other
-    tasks go on and cancellations arrive. It counts with the reads that the page cache answers.
+    Awaiting it takes no turn of the loop. But after 64 of them or 4 MiB the loop gets one, so that other tasks go on
+    and cancellations arrive. It counts with the reads that the page cache answers.
     """
 
 def refused(error: BaseException) -> Awaitable[Any]:

@@ -24,6 +24,7 @@ cdef class Queue:
     cdef object coming
     cdef bint due
     cdef int width
+    cdef int woken
 
     cdef object park(self, object value)
 

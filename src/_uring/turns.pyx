@@ -38,7 +38,6 @@ cdef extern from *:
 # One go of a task: so many hot reads, or bytes, and the loop gets a turn.
 cdef int HITS_PER_GO = 64
 cdef int64_t BYTES_PER_GO = 4 << 20
-cdef int HITS_PER_LOOK = 4
 # What all goes of one turn of the loop may take. A heartbeat beside them waits so long, and for one read of each task at most.
 cdef long long TURN_NS = 1000000
 cdef int MOST_GOES = 256
@@ -147,7 +146,7 @@ cdef class Queue:
         # As many goes as fill the time. Other work of the loop counts as well: a loop that is late serves one task in a turn.
         if now - turn_began > TURN_NS:
             self.width = max(1, self.width // 2)
-        elif now - turn_began < TURN_NS // 2:
+        elif now - turn_began < TURN_NS // 2 and self.woken == self.width:
             self.width = min(MOST_GOES, self.width * 2)
         begin_turn(now)
         left = self.width
@@ -157,6 +156,7 @@ cdef class Queue:
                 future.set_result(value)
                 left -= 1
             self.parked.popleft()
+        self.woken = self.width - left
         self.parked.extend(self.coming)
         self.coming.clear()
         if self.parked:
@@ -226,10 +226,8 @@ cdef Ready nothing = make_ready(None)
 
 
 cdef bint is_over() noexcept:
-    """Whether a go is over of things that are not the core's, and may take long: by the clock as well, now and then."""
-    if turn_spent or hits >= HITS_PER_GO or hit_bytes >= BYTES_PER_GO:
-        return True
-    return hits % HITS_PER_LOOK == 0 and rangeio_clock_ns() - turn_began > TURN_NS
+    """Whether a go is over of things that are not the core's."""
+    return turn_spent or hits >= HITS_PER_GO or hit_bytes >= BYTES_PER_GO
 
 
 cdef bint has_time() noexcept:
@@ -260,6 +258,7 @@ cdef object give_turn(object value):
     """The go of a task is over."""
     global hits, hit_bytes, turn_spent, queue
     cdef Turn turn
+    cdef bint parks
     cdef long long now = rangeio_clock_ns()
     try:
         key = current_key()
@@ -272,9 +271,11 @@ cdef object give_turn(object value):
     hit_bytes = 0
     if queue is None or queue.loop is not key or now - turn_began > LOST_NS:
         queue = Queue(key)
-    if turn_spent or queue.due:
+    # Who finds the time spent already stands in the queue; who spends it goes on in the next turn, alone perhaps.
+    parks = turn_spent or queue.due
+    turn_spent = turn_spent or now - turn_began > TURN_NS
+    if parks:
         return queue.park(value)
-    turn_spent = now - turn_began > TURN_NS  # for those that come later in this turn
     turn = Turn.__new__(Turn)
     turn.value, turn.turn = value, turns
     return turn

@@ -23,7 +23,8 @@ def at_once(call: Callable[_P, _T], *args: _P.args, **options: _P.kwargs) -> Awa
         value = call(*args, **options)
     except Exception as error:
         return refused(error)
-    return ready(value, getattr(value, "nbytes", 0))
+    nbytes = sum(map(len, value)) if isinstance(value, list) else getattr(value, "nbytes", 0)
+    return ready(value, nbytes)
 
 
 def by_await(call: Callable[_P, Awaitable[_T]]) -> Callable[_P, Awaitable[_T]]:
