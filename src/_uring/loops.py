@@ -358,7 +358,7 @@ def current_key() -> Any:
     `asyncio.run` within a trio task. The innermost has to be awaited. (sniffio tells the same, but for the last.)
     """
     loop = asyncio._get_running_loop()
-    trio = getattr(sys.modules.get("trio"), "lowlevel", None)
+    trio = getattr(sys.modules["trio"], "lowlevel", None) if "trio" in sys.modules else None
     if trio is not None and (
         loop is None or (_in_trio_task(trio) and not _asyncio_is_inside(loop, sys._getframe()))
     ):
