@@ -34,5 +34,9 @@ cdef class Expected:
     cdef readonly bytes modified
     cdef readonly bytes encoding
     cdef bint strong
+    # Of the three above, which keep the memory.
+    cdef Text known_etag
+    cdef Text known_modified
+    cdef Text known_encoding
 
     cdef Py_ssize_t accept(self, const char *text, Py_ssize_t length, int64_t start, int64_t stop) noexcept nogil

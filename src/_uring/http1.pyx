@@ -151,15 +151,19 @@ cdef inline bint has_control(const char *at, const char *end) noexcept nogil:
     return found
 
 
-cdef inline bint is_text(Text said, bytes known) noexcept nogil:
+cdef inline bint is_known(Text said, Text known) noexcept nogil:
     """Whether a field has the value that is known, or is missing as it was."""
-    if known is None:
-        return said.at == NULL
-    return (
-        said.at != NULL
-        and said.length == PyBytes_GET_SIZE(known)
-        and memcmp(said.at, PyBytes_AS_STRING(known), said.length) == 0
-    )
+    if said.at == NULL or known.at == NULL:
+        return said.at == known.at
+    return said.length == known.length and memcmp(said.at, known.at, said.length) == 0
+
+
+cdef inline Text text_of(bytes value) noexcept:
+    cdef Text found
+    found.at, found.length = NULL, 0
+    if value is not None:
+        found.at, found.length = PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value)
+    return found
 
 
 cdef class Expected:
@@ -168,6 +172,7 @@ cdef class Expected:
     def __init__(self, int64_t size, bytes etag, bytes modified, bytes encoding):
         self.size, self.etag, self.modified, self.encoding = size, etag, modified, encoding
         self.strong = etag is not None and not etag.startswith((b"W/", b"w/"))
+        self.known_etag, self.known_modified, self.known_encoding = text_of(etag), text_of(modified), text_of(encoding)
 
     cdef Py_ssize_t accept(self, const char *text, Py_ssize_t length, int64_t start, int64_t stop) noexcept nogil:
         cdef Said said
@@ -181,12 +186,12 @@ cdef class Expected:
             or said.first != start
             or said.last != stop - 1
             or said.total != self.size
-            or not is_text(said.encoding, self.encoding)
-            or not is_text(said.etag, self.etag)
+            or not is_known(said.encoding, self.known_encoding)
+            or not is_known(said.etag, self.known_etag)
         ):
             return NOT_PLAIN
         # Equal strong ETags say that the bytes are equal; else the date has to, too.
-        return found if self.strong or is_text(said.modified, self.modified) else NOT_PLAIN
+        return found if self.strong or is_known(said.modified, self.known_modified) else NOT_PLAIN
 
     def accepts(self, head, int64_t start, int64_t stop):
         """See surface.py."""

@@ -138,3 +138,13 @@ class Probe(Read):
     def result(self) -> Version:
         """The version that is there now, and in `size` its size."""
         return self.version
+
+
+def in_order(landed: dict[int, Any], count: int) -> list[Any]:
+    """The results; the first failure in that order is raised."""
+    results = [landed.pop(index) for index in range(count)]
+    for result in results:
+        if isinstance(result, BaseException):
+            results.clear()  # the traceback will hold this frame, and this frame would hold the Buffers
+            raise result
+    return results

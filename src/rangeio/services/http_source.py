@@ -17,7 +17,7 @@ from rangeio.http.alone import Stray, at_once, finished, go_on
 from rangeio.http.drivers import Driver, LoopDriver, ThreadDriver, this_thread
 from rangeio.http.pace import MEASURED
 from rangeio.http.pool import PER_HOST, Held
-from rangeio.http.reads import Probe, Read
+from rangeio.http.reads import Probe, Read, in_order
 from rangeio.http.remote import Remote
 from rangeio.http.repeats import repeat_for
 from rangeio.http.rules import Version, http_date
@@ -462,7 +462,7 @@ class HttpSource:
                     driver.step()
             finally:
                 run.cancel()
-        return _in_order(landed, count)
+        return in_order(landed, count)
 
     def _awaited(
         self, reads: list[Any], chunk: int | None = None, concurrent: int | None = None
@@ -491,13 +491,4 @@ class HttpSource:
             await binding.wait(waiter)
         finally:
             run.cancel()
-        return _in_order(landed, len(reads))
-
-
-def _in_order(landed: dict[int, Any], count: int) -> list[Any]:
-    results = [landed.pop(index) for index in range(count)]
-    for result in results:
-        if isinstance(result, BaseException):
-            results.clear()  # the traceback will hold this frame, and this frame would hold the Buffers
-            raise result
-    return results
+        return in_order(landed, len(reads))
