@@ -15,7 +15,7 @@ cdef struct Text:
 # What a response says, as far as it matters for a plain one. -1: not said, or "*".
 cdef struct Said:
     int status
-    bint keeps_alive
+    bint names_connection
     int64_t length
     int64_t first
     int64_t last

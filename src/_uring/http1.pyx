@@ -76,9 +76,10 @@ cdef bint note(Said *said, const char *name, Py_ssize_t size, Text value) noexce
         if is_named(name, size, b"content-range", 13):
             return said.first < 0 and parse_range(value.at, value.length, said)
         if is_named(name, size, b"connection", 10):
-            # Other options than these two concern proxies.
-            said.keeps_alive = is_named(value.at, value.length, b"keep-alive", 10)
-            return said.keeps_alive
+            if said.names_connection:
+                return False
+            said.names_connection = True
+            return is_named(value.at, value.length, b"keep-alive", 10)
         if is_named(name, size, b"content-encoding", 16):
             if said.encoding.at != NULL:
                 return False
@@ -105,7 +106,7 @@ cdef Py_ssize_t parse(const char *text, Py_ssize_t length, Said *said) noexcept 
     cdef const char *stop
     cdef const char *name
     cdef Text value
-    said.status, said.keeps_alive, said.length = 0, True, -1
+    said.status, said.names_connection, said.length = 0, False, -1
     said.first, said.last, said.total = -1, -1, -1
     said.etag.at, said.modified.at, said.encoding.at = NULL, NULL, NULL
     stop = <const char *>memchr(at, c'\n', end - at)
@@ -181,7 +182,6 @@ cdef class Expected:
             return found
         if (
             said.status != 206
-            or not said.keeps_alive
             or said.length != stop - start
             or said.first != start
             or said.last != stop - 1

@@ -61,6 +61,25 @@ class Exchange(Protocol):
         """
 
 
+class Expected(Protocol):
+    """What a plain response says of one version of an object; made from what its first response said.
+
+    size: bytes in it. etag, modified, encoding: the values of ETag, Last-Modified and Content-Encoding, None for those
+    that were not there. A strong ETag that is equal counts more than a date; a weak one, or none, wants an equal date.
+    """
+
+    size: int
+    etag: bytes | None
+    modified: bytes | None
+    encoding: bytes | None
+
+    def accepts(self, head: "bytes | bytearray | memoryview", start: int, stop: int, /) -> int:
+        """How long a head is, its empty line included, with which the response brings just the bytes `start` to `stop`
+        of that version, over a connection that goes on. 0 if there is no end of it yet, perhaps; -1 if it is another
+        one, or says this in an odd way: that is for others to judge.
+        """
+
+
 IsQuiet: TypeAlias = Callable[[int], bool]
 """Whether a connected socket is open and nothing has come over it. What has come before a request is sent is not its
 response: RFC 9112 sections 6.3 and 9.2. One system call."""
