@@ -184,6 +184,30 @@ def test_refused_before_the_first_read(auto_lab: Lab, pattern_file: Path, call: 
     facts = auto_lab.run(program, pattern_file).facts()
     assert facts["wrong"] == 0
     assert facts["name"] in (("pool",) if call == "io_uring_enter" else ("uring", "pool"))
+    # Named is the call that was refused, and no other: whoever writes the filter looks for it.
+    named = [name for name in ("io_uring_setup", "io_uring_enter") if name in facts["reason"]]
+    assert named == (["io_uring_enter"] if call == "io_uring_enter" else [])
+
+
+@pytest.mark.parametrize("number", ADVICE, ids=errno.errorcode.get)
+def test_a_late_refusal_is_explained(auto_lab: Lab, pattern_file: Path, number: int) -> None:
+    """As at the beginning: the call, why, and what to do."""
+    need_backend("uring")
+    program = code(
+        BATCH,
+        f"""
+        reader = rangeio.open(path, direct=True)
+        say(before=batch(reader))
+        refuse({number}, "io_uring_enter")
+        say(after=batch(reader), reason=rangeio.backend().reason)
+        """,
+    )
+    facts = auto_lab.run(program, pattern_file).facts()
+    assert (facts["before"], facts["after"]) == (0, 0)
+    assert "io_uring_enter" in facts["reason"]
+    assert "io_uring_setup" not in facts["reason"]
+    words = [word for word in ADVICE[number] if word != "io_uring_disabled"]  # which rules setup alone
+    assert [word for word in words if word not in facts["reason"].lower()] == []
 
 
 # --- system calls that fail now and then ----------------------------------------------------------------
@@ -231,6 +255,55 @@ def test_register_refused_once(auto_lab: Lab, pattern_file: Path) -> None:
         facts = child.finish().facts()
     assert facts == {"one": True, "big": True, "wrong": 0, "leaks": {}}
     assert supervisor.heard["io_uring_register"] > 0, "nothing was to be registered"
+
+
+@pytest.mark.parametrize("lab", ["uring", "pool"], indirect=True)
+@pytest.mark.parametrize("after", [0, 4096, 100_000])
+def test_nothing_is_not_the_end(lab: Lab, pattern_file: Path, after: int) -> None:
+    """Linux 5.9 and 5.10: preadv2(RWF_NOWAIT) returns 0 away from the end of the file, where EAGAIN is meant."""
+    program = code(
+        BATCH,
+        """
+        import asyncio
+        answer_nothing("preadv2", start=int(sys.argv[2]), stop=1 << 31)
+        whole = pattern(0, nbytes)
+        offsets = [start for start, _ in ranges]
+
+        def into(reader, length):
+            space = bytearray(length)
+            return space[: reader.read_into(space, 7)]
+
+        async def awaited():
+            async with rangeio.open_async(path) as reader:
+                assert bytes(await reader.read_at(5, 4000)) == whole[5:4005]
+                assert bytes(await reader.read_to_end()) == whole
+                assert wrong(await reader.read_ranges(ranges, gap=0), ranges) == 0
+                assert bytes(await reader.read_batch(offsets, 64)) == b"".join(whole[at:at + 64] for at in offsets)
+                assert b"".join([bytes(part) async for part in reader.stream()]) == whole
+                assert {index: bytes(part) async for index, part in reader.iter_ranges([(9, 19)])} == {0: whole[9:19]}
+                space = bytearray(nbytes)
+                assert await reader.read_into(space) == nbytes and space == whole
+
+        with rangeio.open(path) as reader:
+            assert bytes(reader.read_at(5, 4000)) == whole[5:4005]
+            assert bytes(reader.read_at(5, 300_000)) == whole[5:300_005]
+            assert bytes(reader.read_to_end()) == whole
+            assert bytes(reader.read_at(nbytes - 10, 100)) == whole[-10:]
+            assert bytes(into(reader, 4096)) == whole[7:4103]
+            assert bytes(into(reader, 300_000)) == whole[7:300_007]
+            assert wrong(reader.read_ranges(ranges, gap=0), ranges) == 0
+            assert wrong([part for _, part in sorted(reader.iter_ranges(ranges, gap=0))], ranges) == 0
+            assert bytes(reader.read_batch(offsets, 64)) == b"".join(whole[at:at + 64] for at in offsets)
+            assert b"".join(map(bytes, reader.stream())) == whole
+            assert reader.as_file().read() == whole
+        [found] = rangeio.Operator("fs").read_ranges([(path, None)])
+        assert bytes(found) == whole
+        asyncio.run(awaited())
+        del found, reader
+        say(leaks=leaks())
+        """,
+    )
+    assert lab.run(program, pattern_file, after).facts() == {"leaks": {}}
 
 
 # --- EIO ------------------------------------------------------------------------------------------------

@@ -77,9 +77,9 @@ cdef void sweep_one(Group *group, Py_ssize_t index) noexcept nogil:
         part.iov_base = request.data + request.done
         part.iov_len = min(request.length - request.done, LARGEST_READ)
         got = preadv2(request.fd, &part, 1, request.offset + <int64_t>request.done, RWF_NOWAIT)
-        if got < 0:
-            # EAGAIN: not cached. EOPNOTSUPP: the file system cannot tell. Anything else will be met again, and
-            # reported, by a read that may wait.
+        if got <= 0:
+            # EAGAIN: not cached. EOPNOTSUPP: the file system cannot tell. 0: the file ended meanwhile; or, on Linux 5.9
+            # and 5.10, it is not cached. All of it will be met again, and reported, by a read that may wait.
             group.misses += 1
             return
         if advance(request, got):

@@ -12,9 +12,10 @@ import threading
 from typing import Any
 
 from .data import pattern
-from .seccomp import Rule, install, refuse
+from .seccomp import Rule, answer_nothing, install, refuse
 
 __all__ = [
+    "answer_nothing",
     "ask_parent",
     "become_nobody",
     "describe",

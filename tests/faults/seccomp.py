@@ -43,11 +43,12 @@ OFFSET_ARG = 3  # pread64 and preadv2 alike: the low half of the file offset
 
 @dataclass(frozen=True)
 class Rule:
-    """`call` fails with `errno` (0: asks the listener), if its file offset lies in [start, stop), and for openat if one
-    of `flags` is given."""
+    """`call` fails with `errno` (0: asks the listener; None: returns 0), if its file offset lies in [start, stop), and for
+    openat if one of `flags` is given.
+    """
 
     call: str
-    errno: int
+    errno: int | None
     start: int = 0
     stop: int = 1 << 32
     flags: int = 0
@@ -61,7 +62,8 @@ def step(code: int, value: int, yes: int = 0, no: int = 0) -> bytes:
 def assemble(rules: list[Rule]) -> bytes:
     program = step(LOAD, ARCH_AT) + step(JUMP_EQUAL, ARCH, 1, 0) + step(RETURN, ALLOW)
     for rule in rules:
-        verdict = step(RETURN, ERRNO | rule.errno if rule.errno else USER_NOTIF)
+        # An errno of 0 is a result of 0: the call is not made, and does not fail.
+        verdict = step(RETURN, USER_NOTIF if rule.errno == 0 else ERRNO | (rule.errno or 0))
         if (rule.start, rule.stop) != (0, 1 << 32):
             inside = step(JUMP_AT_LEAST, rule.start, 0, 2) + step(JUMP_AT_LEAST, rule.stop, 1, 0)
             verdict = step(LOAD, ARGS_AT + 8 * OFFSET_ARG) + inside + verdict
@@ -88,3 +90,8 @@ def install(rules: list[Rule], *, listen: bool = False) -> int:
 def refuse(errno: int, *calls: str, start: int = 0, stop: int = 1 << 32, flags: int = 0) -> None:
     """The calls fail from now on (reads: those at offsets in [start, stop); openat: those with one of these flags)."""
     install([Rule(call, errno, start, stop, flags) for call in calls])
+
+
+def answer_nothing(*calls: str, start: int = 0, stop: int = 1 << 32) -> None:
+    """Reads at offsets in [start, stop) return 0 from now on, without being made."""
+    install([Rule(call, None, start, stop) for call in calls])
