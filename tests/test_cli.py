@@ -322,11 +322,12 @@ def test_doctor_ends_with_a_verdict_and_advice(capsys: pytest.CaptureFixture[str
     assert exit_code == verdicts[0].startswith("degraded")
 
 
+@pytest.mark.parametrize("call", ["io_uring_setup", "io_uring_enter"])
 @pytest.mark.parametrize("number", [errno.EPERM, errno.ENOSYS, errno.ENOMEM], ids=errno.errorcode.get)
-def test_doctor_explains_a_refused_ring(auto_lab: Lab, number: int) -> None:
-    need_backend("pool")
+def test_doctor_explains_a_refused_ring(auto_lab: Lab, number: int, call: str) -> None:
+    need_backend("uring" if call == "io_uring_enter" else "pool")
     found = auto_lab.run(
-        f"refuse({number}, 'io_uring_setup')\n"
+        f"refuse({number}, '{call}')\n"
         + code("""
         import io, json
         from contextlib import redirect_stdout
@@ -340,7 +341,8 @@ def test_doctor_explains_a_refused_ring(auto_lab: Lab, number: int) -> None:
     ).facts()
     assert found["code"] == 1
     assert found["verdict"].startswith("degraded: pool instead of uring")
-    assert errno.errorcode[number] in found["io_uring"]["text"]
+    assert found["io_uring"]["text"].startswith(f"{call}: {errno.errorcode[number]}")
+    assert f"{call}: " in found["backend"]["text"]
     wanted = "RLIMIT_MEMLOCK" if number == errno.ENOMEM else "seccomp"
     assert wanted in found["io_uring"]["advice"]
 

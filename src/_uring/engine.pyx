@@ -8,7 +8,6 @@ So a hot batch costs a loop of system calls and no more, a cold one gets the dep
 be told apart beforehand.
 """
 
-import os
 import weakref
 
 from cpython.exc cimport PyErr_CheckSignals
@@ -112,7 +111,7 @@ cdef class Engine:
 
     cdef int refuse(self, error) except -1:
         """Remember why a ring could not be had, or say so where one was insisted on."""
-        self.refusal = explain(error.errno)
+        self.refusal = explain(error.errno, "io_uring_setup")  # the one call that making a ring can fail by
         self.counters.fallbacks += 1
         if self.must_ring:
             raise error
@@ -120,7 +119,7 @@ cdef class Engine:
 
     cdef int note_refusal(self, Ring ring) except -1:
         """Remember that a ring is refused which worked before."""
-        self.refusal = f"io_uring_enter: {os.strerror(ring.refused)}"
+        self.refusal = explain(ring.refused, "io_uring_enter")
         self.counters.fallbacks += 1
         return 0
 

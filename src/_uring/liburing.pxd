@@ -80,6 +80,7 @@ cdef class Library:
     cdef abi_functions call
     cdef readonly str path
     cdef void *handle
+    cdef str refused_call
     cdef readonly uint32_t features
     cdef readonly uint32_t batch_flags
     cdef readonly uint32_t loop_flags
@@ -93,4 +94,4 @@ cdef class Library:
     cdef int try_nop(self, uint32_t flags)
 
 
-cdef str explain(int errno)
+cdef str explain(int errno, str call)

@@ -70,9 +70,10 @@ cdef class Library:
                 return flags
             if result != -EINVAL:
                 break
-        raise OSError(-result, explain(-result))
+        raise OSError(-result, explain(-result, self.refused_call))
 
     cdef int try_nop(self, uint32_t flags):
+        """0, or a negative errno of the call that `refused_call` names."""
         cdef abi_ring ring
         cdef abi_params params
         cdef abi_cqe *cqe = NULL
@@ -82,6 +83,7 @@ cdef class Library:
         memset(&ring, 0, sizeof(ring))
         memset(&params, 0, sizeof(params))
         params.flags = flags
+        self.refused_call = "io_uring_setup"
         result = self.call.queue_init_params(4, &ring, &params)
         if result < 0:
             return result
@@ -93,6 +95,7 @@ cdef class Library:
             sqe = abi_get_sqe(&ring)
             sqe.opcode = ABI_OP_NOP
             sqe.user_data = 0x5241
+            self.refused_call = "io_uring_enter"
             result = self.call.submit_and_wait_timeout(&ring, &cqe, 1, &timeout, NULL)
             if result >= 0:
                 result = 0 if cqe != NULL and cqe.user_data == 0x5241 and cqe.res == 0 else -ENOSYS
@@ -100,18 +103,19 @@ cdef class Library:
         return result
 
 
-cdef str explain(int errno):
-    """What to do about a refusal, in words for people (tigerbeetle#2246: EPERM and ENOSYS are told apart)."""
+cdef str explain(int errno, str call):
+    """What to do about a refusal of a system call, in words for people (tigerbeetle#2246: EPERM and ENOSYS are told apart)."""
+    cdef str sysctl = "Either the sysctl kernel.io_uring_disabled is not 0, or a" if call == "io_uring_setup" else "A"
     if errno == EPERM:
         return (
-            "io_uring_setup: not permitted. Either the sysctl kernel.io_uring_disabled is not 0, or a seccomp filter"
-            " forbids it (Docker's default does): use --security-opt seccomp=<profile that allows io_uring>"
+            f"{call}: not permitted. {sysctl} seccomp filter forbids it (Docker's default does): use --security-opt"
+            " seccomp=<profile that allows io_uring>"
         )
     if errno == ENOSYS:
-        return "io_uring_setup: this kernel (or its sandbox, as gVisor) has no usable io_uring; Linux 5.11 or newer is needed"
+        return f"{call}: this kernel (or its sandbox, as gVisor) has no usable io_uring; Linux 5.11 or newer is needed"
     if errno == ENOMEM:
-        return "io_uring_setup: no memory that may be locked; raise RLIMIT_MEMLOCK (ulimit -l)"
-    return f"io_uring_setup: {strerror(errno).decode()}"
+        return f"{call}: no memory that may be locked; raise RLIMIT_MEMLOCK (ulimit -l)"
+    return f"{call}: {strerror(errno).decode()}"
 
 
 def candidates():

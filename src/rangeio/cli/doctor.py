@@ -27,6 +27,7 @@ Exit code 0 if all is well, 1 if reads are slower than they could be, or impossi
 Level = Literal["fine", "note", "degraded"]
 
 _IO_URING_SETUP = 425  # the same number on every architecture that came after 2019, and on x86 and Arm
+_IO_URING_ENTER = 426
 _ENOUGH_MEMLOCK = 8 << 20
 _MARKS: dict[Level, str] = {"fine": " ", "note": "-", "degraded": "!"}
 
@@ -117,18 +118,24 @@ def _forced() -> str:
 
 
 def _kernel_ring() -> Finding:
-    """Ask the kernel for a ring, past every library, and explain a refusal."""
+    """Ask the kernel for a ring and enter it, past every library, and explain a refusal."""
     if platform.system() != "Linux":
         return Finding("io_uring", f"not on {platform.system()}", "note")
     libc = ctypes.CDLL(None, use_errno=True)
     params = ctypes.create_string_buffer(120)  # struct io_uring_params, all zero
+    call = "io_uring_setup"
     fd = libc.syscall(_IO_URING_SETUP, 1, params)
+    refused = fd < 0
+    if not refused:
+        call = "io_uring_enter"
+        refused = libc.syscall(_IO_URING_ENTER, fd, 0, 0, 0, None, 0) < 0
+    number = ctypes.get_errno()
     if fd >= 0:
         os.close(fd)
+    if not refused:
         return Finding("io_uring", "the kernel gives out rings")
-    number = ctypes.get_errno()
     text, advice = _refusal(number)
-    return Finding("io_uring", f"{errno.errorcode.get(number, number)}: {text}", "note", advice)
+    return Finding("io_uring", f"{call}: {errno.errorcode.get(number, number)}: {text}", "note", advice)
 
 
 def _refusal(number: int) -> tuple[str, str]:
@@ -146,7 +153,7 @@ def _refusal(number: int) -> tuple[str, str]:
             " (docker run --security-opt seccomp=PROFILE.json)"
         )
     if number == errno.ENOSYS:
-        return "this kernel has none", "Linux 5.6 or newer, built with CONFIG_IO_URING"
+        return "this kernel has none", "Linux 5.11 or newer, built with CONFIG_IO_URING"
     if number == errno.ENOMEM:
         return "too little memory may be locked", "raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK= in systemd)"
     return os.strerror(number), ""
