@@ -4,6 +4,7 @@ The oracle is slicing of bytes: the end of the object, empty ranges, wrong argum
 effects. What only files can do is in test_files.py.
 """
 
+import ctypes
 import pickle
 import random
 from collections.abc import Callable
@@ -233,6 +234,33 @@ class ReaderContract:
             with pytest.raises(BufferError):
                 reader.read_into(gappy)
         assert set(space.tolist()) == {7}
+
+    @pytest.mark.parametrize("count", [4, 20_000])
+    def test_read_into_memory_that_holds_pointers(self, reader: rangeio.Reader, count: int) -> None:
+        """Refused, and left as it is: bytes of the object, taken for addresses, would end the process."""
+        objects = np.full(count, "kept", object)
+        records = np.array([(7, "kept")] * count, [("O", "i8"), ("b", object)])
+        nested = np.array([((7, "kept"), 8)] * count, [("a", [("b", "i8"), ("c", object)]), ("d", "u1")])
+        pointers = (ctypes.c_char_p * count)(b"kept")
+        addresses = (ctypes.POINTER(ctypes.c_int) * count)()
+        functions = (ctypes.CFUNCTYPE(None) * count)()
+        for wrong in (objects, records, nested, pointers, addresses, functions, memoryview(objects)):
+            with pytest.raises(TypeError, match="pointers"):
+                reader.read_into(wrong)  # type: ignore[arg-type]
+        assert objects[0] == objects[-1] == records["b"][-1] == nested["a"]["c"][-1] == "kept"
+        assert pointers[0] == b"kept"
+        assert not addresses[0]
+        assert not functions[0]
+
+    def test_read_into_numbers_of_all_kinds(self, reader: rangeio.Reader) -> None:
+        """Also those that numpy exports by no memoryview, and names that look like formats."""
+        kinds: list[Any] = ["?", "f2", "c8", "c16", "g", "M8[s]", "m8[us]", "S9", "U3", "V5", "u8"]
+        kinds += [[("O", "i8"), ("P", "c16")], [("at", "M8[ns]"), ("z", "f4", (2, 3))]]
+        for kind in kinds:
+            for count in (7, 9000):
+                array = np.zeros(count, kind)
+                assert reader.read_into(array, 3) == min(array.nbytes, SIZE - 3), kind
+                assert array.tobytes()[: SIZE - 3] == DATA[3 : 3 + array.nbytes]
 
     # --- many ranges -----------------------------------------------------------------------------------------
 

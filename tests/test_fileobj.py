@@ -219,6 +219,10 @@ def test_into_arrays(reader: rangeio.Reader) -> None:
                 file.raw.seek(0)
             assert method(space) == 32
             assert space.tobytes() == pattern(0, 32)
+    for view in (memoryview(array.array("I", [0] * 8)), memoryview(bytearray(32)).cast("B", (4, 8))):
+        file.raw.seek(990)
+        assert file.raw.readinto(view) == 10  # bytes, of a range that ends there
+        assert view.tobytes() == pattern(990, 1000) + bytes(22)
     for wrong in (bytes(4), "text", memoryview(bytearray(8))[::2]):
         with pytest.raises((TypeError, BufferError, ValueError)):
             file.raw.readinto(wrong)  # type: ignore[arg-type]

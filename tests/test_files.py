@@ -166,6 +166,19 @@ def test_ranges_of_a_made_up_file(open_: Open) -> None:
     assert [request[1:] for request in plan.requests] == [(0, 5), (10, None)]
 
 
+def test_nothing_holds_the_memory_that_was_read_into(open_: Open, tmp_path: Path) -> None:
+    """Nor that of a kind that is looked at twice, or refused."""
+    reader = open_(write_pattern(tmp_path / "data", 4096))
+    for kind in ("u1", "f8", "M8[s]", [("a", "i8"), ("b", "c16")]):
+        array = np.zeros(8, kind)
+        assert reader.read_into(array) == array.nbytes
+        array.resize(16)  # ValueError while it is exported
+    objects = np.array([None] * 8, object)
+    with pytest.raises(TypeError):
+        reader.read_into(objects)
+    objects.resize(16)
+
+
 def test_empty_files_are_not_made_up(open_: Open, tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     reader = open_(tmp_path / "empty")

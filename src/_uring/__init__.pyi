@@ -123,7 +123,10 @@ class File:
     def read_at(self, offset: SupportsIndex, limit: SupportsIndex) -> Buffer:
         """`limit` bytes from `offset`; fewer only at the end of the file, none at or past it. `limit` 0 does no I/O."""
     def read_into(self, buffer: SupportsBuffer, offset: SupportsIndex = 0) -> int:
-        """Fill a writable C-contiguous buffer from `offset`; the bytes read, fewer than its size only at the end."""
+        """Fill a writable C-contiguous buffer from `offset`; the bytes read, fewer than its size only at the end.
+
+        One that holds Python objects or pointers is a TypeError.
+        """
     def read_many(self, starts: Any, lengths: Any, concurrent: int = 0) -> list[Buffer]:
         """One Buffer for each (start, length), in order, each short only at the end of the file.
 

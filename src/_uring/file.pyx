@@ -5,10 +5,10 @@ path that `Reader.read_at` is, with nothing in between. Whatever may wait is mad
 """
 
 cimport cython
-from cpython.buffer cimport PyBUF_ANY_CONTIGUOUS, PyBUF_WRITABLE, PyBuffer_IsContiguous, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_ANY_CONTIGUOUS, PyBUF_FORMAT, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_IsContiguous, PyBuffer_Release, PyObject_GetBuffer
 from cpython.long cimport PyLong_AsLongLong, PyLong_CheckExact
 from libc.errno cimport EOPNOTSUPP, errno
-from libc.string cimport memcpy
+from libc.string cimport memcpy, strchr
 
 from _uring.engine cimport Engine
 from _uring.iteration cimport Iteration
@@ -17,6 +17,8 @@ from _uring.opened cimport CHECK_EVERY_NS, SMALL, Descriptor
 from _uring.process cimport coarse_clock_ns
 from _uring.reads cimport FileRead, read_at, read_batch, read_into, read_many
 from _uring.turns cimport hand_out, note_hit, refuse
+
+from numpy import ndarray
 
 from _uring.surface import FileStat, byte_array, byte_arrays, byte_index, writable_bytes
 
@@ -48,6 +50,46 @@ cdef inline int64_t to_bytes(object value, str name) except -1:
         if number >= 0:
             return number
     return byte_index(value, name)
+
+
+# The type of array whose memory was looked at last: numpy takes 50 ns and more to write its format down.
+cdef object plain_type = None
+
+
+cdef bint is_plain(object destination, Py_ssize_t itemsize) noexcept:
+    """Whether it is known to hold no pointers. `check_plain` of surface.py says what is wrong with it."""
+    global plain_type
+    cdef Py_buffer view
+    cdef bint plain
+    if itemsize < <Py_ssize_t>sizeof(void *):
+        return True  # too small for an address
+    kind = destination.dtype if type(destination) is ndarray else None
+    if kind is not None and kind is plain_type:
+        return True
+    try:
+        PyObject_GetBuffer(destination, &view, PyBUF_STRIDES | PyBUF_FORMAT)
+    except (TypeError, BufferError, ValueError):
+        return False
+    plain = has_no_pointers(view.format)
+    PyBuffer_Release(&view)
+    if plain and kind is not None:
+        plain_type = kind
+    return plain
+
+
+cdef bint has_no_pointers(const char *format) noexcept:
+    cdef bint named = False
+    while format != NULL and format[0] != 0:
+        if format[0] == b":":
+            named = not named
+        elif not named and strchr(b"OPz&", format[0]) != NULL:
+            return False
+        elif not named and format[0] == b"X" and format[1] == b"{":
+            return False
+        elif not named and format[0] == b"Z" and (format[1] == 0 or strchr(b"fdg", format[1]) == NULL):
+            return False
+        format += 1
+    return True
 
 
 @cython.final
@@ -97,7 +139,7 @@ cdef class File(Opened):
             PyObject_GetBuffer(destination, &view, PyBUF_WRITABLE | PyBUF_ANY_CONTIGUOUS)
         except (TypeError, BufferError, ValueError):
             return -1  # writable_bytes() says what is wrong with it
-        if 0 < view.len <= SMALL and (not self.pin or start <= self.identity.size - view.len) and PyBuffer_IsContiguous(&view, c"C"):
+        if 0 < view.len <= SMALL and is_plain(destination, view.itemsize) and (not self.pin or start <= self.identity.size - view.len) and PyBuffer_IsContiguous(&view, c"C"):
             part.iov_base, part.iov_len = view.buf, view.len
             got = preadv2(self.fd, &part, 1, start, RWF_NOWAIT)
             got = got if got == view.len else -1

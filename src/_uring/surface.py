@@ -7,6 +7,7 @@ import errno as _errno
 import io
 import operator
 import os
+import re
 import threading
 from array import array
 from collections.abc import Callable, Iterable, Sized
@@ -307,9 +308,35 @@ def byte_arrays(starts: Any, lengths: Any) -> "tuple[npt.NDArray[np.int64], npt.
     return first, second
 
 
+# In the format of a buffer (PEP 3118): objects, pointers, functions, and C strings by reference. Zf, Zd and Zg are
+# complex numbers. Names of fields stand between colons.
+_POINTERS = re.compile(r"[OPz&]|X\{|Z(?![fdg])")
+_NAMES = re.compile(r":[^:]*:")
+
+
+def check_plain(format: str) -> None:
+    """TypeError if memory of that format holds pointers: bytes of a file, taken for one, would end the process."""
+    if _POINTERS.search(_NAMES.sub("", format)):
+        raise TypeError(
+            f"the destination holds objects or pointers (format {format!r}); read into bytes or numbers instead"
+        )
+
+
 def writable_bytes(destination: "SupportsBuffer") -> memoryview:
-    """The bytes of `destination`, to be filled. TypeError unless writable, BufferError unless C-contiguous."""
-    view = memoryview(destination)
+    """The bytes of `destination`, to be filled. TypeError unless writable and of plain numbers, BufferError unless
+    C-contiguous.
+    """
+    try:
+        view = memoryview(destination)
+    except ValueError:
+        # numpy has no format for dates, which are plain numbers, and none for its strings, which are pointers.
+        if not isinstance(destination, np.ndarray):
+            raise
+        if destination.dtype.hasobject:
+            check_plain("O")
+        view = destination.view(np.ndarray).view(f"V{destination.itemsize}").data
+    if view.format != "B":
+        check_plain(view.format)
     if view.readonly:
         raise TypeError(f"the destination must be writable; this {type(destination).__name__} is read-only")
     if not view.c_contiguous:

@@ -111,7 +111,8 @@ class Reader:
 
     Fill a writable C-contiguous buffer from `offset`; the bytes read, fewer than its size only at the end.
 
-    TypeError if it is read-only, BufferError if it is not contiguous, before any I/O.""",
+    TypeError if it is read-only or holds Python objects or pointers, BufferError if it is not contiguous, before any
+    I/O.""",
     }
 
     read_at: ReadAt
