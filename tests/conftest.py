@@ -8,6 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
+# Before the core is imported, and for every child of the tests: a byte that no read has written has a pattern of its
+# own, and so has memory that was given back.
+os.environ.setdefault("RANGEIO_POISON", "1")
+
 import _uring
 from faults.machine import BACKENDS, need_backend
 from rangeio.policy import RETRIES

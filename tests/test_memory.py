@@ -1,5 +1,6 @@
 """The memory that reads land in: what is kept for the next read, what is not, and that it never runs dry."""
 
+import ctypes
 import gc
 import re
 import threading
@@ -11,6 +12,9 @@ import numpy as np
 import pytest
 
 import _uring
+from _uring import array_buffer
+from _uring.surface import GIVEN_BACK, HANDED_OUT
+from faults.child import Lab, code
 from faults.data import pattern, write_pattern
 from faults.machine import need
 
@@ -143,3 +147,115 @@ def _mapping(text: str, place: int) -> list[str]:
         if first <= place < last:
             return part.splitlines()
     raise AssertionError(f"{place:#x} is not mapped")
+
+
+# --- poisoned ------------------------------------------------------------------------------------------------
+
+NATIVE_LAB = pytest.mark.parametrize("lab", ["uring", "pool"], indirect=True)
+POISON = code("""
+    import ctypes, os, sys
+    import numpy as np
+    import _uring
+
+    reactor = _uring.Reactor()
+
+    def place_of(buffer):
+        return np.frombuffer(buffer, "u1").ctypes.data
+""")
+
+
+@pytest.mark.parametrize("nbytes", [1, 4096, 5000, 300_000, 5 * MIB])
+def test_memory_that_nobody_has_written_is_seen(lab: Lab, nbytes: int) -> None:
+    program = code(
+        POISON,
+        """
+        nbytes = int(sys.argv[1])
+        for _ in range(2):  # fresh memory, and memory that was used before
+            buffer = reactor.allocate(nbytes)
+            assert bytes(buffer) == bytes([HANDED_OUT]) * nbytes
+            reactor.writable(buffer)[:] = bytes(nbytes)
+            assert bytes(buffer) == bytes(nbytes)
+            del buffer
+        """.replace("HANDED_OUT", str(HANDED_OUT)),
+    )
+    assert lab.run(program, nbytes, RANGEIO_POISON="1").facts() == {}
+
+
+@NATIVE_LAB
+@pytest.mark.parametrize("nbytes", [100, 300_000, 5 * MIB])
+def test_memory_that_was_given_back_is_nobodys(lab: Lab, nbytes: int) -> None:
+    """Its content goes at once, and who writes to it is found when it is handed out again."""
+    need_no_sanitizer()
+    program = code(
+        POISON,
+        """
+        nbytes = int(sys.argv[1])
+        buffer = reactor.allocate(nbytes)
+        reactor.writable(buffer)[:] = bytes(nbytes)
+        place, part = place_of(buffer), buffer[10:20]
+        buffer.release()
+        assert bytes(part) == bytes(10)  # a slice is a user, too
+        del part
+        assert ctypes.string_at(place, nbytes) == bytes([GIVEN_BACK]) * nbytes
+        ctypes.memset(place + nbytes - 1, 0, 1)
+        try:
+            reactor.allocate(nbytes)
+        except SystemError as error:
+            say(found=str(error))
+        ctypes.memset(place + nbytes - 1, GIVEN_BACK, 1)
+        assert place_of(reactor.allocate(nbytes)) == place
+        """.replace("GIVEN_BACK", str(GIVEN_BACK)),
+    )
+    assert "after it had been given back" in lab.run(program, nbytes, RANGEIO_POISON="1").facts()["found"]
+
+
+@NATIVE_LAB
+def test_memory_is_left_alone_otherwise(lab: Lab) -> None:
+    """Without it what was read before is still there: to fill it would cost as much as a read."""
+    need_no_sanitizer()
+    program = code(
+        POISON,
+        """
+        buffer = reactor.allocate(4096)
+        reactor.writable(buffer)[:] = b"x" * 4096
+        del buffer
+        assert bytes(reactor.allocate(4096)) == b"x" * 4096
+        """,
+    )
+    assert lab.run(program, RANGEIO_POISON="0").facts() == {}
+
+
+def test_the_twins_memory_that_was_given_back() -> None:
+    memory = array_buffer._Poisoned(b"abc")
+    memory.__del__()
+    assert memory == bytes([GIVEN_BACK]) * 3
+
+
+@NATIVE_LAB
+@pytest.mark.parametrize(
+    "touched", ["place", "place + 104"], ids=["given back", "behind the bytes that were asked for"]
+)
+def test_the_sanitizer_knows_whose_memory_it_is(lab: Lab, touched: str) -> None:
+    need(sanitized(), "needs AddressSanitizer (make asan)")
+    program = code(
+        POISON,
+        f"""
+        buffer = reactor.allocate(100)
+        place = place_of(buffer)
+        ctypes.memmove(place, place, 100)
+        if {touched == "place"}:
+            del buffer
+        ctypes.memset({touched}, 0, 1)
+        """,
+    )
+    outcome = lab.run(program)
+    assert outcome.code != 0
+    assert "use-after-poison" in outcome.stderr
+
+
+def sanitized() -> bool:
+    return hasattr(ctypes.CDLL(None), "__asan_init")
+
+
+def need_no_sanitizer() -> None:
+    need(not sanitized(), "AddressSanitizer ends who looks there")

@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
 import numpy as np
 
+from _uring.surface import GIVEN_BACK, HANDED_OUT, poisons
+
 if TYPE_CHECKING:
     import numpy.typing as npt
     from typing_extensions import Self
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 _Array = np.ndarray[Any, np.dtype[np.uint8]]
 
 _PAGE = 4096
+_POISON = poisons(default=False)
 # Of an anchor nobody looks at: by the Buffer as its base, by the Buffer's attribute, by the question itself.
 _IDLE_REFERENCES = 3
 
@@ -54,7 +57,7 @@ class Memory:
 
     def allocate(self, *shape: int) -> "Buffer":
         """A Buffer of that shape, in bytes, holding whatever was there; `Buffer.fill_view` lets its maker write it."""
-        block = np.empty(math.prod(shape), dtype=np.uint8)
+        block = _new_block(math.prod(shape))
         _watch(block, self._blocks)
         return self.expose(block.data, 0, shape)
 
@@ -70,6 +73,20 @@ class Memory:
         buffer = anchor.reshape(shape).view(Buffer)
         buffer._memory, buffer._block, buffer._start, buffer._anchor = self, block, start, anchor
         return buffer
+
+
+class _Poisoned(bytearray):
+    """Memory that shows who looks at it when it was given back. It dies when nothing is exported of it any more."""
+
+    def __del__(self) -> None:
+        self[:] = bytes([GIVEN_BACK]) * len(self)
+
+
+def _new_block(nbytes: int) -> _Array:
+    """Memory with whatever was there; with a pattern where it is to be seen that nobody has written it."""
+    if _POISON and nbytes:
+        return np.frombuffer(_Poisoned(bytes([HANDED_OUT]) * nbytes), dtype=np.uint8)
+    return np.empty(nbytes, dtype=np.uint8)
 
 
 def _watch(array: _Array, table: "dict[int, tuple[weakref.ref[_Array], int]]") -> None:

@@ -51,6 +51,7 @@ cdef class Memory:
     cdef Arena *map_arena(self, size_t size, size_t block_size, int size_class) except NULL
     cdef Block *take_large(self, size_t size) except NULL
     cdef void give_large(self, Arena *arena) noexcept
+    cdef int mark_taken(self, Block *block, size_t size) except -1
     cdef void unmap(self, Arena *arena) noexcept
     cdef Buffer allocate(self, size_t size)
 

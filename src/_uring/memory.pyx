@@ -7,6 +7,9 @@ the first touch: MAP_POPULATE first would give 4 KiB pages), which also cuts the
 Every structure here is changed with the GIL held and never while a read is under way on the block concerned, so there is
 no lock. The kernel writes to a block only while a Batch holds its Buffer (request.pyx); `Buffer.__dealloc__` is the only
 place where a block goes back.
+
+In debug builds, and with RANGEIO_POISON=1, memory that is handed out is filled with one pattern and memory given back with
+another (poison.h). Under AddressSanitizer nobody may touch what was given back, nor what lies behind what was asked for.
 """
 
 import operator
@@ -20,6 +23,8 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_PRIVATE, PROT_READ, PROT_WRITE, madvise, mmap, munmap
 
+from _uring.surface import GIVEN_BACK, HANDED_OUT, poisons
+
 cdef extern from *:
     """
     #include <sys/mman.h>
@@ -30,6 +35,16 @@ cdef extern from *:
     """
     int MADV_HUGEPAGE
     int RANGEIO_POPULATE_WRITE
+
+cdef extern from "poison.h":
+    bint RANGEIO_IS_DEBUG, rangeio_poison
+    uint8_t rangeio_handed_out, rangeio_given_back
+    void rangeio_allow(char *place, size_t size)
+    void rangeio_mark_given(char *place, size_t size)
+    int rangeio_mark_taken(char *place, size_t size, size_t whole)
+
+rangeio_poison = poisons(RANGEIO_IS_DEBUG)
+rangeio_handed_out, rangeio_given_back = HANDED_OUT, GIVEN_BACK
 
 # Steps of at most 1.5x waste a third at worst; all are whole pages, which is what O_DIRECT wants.
 cdef size_t[CLASSES] class_size
@@ -117,6 +132,7 @@ cdef class Memory:
             arena = self.map_arena(HUGE, class_size[size_class], size_class)
             link(&self.partial[size_class], arena)
         block = arena.free
+        self.mark_taken(block, size)
         arena.free = block.next
         arena.live += 1
         if arena.free == NULL:
@@ -137,10 +153,11 @@ cdef class Memory:
             if whole <= arena.size <= whole + whole // 4 and (best == NULL or arena.size < best.size):
                 best = arena
             arena = arena.next
-        if best != NULL:
-            unlink(&self.retained, best)
-        else:
+        if best == NULL:
             best = self.map_arena(whole, whole, CLASSES)
+        self.mark_taken(&best.blocks[0], size)
+        if best.listed:
+            unlink(&self.retained, best)
         best.live = 1
         best.blocks[0].views = 1
         self.bytes_live += best.size
@@ -154,6 +171,7 @@ cdef class Memory:
         self.buffers_live -= 1
         if block.views:
             return
+        rangeio_mark_given(block.base, arena.block_size)
         arena.live -= 1
         self.bytes_live -= arena.block_size
         if arena.size_class == CLASSES:
@@ -200,9 +218,17 @@ cdef class Memory:
             arena.blocks[i].next = &arena.blocks[i + 1] if i + 1 < count else NULL
         arena.free = arena.blocks
         self.bytes_mapped += size
+        rangeio_mark_given(base, size)
         return arena
 
+    cdef int mark_taken(self, Block *block, size_t size) except -1:
+        """Let the first `size` bytes of a block be used."""
+        if rangeio_mark_taken(block.base, size, block.arena.block_size) != 0:
+            raise SystemError(f"a block of {block.arena.block_size} bytes was written to after it had been given back")
+        return 0
+
     cdef void unmap(self, Arena *arena) noexcept:
+        rangeio_allow(arena.base, arena.size)  # the addresses may be another's next
         munmap(arena.base, arena.size)
         self.bytes_mapped -= arena.size
         free(arena.blocks)

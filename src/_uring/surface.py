@@ -25,6 +25,17 @@ OFFSET_MAX = 2**63 - 1
 REPEAT_ROOM = 1980
 """Bytes of text that a request, and the head of a reply, may have for `Reactor.repeat`; ROOM less three numbers."""
 
+HANDED_OUT = 0xCD
+"""What memory is filled with before a read, where it is poisoned: as CPython's debug allocator has it."""
+GIVEN_BACK = 0xDD
+"""What it is filled with when it is given back."""
+
+
+def poisons(default: bool) -> bool:
+    """Whether memory is to be poisoned, so that a byte nobody wrote is seen: RANGEIO_POISON=1 or 0, else `default`."""
+    return os.environ.get("RANGEIO_POISON", "1" if default else "0") not in ("", "0")
+
+
 ErrorKind = Literal["errno", "changed", "eof", "closed", "unsupported", "failed"]
 """``"failed"``: an exception where none was expected, named in `detail`."""
 

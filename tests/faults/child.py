@@ -135,7 +135,11 @@ class Lab:
     def start(self, program: str, *arguments: object, wire: int | None = None, **environ: str) -> Child:
         path = self.folder / f"program{len(self.children)}.py"
         path.write_text("from faults.inside import *\n" + program)
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("RANGEIO_")}
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("RANGEIO_") or name == "RANGEIO_POISON"
+        }
         # The child tests what this process has imported, which need not be what is installed.
         folders = os.pathsep.join([str(TESTS), str(Path(_uring.__file__).parent.parent)])
         settings = {"PYTHONPATH": folders, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": FORKS, **environ}
