@@ -1,8 +1,10 @@
 """The Buffer: what it offers, that nobody can write through it, and that memory lives while somebody looks at it."""
 
+import copy
 import gc
 import hashlib
 import io
+import operator
 import pickle
 import random
 import struct
@@ -16,6 +18,7 @@ import numpy as np
 import pytest
 
 import _uring
+from faults.child import Lab, code
 
 DATA = random.Random(1).randbytes(1 << 20)
 Read = Callable[[int, int], _uring.Buffer]
@@ -293,6 +296,38 @@ def test_released(read: Read) -> None:
         buffer[0]
 
 
+RELEASED: dict[str, Callable[[Any], object]] = {
+    "memoryview": memoryview,
+    "bytes": bytes,
+    "bytearray": bytearray,
+    "frombuffer": lambda buffer: np.frombuffer(buffer, "u1"),
+    "join": lambda buffer: b"".join([buffer]),
+    "append": lambda buffer: bytearray().extend(buffer),
+    "write": lambda buffer: io.BytesIO().write(buffer),
+    "hash": hashlib.sha256,
+    "unpack": lambda buffer: struct.unpack_from("B", buffer),
+    "from_bytes": lambda buffer: int.from_bytes(buffer, "little"),
+    "decode": lambda buffer: str(buffer, "ascii"),
+    "compare": lambda buffer: buffer == b"",
+    "iterate": list,
+    "contains": lambda buffer: 3 in buffer,
+    "copy": copy.copy,
+    "pickle": pickle.dumps,
+}
+
+
+@pytest.mark.parametrize("way", RELEASED)
+@pytest.mark.parametrize("of", ["small", "empty", "slice", "table"])
+def test_nothing_is_shown_of_what_was_released(read: Read, make_table: MakeTable, way: str, of: str) -> None:
+    """On no backend: a use after release is an error, not no bytes."""
+    makers = {"small": lambda: read(0, 64), "empty": lambda: read(5, 0), "slice": lambda: read(0, 64)[8:24]}
+    buffer = {**makers, "table": make_table}[of]()
+    buffer.release()
+    with pytest.raises((ValueError, TypeError)):
+        RELEASED[way](buffer)
+    assert (len(buffer), buffer.nbytes, buffer.shape) == (0, 0, (0,))
+
+
 def test_with_releases(read: Read) -> None:
     with read(0, 64) as buffer:
         assert buffer == DATA[:64]
@@ -426,8 +461,144 @@ def test_is_made_by_reads_only(read: Read) -> None:
     buffer = read(0, 10)
     with pytest.raises(TypeError, match="read"):
         type(buffer)()
-    with pytest.raises(TypeError, match="pickle"):
-        pickle.dumps(buffer)
+
+
+# --- copies --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_pickles_as_a_copy(read: Read, make_table: MakeTable, protocol: int) -> None:
+    for make in (lambda: read(0, 0), lambda: read(5, 100_000), lambda: read(0, 64)[9:20], make_table):
+        buffer = make()
+        copied = pickle.loads(pickle.dumps(buffer, protocol))
+        assert (bytes(copied), copied.shape) == (bytes(buffer), buffer.shape)
+        assert not np.shares_memory(np.asarray(copied), np.asarray(buffer))
+        buffer.release()  # the pickle holds nothing of it
+        with pytest.raises(ValueError, match="released"):
+            pickle.dumps(buffer, protocol)
+
+
+def test_pickles_beside_the_pickle(read: Read, make_table: MakeTable) -> None:
+    """By protocol 5, for who transports large memory in a way of his own."""
+    for make in (lambda: read(5, 100_000), make_table):
+        buffer, beside = make(), []
+        text = pickle.dumps(buffer, 5, buffer_callback=beside.append)
+        assert len(text) < 300
+        with memoryview(beside[0]) as view:
+            assert view.readonly
+            assert np.shares_memory(np.asarray(view), np.asarray(buffer))
+        for given in (beside[0].raw(), bytearray(beside[0].raw())):
+            copied = pickle.loads(text, buffers=[given])
+            assert (bytes(copied), copied.shape) == (bytes(buffer), buffer.shape)
+            del copied, given
+
+
+def test_copied(read: Read, make_table: MakeTable) -> None:
+    for make in (lambda: read(5, 1000), make_table):
+        for copier in (copy.copy, copy.deepcopy):
+            buffer = make()
+            copied = copier(buffer)
+            assert (bytes(copied), copied.shape) == (bytes(buffer), buffer.shape)
+            assert not np.shares_memory(np.asarray(copied), np.asarray(buffer))
+
+
+def test_lent_memory_is_not_copied(backend: str, read: Read) -> None:
+    buffer = read(0, 64)
+    array = buffer.numpy(writable=True)
+    if backend != "python":  # whose array is a copy
+        for protocol in (4, 5):
+            with pytest.raises(BufferError):
+                pickle.dumps(buffer, protocol)
+    del array
+    assert pickle.loads(pickle.dumps(buffer)) == buffer
+
+
+def test_crosses_a_queue(lab: Lab, pattern_file: Path) -> None:
+    """Between processes; the thread that feeds the queue pickles what was put, and nobody would hear of its errors."""
+    program = code("""
+        import multiprocessing, sys
+        from concurrent.futures import ProcessPoolExecutor
+        import rangeio
+
+        context = multiprocessing.get_context("fork")
+        queue = context.Queue()
+
+        def work():
+            with rangeio.open(sys.argv[1]) as reader:
+                queue.put((reader.read_at(5, 100_000), reader.read_batch([0, 800], 8)))
+
+        child = context.Process(target=work)
+        child.start()
+        buffer, table = queue.get(timeout=20)
+        child.join()
+        say(buffer=bytes(buffer) == pattern(5, 100_005), shape=table.shape, row=bytes(table[1]) == pattern(800, 808))
+        with rangeio.open(sys.argv[1]) as reader, ProcessPoolExecutor(1, mp_context=context) as others:
+            buffer = others.submit(reader.read_range, (5, 5000)).result(20)
+            say(result=bytes(buffer) == pattern(5, 5000))
+        """)
+    facts = lab.run(program, pattern_file).facts()
+    assert facts == {"buffer": True, "shape": [2, 8], "row": True, "result": True}
+
+
+# --- as an operand -------------------------------------------------------------------------------------------
+
+
+def test_is_appended_as_bytes(read: Read, make_table: MakeTable) -> None:
+    """Also where numpy would add numbers: the lengths fit, or the Buffer has one byte."""
+    for start, nbytes in ((0, 4), (9, 1), (5, 0), (7, 300)):
+        data = bytearray(b"zzzz")
+        data += read(start, nbytes)
+        assert type(data) is bytearray
+        assert data == b"zzzz" + DATA[start : start + nbytes]
+        assert b"zzzz" + read(start, nbytes) == data  # type: ignore[operator]
+        data.extend(read(0, 2))
+    table = make_table()
+    data = bytearray()
+    data += table
+    assert data == b"".join(ROWS)
+
+
+OPERATIONS = {
+    "+": operator.add, "-": operator.sub, "*": operator.mul, "@": operator.matmul, "/": operator.truediv,
+    "//": operator.floordiv, "divmod": divmod, "**": operator.pow, "<<": operator.lshift, ">>": operator.rshift,
+    "&": operator.and_, "^": operator.xor, "|": operator.or_, "<": operator.lt, "<=": operator.le,
+    ">": operator.gt, ">=": operator.ge, "+=": operator.iadd, "*=": operator.imul, "|=": operator.ior,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_is_no_number(read: Read, name: str) -> None:
+    """What bytes and Buffers cannot do is refused, not computed."""
+    buffer, other, one = read(0, 4), read(4, 4), read(0, 1)
+    for left, right in ((buffer, other), (buffer, b"abcd"), (buffer, 2), (3, one), (one, one), ("a", buffer)):
+        with pytest.raises(TypeError):
+            OPERATIONS[name](left, right)  # type: ignore[operator]
+    assert buffer == DATA[:4]
+
+
+def test_has_no_sign(read: Read) -> None:
+    one = read(0, 1)
+    for use in (
+        operator.neg,
+        operator.pos,
+        abs,
+        operator.invert,
+        complex,
+        operator.index,
+        round,
+        range,
+        hash,
+    ):
+        with pytest.raises(TypeError):
+            use(one)
+
+
+def test_arrays_compute_with_it(read: Read) -> None:
+    """As with any bytes-like object, given to numpy."""
+    numbers = np.frombuffer(DATA[:4], "u1").astype(int)
+    assert (np.arange(4) + read(0, 4)).tolist() == (np.arange(4) + numbers).tolist()  # type: ignore[operator]
+    assert np.add(np.asarray(read(0, 4)), 1).dtype == np.uint8
+    assert type(np.asarray(read(0, 4)) + np.asarray(read(0, 4))) is np.ndarray
 
 
 def test_shown(read: Read, make_table: MakeTable) -> None:

@@ -8,7 +8,16 @@ from importlib import import_module
 from typing import Any
 
 from _uring import fallback
-from _uring.surface import Backend, ErrorFactory, ErrorKind, Exchange, FileStat, IsQuiet, set_error_factory
+from _uring.surface import (
+    Backend,
+    ErrorFactory,
+    ErrorKind,
+    Exchange,
+    FileStat,
+    IsQuiet,
+    set_default_reactor,
+    set_error_factory,
+)
 
 __all__ = [
     "Backend",
@@ -78,6 +87,9 @@ def default_reactor() -> Any:
     if _default is None:
         _default = Reactor()
     return _default
+
+
+set_default_reactor(default_reactor)
 
 
 def extension_error() -> str:

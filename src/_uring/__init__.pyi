@@ -41,8 +41,13 @@ def set_error_factory(factory: ErrorFactory, tree: tuple[type[BaseException], ..
 class Buffer:
     """Read-only bytes in memory of the reactor, as one row of bytes or a table of records.
 
-    Supports the buffer protocol (``memoryview``, ``numpy.frombuffer``, ``bytes``) without a copy. The memory
-    goes back to its pool when the Buffer, its slices and every view of them are gone, whatever dies first.
+    Supports the buffer protocol without a copy: ``memoryview(buffer)``, ``numpy.frombuffer(buffer, dtype)`` and
+    whatever takes bytes-like objects, such as ``pyarrow.py_buffer``, ``torch.frombuffer``, ``zlib`` or ``file.write``.
+    What insists on `bytes` (``json.loads``, say) is given a copy: ``bytes(buffer)``. The memory goes back to its pool
+    when the Buffer, its slices and every view of them are gone, whatever dies first.
+
+    Pickles as a copy of its bytes and its shape, also through a multiprocessing queue, or by protocol 5 beside the
+    pickle (``buffer_callback``); it is unpickled into memory of the receiving process.
     """
 
     @property

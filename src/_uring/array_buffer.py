@@ -15,6 +15,7 @@ says whether arrays over this one Buffer exist, and its death is the death of th
 import gc
 import math
 import operator
+import pickle
 import sys
 import weakref
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
 import numpy as np
 
-from _uring.surface import GIVEN_BACK, HANDED_OUT, poisons
+from _uring.surface import GIVEN_BACK, HANDED_OUT, poisons, restored_buffer
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -102,7 +103,8 @@ class Buffer(_Array):
     """Read-only bytes, as one row or a table of records; see the surface for every method.
 
     `release` cannot free the memory while the object lives (an unseen view, held by C code, would read freed
-    memory): it empties the Buffer, and the memory goes when the last reference to it does.
+    memory): it empties the Buffer, and the memory goes when the last reference to it does. As an operand it is no
+    array: `data += buffer` is what `data` makes of bytes.
     """
 
     # Below that of a plain array: what numpy computes from Buffers is an array, not a Buffer.
@@ -126,6 +128,17 @@ class Buffer(_Array):
     @property
     def released(self) -> bool:
         return self._released
+
+    @property
+    def nbytes(self) -> int:
+        return 0 if self._released else self._anchor.nbytes
+
+    @property  # type: ignore[misc]  # of an array it may be set
+    def shape(self) -> tuple[int, ...]:
+        return (0,) if self._released else super().shape
+
+    def __len__(self) -> int:
+        return self.shape[0]
 
     def fill_view(self) -> memoryview:
         """The memory, writable. Only for the maker of the Buffer, and only before anybody else has seen it."""
@@ -153,6 +166,7 @@ class Buffer(_Array):
         raise TypeError("a Buffer is read-only; numpy(writable=True) gives an array to write")
 
     def __iter__(self) -> Iterator[Any]:
+        self._check_usable()
         return (self[i] for i in range(len(self)))
 
     def __contains__(self, value: object) -> bool:
@@ -214,11 +228,16 @@ class Buffer(_Array):
     def compact(self) -> "Buffer":
         """Itself if it pins little more than its own bytes, else a copy that does."""
         self._check_usable()
-        if self.nbytes_pinned <= 2 * max(self.nbytes, _PAGE):
-            return self
+        return self if self.nbytes_pinned <= 2 * max(self.nbytes, _PAGE) else self.__copy__()
+
+    def __copy__(self) -> "Buffer":
+        self._check_usable()
         copy = self._memory.allocate(*self.shape)
         copy.fill_view()[:] = self.fill_view()
         return copy
+
+    def __deepcopy__(self, memo: object) -> "Buffer":
+        return self.__copy__()
 
     def release(self) -> None:
         """Give the memory back. `BufferError` while views exist; a second call does nothing."""
@@ -227,7 +246,9 @@ class Buffer(_Array):
         if self._is_viewed():
             raise BufferError("views of this Buffer exist; delete them first (numpy arrays, memoryviews)")
         self._released = True
-        emptied: Any = (1, (0,), np.dtype(np.uint8), False, b"")
+        # Nothing that asks for a buffer may get one, and before Python 3.12 only the array itself can refuse: numpy has
+        # no format for dates, and what is in Fortran's order is not the row of bytes that the others ask for.
+        emptied: Any = (1, (2, 2), np.dtype("M8[s]"), True, bytes(32))
         np.ndarray.__setstate__(self, emptied)
 
     def _is_viewed(self) -> bool:
@@ -257,8 +278,49 @@ class Buffer(_Array):
         plain = (np.asarray(item) if isinstance(item, Buffer) else item for item in inputs)
         return getattr(ufunc, method)(*plain, **kwargs)
 
+    def __int__(self) -> int:
+        return int(self.tobytes())  # as of any bytes
+
+    def __float__(self) -> float:
+        return float(self.tobytes())
+
     def __reduce__(self) -> Any:
-        raise TypeError("a Buffer cannot be pickled; pickle its Reader, or bytes(buffer)")
+        return self.__reduce_ex__(2)
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
-        return self.__reduce__()
+        """A copy of the bytes; from protocol 5 on they may travel beside the pickle."""
+        self._check_usable()
+        if operator.index(protocol) < 5:
+            return restored_buffer, (self.tobytes(), self.shape)
+        return restored_buffer, (pickle.PickleBuffer(cast(bytes, self)), self.shape)
+
+
+def _not_for_bytes(self: Buffer, *_: object) -> Any:
+    """What an array would do with its numbers; bytes refuse it, or leave it to the other operand."""
+    return NotImplemented
+
+
+def _refused(self: Buffer) -> Any:
+    raise TypeError("a Buffer is bytes, not numbers; numpy() makes an array of it")
+
+
+for _name in (
+    "add",
+    "sub",
+    "mul",
+    "matmul",
+    "truediv",
+    "floordiv",
+    "mod",
+    "divmod",
+    "pow",
+    "and",
+    "xor",
+    "or",
+):
+    for _kind in ("", "r", "i"):
+        setattr(Buffer, f"__{_kind}{_name}__", _not_for_bytes)
+for _name in ("lshift", "rshift", "rlshift", "rrshift", "ilshift", "irshift", "lt", "le", "gt", "ge"):
+    setattr(Buffer, f"__{_name}__", _not_for_bytes)
+for _name in ("neg", "pos", "abs", "invert", "complex", "index"):
+    setattr(Buffer, f"__{_name}__", _refused)

@@ -23,7 +23,9 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_PRIVATE, PROT_READ, PROT_WRITE, madvise, mmap, munmap
 
-from _uring.surface import GIVEN_BACK, HANDED_OUT, poisons
+from pickle import PickleBuffer
+
+from _uring.surface import GIVEN_BACK, HANDED_OUT, poisons, restored_buffer
 
 cdef extern from *:
     """
@@ -483,4 +485,9 @@ cdef class Buffer:
         return (1, 0)  # kDLCPU
 
     def __reduce__(self):
-        raise TypeError("a Buffer cannot be pickled; pickle its Reader, or bytes(buffer)")
+        return self.__reduce_ex__(2)
+
+    def __reduce_ex__(self, protocol):
+        """A copy of the bytes; from protocol 5 on they may travel beside the pickle."""
+        self.check_usable()
+        return restored_buffer, (PickleBuffer(self) if protocol >= 5 else self.tobytes(), self.shape)

@@ -234,6 +234,23 @@ def set_error_factory(factory: ErrorFactory, tree: _Kinds = _BUILTIN) -> None:
     _factory, _tree = factory, tree
 
 
+_default_reactor: Callable[[], Any]
+
+
+def set_default_reactor(reactor: Callable[[], Any]) -> None:
+    """Say whose memory is used where nobody is there to choose: `reactor()`."""
+    global _default_reactor
+    _default_reactor = reactor
+
+
+def restored_buffer(data: "SupportsBuffer", shape: tuple[int, ...]) -> Any:
+    """A Buffer of this process, with bytes that came in a pickle or beside it."""
+    reactor = _default_reactor()
+    buffer = reactor.allocate(shape if len(shape) == 2 else shape[0])
+    reactor.writable(buffer)[:] = memoryview(data).cast("B")
+    return buffer
+
+
 def make_error(
     kind: ErrorKind,
     errno: int = 0,
