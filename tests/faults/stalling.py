@@ -1,16 +1,18 @@
-"""A file system that stops short, fails, delays and stalls, as the name of the file says. FUSE by mfusepy.
+"""A file system that stops short, fails, delays and stalls, as the name of the file says.
 
     plain           a pattern file of FILE_BYTES, as all are
     short-N         no read gives more than N bytes
     eio-N           a read that touches byte N fails with EIO
     slow-N          every read takes N milliseconds
     stall-N         a read that touches byte N waits until the server is told ``release``
+    unsized-N       the same, and st_size says 0
+    size-N          st_size says N
 
 Run as a program: ``stalling.py MOUNTPOINT``; one line of JSON for each event, one word on stdin for each order.
 Every read reaches the server as it was asked (direct_io): the kernel keeps no page of these files.
 
 A process that reads such a file by pread cannot be killed until the server answers, and a ring over a server without
-asynchronous direct I/O (libfuse 2) waits inside io_uring_enter. A disk that stalls is another matter: `device`
+asynchronous direct I/O waits inside io_uring_enter. A disk that stalls is another matter: `device`
 makes a loop device of one of these files.
 """
 
@@ -27,15 +29,25 @@ from pathlib import Path
 from typing import Any
 
 from faults.data import pattern
+from faults.fuse import Folder
 from faults.machine import TESTS, need
 
 FILE_BYTES = 1 << 20
-NAMES = ("plain", "short-1000", "short-70000", "eio-500000", "slow-20", "stall-300000", "stall-700000")
+SIZES = (0, 1000, FILE_BYTES + 4000)
+NAMES = (
+    *("plain", "short-1000", "short-70000", "eio-500000", "slow-20", "stall-300000", "stall-700000"),
+    *("unsized-300000", *(f"size-{size}" for size in SIZES)),
+)
+
+
+def told_size(name: str) -> int:
+    """What st_size says of a file; its content is the same as of all."""
+    action, _, number = name.partition("-")
+    sizes = {"size": number, "unsized": 0}
+    return int(sizes.get(action, FILE_BYTES))
 
 
 def serve(mountpoint: str) -> None:
-    import mfusepy
-
     content = pattern(0, FILE_BYTES)
     released = threading.Event()
     speaking = threading.Lock()
@@ -45,43 +57,21 @@ def serve(mountpoint: str) -> None:
             sys.stdout.write(json.dumps(event) + "\n")
             sys.stdout.flush()
 
-    class Stalling(mfusepy.Operations):
-        use_ns = True
-
-        def init(self, path: str) -> None:
-            say(event="ready")
-
-        def getattr(self, path: str, fh: Any = None) -> dict[str, int]:
-            if path == "/":
-                return {"st_mode": 0o40755, "st_nlink": 2}
-            if path[1:] not in NAMES:
-                raise mfusepy.FuseOSError(errno.ENOENT)
-            return {
-                "st_mode": 0o100644,
-                "st_nlink": 1,
-                "st_size": FILE_BYTES,
-                "st_ino": NAMES.index(path[1:]) + 10,
-            }
-
-        def open(self, path: str, fi: Any) -> int:
-            fi.direct_io = 1
-            return 0
-
-        def read(self, path: str, size: int, offset: int, fi: Any) -> bytes:
-            action, _, number = path[1:].partition("-")
-            stop = min(offset + size, FILE_BYTES)
-            place = int(number or -1)
-            if action == "short":
-                stop = min(stop, offset + place)
-            elif action == "slow":
-                time.sleep(place / 1000)
-            elif offset <= place < stop and action == "eio":
-                raise mfusepy.FuseOSError(errno.EIO)
-            elif offset <= place < stop and action == "stall" and not released.is_set():
-                say(event="stalled", file=path[1:], offset=offset)
-                released.wait()
-                say(event="answered", file=path[1:], offset=offset)
-            return content[offset:stop]
+    def read(name: str, size: int, offset: int) -> bytes:
+        action, _, number = name.partition("-")
+        stop = min(offset + size, FILE_BYTES)
+        place = int(number or -1)
+        if action == "short":
+            stop = min(stop, offset + place)
+        elif action == "slow":
+            time.sleep(place / 1000)
+        elif offset <= place < stop and action == "eio":
+            raise OSError(errno.EIO, name)
+        elif offset <= place < stop and action in ("stall", "unsized") and not released.is_set():
+            say(event="stalled", file=name, offset=offset)
+            released.wait()
+            say(event="answered", file=name, offset=offset)
+        return content[offset:stop]
 
     def listen() -> None:
         for line in sys.stdin:
@@ -92,7 +82,7 @@ def serve(mountpoint: str) -> None:
         subprocess.run(["umount", "-l", mountpoint], check=False, capture_output=True)
 
     threading.Thread(target=listen, daemon=True).start()
-    mfusepy.FUSE(Stalling(), mountpoint, foreground=True, raw_fi=True)
+    Folder(mountpoint, NAMES, told_size, read).serve(lambda: say(event="ready"))
 
 
 class Server:
@@ -124,12 +114,6 @@ def unavailable() -> str:
     """Why there can be no such file system here; empty if there can."""
     if not os.access("/dev/fuse", os.R_OK | os.W_OK) or os.geteuid() != 0:
         return "needs root and /dev/fuse"
-    try:
-        import mfusepy  # noqa: F401
-    except ImportError:
-        return "needs mfusepy, from the extra `test`"
-    except OSError as error:
-        return f"needs libfuse 2 or 3: {error}"
     return ""
 
 
