@@ -518,15 +518,15 @@ def test_a_file_of_many_that_is_written_to_while_it_is_read(lab: Lab, tmp_path: 
     program = code(f"""
         import sys, rangeio
         operator = rangeio.Operator("fs", root=sys.argv[1], pin={pin})
-        ask_parent("pread64")
+        ask_parent("preadv")
         one, = operator.read_ranges([("one", None)], on_error="return")
         other = operator.read_ranges([("two", (0, 10))])
         say(one=describe(one) if isinstance(one, Exception) else bytes(one[:5000]) == b"1" * 5000)
         say(other=bytes(other[0]) == b"1" * 10)
         """)
-    with Meddler(tmp_path / "one", "pread64") as meddler:
+    with Meddler(tmp_path / "one", "preadv") as meddler:
         facts = lab.start(program, tmp_path, wire=meddler.childs.fileno()).finish().facts()
-        assert meddler.heard["pread64"] >= 2
+        assert meddler.heard["preadv"] >= 2
     assert facts["other"] is True
     if pin:
         assert facts["one"]["bases"][0] == "ObjectChangedError"

@@ -58,6 +58,8 @@ def read_into(fd: int, view: memoryview, offset: int) -> int:
 
 
 def _read_once(fd: int, part: memoryview, offset: int) -> int:
+        if got > len(part):  # it has been written past the end of the memory, or not at all
+            raise OSError(errno.EIO, f"{got} bytes came where {len(part)} were asked for")
     if hasattr(os, "preadv"):
         return os.preadv(fd, [part], offset)
     data = pread(fd, len(part), offset)

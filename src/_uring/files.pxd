@@ -17,6 +17,7 @@ cdef struct Visit:
     int error
     int refusal
     int pin
+    int to_end
     int64_t size
     int64_t mtime_ns
 

@@ -8,7 +8,7 @@ the workers where sizes are alike.
 
 import os
 
-from libc.errno cimport EINTR, EISDIR, EMFILE, ENFILE, errno
+from libc.errno cimport EINTR, EIO, EISDIR, EMFILE, ENFILE, errno
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
@@ -22,6 +22,7 @@ cdef extern from *:
     """
     #include <fcntl.h>
     #include <sys/stat.h>
+    #include <sys/uio.h>
     #include <unistd.h>
     """
     struct timespec:
@@ -35,7 +36,10 @@ cdef extern from *:
     int c_open "open"(const char *path, int flags) nogil
     int close(int fd) nogil
     int fstat(int fd, stat_t *answer) nogil
-    ssize_t pread(int fd, void *data, size_t size, int64_t offset) nogil
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+    ssize_t preadv(int fd, iovec *parts, int count, int64_t offset) nogil
     int O_RDONLY, O_CLOEXEC, O_NONBLOCK, O_NOCTTY
     unsigned S_IFMT, S_IFREG, S_IFDIR
 
@@ -44,6 +48,8 @@ cdef enum:
     UNUSUAL = 1
     # A pinned file was written to while it was read.
     CHANGED = 2
+    # Reading stopped before the size that the file still has.
+    SHORT = 3
 
 cdef int64_t LARGEST = 0x7FF00000
 # Room is guessed for files up to this size.
@@ -72,6 +78,8 @@ cdef void open_one(void *context, Py_ssize_t index) noexcept nogil:
         visit.refusal = UNUSUAL
     else:
         visit.size, visit.mtime_ns = answer.st_size, in_ns(&answer.st_mtim)
+        # Who asks for more than there should be is told whether there is more: see `read_one_file`.
+        visit.to_end = visit.want > answer.st_size - visit.start
         visit.want = max(0, min(visit.want, answer.st_size - visit.start))
         if visit.want > visit.room:
             return
@@ -82,29 +90,57 @@ cdef void read_one_file(void *context, Py_ssize_t index) noexcept nogil:
     """Read what was measured, and close."""
     cdef Visit *visit = &(<Visit *>context)[index]
     cdef int fd = visit.fd
-    cdef ssize_t got
-    while visit.fd >= 0 and visit.error == 0 and visit.refusal == 0 and visit.got < visit.want:
-        got = pread(visit.fd, visit.data + visit.got, min(visit.want - visit.got, LARGEST), visit.start + visit.got)
-        if got < 0 and errno == EINTR:
-            continue
-        if got <= 0:
-            visit.error = errno if got < 0 else 0
-            break
-        visit.got += got
-    if visit.pin and visit.fd >= 0 and visit.error == 0 and visit.refusal == 0:
-        check_pin(visit)
     if fd >= 0:
+        if visit.error == 0 and visit.refusal == 0:
+            fill(visit)
+        if visit.error == 0 and visit.refusal == 0 and (visit.pin or visit.got != visit.want):
+            check_end(visit)
         visit.fd = -1  # first: a child forked in between must not take the number for open
         close(fd)
 
 
-cdef void check_pin(Visit *visit) noexcept nogil:
-    """Whether the file is after the read what it was before."""
+cdef void fill(Visit *visit) noexcept nogil:
+    """Read until all is there, or nothing comes. To the end of the file one byte more is asked for: `got` tells if it came."""
+    cdef char beyond
+    cdef iovec[2] parts
+    cdef bint last
+    cdef ssize_t got
+    cdef int64_t left = visit.want - visit.got
+    while left or visit.to_end:
+        last = visit.to_end and left <= LARGEST
+        parts[0].iov_base, parts[0].iov_len = visit.data + visit.got, min(left, LARGEST)
+        parts[1].iov_base, parts[1].iov_len = &beyond, 1
+        got = preadv(visit.fd, parts, 2 if last else 1, visit.start + visit.got)
+        if got < 0 and errno == EINTR:
+            continue
+        if got > left + last:
+            visit.error = EIO  # more than was asked for: it has been written past the end of the memory, or not at all
+            return
+        if got <= 0:
+            visit.error = errno if got < 0 else 0
+            return
+        visit.got += got
+        left -= got
+        if left < 0 or (last and left == 0):
+            return
+
+
+cdef void check_end(Visit *visit) noexcept nogil:
+    """Whether the file is after the read what it was before, and has ended where its size says."""
     cdef stat_t answer
+    cdef bint changed
     if fstat(visit.fd, &answer) != 0:
         visit.error = errno
-    elif answer.st_size != visit.size or in_ns(&answer.st_mtim) != visit.mtime_ns:
+        return
+    changed = answer.st_size != visit.size or in_ns(&answer.st_mtim) != visit.mtime_ns
+    if changed and visit.pin:
         visit.refusal = CHANGED
+    elif visit.got < visit.want and visit.start + visit.got < answer.st_size:
+        visit.refusal = SHORT
+    elif visit.got > visit.want and not changed:
+        visit.refusal = UNUSUAL  # there is more than the size says
+    else:
+        visit.got = min(visit.got, visit.want)
 
 
 cdef class Visits:
@@ -199,6 +235,11 @@ cdef class Visits:
             elif visit.refusal == CHANGED:
                 results[i] = make_error(
                     "changed", 0, os.fsdecode(self.names[i]), visit.start, visit.want, "it was written to while it was read"
+                )
+            elif visit.refusal == SHORT:
+                results[i] = make_error(
+                    "eof", 0, os.fsdecode(self.names[i]), visit.start, visit.want,
+                    f"the file system says {visit.size} bytes but gave only {visit.got} from there",
                 )
             elif visit.refusal == 0:
                 if self.buffers[i] is None:

@@ -92,16 +92,18 @@ class Pinned:
             got = read_into(self.fd, view, offset)
         except OSError as error:
             raise make_error("errno", error.errno or errno.EIO, self.path, offset, len(view)) from error
-        if self.pin is not None and view:
-            size = self.pin.size or 0
-            if got < len(view) or offset + got > size:
-                self.check(offset, len(view))
-                if offset + got < min(size, offset + len(view)):
-                    detail = f"reading stopped at byte {offset + got} of a file of {size} bytes"
-                    raise make_error("eof", 0, self.path, offset, len(view), detail)
+        if view and not self.synthetic and (got < len(view) or self._passes(offset + got)):
+            size = self.check(offset, len(view)).size or 0
+            if offset + got < min(size, offset + len(view)):
+                detail = f"the file system says {size} bytes but gave only {got} from there"
+                raise make_error("eof", 0, self.path, offset, len(view), detail)
         return got
 
     def read_until_nothing(self, offset: int, limit: int) -> bytearray:
+    def _passes(self, stop: int) -> bool:
+        """Whether a read up to there went past the end that was pinned."""
+        return self.pin is not None and stop > (self.pin.size or 0)
+
         """The bytes of a synthetic file: made up while it is read, and of no size before that."""
         data = bytearray()
         while len(data) < limit:

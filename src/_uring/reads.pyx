@@ -10,9 +10,11 @@ A read holds the descriptors it uses, so that it survives the close() of its fil
 from bisect import bisect_right
 
 from cpython.memoryview cimport PyMemoryView_GET_BUFFER
+from libc.errno cimport EIO
 from libc.string cimport memcpy
 
 from _uring.opened cimport SMALL
+from _uring.request cimport Request
 
 from _uring.surface import make_error
 
@@ -54,8 +56,13 @@ cdef class FileRead(Batch):
         cdef Py_ssize_t index = self.failed()
         if index >= 0:
             start, want = self.asked_by(index)
-            raise make_error("errno", self.group.requests[index].error, self.file.path, start, want)
+            raise make_error(
+                "errno", request.error or EIO, self.file.path, start, want,
+                "" if request.error else f"the read of {request.length} bytes from {request.offset} was never answered",
+            )
+        cdef Request *request
         return 0
+            request = &self.group.requests[index]
 
     cdef tuple asked_by(self, Py_ssize_t request):
         """The range (offset, limit) that a request is part of."""

@@ -42,9 +42,13 @@ cdef bint advance(Request *request, int64_t result) noexcept nogil:
     the sector is the end: the last sector of the file is partial, and the rest could not be asked for (EINVAL). Example:
     3000 bytes in the file, 4096 asked at 0: 3000 come, and asking for 1096 at 3000 would be refused.
 
+    More than was asked for is a failure: whoever says so has written past the end of the memory, or does not know.
+
     One store says how far it is: a child forked by another thread meanwhile finds it before or after, and can go on.
     """
-    if result > 0:
+    if result > <int64_t>(request.length - request.done):
+        request.error = EIO
+    elif result > 0:
         request.done += result
         request.tries = 0
         if request.done < request.length and not (request.direct and result % 512):
@@ -153,10 +157,14 @@ cdef class Batch:
         return total
 
     cdef Py_ssize_t failed(self) noexcept:
-        """Index of the first request, in the order they were added, that failed; -1 if none."""
+        """Index of the first request, in the order they were added, that failed or was never answered; -1 if none.
+
+        The account of every read, whoever ran it: a request that is not FINISHED has bytes in it that nobody wrote, and
+        would be taken for one that met the end of the file.
+        """
         cdef Py_ssize_t i
         for i in range(self.group.count):
-            if self.group.requests[i].error:
+            if self.group.requests[i].error or self.group.requests[i].state != FINISHED:
                 return i
         return -1
 

@@ -156,6 +156,7 @@ class _Shared(Generic[_T]):
 
     def __init__(self, count: int, job: Callable[[int], _T], most: int) -> None:
         """most: how many may be taken for now; see `allow`."""
+        self._count = count
         self._job = job
         self._pid = os.getpid()
         self._indices = iter(range(count))
@@ -263,7 +264,7 @@ class _Shared(Generic[_T]):
             del error
 
     def results(self) -> list[_T]:
-        """All results in order, or the first failure in that order raised."""
+        """All results in order, or the first failure in that order raised. None may be missing."""
         if self._failures:
             self.pop(min(self._failures))
-        return [self._results.pop(index) for index in range(len(self._results))]
+        return [self._results.pop(index) for index in range(self._count)]
