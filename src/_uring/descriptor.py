@@ -21,15 +21,20 @@ _OPEN_FLAGS = (
 )
 _SYNTHETIC = frozenset(
     [
+        "binfmt_misc",
         "bpf",
         "cgroup",
         "cgroup2",
         "configfs",
         "debugfs",
         "efivarfs",
+        "fusectl",
         "proc",
         "pstore",
+        "resctrl",
         "securityfs",
+        "selinuxfs",
+        "smackfs",
         "sysfs",
         "tracefs",
     ]
@@ -53,13 +58,13 @@ def read_into(fd: int, view: memoryview, offset: int) -> int:
             continue
         if got == 0:
             break
+        if got > len(part):  # it has been written past the end of the memory, or not at all
+            raise OSError(errno.EIO, f"{got} bytes came where {len(part)} were asked for")
         done += got
     return done
 
 
 def _read_once(fd: int, part: memoryview, offset: int) -> int:
-        if got > len(part):  # it has been written past the end of the memory, or not at all
-            raise OSError(errno.EIO, f"{got} bytes came where {len(part)} were asked for")
     if hasattr(os, "preadv"):
         return os.preadv(fd, [part], offset)
     data = pread(fd, len(part), offset)
@@ -114,6 +119,28 @@ def is_synthetic(fd: int) -> bool:
     status = os.fstat(fd)
     # Most files have blocks, and so cost no search; an empty or sparse one costs some 50 us.
     return getattr(status, "st_blocks", 1) == 0 and _filesystem(status.st_dev) in _SYNTHETIC
+
+
+def goes_on(fd: int) -> bool:
+    """Whether there are bytes behind st_size, and the file has not just grown: then its size says nothing.
+
+    Of a file system on a block device the kernel itself ends reads there. Others, such as FUSE and 9p, may pass them on
+    to a server that knows better; 0 is what those say that do not know at all.
+    """
+    size = -1
+    status = os.fstat(fd)
+    on_device = not hasattr(os, "major") or os.major(status.st_dev) != 0
+    if not stat.S_ISREG(status.st_mode) or (status.st_size and on_device):
+        return False
+    while status.st_size > size:
+        size = status.st_size
+        try:
+            if not pread(fd, 1, size):
+                return False
+        except OSError:  # met again, and told, when it is read
+            return False
+        status = os.fstat(fd)
+    return True
 
 
 def _device_size(fd: int, path: str) -> int:

@@ -17,4 +17,24 @@ cdef class File(Opened):
     cdef Buffer read_inline(self, int64_t start, int64_t want)
     cdef object run(self, FileRead read)
     cdef object run_async(self, FileRead read)
+    cdef int begin_read(self, FileRead read, object waiter) except -1
+    cdef object grow_async(self, int64_t start, int64_t want)
     cdef Buffer read_growing(self, int64_t start, int64_t want)
+    cdef Buffer joined(self, list parts, int64_t total)
+
+
+cdef class Growing:
+    cdef File file
+    cdef Descriptor plain
+    cdef object waiter
+    cdef list parts
+    cdef int64_t start
+    cdef int64_t want
+    cdef int64_t total
+    cdef int64_t asked
+    cdef bint beginning
+    cdef bint landed
+    cdef bint ended
+
+    cdef int go_on(self) except -1
+    cdef bint begin_pieces(self) except -1

@@ -208,27 +208,53 @@ cdef class File(Opened):
                 if buffer is not None:
                     return hand_out(buffer, want)
             self.held()
-            if want == 0 or self.synthetic:
-                return hand_out(self.read_at(offset, limit), want)
+            if want == 0:
+                return hand_out(self.engine.memory.allocate(0), 0)
+            if self.synthetic:
+                return self.grow_async(start, want)
             return self.run_async(read_at(self, start, want))
         except Exception as error:
             return refuse(error)
 
     def begin_at(self, offset, limit, waiter):
         """Start reading a range and tell `waiter` of the result, perhaps before this returns."""
+        cdef int64_t start = to_bytes(offset, "offset")
+        cdef int64_t want = to_bytes(limit, "limit")
         cdef FileRead read
+        cdef Buffer buffer = None
+        cdef Descriptor plain = self.held()
+        if want == 0:
+            buffer = self.engine.memory.allocate(0)
+        elif want <= SMALL and self.inline_reads:
+            buffer = self.read_inline(start, want)
+            if buffer is not None and self.pin:
+                self.verify(plain, start, want)  # it is one of many, of which all are to be of one version
+        if buffer is not None:
+            if want:
+                note_hit(want)
+            waiter.set_result(buffer)
+        elif self.synthetic:
+            Growing(self, start, want, waiter).go_on()
+        else:
+            read = read_at(self, start, want)
+            read.strict = self.pin
+            self.begin_read(read, waiter)
+
+    cdef int begin_read(self, FileRead read, object waiter) except -1:
         cdef LoopReads reads = loop_reads(self.engine)
-        self.held()
-        if limit == 0 or self.synthetic:
-            waiter.set_result(self.read_at(offset, limit))
-            return
-        read = read_at(self, to_bytes(offset, "offset"), to_bytes(limit, "limit"))
         if read.group.unfinished and not reads.sweep(read):
             reads.take(read, waiter)
         else:
             note_hit(read.bytes)
             read.waiter = waiter
             reads.settle(read)
+        return 0
+
+    cdef object grow_async(self, int64_t start, int64_t want):
+        binding = loop_reads(self.engine).binding
+        waiter = binding.waiter(None)
+        Growing(self, start, want, waiter).go_on()
+        return binding.wait(waiter)
 
     def read_into_async(self, buffer, offset=0):
         cdef int64_t start = to_bytes(offset, "offset")
@@ -243,11 +269,19 @@ cdef class File(Opened):
         first, second = byte_arrays(starts, lengths)
         try:
             self.held()
-            if len(first) == 0 or self.synthetic:
-                return hand_out(self.read_many(first, second), 0)
+            if len(first) == 0:
+                return hand_out([], 0)
+            if self.synthetic:
+                return self.all_growing(first.tolist(), second.tolist())
             return self.run_async(read_many(self, first, second, concurrent))
         except Exception as error:
             return refuse(error)
+
+    async def all_growing(self, starts, lengths):
+        cdef list buffers = []
+        for start, length in zip(starts, lengths):
+            buffers.append(await self.read_at_async(start, length))
+        return buffers
 
     def read_batch_async(self, offsets, length):
         array, each = self.check_batch(offsets, length)
@@ -310,16 +344,21 @@ cdef class File(Opened):
 
     cdef Buffer read_growing(self, int64_t start, int64_t want):
         """From a file that does not know its size, piece by piece until a read comes short."""
-        cdef Buffer whole, part
+        cdef Descriptor plain = self.held()
+        cdef Buffer part
         cdef list parts = []
         cdef int64_t total = 0, length
         while total < want:
             length = min(want - total, GROWING_PIECE)
-            part = <Buffer>self.run(read_at(self, start + total, length))
+            part = <Buffer>self.run(read_at(self, start + total, length, plain))
             parts.append(part)
             total += part.bytes
             if part.bytes < length:
                 break
+        return self.joined(parts, total)
+
+    cdef Buffer joined(self, list parts, int64_t total):
+        cdef Buffer whole, part
         if len(parts) == 1:
             return parts[0]
         whole = self.engine.memory.allocate(total)
@@ -331,3 +370,47 @@ cdef class File(Opened):
 
     def __repr__(self):
         return f"<_uring.File {self.path!r}{' closed' if self.closed else ''}>"
+
+
+cdef class Growing:
+    """`read_growing` on an event loop: the waiter of one piece after the other, and then that of `waiter` is told."""
+
+    def __init__(self, File file, int64_t start, int64_t want, waiter):
+        self.file, self.plain, self.waiter = file, file.held(), waiter
+        self.start, self.want, self.parts = start, want, []
+
+    def done(self):
+        return self.waiter.done()
+
+    def set_result(self, Buffer part):
+        self.parts.append(part)
+        self.total += part.bytes
+        self.ended = part.bytes < self.asked or self.total == self.want
+        self.landed = True
+        if not self.beginning:
+            self.go_on()
+
+    def set_exception(self, error):
+        self.waiter.set_exception(error)
+
+    cdef int go_on(self) except -1:
+        try:
+            if self.begin_pieces():
+                self.waiter.set_result(self.file.joined(self.parts, self.total))
+        except BaseException as error:  # in a callback of the loop, where nobody else would tell the waiter
+            if not self.waiter.done():
+                self.waiter.set_exception(error)
+        return 0
+
+    cdef bint begin_pieces(self) except -1:
+        """Begin pieces until one has to be waited for; whether all have come. Not by calls of each other: there may be many."""
+        while not self.ended:
+            self.asked = min(self.want - self.total, GROWING_PIECE)
+            self.landed, self.beginning = False, True
+            try:
+                self.file.begin_read(read_at(self.file, self.start + self.total, self.asked, self.plain), self)
+            finally:
+                self.beginning = False
+            if not self.landed:
+                return False
+        return True

@@ -25,6 +25,7 @@ cdef class Identity:
     cdef uint64_t mode
 
     cdef int read(self, int fd) except -1
+    cdef bint is_of(self, void *seen) noexcept
     cdef str difference(self, Identity now)
 
 
@@ -43,6 +44,9 @@ cdef class Opened:
     cdef readonly int alignment
     cdef readonly str direct_reason
 
+    cdef bint identify(self) except -1
+    cdef bint may_lie(self) noexcept
+    cdef bint goes_on(self) except -1
     cdef int start_direct(self, object wanted) except -1
     cdef Descriptor held(self)
     cdef int64_t trusted_size(self, Descriptor plain, object start, object want) except -2

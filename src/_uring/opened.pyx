@@ -18,6 +18,7 @@ cdef extern from *:
     #include <sys/ioctl.h>
     #include <sys/stat.h>
     #include <sys/syscall.h>
+    #include <sys/sysmacros.h>
     #include <sys/uio.h>
     #include <sys/vfs.h>
     #include <unistd.h>
@@ -61,7 +62,9 @@ cdef extern from *:
     int fcntl(int fd, int command, ...) nogil
     int ioctl(int fd, unsigned long request, ...) nogil
     int posix_fadvise(int fd, int64_t offset, int64_t length, int advice) nogil
+    ssize_t pread(int fd, void *data, size_t size, int64_t offset) nogil
     ssize_t preadv2(int fd, iovec *parts, int count, int64_t offset, int flags) nogil
+    unsigned major(uint64_t device) nogil
     long rangeio_statx(int fd, void *answer) nogil
     int O_RDONLY, O_CLOEXEC, O_NONBLOCK, O_NOCTTY, O_NOATIME, O_DIRECT, F_GETFL, F_SETFL
     int POSIX_FADV_RANDOM, RWF_NOWAIT
@@ -74,7 +77,8 @@ SMALL = 64 << 10
 CHECK_EVERY_NS = 1000000000
 # A batch of so many reads is scattered: the kernel's read-ahead would fetch what nobody asked for.
 cdef Py_ssize_t SCATTERED = 4
-# File systems that make up their content on reading; st_size and st_mtime say nothing there (linux/magic.h).
+# File systems that make up their content on reading; st_size and st_mtime say nothing there (linux/magic.h). Some of their
+# files wait when they are read, or can be read once only, so these are not tried (`goes_on`).
 cdef set SYNTHETIC = {
     0x9FA0,  # proc
     0x62656572,  # sysfs
@@ -85,7 +89,18 @@ cdef set SYNTHETIC = {
     0xCAFE4A11,  # bpf
     0x62656570,  # configfs
     0x73636673,  # securityfs
+    0x42494E4D,  # binfmt_misc
+    0x65735543,  # fusectl
+    0xF97CFF8C,  # selinuxfs
+    0x43415D53,  # smackfs
+    0x7655821,  # resctrl
+    0xDE5E81E4,  # efivarfs
+    0x6165676C,  # pstore
 }
+
+
+cdef inline int64_t in_ns(timespec *moment) noexcept:
+    return moment.tv_sec * 1000000000 + moment.tv_nsec
 
 
 @cython.final
@@ -130,10 +145,18 @@ cdef class Identity:
             raise OSError(errno, os.strerror(errno))
         self.device, self.inode, self.mode = answer.st_dev, answer.st_ino, answer.st_mode
         self.size = answer.st_size
-        self.mtime_ns = answer.st_mtim.tv_sec * 1000000000 + answer.st_mtim.tv_nsec
+        self.mtime_ns = in_ns(&answer.st_mtim)
         if (self.mode & S_IFMT) == S_IFBLK and ioctl(fd, BLKGETSIZE64, &blocks_size) == 0:
             self.size = <int64_t>blocks_size
         return answer.st_blocks == 0 and answer.st_size <= page_size
+
+    cdef bint is_of(self, void *seen) noexcept:
+        """Whether a regular file of which fstat said this is the same, and as it was."""
+        cdef stat_t *answer = <stat_t *>seen
+        return (
+            self.mode & S_IFMT == S_IFREG and answer.st_dev == self.device and answer.st_ino == self.inode
+            and answer.st_size == self.size and in_ns(&answer.st_mtim) == self.mtime_ns
+        )
 
     cdef str difference(self, Identity now):
         """What became of the file, in words; empty if nothing did."""
@@ -171,18 +194,24 @@ cdef class Opened:
         cdef bint maybe_synthetic
         cdef statfs_t system
         self.engine, self.path, self.plain, self.pin = engine, path, plain, pin
-        self.identity = Identity()
-        try:
-            maybe_synthetic = self.identity.read(self.plain.fd)
-        except OSError as error:
-            raise make_error("errno", error.errno, path)
+        maybe_synthetic = self.identify()
         self.refuse_unseekable()
         if maybe_synthetic and fstatfs(self.plain.fd, &system) == 0 and system.f_type in SYNTHETIC:
             self.synthetic = True
+        elif self.may_lie():
+            self.synthetic = self.goes_on()
         self.border = 1
         self.asynchronous = -1
         self.checked_ns = coarse_clock_ns()
         self.start_direct(direct)
+
+    cdef bint identify(self) except -1:
+        """See what the file is; whether it may be made up."""
+        self.identity = Identity()
+        try:
+            return self.identity.read(self.plain.fd)
+        except OSError as error:
+            raise make_error("errno", error.errno, self.path)
 
     def refuse_unseekable(self):
         cdef uint64_t kind = self.identity.mode & S_IFMT
@@ -192,6 +221,28 @@ cdef class Opened:
             raise make_error(
                 "unsupported", 0, self.path, detail="not a regular file: a FIFO, socket or character device has no offsets to read at"
             )
+
+    cdef bint may_lie(self) noexcept:
+        """Whether st_size may be less than there is to read. Of a file system on a block device the kernel itself ends reads
+        there; others, such as FUSE and 9p, may pass them on to a server that knows better. 0 is what those say that do not
+        know at all.
+        """
+        return self.identity.mode & S_IFMT == S_IFREG and (self.identity.size == 0 or major(self.identity.device) == 0)
+
+    cdef bint goes_on(self) except -1:
+        """Whether there are bytes behind the size that fstat tells, and it has not just grown: then the size means nothing."""
+        cdef char byte
+        cdef int64_t end
+        cdef ssize_t got
+        while True:
+            end = self.identity.size
+            with nogil:
+                got = pread(self.plain.fd, &byte, 1, end)
+            if got <= 0:
+                return False  # what fails here fails again, and is told, when it is read
+            self.identify()
+            if self.identity.size <= end:
+                return True
 
     cdef int start_direct(self, object wanted) except -1:
         """Open the O_DIRECT descriptor if it is wanted and the file system has it; say why not otherwise."""
@@ -237,8 +288,16 @@ cdef class Opened:
 
     cdef int64_t verify(self, Descriptor plain, object offset, object limit) except -2:
         """Look at the file's identity again; its size now, or 2**63 - 1 where unknown. A pinned file must not have changed."""
-        cdef Identity now = Identity()
+        cdef Identity now
+        cdef stat_t answer
         cdef str difference
+        cdef int result
+        with nogil:
+            result = fstat(plain.fd, &answer)
+        if result == 0 and not self.synthetic and self.identity.is_of(&answer):
+            self.checked_ns = coarse_clock_ns()
+            return self.identity.size
+        now = Identity()
         try:
             now.read(plain.fd)
         except OSError as error:

@@ -5,7 +5,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from _uring.descriptor import difference, identify, is_synthetic, pread, read_into
+from _uring.descriptor import difference, goes_on, identify, is_synthetic, pread, read_into
 from _uring.surface import FileStat, make_error
 from _uring.threads import Process
 
@@ -24,8 +24,9 @@ class Pinned:
         self, process: "Callable[[], Process]", fd: int, path: str, *, pin: bool, owned: bool
     ) -> None:
         """Takes over `fd` if `owned`, else duplicates it, so that its number cannot come to mean another file."""
+        identify(fd, path)
+        self.synthetic = is_synthetic(fd) or goes_on(fd)
         known = identify(fd, path)
-        self.synthetic = is_synthetic(fd)
         self.fd = fd if owned else os.dup(fd)
         if hasattr(os, "set_blocking"):
             os.set_blocking(self.fd, True)
@@ -99,11 +100,11 @@ class Pinned:
                 raise make_error("eof", 0, self.path, offset, len(view), detail)
         return got
 
-    def read_until_nothing(self, offset: int, limit: int) -> bytearray:
     def _passes(self, stop: int) -> bool:
         """Whether a read up to there went past the end that was pinned."""
         return self.pin is not None and stop > (self.pin.size or 0)
 
+    def read_until_nothing(self, offset: int, limit: int) -> bytearray:
         """The bytes of a synthetic file: made up while it is read, and of no size before that."""
         data = bytearray()
         while len(data) < limit:

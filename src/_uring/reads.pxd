@@ -13,8 +13,9 @@ cdef class FileRead(Batch):
     cdef Descriptor source
     cdef int64_t size
     cdef bint direct
+    cdef bint strict
 
-    cdef int begin(self, Opened file, Py_ssize_t count, object start, object want) except -1
+    cdef int begin(self, Opened file, Descriptor plain, Py_ssize_t count, object start, object want) except -1
     cdef int queue(self, char *data, int64_t start, int64_t length) except -1
     cdef int check_failure(self) except -1
     cdef tuple asked_by(self, Py_ssize_t request)
@@ -58,7 +59,7 @@ cdef class ReadBounced(ReadMany):
     cdef int64_t length
 
 
-cdef ReadAt read_at(Opened file, int64_t start, int64_t want)
+cdef ReadAt read_at(Opened file, int64_t start, int64_t want, Descriptor plain=*)
 cdef ReadInto read_into(Opened file, object view, int64_t start)
 cdef ReadMany read_many(Opened file, object starts, object lengths, int concurrent)
 cdef FileRead read_batch(Opened file, object offsets, int64_t length)

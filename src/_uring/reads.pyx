@@ -22,6 +22,7 @@ from _uring.surface import make_error
 # into huge pages gains another tenth with 4 MiB (bench: one_gib).
 cdef Py_ssize_t PIECE = 1 << 20
 cdef Py_ssize_t DIRECT_PIECE = 4 << 20
+cdef Py_ssize_t LONGEST = 0x7FFFFFFFFFFFFFFF
 cdef int DEPTH_OF_PIECES = 8
 cdef int DEPTH_OF_RECORDS = 128
 # Registering the table saves pinning the pages of each record; for long ones huge pages make that cheap already.
@@ -29,17 +30,19 @@ cdef int64_t LARGEST_FIXED = 64 << 10
 
 
 cdef class FileRead(Batch):
-    """What all kinds share."""
+    """What all kinds share. `strict`: the pin is looked at when it is done, however small it was."""
 
-    cdef int begin(self, Opened file, Py_ssize_t count, object start, object want) except -1:
+    cdef int begin(self, Opened file, Descriptor plain, Py_ssize_t count, object start, object want) except -1:
         self.file = file
-        self.plain = file.held()
+        self.plain = file.held() if plain is None else plain
         self.size = file.trusted_size(self.plain, start, want)
         self.source = file.source(self.plain, count)
         self.direct = self.source is file.straight
         self.by_ring = file.by_ring(self.plain)
         self.only_fd = self.source.fd
         self.piece = DIRECT_PIECE if self.direct else PIECE
+        if file.synthetic:
+            self.piece = LONGEST  # made up while it is read, from the start each time: in order, by one request
         return 0
 
     cdef int queue(self, char *data, int64_t start, int64_t length) except -1:
@@ -54,15 +57,15 @@ cdef class FileRead(Batch):
     cdef int check_failure(self) except -1:
         """Raise for the first range, in the order asked for, of which a request failed."""
         cdef Py_ssize_t index = self.failed()
+        cdef Request *request
         if index >= 0:
+            request = &self.group.requests[index]
             start, want = self.asked_by(index)
             raise make_error(
                 "errno", request.error or EIO, self.file.path, start, want,
                 "" if request.error else f"the read of {request.length} bytes from {request.offset} was never answered",
             )
-        cdef Request *request
         return 0
-            request = &self.group.requests[index]
 
     cdef tuple asked_by(self, Py_ssize_t request):
         """The range (offset, limit) that a request is part of."""
@@ -72,8 +75,8 @@ cdef class FileRead(Batch):
         return self.file.path, None, None
 
     cdef int account(self, Py_ssize_t reads, int64_t asked, int64_t fetched) except -1:
-        if fetched > SMALL:
-            # A long read gives a writer time to come in between: the file must be what it was when the read began.
+        if fetched > SMALL or self.strict:
+            # A writer may have come in between: the file must be what it was when the read began, or was planned.
             self.file.verify(self.plain, None, asked)
         if not self.source.touched:
             self.source.touch()
@@ -116,10 +119,11 @@ cdef class ReadAt(FileRead):
         return self.buffer
 
 
-cdef ReadAt read_at(Opened file, int64_t start, int64_t want):
+cdef ReadAt read_at(Opened file, int64_t start, int64_t want, Descriptor plain=None):
+    """plain: read by that one, and not refused if the file is closed."""
     cdef ReadAt read = ReadAt()
     cdef int64_t span
-    read.begin(file, 1, start, want)
+    read.begin(file, plain, 1, start, want)
     read.start, read.want, read.length = start, want, clamp(start, want, read.size)
     span = aligned_span(start, read.length, file.border)
     read.buffer = file.engine.memory.allocate(span)
@@ -151,7 +155,7 @@ cdef ReadInto read_into(Opened file, object view, int64_t start):
     cdef ReadInto read = ReadInto()
     cdef char *data = <char *>PyMemoryView_GET_BUFFER(view).buf
     read.start, read.want = start, PyMemoryView_GET_BUFFER(view).len
-    read.begin(file, 1, start, read.want)
+    read.begin(file, None, 1, start, read.want)
     read.keep.append(view)
     read.length = clamp(start, read.want, read.size)
     if (start | read.length | <int64_t>data) % file.border:
@@ -196,7 +200,8 @@ cdef ReadMany fill_many(ReadMany read, Opened file, object starts, object length
     cdef Py_ssize_t i
     cdef int64_t start, span
     cdef Buffer buffer
-    read.begin(file, len(starts), None, None)
+    read.begin(file, None, len(starts), None, None)
+    read.strict = file.pin
     read.starts, read.lengths = starts, lengths
     read.buffers, read.firsts = [], []
     for i in range(read.starts.shape[0]):
@@ -259,7 +264,8 @@ cdef FileRead read_batch(Opened file, object offsets, int64_t length):
     cdef ReadBounced bounced
     cdef int64_t joined = length
     cdef Py_ssize_t count = len(offsets), i
-    read.begin(file, count, None, None)
+    read.begin(file, None, count, None, None)
+    read.strict = file.pin
     read.offsets, read.length = offsets, length
     for i in range(count):
         joined |= read.offsets[i]

@@ -125,9 +125,15 @@ class LocalSource:
         ]
 
     def _fetch_pieces(self, start: int, length: int, chunk: int) -> "Buffer":
-        stop = min(start + length, OPEN)
-        if length <= chunk or stop == OPEN:
-            return self.read_at(start, length)
+        """One range, by requests of `chunk` bytes; the file is pinned however few bytes they are."""
+        size = self._file.size
+        if size is not None:  # memory is taken for what there is
+            length = max(0, min(length, size - start))
+        if length <= chunk or size is None:
+            buffer = self.read_at(start, length)
+            self._file.stat()
+            return buffer
+        stop = start + length
         buffer = self._reactor.allocate(length)
         memory = self._reactor.writable(buffer)
         got = 0
