@@ -118,8 +118,23 @@ CHANGES = {
     "read_batch": lambda reader: reader.read_batch([0, NBYTES - 10], 10),
     "stat": lambda reader: reader.stat(),
     "stream": lambda reader: anext(reader.stream()),
+    "a stream of small chunks": lambda reader: anext(reader.stream((0, 100), chunk=10)),
+    "iter_ranges": lambda reader: anext(reader.iter_ranges([(0, 10), (5000, 5010)], gap=None)),
+    "iter_ranges of one": lambda reader: anext(reader.iter_ranges([(500, 510)], chunk=5)),
+    "each with its error": lambda reader: raise_first(reader.read_ranges([(0, 10)], on_error="return")),
     "as_async_file": lambda reader: reader.as_async_file().read(),
 }
+
+
+async def append_all(found: list[Any], results: Any) -> None:
+    async for result in results:
+        found.append(result)
+
+
+async def raise_first(results: Any) -> None:
+    for result in await results:
+        if isinstance(result, BaseException):
+            raise result
 
 
 @LOOPED
@@ -138,6 +153,25 @@ def test_a_file_that_changes(reactor: _uring.Reactor, path: Path, loop: str, rea
             with pytest.raises(rangeio.ObjectChangedError) as caught:
                 await CHANGES[read](reader)
             assert caught.value.path == str(path)
+
+    run_on(loop, main)
+
+
+@LOOPED
+def test_rewritten_amid_an_iteration(reactor: _uring.Reactor, path: Path, loop: str) -> None:
+    """Nothing of the new version is handed out after something of the old one."""
+    need_module(loop)
+    ranges = [(at, at + 100) for at in range(0, NBYTES - 100, 5000)]
+
+    async def main() -> None:
+        async with rangeio.open_async(path, reactor=reactor) as reader:
+            results = reader.iter_ranges(ranges, gap=None)
+            found = [await anext(results) for _ in range(3)]
+            path.write_bytes(bytes(NBYTES))
+            os.utime(path, ns=(1, 1))
+            with pytest.raises(rangeio.ObjectChangedError):
+                await append_all(found, results)
+            assert all(buffer == pattern(*ranges[index]) for index, buffer in found)
 
     run_on(loop, main)
 

@@ -95,7 +95,7 @@ class File:
         return self._later(self._prepare_batch(offsets, length))
 
     def begin_at(self, offset: int, limit: int, waiter: Waiter) -> None:
-        self._start(self._prepare_at(offset, limit), bind(current_key()), waiter)
+        self._start(self._prepare_at(offset, limit, strict=True), bind(current_key()), waiter)
 
     def iter_many(
         self, starts: Any, lengths: Any, concurrent: int = 0, ordered: bool = False
@@ -105,7 +105,10 @@ class File:
         process = self._opened.enter()
         self._opened.leave(process)
         return process.as_completed(
-            len(starts), depth, lambda i: self.read_at(starts[i], lengths[i]), ordered=ordered
+            len(starts),
+            depth,
+            lambda i: self._now(self._prepare_at(starts[i], lengths[i], strict=True)),
+            ordered=ordered,
         )
 
     def stat(self) -> FileStat:
@@ -122,12 +125,18 @@ class File:
     def __repr__(self) -> str:
         return f"<File {self.path!r}{' closed' if self.closed else ''}>"
 
-    def _prepare_at(self, offset: SupportsIndex, limit: SupportsIndex) -> _Read[Buffer]:
+    def _prepare_at(
+        self, offset: SupportsIndex, limit: SupportsIndex, *, strict: bool = False
+    ) -> _Read[Buffer]:
+        """strict: look at the pin however small it is: it is one of many, of which all are to be of one version."""
         start, count = byte_index(offset, "offset"), byte_index(limit, "limit")
 
         def read(process: Process) -> Buffer:
             buffer = self._fetch(process, start, count)
-            self._opened.recheck(start, count)
+            if strict and count:
+                self._opened.check(start, count)
+            else:
+                self._opened.recheck(start, count)
             return buffer
 
         return read

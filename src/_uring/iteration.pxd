@@ -3,7 +3,7 @@
 from libc.stdint cimport int64_t
 
 from _uring.engine cimport Engine
-from _uring.opened cimport Opened
+from _uring.opened cimport Descriptor, Opened
 from _uring.reads cimport ReadAt
 from _uring.ring cimport Ring
 
@@ -23,6 +23,8 @@ cdef class Iteration:
     cdef bint ordered
     cdef dict held
     cdef Py_ssize_t released
+    cdef Descriptor plain
+    cdef int64_t fresh
 
     cdef int pump(self) except -1
     cdef int stop(self) except -1

@@ -1,8 +1,8 @@
 """Reads of one file handed out as they complete, at most `depth` of them under way.
 
 An iteration has a ring of its own, of the kind that any thread may use: it may be advanced by another thread than the one
-that began it, and it may be left half-way. What is cached is delivered at once, without the ring. Without a ring the reads
-are made one after the other, on the worker threads.
+that began it, and it may be left half-way. What is cached is delivered at once, some small ones together, without the ring.
+Without a ring the reads are made one after the other, on the worker threads.
 
 Where they are handed out in order, those that wait for their turn count as under way: so a slow one stops the reading
 ahead, and memory stays bounded.
@@ -12,9 +12,13 @@ from collections import deque
 
 from cpython.exc cimport PyErr_CheckSignals
 
+from _uring.opened cimport SMALL
 from _uring.reads cimport read_at
 
 cdef int DEFAULT_DEPTH = 32
+# Small reads that the page cache answers are made so many at a time, or of SMALL bytes: more would not find the memory of those
+# before in the processor's cache.
+cdef int AT_ONCE = 8
 
 
 cdef class Iteration:
@@ -46,13 +50,19 @@ cdef class Iteration:
         return self.ready.popleft()
 
     cdef int pump(self) except -1:
-        """Start reads until one is complete or enough are under way; then wait for one."""
+        """Start reads until some are complete or enough are under way; then wait for one, if none is."""
+        self.fresh = 0
         while self.next < self.starts.shape[0] and len(self.under_way) + len(self.held) < self.depth:
             self.next += 1
             self.start(self.next - 1)
-            if self.ready:
-                return 0
-        return self.wait() if self.under_way else 0
+            if self.ready and (self.fresh >= SMALL or len(self.ready) >= min(AT_ONCE, self.depth)):
+                break
+        if not self.ready and self.under_way:
+            self.wait()
+        if self.ready and self.file.pin:
+            # What is handed out is of one version, however slowly it is asked for. Once for some: it costs as much as a small read.
+            self.file.verify(self.plain, None, None)
+        return 0
 
     cdef int start(self, Py_ssize_t index) except -1:
         cdef ReadAt read = read_at(self.file, self.starts[index], self.lengths[index])
@@ -140,6 +150,8 @@ cdef class Iteration:
         return 0
 
     cdef int finish(self, ReadAt read) except -1:
+        self.fresh += read.length
+        self.plain = read.plain
         if not self.ordered:
             self.ready.append((read.index, read.finish()))
             return 0
