@@ -157,7 +157,8 @@ class File:
         turn when hot reads have held it for long. Cancelling returns at once; the read keeps its memory and file
         until it completes.
         """
-    def read_into_async(self, buffer: SupportsBuffer, offset: SupportsIndex = 0) -> Awaitable[int]: ...
+    def read_into_async(self, buffer: SupportsBuffer, offset: SupportsIndex = 0) -> Awaitable[int]:
+        """As `read_into`, awaited. A cancellation ends when nobody writes to the buffer any more; no more is begun."""
     def read_many_async(self, starts: Any, lengths: Any, concurrent: int = 0) -> Awaitable[list[Buffer]]: ...
     def read_batch_async(self, offsets: Any, length: SupportsIndex) -> Awaitable[Buffer]: ...
     def begin_at(self, offset: int, limit: int, waiter: Waiter) -> None:

@@ -5,6 +5,7 @@ offer is the speed: no ring, no O_DIRECT, no recycled memory, and every awaited 
 """
 
 import os
+import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeVar
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer as SupportsBuffer
 
 __all__ = ["Backend", "Buffer", "File", "FileStat", "Reactor", "set_error_factory"]
+
+# How much of an awaited `read_into` is read between two looks whether it was cancelled.
+_PIECE = 8 << 20
 
 _T = TypeVar("_T")
 _Read = Callable[[Process], _T]
@@ -86,7 +90,26 @@ class File:
         return self._later(self._prepare_at(offset, limit))
 
     def read_into_async(self, buffer: "SupportsBuffer", offset: SupportsIndex = 0) -> Awaitable[int]:
-        return self._later(self._prepare_into(buffer, offset))
+        unclaimed, stopped = [True], threading.Event()
+        read = self._prepare_into(buffer, offset, stopped)
+        binding: Any = bind(current_key())
+
+        def cancelled() -> None:
+            """Let the task go when nobody writes to its memory: at once, if no worker has begun."""
+            stopped.set()
+            try:
+                unclaimed.pop()
+            except IndexError:
+                return  # the worker tells
+            waiter.set_result(None)
+
+        waiter = binding.holding(cancelled)
+        try:
+            self._start(read, binding, waiter, unclaimed)
+        except Exception as error:
+            return refused(error)
+        result: Awaitable[int] = binding.wait(waiter)
+        return result
 
     def read_many_async(self, starts: Any, lengths: Any, concurrent: int = 0) -> Awaitable[list[Buffer]]:
         return self._later(self._prepare_many(starts, lengths, concurrent))
@@ -141,11 +164,20 @@ class File:
 
         return read
 
-    def _prepare_into(self, buffer: "SupportsBuffer", offset: SupportsIndex) -> _Read[int]:
+    def _prepare_into(
+        self, buffer: "SupportsBuffer", offset: SupportsIndex, stopped: "threading.Event | None" = None
+    ) -> _Read[int]:
+        """stopped: looked at now and then, by a read that may have to end early."""
         start, view = byte_index(offset, "offset"), writable_bytes(buffer)
+        most = len(view) if stopped is None else _PIECE
 
         def read(process: Process) -> int:
-            got = self._opened.fill(view[: OFFSET_MAX - start], start)
+            got, space = 0, view[: OFFSET_MAX - start]
+            while got < len(space) and not (stopped and stopped.is_set()):
+                piece = space[got : got + most]
+                got += (came := self._opened.fill(piece, start + got))
+                if came < len(piece):
+                    break
             self._opened.recheck(start, len(view))
             process.count(len(view), got)
             return got
@@ -197,13 +229,20 @@ class File:
         result: Awaitable[_T] = binding.wait(waiter)
         return result
 
-    def _start(self, read: _Read[_T], binding: Any, waiter: Waiter) -> None:
-        """Have a worker thread read, and tell the loop. A file closed meanwhile is read to the end of this."""
+    def _start(
+        self, read: _Read[_T], binding: Any, waiter: Waiter, unclaimed: "list[bool] | None" = None
+    ) -> None:
+        """Have a worker thread read, and tell the loop. A file closed meanwhile is read to the end of this.
+
+        unclaimed: emptied when it begins; empty before, it does not.
+        """
         process = self._opened.enter()
         landed: list[Any] = [waiter]
 
         def work() -> None:
             try:
+                if unclaimed is not None:
+                    unclaimed.pop()  # IndexError: nobody waits any more
                 landed.extend((read(process), None))
             except BaseException as raised:
                 landed.extend((None, as_failure(raised, self.path)))

@@ -5,7 +5,8 @@ loop: requests of one turn go in with one io_uring_enter, and the ring's own des
 reap. Copies too long for the loop's thread are made by the workers, who report through an eventfd; so is everything where there
 is no ring.
 
-A waiter may be gone (cancelled) when its read completes. The batch then ends like any other, and nobody is told.
+A waiter may be gone (cancelled) when its read completes. The batch then ends like any other, and nobody is told. Of a read into
+memory of the caller's the waiter stays until nobody writes there any more (`leave`).
 
 Whoever waits is told in any case. What making the result raises is its error; what anything else in a callback raises is the
 error of every read that is under way in that loop, because nobody knows what was left undone. The loop and the ring go on.
@@ -61,7 +62,9 @@ cdef class LoopReads:
     cdef object submit(self, Batch batch):
         """An awaitable of the batch's result."""
         if batch.group.unfinished and not self.sweep(batch):
-            if batch.group.count > 1:
+            if batch.borrowed:
+                waiter = self.binding.holding(partial(self.leave, batch), self.failed)
+            elif batch.group.count > 1:
                 waiter = self.binding.waiter(partial(self.cancel, batch), self.failed)
             else:
                 waiter = self.binding.waiter(None)  # one request is soon over: who looks for the waiter finds it done
@@ -210,7 +213,8 @@ cdef class LoopReads:
         waiter = batch.waiter
         if waiter is not None and not waiter.done():
             try:
-                waiter.set_result(batch.finish())
+                # Abandoned, it was cancelled, and its waiter waited for this.
+                waiter.set_result(None if batch.group.abandoned else batch.finish())
             except BaseException as error:
                 self.end(batch, error)
         batch.waiter = None
@@ -255,6 +259,20 @@ cdef class LoopReads:
             self.let_go(batch)
         return 0
 
+    def leave(self, Batch batch):
+        """The task that awaited a batch in memory of its own was cancelled: begin no more of it, and let the task go when
+        neither the kernel nor a worker has any of it."""
+        cdef bint idle
+        if batch.waiter is None:
+            return
+        batch.group.abandoned = 1  # workers leave it after the piece they are at
+        self.waiting.pop(batch, None)
+        if batch.group.owner != NULL:
+            idle = batch.group.in_flight == 0 and batch.group.unfinished > 0  # else `take_ended` will have it
+            self.ring.abandon(batch)
+            if idle:
+                self.settle(batch)
+
     cdef object share(self, Batch batch, Step step):
         """Have the workers do it; `on_event` hears of it."""
         cdef int helpers = max(1, self.engine.helpers) if step == <Step>sweep_one else min(self.engine.workers, batch.depth)
@@ -293,7 +311,7 @@ cdef class LoopReads:
         for batch in self.engine.crew().take_mail(self.mailbox):
             batch.settle()
             batch.group.misses = 1
-            if batch.waiter is None or batch.group.unfinished == 0:
+            if batch.waiter is None or batch.group.unfinished == 0 or batch.group.abandoned:
                 self.settle(batch)
                 continue
             try:

@@ -4,6 +4,9 @@
 `set_result` and `set_exception` is called, from the loop's own thread, unless it is `done()`: cancelled, that is. The
 `cancelled` callback, if there is one, hears of that.
 
+A waiter made by `holding()` keeps its task when that is cancelled, until it is told a result: then the cancellation is
+what the task sees. So it is with memory of the caller's that somebody still writes to.
+
 No callback may raise into a loop: asyncio and uvloop would log it and go on, trio would end the whole run, and the task
 that waits for the read would wait for ever. Whoever hands a callback over gives a `failed` with it, which is told.
 """
@@ -38,6 +41,7 @@ class Binding(Protocol):
     """One running loop. `failed` is told what a callback raises, in place of the loop."""
 
     def waiter(self, cancelled: Callable[[], None] | None, failed: Failed | None = None) -> Waiter: ...
+    def holding(self, cancelled: Callable[[], None], failed: Failed | None = None) -> Waiter: ...
     def call_soon(self, callback: Callable[[], None], failed: Failed | None = None) -> None: ...
     def call_soon_threadsafe(
         self, callback: Callable[..., None], *args: Any, failed: Failed | None = None
@@ -142,6 +146,42 @@ class Later:
             del error
 
 
+class _Holding(asyncio.Future[Any]):
+    """A future that is cancelled when it is told a result, if that was asked for before. Until then it says yes to
+    whoever cancels, as a task does that ends later.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, cancelled: Callable[[], None]) -> None:
+        super().__init__(loop=loop)
+        self._heard: Callable[[], None] | None = cancelled
+        self._message: tuple[Any, ...] | None = None
+
+    def cancel(self, *message: Any, **named: Any) -> bool:
+        """msg: see asyncio.Future; the first one is kept."""
+        if self.done():
+            return False
+        if self._message is None:
+            self._message = message or tuple(named.values())
+            heard, self._heard = self._heard, None
+            assert heard is not None
+            heard()
+        return True
+
+    def set_result(self, value: Any, /) -> None:
+        self._heard = None  # and with it what the read has held
+        if self._message is None:
+            super().set_result(value)
+        else:
+            super().cancel(*self._message)
+
+    def set_exception(self, error: Any, /) -> None:
+        self._heard = None
+        if self._message is None:
+            super().set_exception(error)
+        else:
+            super().cancel(*self._message)
+
+
 class AsyncioBinding:
     """asyncio and what behaves like it."""
 
@@ -159,6 +199,11 @@ class AsyncioBinding:
             guarded = _Guarded(cancelled, failed)
             future.add_done_callback(lambda done: guarded() if done.cancelled() else None)
         return future
+
+    def holding(
+        self, cancelled: Callable[[], None], failed: Failed | None = None
+    ) -> "asyncio.Future[Any]":
+        return _Holding(self.loop, _Guarded(cancelled, failed))
 
     def wait(self, waiter: "asyncio.Future[Any]") -> Awaitable[Any]:
         return waiter
@@ -252,6 +297,46 @@ class _TrioWaiter:
         self.outcome = result  # last: who could not be woken is not done, and is told what came in between
 
 
+class _TrioHolding(_TrioWaiter):
+    """See `holding`. Cancelled, it is done when it is told a result."""
+
+    __slots__ = ("aborting", "raise_cancel")
+
+    def __init__(self, cancelled: Callable[[], None]) -> None:
+        super().__init__(cancelled)
+        self.raise_cancel: Callable[[], Any] | None = None
+        self.aborting = False
+
+    async def wait(self) -> Any:
+        import trio
+
+        if self.outcome is not None:
+            await trio.lowlevel.checkpoint()
+            return self.outcome.unwrap()
+
+        def abort(raise_cancel: Any) -> Any:
+            self.raise_cancel = raise_cancel
+            self.aborting = True
+            assert self.cancelled is not None
+            self.cancelled()
+            self.aborting = False
+            return trio.lowlevel.Abort.FAILED if self.outcome is None else trio.lowlevel.Abort.SUCCEEDED
+
+        self.task = trio.lowlevel.current_task()
+        return await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def _settle(self, result: Any) -> None:
+        import outcome
+
+        self.cancelled = None  # and with it what the read has held
+        if self.raise_cancel is not None:
+            result = outcome.capture(self.raise_cancel)
+        if self.aborting:  # nothing was under way: the cancellation goes its usual way
+            self.outcome, self.task = result, None
+        else:
+            super()._settle(result)
+
+
 class TrioBinding:
     """One `trio.run`, or one run of trio as the guest of another loop."""
 
@@ -264,6 +349,9 @@ class TrioBinding:
 
     def waiter(self, cancelled: Callable[[], None] | None, failed: Failed | None = None) -> _TrioWaiter:
         return _TrioWaiter(None if cancelled is None else _Guarded(cancelled, failed))
+
+    def holding(self, cancelled: Callable[[], None], failed: Failed | None = None) -> _TrioHolding:
+        return _TrioHolding(_Guarded(cancelled, failed))
 
     def wait(self, waiter: _TrioWaiter) -> Awaitable[Any]:
         return waiter.wait()

@@ -71,5 +71,6 @@ cdef class Pool:
     cdef Job *make(self, Step step, void *context, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t grain, int helpers, object owner) except NULL
     cdef list drop_all(self, Job *job)
     cdef void release_dead(self)
+    cdef void drain(self, Job *job)
     cdef void abandon(self, Job *job)
     cdef Job *drop(self, Job *job) noexcept

@@ -14,6 +14,7 @@ from libc.errno cimport EINTR
 from libc.stdlib cimport calloc, free
 
 from _uring.process cimport fork_count
+from _uring.request cimport Batch
 
 cdef extern from * nogil:
     """
@@ -340,10 +341,26 @@ cdef class Pool:
                 if not self.usable():
                     break  # a signal handler forked, and this is the child: the workers are its parent's
         except BaseException:
+            if isinstance(owner, Batch):
+                (<Batch>owner).group.abandoned = 1
+                if (<Batch>owner).borrowed:
+                    self.drain(job)
             self.abandon(job)
             raise
         self.drop(job)
         return 0
+
+    cdef void drain(self, Job *job):
+        """Wait until no worker writes to memory that its owner is about to use for something else, or to free."""
+        if not self.usable():
+            return
+        with nogil:
+            pthread_mutex_lock(&self.crew.lock)
+            if job.listed:
+                unlist(self.crew, job)
+            while job.active:
+                pthread_cond_wait(&job.over, &self.crew.lock)
+            pthread_mutex_unlock(&self.crew.lock)
 
     cdef Job *make(self, Step step, void *context, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t grain, int helpers, object owner) except NULL:
         cdef Job *job = <Job *>calloc(1, sizeof(Job))

@@ -157,6 +157,7 @@ cdef ReadInto read_into(Opened file, object view, int64_t start):
     read.start, read.want = start, PyMemoryView_GET_BUFFER(view).len
     read.begin(file, None, 1, start, read.want)
     read.keep.append(view)
+    read.borrowed = True
     read.length = clamp(start, read.want, read.size)
     if (start | read.length | <int64_t>data) % file.border:
         read.add(read.plain.fd, -1, False, data, start, read.length)  # the caller's memory is as it is: by the page cache

@@ -53,6 +53,7 @@ cdef class Batch:
     cdef size_t bytes
     cdef bint sweepable
     cdef bint by_ring
+    cdef bint borrowed
     cdef int only_fd
     cdef int depth
     cdef object waiter

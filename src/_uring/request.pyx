@@ -107,7 +107,8 @@ cdef class Batch:
     """Requests that one caller waits for together, and what is made of them when they are done (`finish`).
 
     `piece`: longer reads are cut, to be under way in parallel. `depth`: most of them under way at once. `waiter`: who is to
-    be told, where nobody blocks on it. `by_ring`: whether a ring may have it.
+    be told, where nobody blocks on it. `by_ring`: whether a ring may have it. `borrowed`: its memory is the caller's, who may not
+    leave while the kernel writes to it.
     """
 
     def __cinit__(self):

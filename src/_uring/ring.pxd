@@ -37,6 +37,7 @@ cdef class Ring:
     cdef void note_end(self, Group *group) noexcept nogil
     cdef int drive(self, Group *group, int depth) noexcept nogil
     cdef int run(self, Batch batch) except -1
+    cdef int drain(self, Group *group) except -1
     cdef void recall(self) noexcept nogil
     cdef void start(self, Batch batch)
     cdef void forget_retries(self, Group *group) noexcept
@@ -46,7 +47,7 @@ cdef class Ring:
     cdef void shut(self) noexcept
     cdef bint owned(self) noexcept
     cdef bint usable(self) noexcept
-    cdef bint inherited(self) noexcept
+    cdef bint inherited(self) noexcept nogil
     cdef object __weakref__
     cdef void fix_file(self, int fd) noexcept
     cdef void fix_memory(self, char *base, size_t size) noexcept

@@ -135,7 +135,7 @@ cdef class Ring:
     cdef bint usable(self) noexcept:
         return self.open and not self.refused and self.made_after_forks == fork_count
 
-    cdef bint inherited(self) noexcept:
+    cdef bint inherited(self) noexcept nogil:
         """Whether this is the ring of the process that forked this one."""
         return self.made_after_forks != fork_count
 
@@ -281,8 +281,22 @@ cdef class Ring:
                     break
         except BaseException:
             self.abandon(batch)
+            if batch.borrowed:
+                self.drain(group)
             raise
         self.release(batch)
+        return 0
+
+    cdef int drain(self, Group *group) except -1:
+        """Wait until the kernel writes no more to memory that its owner is about to use for something else, or to free."""
+        with nogil:
+            while group.in_flight and not self.inherited():
+                if self.refused:
+                    self.pause()
+                else:
+                    self.enter(<int>group.in_flight)
+                self.reap()
+        self.take_ended()
         return 0
 
     cdef void recall(self) noexcept nogil:

@@ -60,9 +60,9 @@ class AsyncReader:
     several threads, one after the other, and in a forked child. Everything else is as of `Reader`.
 
     Arguments are checked by the call, before anything is awaited. Cancelling a read returns at once; the read keeps its
-    memory and file until it is over. What is there (cached, in memory, known) takes no turn of the loop, but for one
-    now and then in which others get theirs and cancellations arrive. Opening a local file, and looking at its size, is
-    done on the loop's thread.
+    memory and file until it is over. Only `read_into` waits for that, since the memory is yours. What is there (cached,
+    in memory, known) takes no turn of the loop, but for one now and then in which others get theirs and cancellations
+    arrive. Opening a local file, and looking at its size, is done on the loop's thread.
     """
 
     __slots__ = {
@@ -88,9 +88,10 @@ class AsyncReader:
     The records of `length` bytes at `offsets` as one table. See `Reader.read_batch`.""",
         "read_into": """await read_into(buffer, offset=0) -> int
 
-    Fill a writable C-contiguous buffer from `offset`; the bytes read. See `Reader.read_into`. After a cancellation the
-    read may go on writing to the buffer for a while; nobody else should until its memory is given back (BufferError for
-    who would resize it).""",
+    Fill a writable C-contiguous buffer from `offset`; the bytes read. See `Reader.read_into`. Once the await has ended,
+    nothing writes to the buffer any more: a cancellation begins no more reads, and ends when the kernel is done with
+    those it has, some megabytes at most, which takes as long as the device takes to answer. Who has to leave at once,
+    whatever a device does, reads by `read_at`. After a cancellation the content of the buffer is undefined.""",
     }
 
     path: str

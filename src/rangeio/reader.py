@@ -112,7 +112,7 @@ class Reader:
     Fill a writable C-contiguous buffer from `offset`; the bytes read, fewer than its size only at the end.
 
     TypeError if it is read-only or holds Python objects or pointers, BufferError if it is not contiguous, before any
-    I/O.""",
+    I/O. An exception of a signal handler (Ctrl-C) comes when the kernel is done with the buffer.""",
     }
 
     read_at: ReadAt

@@ -201,7 +201,7 @@ class ReadAtAsync(Protocol):
 
 
 class ReadIntoAsync(Protocol):
-    """As ReadInto, awaited. Nothing else may use the buffer until the read is over, even after a cancellation."""
+    """As ReadInto, awaited. Nothing writes to the buffer once the await has ended, be it by a cancellation."""
 
     def __call__(self, buffer: Destination, offset: SupportsIndex = 0) -> Awaitable[int]: ...
 

@@ -1,0 +1,282 @@
+"""Who leaves a read into memory of his own, cancelled or interrupted, has it for himself: nobody writes there later."""
+
+import asyncio
+import os
+import random
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import _uring
+import rangeio
+from awaited import LOOPS, cancel_when, run_on
+from faults.child import Lab, code
+from faults.data import pattern, write_pattern
+from faults.machine import need_module
+from faults.stalling import Server
+from rangeio.waiting import pause
+from servers.scripted import Answer, Asked, honest, scripted
+
+LOOPED = pytest.mark.parametrize("loop", LOOPS)
+NBYTES = 8 << 20
+
+STALLED = code("""
+    import asyncio, select, sys, threading, rangeio
+    from awaited import run_on
+    from rangeio.waiting import pause
+
+    space, said = bytearray(2000), []
+
+    def held():
+        try:
+            space.append(0)
+        except BufferError:
+            return True
+        space.pop()
+        return False
+
+    async def until_told():
+        while not select.select([sys.stdin], [], [], 0)[0]:
+            await pause(0.001)
+        sys.stdin.readline()
+""")
+
+CANCELLED = code("""
+    loop = sys.argv[2]
+
+    async def read(reader):
+        try:
+            await reader.read_into(space, 299_000)
+            said.append("read")
+        except BaseException as error:
+            said.append(type(error).__name__)
+            space[:] = b"-" * 2000  # ours again
+            raise
+
+    async def leave(cancel):
+        await until_told()
+        cancel()
+        for _ in range(20):
+            await pause(0.001)
+        cancel()
+        say(ended=bool(said), held=held())
+
+    async def main():
+        async with rangeio.open_async(sys.argv[1], direct=True) as reader:
+            await reader.read_at(0, 1)
+            if loop == "trio":
+                import trio
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(read, reader)
+                    with trio.CancelScope(shield=True):
+                        await leave(nursery.cancel_scope.cancel)
+            else:
+                task = asyncio.ensure_future(read(reader))
+                await leave(task.cancel)
+                await asyncio.wait([task])
+                said.append(task.cancelled())
+            said.append(held())
+            say(said=said, same=bytes(await reader.read_at(299_000, 2000)) == pattern(299_000, 301_000))
+
+    run_on(loop, main)
+    say(mine=space == b"-" * 2000, leaks=leaks())
+""")
+
+
+@LOOPED
+def test_a_cancelled_read_ends_when_its_memory_is_let_go(
+    lab: Lab, stalling: Server, stalling_device: Path, loop: str
+) -> None:
+    """While the disk stalls, and however often it is cancelled; then at once, and nothing holds the memory any more."""
+    need_module(loop)
+    child = lab.start(code(STALLED, CANCELLED), stalling_device, loop)
+    stalling.wait_for("stalled")
+    child.tell()
+    assert child.line() == {"ended": False, "held": True}
+    stalling.release()
+    cancelled = ["Cancelled"] if loop == "trio" else ["CancelledError", True]
+    expected = {"said": [*cancelled, False], "same": True, "mine": True, "leaks": {}}
+    assert child.finish().facts() == expected
+
+
+INTERRUPTED = code("""
+    import signal
+    reader = rangeio.open(sys.argv[1], direct=True)
+    heard, ended = threading.Event(), threading.Event()
+
+    def interrupted(*_):
+        heard.set()
+        raise KeyboardInterrupt
+
+    def listen():
+        heard.wait()
+        say(ended=ended.wait(0.3))
+        sys.stdin.readline()
+        say(mine=space == b"-" * 2000, held=held())
+
+    signal.signal(signal.SIGINT, interrupted)
+    listener = threading.Thread(target=listen)
+    listener.start()
+    try:
+        if sys.argv[2] == "read_into":
+            reader.read_into(space, 299_000)
+        else:
+            reader.as_file((299_000, None)).read(2000)  # its buffer is freed with it
+        said.append("read")
+    except KeyboardInterrupt:
+        said.append("interrupted")
+        space[:] = b"-" * 2000
+    ended.set()
+    say(said=said)
+    listener.join()
+    say(same=bytes(reader.read_at(299_000, 2000)) == pattern(299_000, 301_000), leaks=leaks())
+""")
+
+
+@pytest.mark.parametrize("lab", ["uring", "pool"], indirect=True)
+@pytest.mark.parametrize("read", ["read_into", "as_file"])
+def test_an_interrupted_read_ends_when_its_memory_is_let_go(
+    lab: Lab, stalling: Server, stalling_device: Path, read: str
+) -> None:
+    """Ctrl-C comes through when the kernel is done with it, as of any file object."""
+    child = lab.start(code(STALLED, INTERRUPTED), stalling_device, read)
+    stalling.wait_for("stalled")
+    child.interrupt()
+    assert child.line() == {"ended": False}
+    stalling.release()
+    stalling.wait_for("answered")
+    assert child.line() == {"said": ["interrupted"]}
+    child.tell()
+    assert child.finish().facts() == {"mine": True, "held": False, "same": True, "leaks": {}}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = write_pattern(tmp_path / "data", NBYTES)
+    with path.open() as file:
+        os.fsync(file.fileno())
+    return path
+
+
+def forget(path: Path) -> None:
+    """Leave nothing of it in the page cache."""
+    with path.open() as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+@LOOPED
+@pytest.mark.parametrize("direct", [True, False])
+def test_cancelled_at_any_point(reactor: _uring.Reactor, path: Path, loop: str, direct: bool) -> None:
+    need_module(loop)
+    space, left = bytearray(NBYTES - 4096), 0
+    rng = random.Random(18)
+
+    async def cancelled(reader: rangeio.AsyncReader, turns: int) -> bool:
+        """Whether it was, and not read to its end before."""
+        if loop == "trio":
+            import trio
+
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as nursery:
+
+                    async def cancel() -> None:
+                        for _ in range(turns):
+                            await trio.lowlevel.checkpoint()
+                        scope.cancel()
+
+                    nursery.start_soon(cancel)
+                    await reader.read_into(space, 4096)
+                    return False
+            return True
+        task: Any = asyncio.ensure_future(reader.read_into(space, 4096))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        return bool((await asyncio.gather(task, return_exceptions=True))[0] != len(space))
+
+    async def main() -> None:
+        nonlocal left
+        async with rangeio.open_async(path, reactor=reactor, direct=direct) as reader:
+            await reader.read_at(0, 1)
+            for _ in range(10):
+                forget(path)
+                if not await cancelled(reader, rng.randrange(6)):
+                    continue
+                left += 1
+                space[:] = bytes(len(space))  # ours again
+                if reactor.backend.name != "python":  # whose threads let go of it a moment later
+                    space.append(0)  # BufferError, if somebody held it
+                    space.pop()
+                until = time.monotonic() + 10
+                while reactor.stats()["in_flight"] and time.monotonic() < until:
+                    await pause(0.001)
+                assert not any(space)
+            assert await reader.read_into(space, 4096) == len(space)
+            assert space == pattern(4096, NBYTES)
+
+    run_on(loop, main)
+    assert left
+
+
+def test_what_the_kernel_has_nothing_of_ends_at_once(reactor: _uring.Reactor, path: Path) -> None:
+    """Cancelled before the loop had a turn; and by the usual ways of asyncio."""
+
+    async def main() -> None:
+        async with rangeio.open_async(path, reactor=reactor, direct=True) as reader:
+            await reader.read_at(0, 1)
+            space = bytearray(1 << 20)
+            forget(path)
+            reading: Any = reader.read_into(space)
+            assert reading.cancel("enough")
+            with pytest.raises(asyncio.CancelledError, match="enough"):
+                await reading
+            assert reading.cancelled()
+            assert not reading.cancel()
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(reader.read_into(space), 0)
+            shielded = asyncio.shield(reader.read_into(space))
+            shielded.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await shielded
+            assert await asyncio.gather(reader.read_into(space), reader.read_at(0, 10)) == [
+                len(space),
+                pattern(0, 10),
+            ]
+            os.truncate(path, 4096)
+            with pytest.raises(rangeio.ObjectChangedError):
+                await reader.read_into(space)
+
+    asyncio.run(main())
+
+
+@LOOPED
+@pytest.mark.parametrize("known", [False, True])
+def test_over_http_the_connection_is_closed(loop: str, known: bool) -> None:
+    """So nothing comes from it any more; there is nothing to wait for."""
+    need_module(loop)
+    data = pattern(0, 1 << 20)
+    space = bytearray(len(data) - 1000)
+
+    def slow(asked: Asked) -> Answer:
+        answer = honest(data, asked)
+        if asked.range is not None and asked.range[0] == 1000:
+            answer.piece, answer.pause_s = 8192, 0.002
+        return answer
+
+    with scripted(slow) as server:
+
+        async def main() -> None:
+            async with rangeio.open_async(server.url, chunk=None) as reader:
+                for start in range(3 if known else 0):
+                    await reader.read_at(start, 10)
+                await cancel_when(loop, lambda: space[5000] != 0, reader.read_into(space, 1000))
+                space[:] = bytes(len(space))
+                for thread in threading.enumerate():
+                    while "_serve" in thread.name and thread.is_alive():  # until the client is gone for it
+                        await pause(0.001)
+                assert not any(space)
+
+        run_on(loop, main)
