@@ -546,6 +546,26 @@ class ReaderContract:
                 assert copy.size == original.size
                 assert copy.read_range() == original.read_range()
 
+    def test_pickle_methods(self, reader: rangeio.Reader) -> None:
+        """What an executor of processes is given: a method of the Reader, called where it is unpickled."""
+        for original in (reader, reader.slice(0), reader.within(60), reader.slice(7, 4007).slice(3)):
+            if not isinstance(original, rangeio.Reader):
+                pytest.skip("an AsyncReader: see test_async")
+            first = original.read_at(0, 200)
+            for protocol in (2, pickle.HIGHEST_PROTOCOL):
+
+                def sent(name: str, of: Any = original, protocol: int = protocol) -> Any:
+                    return pickle.loads(pickle.dumps(getattr(of, name), protocol))
+
+                assert sent("read_at")(5, 100) == sent("read_exact")(5, 100) == first[5:105]
+                assert bytes(sent("read_batch")([50, 3], 8)) == bytes(first[50:58]) + bytes(first[3:11])
+                assert sent("read_ranges")([(0, 9), (20, 29)]) == [first[:9], first[20:29]]
+                space = bytearray(20)
+                assert sent("read_into")(space, 60) == 20
+                assert space == first[60:80]
+                again = pickle.loads(pickle.dumps(sent("read_at")))  # and from there to another
+                assert again(1, 2) == first[1:3]
+
     def test_reader_may_die_first(self, make: Make) -> None:
         buffer = make(DATA).read_at(5, 5)
         array = np.frombuffer(make(DATA).read_at(0, 100_000), "u1")

@@ -658,6 +658,40 @@ def test_pickled(path: Path) -> None:
     asyncio.run(main())
 
 
+def test_pickled_methods(reactor: _uring.Reactor, path: Path) -> None:
+    """Before and after it was opened, of a slice and of what is in memory."""
+
+    async def main() -> None:
+        made = [lambda: rangeio.open_async(path, reactor=reactor), lambda: rangeio.from_bytes_async(whole)]
+        for make in (*made, lambda: rangeio.open_async(path).slice(100, 9000)):
+            for opened in (False, True):
+                reader = make()
+                if opened:
+                    await reader.read_at(0, 1)
+                methods = [
+                    getattr(reader, name) for name in ("read_at", "read_into", "read_batch", "read_exact")
+                ]
+                read_at, read_into, read_batch, read_exact = (
+                    pickle.loads(pickle.dumps(method)) for method in methods
+                )
+                first, space = await reader.read_at(0, 500), bytearray(10)
+                reader.close()
+                assert await read_at(5, 100) == await read_exact(5, 100) == first[5:105]
+                assert await read_into(space, 7) == 10
+                assert space == first[7:17]
+                assert bytes(await read_batch([9, 3], 4)) == bytes(first[9:13]) + bytes(first[3:7])
+
+    whole = pattern(0, 100_000)
+    asyncio.run(main())
+    fd = os.open(path, os.O_RDONLY)
+    reader = rangeio.from_fd_async(fd, reactor=reactor)
+    for name in ("read_at", "read_into", "read_batch"):
+        with pytest.raises(TypeError, match="open the file by path"):
+            pickle.dumps(getattr(reader, name))
+    reader.close()
+    os.close(fd)
+
+
 def test_stats(path: Path) -> None:
     async def main() -> None:
         async with rangeio.open_async(path) as reader:

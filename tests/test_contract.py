@@ -85,6 +85,12 @@ class TestDescriptor(ReaderContract):
             with pytest.raises(TypeError, match="open the file by path"):
                 pickle.dumps(original)
 
+    def test_pickle_methods(self, reader: rangeio.Reader) -> None:
+        for original in (reader, reader.slice(5)):
+            for name in ("read_at", "read_into", "read_batch", "read_ranges"):
+                with pytest.raises(TypeError, match="open the file by path"):
+                    pickle.dumps(getattr(original, name))
+
 
 class TestMemory(ReaderContract):
     @pytest.fixture

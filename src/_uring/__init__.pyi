@@ -124,6 +124,8 @@ class File:
 
         4096 where statx(2) does not say (before Linux 6.1, and some file systems), until `direct=True` has tried it.
         """
+    again: tuple[Callable[..., Any], tuple[Any, ...]] | None
+    """What it pickles as, given by its owner: a function and its arguments. None if it does not pickle."""
     def fileno(self) -> int: ...
     def read_at(self, offset: SupportsIndex, limit: SupportsIndex) -> Buffer:
         """`limit` bytes from `offset`; fewer only at the end of the file, none at or past it. `limit` 0 does no I/O."""

@@ -24,6 +24,7 @@ from _uring.surface import (
     byte_index,
     make_error,
     set_error_factory,
+    unpicklable,
     without_frames,
     writable_bytes,
 )
@@ -58,6 +59,7 @@ class File:
     def __init__(self, opened: Pinned) -> None:
         self._opened = opened
         self.path = opened.path
+        self.again: tuple[Callable[..., Any], tuple[Any, ...]] | None = None
 
     @property
     def closed(self) -> bool:
@@ -144,6 +146,11 @@ class File:
     def __del__(self) -> None:
         if hasattr(self, "_opened"):
             self._opened.close()
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        if self.again is None:
+            raise unpicklable(self.path)
+        return self.again
 
     def __repr__(self) -> str:
         return f"<File {self.path!r}{' closed' if self.closed else ''}>"

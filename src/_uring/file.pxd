@@ -10,6 +10,7 @@ from _uring.reads cimport FileRead
 cdef class File(Opened):
     cdef int fd
     cdef bint inline_reads
+    cdef public object again
     cdef object __weakref__
 
     cdef int64_t fill_inline(self, object destination, int64_t start) except? -1

@@ -20,7 +20,7 @@ from _uring.turns cimport hand_out, note_hit, refuse
 
 from numpy import ndarray
 
-from _uring.surface import FileStat, byte_array, byte_arrays, byte_index, writable_bytes
+from _uring.surface import FileStat, byte_array, byte_arrays, byte_index, unpicklable, writable_bytes
 
 cdef extern from *:
     """
@@ -367,6 +367,11 @@ cdef class File(Opened):
             memcpy(whole.data + total, part.data, part.bytes)
             total += part.bytes
         return whole
+
+    def __reduce__(self):
+        if self.again is None:
+            raise unpicklable(self.path)
+        return self.again
 
     def __repr__(self):
         return f"<_uring.File {self.path!r}{' closed' if self.closed else ''}>"

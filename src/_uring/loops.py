@@ -200,9 +200,7 @@ class AsyncioBinding:
             future.add_done_callback(lambda done: guarded() if done.cancelled() else None)
         return future
 
-    def holding(
-        self, cancelled: Callable[[], None], failed: Failed | None = None
-    ) -> "asyncio.Future[Any]":
+    def holding(self, cancelled: Callable[[], None], failed: Failed | None = None) -> "asyncio.Future[Any]":
         return _Holding(self.loop, _Guarded(cancelled, failed))
 
     def wait(self, waiter: "asyncio.Future[Any]") -> Awaitable[Any]:

@@ -282,6 +282,13 @@ def as_failure(
     return made
 
 
+def unpicklable(path: str) -> TypeError:
+    """What a file raises that cannot be opened in another process."""
+    return TypeError(
+        f"cannot pickle what reads {path!r}: a descriptor means nothing in another process; open the file by path there"
+    )
+
+
 def without_frames(error: BaseException) -> BaseException:
     """`error` as a value: its traceback would keep the frames it passed, and all they hold, until a collection."""
     link: BaseException | None = error

@@ -140,6 +140,8 @@ class AsyncReader:
                     raise from_native("closed", 0, self.path, None, None, "")
                 if self._source is None:
                     self._source = self._open()
+                    if self._origin is not None:
+                        self._source.again = _source_of, (self._origin,)
                 source = self._source
             self.read_at = source.read_at_async
             self.read_into = source.read_into_async
@@ -494,6 +496,10 @@ _FIRST_CALLS: dict[str, Any] = {
     "read_into": AsyncReader._first_read_into,
     "read_batch": AsyncReader._first_read_batch,
 }
+
+
+def _source_of(origin: Callable[[], AsyncReader]) -> Source:
+    return origin()._opened()
 
 
 def _reopened(origin: Callable[[], AsyncReader]) -> AsyncReader:

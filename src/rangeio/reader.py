@@ -125,6 +125,8 @@ class Reader:
         self._options = options
         self._origin = origin
         self._counters = Counters()
+        if origin is not None:
+            source.again = _source_of, (origin,)
         self.read_at = source.read_at
         self.read_into = source.read_into
         self.read_batch = source.read_batch
@@ -420,6 +422,10 @@ class Reader:
 
     def _empty(self) -> Buffer:
         return self.read_at(0, 0)
+
+
+def _source_of(origin: Callable[[], Reader]) -> Source:
+    return origin()._source
 
 
 def _reopened_within(origin: Callable[[], Reader], timeout: Timeout) -> Reader:

@@ -212,6 +212,32 @@ class ReadBatchAsync(Protocol):
     def __call__(self, offsets: Any, length: SupportsIndex) -> "Awaitable[Buffer]": ...
 
 
+Again: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...]]
+"""A function and its arguments, as `__reduce__` gives them."""
+
+
+class Travels:
+    """What pickles as something that is made anew where it is unpickled (`again`), and so do its bound methods."""
+
+    __slots__ = ()
+
+    again: Again | None = None
+    path: Any
+
+    def __copy__(self) -> Any:
+        made = type(self).__new__(type(self))
+        made.__dict__.update(self.__dict__)
+        return made
+
+    def __reduce__(self) -> Again:
+        if self.again is None:
+            raise TypeError(
+                f"cannot pickle what reads {self.path!r}: a descriptor means nothing in another process, and a signed"
+                " URL is for nobody else; open the file by path, or the URL, there"
+            )
+        return self.again
+
+
 class ReadAhead(NamedTuple):
     """Bytes that a file object fetches at least: after a seek, and at most, when read on and on."""
 
@@ -233,6 +259,9 @@ class Source(Protocol):
     read. An Error of `read_at_async`, `read_into_async` and `read_batch_async` comes by the await, also where it is
     known before; and where they do not wait, they give the loop a turn now and then (`_uring.ready`).
     """
+
+    again: Again | None
+    """How another process makes it; None if that cannot be. Said by the Reader, and left to its other methods."""
 
     @property
     def path(self) -> str:

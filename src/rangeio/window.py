@@ -11,7 +11,7 @@ from _uring.surface import byte_array, byte_index, writable_bytes
 from rangeio.errors import Error, UnexpectedEofError, asked, from_native
 from rangeio.policy import Timeout
 from rangeio.ranges import OPEN, Offsets
-from rangeio.service import Capability, Destination, ReadAhead, Source, Stat
+from rangeio.service import Again, Capability, Destination, ReadAhead, Source, Stat
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer as SupportsBuffer
@@ -31,8 +31,12 @@ class Window:
         self.source: Source = outer.source if outer else source
         self.start: int = min(outer.start + start, outer.stop) if outer else start
         self.stop: int = min(outer.start + stop, outer.stop) if outer else stop
+        self.again: Again | None = None  # it is made of the Source, whatever its Reader says
         self._outer = outer
         self._closed = False
+
+    def __reduce__(self) -> Again:
+        return Window, (self.source, self.start, self.stop)
 
     @property
     def path(self) -> str:

@@ -24,7 +24,7 @@ from rangeio.http.rules import Version, http_date
 from rangeio.http.run import Run
 from rangeio.policy import Timeout
 from rangeio.ranges import OPEN, Offsets
-from rangeio.service import FAR, Capability, Destination, Options, ReadAhead, Stat
+from rangeio.service import FAR, Capability, Destination, Options, ReadAhead, Stat, Travels
 from rangeio.services.http_options import CONCURRENT, GAP
 from rangeio.waiting import by_await, checkpoint
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from _uring.surface import Repeat, Strayed
 
 
-class HttpSource:
+class HttpSource(Travels):
     """One object on a server. Nothing is asked before the first read."""
 
     def __init__(self, reactor: "Reactor", remote: Remote, options: Options) -> None:
@@ -335,6 +335,7 @@ class HttpSource:
         timed = copy(self)
         timed._options = replace(self._options, timeout=timeout)
         timed._repeat = None
+        timed.again = HttpSource.within, (self, timeout)
         return timed
 
     def close(self) -> None:

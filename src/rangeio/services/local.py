@@ -14,6 +14,7 @@ from rangeio.policy import Timeout
 from rangeio.ranges import OPEN, Offsets, split
 from rangeio.service import (
     NEAR,
+    Again,
     Capability,
     FileResults,
     Options,
@@ -25,6 +26,7 @@ from rangeio.service import (
     ReadInto,
     ReadIntoAsync,
     Stat,
+    Travels,
     rolled_up,
 )
 
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-class LocalSource:
+class LocalSource(Travels):
     """One open file. Reads of one range and of a batch, sync and async, are the File's own bound methods."""
 
     __slots__ = (
@@ -67,6 +69,16 @@ class LocalSource:
         self.read_at_async = file.read_at_async
         self.read_into_async = cast("ReadIntoAsync", file.read_into_async)
         self.read_batch_async = file.read_batch_async
+
+    @property
+    def again(self) -> Again | None:  # type: ignore[override]
+        """See `Source`. The methods that are the File's own pickle with it."""
+        return self._file.again
+
+    @again.setter
+    def again(self, again: Again | None) -> None:
+        """Said by the Reader."""
+        self._file.again = again
 
     @property
     def path(self) -> str:

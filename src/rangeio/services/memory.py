@@ -9,7 +9,17 @@ from _uring.surface import byte_array, byte_index, writable_bytes
 from rangeio.errors import Error, NotFoundError, UnexpectedEofError, asked, closest, from_native
 from rangeio.policy import Timeout
 from rangeio.ranges import OPEN, Offsets, split
-from rangeio.service import NEAR, Capability, Destination, FileResults, Options, ReadAhead, Stat, rolled_up
+from rangeio.service import (
+    NEAR,
+    Capability,
+    Destination,
+    FileResults,
+    Options,
+    ReadAhead,
+    Stat,
+    Travels,
+    rolled_up,
+)
 from rangeio.waiting import at_once
 
 if TYPE_CHECKING:
@@ -19,7 +29,7 @@ if TYPE_CHECKING:
     from _uring.loops import Waiter
 
 
-class MemorySource:
+class MemorySource(Travels):
     """One object of bytes. Reads copy into Buffers of the reactor, as every service's do."""
 
     def __init__(self, reactor: "Reactor", path: str, data: bytes) -> None:
