@@ -1,7 +1,11 @@
 """The contract, for every service and every backend; and through slices, descriptors, O_DIRECT and without a pin."""
 
+import fcntl
 import os
 import pickle
+import struct
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +14,7 @@ import pytest
 import _uring
 import rangeio
 from contract import DATA, Make, ReaderContract
+from faults.child import code
 from rangeio import Operator
 
 
@@ -121,6 +126,64 @@ def test_descriptor_stays_open(reactor: _uring.Reactor, tmp_path: Path) -> None:
         assert reader.read_ranges([(0, 5), (100, 200)]) == [DATA[:5], DATA[100:200]]
     assert os.lseek(fd, 0, os.SEEK_CUR) == 17
     os.close(fd)
+
+
+LOCKED = code("""
+    import fcntl, os, struct, sys
+    descriptor = os.open(sys.argv[1], os.O_RDWR)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        sys.exit(1)
+""")
+
+
+def is_locked(path: Path) -> bool:
+    """Whether another process is refused a lock."""
+    return subprocess.run([sys.executable, "-c", LOCKED, path]).returncode == 1
+
+
+def test_locks_of_a_descriptor_that_is_taken_over(reactor: _uring.Reactor, tmp_path: Path) -> None:
+    """They stay until the Reader is closed."""
+    path = file_of(DATA, tmp_path)
+    fd = os.open(path, os.O_RDWR)
+    fcntl.lockf(fd, fcntl.LOCK_EX)
+    reader = rangeio.from_fd(fd, closefd=True, reactor=reactor)
+    assert reader.read_at(5, 5) == DATA[5:10]
+    assert reader.read_ranges([(at, at + 5) for at in range(0, 100, 10)], gap=None)[1] == DATA[10:15]
+    assert is_locked(path)
+    reader.close()
+    assert not is_locked(path)
+
+
+@pytest.mark.parametrize("kind", ["flock", "of the description"])
+def test_locks_of_the_description_stay(reactor: _uring.Reactor, tmp_path: Path, kind: str) -> None:
+    """When a Reader is closed that has a descriptor of its own."""
+    path = file_of(DATA, tmp_path)
+    fd = os.open(path, os.O_RDWR)
+    if kind == "flock":
+        fcntl.flock(fd, fcntl.LOCK_EX)
+    else:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))
+    with rangeio.from_fd(fd, reactor=reactor) as reader:
+        assert reader.read_at(5, 5) == DATA[5:10]
+    assert is_locked(path)
+    os.close(fd)
+    assert not is_locked(path)
+
+
+@pytest.mark.parametrize("closefd", [True, False])
+def test_flags_of_a_descriptor_stay(reactor: _uring.Reactor, tmp_path: Path, closefd: bool) -> None:
+    fd = os.open(file_of(DATA, tmp_path), os.O_RDONLY | os.O_NONBLOCK)
+    other = os.dup(fd)
+    flags = fcntl.fcntl(other, fcntl.F_GETFL)
+    with rangeio.from_fd(fd, closefd=closefd, reactor=reactor) as reader:
+        assert reader.read_range() == DATA
+        assert fcntl.fcntl(other, fcntl.F_GETFL) == flags
+    if not closefd:
+        os.close(fd)
+    os.close(other)
 
 
 def test_descriptor_is_closed(reactor: _uring.Reactor, tmp_path: Path) -> None:

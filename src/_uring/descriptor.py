@@ -82,7 +82,10 @@ def pread(fd: int, limit: int, offset: int) -> bytes:
 
 def open_descriptor(path: str) -> int:
     try:
-        return os.open(path, _OPEN_FLAGS)
+        fd = os.open(path, _OPEN_FLAGS)
+        if hasattr(os, "set_blocking"):
+            os.set_blocking(fd, True)
+        return fd
     except OSError as error:
         if error.errno == errno.ENXIO:
             raise make_error(

@@ -12,6 +12,7 @@ cdef class Descriptor:
     cdef Engine engine
     cdef readonly int fd
     cdef bint first
+    cdef bint owned
     cdef bint touched
 
     cdef void touch(self) noexcept

@@ -108,13 +108,14 @@ cdef inline int64_t in_ns(timespec *moment) noexcept:
 cdef class Descriptor:
     """A file descriptor that is closed when the last user, a read still under way for instance, lets go of it.
 
-    first: of its file, which is counted by it; others are further descriptions of the same one.
+    first: of its file, which is counted by it; others are further descriptions of the same one. owned: to be closed.
     """
 
     def __cinit__(self, Engine engine, int fd, bint first=True):
         self.engine = engine
         self.fd = fd
         self.first = first
+        self.owned = True
         engine.files_open += first
 
     cdef void touch(self) noexcept:
@@ -128,7 +129,8 @@ cdef class Descriptor:
 
     def __dealloc__(self):
         self.engine.files_open -= self.first
-        close(self.fd)
+        if self.owned:
+            close(self.fd)
 
 
 @cython.final

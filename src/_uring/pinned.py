@@ -28,8 +28,6 @@ class Pinned:
         self.synthetic = is_synthetic(fd) or goes_on(fd)
         known = identify(fd, path)
         self.fd = fd if owned else os.dup(fd)
-        if hasattr(os, "set_blocking"):
-            os.set_blocking(self.fd, True)
         self.path = path
         self.pin = known if pin and not self.synthetic else None
         self.closed = False

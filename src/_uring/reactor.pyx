@@ -2,8 +2,6 @@
 
 import os
 
-from posix.unistd cimport close
-
 from _uring.file cimport File
 from _uring.files cimport Visits
 from _uring.liburing cimport Library
@@ -68,15 +66,15 @@ cdef class Reactor:
         path = path or f"<fd {fd}>"
         self.check()
         try:
-            # A number of our own: the caller may close his and open another file under it while we read.
-            descriptor = Descriptor(self.engine, os.dup(fd))
+            # A number of our own: the caller may close his and open another file under it while we read. Not where it is ours to
+            # close: to close any descriptor of a file drops the locks that the process has on it (fcntl(2)).
+            descriptor = Descriptor(self.engine, fd if closefd else os.dup(fd))
         except OSError as error:
             raise make_error("errno", error.errno, path)
+        descriptor.owned = not closefd
         descriptor.touched = True  # its flags are the caller's as well: O_NOATIME is not for us to set
         file = File(self.engine, path, descriptor, direct, pin)
-        if closefd:  # last: whoever gets an exception still has what he gave, as of io.FileIO
-            with nogil:
-                close(fd)
+        descriptor.owned = True  # now: whoever gets an exception still has what he gave, as of io.FileIO
         return file
 
     def read_files(self, jobs, *, bint pin=True):

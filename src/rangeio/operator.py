@@ -436,6 +436,11 @@ def from_fd(fd: int, *, closefd: bool = False, reactor: Reactor | None = None, *
 
     closefd: close `fd` with the Reader, unless none can be made of it; otherwise keep it open for as long as the Reader
     is used. Does not pickle.
+
+    The Reader has a descriptor of its own, unless it closes yours. A process loses its POSIX record locks on a file
+    (`fcntl.lockf`) when it closes any descriptor of that file (fcntl(2)): so when this Reader is closed, as with any
+    other that opened the file. Keep it open as long as the lock; or use `fcntl.flock` or F_OFD_SETLK, whose locks are
+    of the description that you opened, and stay.
     """
     service = LocalService(_uring.default_reactor() if reactor is None else reactor)
     chosen = service.defaults.updated(options)
