@@ -1,6 +1,5 @@
 """The memory that reads land in: what is kept for the next read, what is not, and that it never runs dry."""
 
-import ctypes
 import gc
 import re
 import threading
@@ -16,7 +15,7 @@ from _uring import array_buffer
 from _uring.surface import GIVEN_BACK, HANDED_OUT
 from faults.child import Lab, code
 from faults.data import pattern, write_pattern
-from faults.machine import need
+from faults.machine import need, sanitized
 
 MIB = 1 << 20
 HUGE_PAGE = 2 * MIB
@@ -251,10 +250,6 @@ def test_the_sanitizer_knows_whose_memory_it_is(lab: Lab, touched: str) -> None:
     outcome = lab.run(program)
     assert outcome.code != 0
     assert "use-after-poison" in outcome.stderr
-
-
-def sanitized() -> bool:
-    return hasattr(ctypes.CDLL(None), "__asan_init")
 
 
 def need_no_sanitizer() -> None:

@@ -18,6 +18,7 @@ cdef struct Visit:
     int refusal
     int pin
     int to_end
+    int done
     int64_t size
     int64_t mtime_ns
 

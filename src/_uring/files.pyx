@@ -67,7 +67,7 @@ cdef void open_one(void *context, Py_ssize_t index) noexcept nogil:
     """Open and measure; and read at once if the room that was guessed suffices."""
     cdef Visit *visit = &(<Visit *>context)[index]
     cdef stat_t answer
-    visit.got = 0
+    visit.got = visit.done = 0
     while visit.fd < 0:  # else it was opened already, by a worker of the parent of this forked child
         visit.fd = c_open(visit.path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)
         if visit.fd < 0 and errno != EINTR:
@@ -96,6 +96,7 @@ cdef void read_one_file(void *context, Py_ssize_t index) noexcept nogil:
         if visit.error == 0 and visit.refusal == 0 and (visit.pin or visit.got != visit.want):
             check_end(visit)
         visit.fd = -1  # first: a child forked in between must not take the number for open
+        visit.done = 1
         close(fd)
 
 
@@ -240,6 +241,10 @@ cdef class Visits:
                 results[i] = make_error(
                     "eof", 0, os.fsdecode(self.names[i]), visit.start, visit.want,
                     f"the file system says {visit.size} bytes but gave only {visit.got} from there",
+                )
+            elif visit.refusal == 0 and not visit.done:
+                results[i] = make_error(
+                    "errno", EIO, os.fsdecode(self.names[i]), visit.start, visit.want, "it was never read"
                 )
             elif visit.refusal == 0:
                 if self.buffers[i] is None:

@@ -78,7 +78,12 @@ def need_root_and(*programs: str) -> None:
         need(shutil.which(program), f"needs the program {program}")
 
 
+def sanitized() -> bool:
+    """Whether this process runs under AddressSanitizer."""
+    return hasattr(ctypes.CDLL(None), "__asan_init")
+
+
 def need_allocator_across_fork() -> None:
     """AddressSanitizer locks its allocator for a fork only since LLVM 18 (llvm-project, pull request 75290); before, a
     child that is forked while another thread allocates waits for that lock for ever. The C library's is safe."""
-    need(not hasattr(ctypes.CDLL(None), "__asan_init"), "a fork amid allocations may hang AddressSanitizer")
+    need(not sanitized(), "a fork amid allocations may hang AddressSanitizer")
