@@ -497,16 +497,51 @@ def test_many_files_few_descriptors(lab: Lab, tmp_path: Path) -> None:
 
 
 class Meddler(Supervisor):
-    """Lets every call pass, after writing to a file."""
+    """Lets every call pass, after writing to a file, or after cutting it to `size` bytes."""
 
-    def __init__(self, path: Path, *calls: str) -> None:
-        self.path = path
+    def __init__(self, path: Path, *calls: str, size: int | None = None) -> None:
+        self.path, self.size = path, size
         super().__init__({call: [] for call in calls})
 
     def answer(self, listener: int) -> None:
-        with self.path.open("ab") as file:
-            file.write(b"more")
+        if self.size is None:
+            with self.path.open("ab") as file:
+                file.write(b"more")
+        else:
+            os.truncate(self.path, self.size)
         super().answer(listener)
+
+
+@pytest.mark.parametrize("lab", ["uring", "pool"], indirect=True)
+@pytest.mark.parametrize("size", [None, 0, 150_000], ids=["grown", "emptied", "cut"])
+@pytest.mark.parametrize("pin", [True, False])
+def test_a_file_that_changes_amid_the_copying(lab: Lab, tmp_path: Path, pin: bool, size: int | None) -> None:
+    """Between the last look at the file and the copy out of the page cache: an error, or what there is, never more."""
+    program = code(f"""
+        import sys, rangeio
+        path, whole = sys.argv[1], pattern(0, 200_000)
+        ask_parent("preadv2")
+
+        def attempt(name, read):
+            with open(path, "wb") as file:
+                file.write(whole)
+            with rangeio.open(path, pin={pin}) as reader:
+                try:
+                    result = read(reader)
+                except rangeio.Error as error:
+                    say(**{{name: type(error).__name__}})
+                else:
+                    say(**{{name: len(result) if bytes(result) == whole[:len(result)] else "wrong"}})
+
+        attempt("one", lambda reader: reader.read_at(0, 200_000))
+        attempt("many", lambda reader: reader.read_ranges([(0, 200_000)])[0])
+        """)
+    path = tmp_path / "data"
+    with Meddler(path, "preadv2", size=size) as meddler:
+        facts = lab.start(program, path, wire=meddler.childs.fileno()).finish().facts()
+        assert meddler.heard["preadv2"] > 1
+    expected = "ObjectChangedError" if pin else 200_000 if size is None else size
+    assert facts == {"one": expected, "many": expected}
 
 
 @pytest.mark.parametrize("lab", ["uring", "pool"], indirect=True)
