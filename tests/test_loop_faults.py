@@ -181,7 +181,8 @@ class Work:
         try:
             self.outcomes[name] = await job()
         except Exception as error:
-            self.outcomes[name] = error
+            # A nursery has one task: what that raised is all its group holds.
+            self.outcomes[name] = getattr(error, "exceptions", (error,))[0]
 
     async def run(self) -> None:
         jobs = self.jobs()

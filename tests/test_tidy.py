@@ -78,7 +78,8 @@ FLOORS = (
 # The same inside the core, .pyx and .py together.
 CORE_FLOORS = (
     "surface",
-    "array_buffer http1 liburing loops memory process pure request sockets",
+    "array_buffer http1 liburing memory process pure request sockets waiters",
+    "loops",
     "cursor descriptor line pool ring threads turns yields",
     "engine pinned repeat",
     "fallback files loop opened",

@@ -20,10 +20,10 @@ import numpy.typing as npt
 from typing_extensions import Buffer as SupportsBuffer
 from typing_extensions import Self
 
-from _uring.loops import Waiter
 from _uring.surface import Connections, Repeat
 from _uring.surface import Exchange as Exchange
 from _uring.surface import IsQuiet as IsQuiet
+from _uring.waiters import Waiter
 
 _T = TypeVar("_T")
 

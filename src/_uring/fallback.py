@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeVar
 
 from _uring.array_buffer import Buffer
 from _uring.descriptor import open_descriptor
-from _uring.loops import Waiter, bind, current_key, tell, tell_failure
+from _uring.loops import bind, current_key
 from _uring.pinned import SMALL, Pinned
 from _uring.surface import (
     OFFSET_MAX,
@@ -29,6 +29,7 @@ from _uring.surface import (
     writable_bytes,
 )
 from _uring.threads import Process
+from _uring.waiters import Waiter, tell, tell_failure
 from _uring.yields import refused
 
 if TYPE_CHECKING:

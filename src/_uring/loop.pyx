@@ -25,7 +25,8 @@ from _uring.process cimport fork_count
 from _uring.request cimport Group, Request, read_one, sweep_one
 from _uring.turns cimport copied_at_once, hand_out
 
-from _uring.loops import bind, current_key, tell_failure
+from _uring.loops import bind, current_key
+from _uring.waiters import tell_failure
 
 cdef extern from *:
     """

@@ -16,106 +16,11 @@ import errno
 import os
 import sys
 import weakref
-from collections.abc import Awaitable, Callable, Generator, Iterable
+from collections.abc import Awaitable, Callable, Generator
 from types import FrameType
-from typing import Any, Protocol, TypeAlias
+from typing import Any
 
-from _uring.surface import as_failure
-
-Failed: TypeAlias = Callable[[BaseException], None]
-
-
-class Waiter(Protocol):
-    """One task that waits for one result. An asyncio.Future is one."""
-
-    def done(self) -> bool: ...
-    def set_result(self, value: Any, /) -> None: ...
-    def set_exception(self, error: BaseException, /) -> None: ...
-
-
-Wait: TypeAlias = tuple[Waiter, str, int | None, int | None]
-"""A waiter, and the path, offset and limit that it waits for."""
-
-
-class Binding(Protocol):
-    """One running loop. `failed` is told what a callback raises, in place of the loop."""
-
-    def waiter(self, cancelled: Callable[[], None] | None, failed: Failed | None = None) -> Waiter: ...
-    def holding(self, cancelled: Callable[[], None], failed: Failed | None = None) -> Waiter: ...
-    def call_soon(self, callback: Callable[[], None], failed: Failed | None = None) -> None: ...
-    def call_soon_threadsafe(
-        self, callback: Callable[..., None], *args: Any, failed: Failed | None = None
-    ) -> None: ...
-    def watch(
-        self,
-        fd: int,
-        callback: Callable[[], None],
-        lost: Callable[[], None] | None = None,
-        failed: Failed | None = None,
-    ) -> None:
-        """Call back whenever `fd` is readable, until the loop is closed or `unwatch`; `lost`, where the loop finds that
-        it cannot. After `unwatch` neither is called, whatever the loop had queued.
-        """
-
-    def unwatch(self, fd: int) -> None: ...
-    def is_closed(self) -> bool: ...
-    def checkpoint(self) -> Awaitable[None]:
-        """Let every other ready task run once."""
-
-    def sleep(self, seconds: float) -> Awaitable[None]: ...
-
-
-class _Guarded:
-    """A callback as a loop gets it."""
-
-    __slots__ = ("__weakref__", "_callback", "_failed")
-
-    def __init__(self, callback: Callable[..., None], failed: Failed | None) -> None:
-        self._callback: Callable[..., None] | None = callback
-        self._failed = failed
-
-    def __call__(self, *args: Any) -> None:
-        if self._callback is None:
-            return
-        try:
-            self._callback(*args)
-        except BaseException as error:
-            if self._failed is None:
-                raise
-            self._failed(error)
-
-    def end(self) -> None:
-        """A loop that has queued a call makes it all the same; it must do nothing."""
-        self._callback = None
-
-
-def tell(waiter: Waiter, value: Any = None, error: BaseException | None = None) -> None:
-    """Give a waiter what it waits for, if it still does."""
-    if waiter.done():
-        return
-    if error is None:
-        waiter.set_result(value)
-    else:
-        waiter.set_exception(error)
-
-
-def tell_failure(waits: Iterable[Wait], error: BaseException) -> None:
-    """End all that wait with what `error` is in the tree of errors.
-
-    KeyboardInterrupt and its like are for the program, not for a read: the first who waits raises it. Where nobody
-    waits, this does. A waiter that raises is nobody else's affair: sys.excepthook hears of it.
-    """
-    interruption = None if isinstance(error, Exception) else error
-    for waiter, path, offset, limit in waits:
-        if waiter.done():
-            continue
-        try:
-            waiter.set_exception(interruption or as_failure(error, path, offset, limit))
-            interruption = None
-        except Exception as broken:
-            sys.excepthook(type(broken), broken, broken.__traceback__)
-    if interruption is not None:
-        raise interruption
+from _uring.waiters import Binding, Failed, Guarded, Later
 
 
 class _Turn:
@@ -125,25 +30,6 @@ class _Turn:
 
     def __await__(self) -> Generator[None, None, None]:
         yield
-
-
-class Later:
-    """A value, or an error, after another awaitable is over."""
-
-    __slots__ = ("_before", "_error", "_value")
-
-    def __init__(self, before: Awaitable[Any], value: Any = None, error: BaseException | None = None) -> None:
-        self._before, self._value, self._error = before, value, error
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        yield from self._before.__await__()
-        if self._error is None:
-            return self._value
-        error, self._error = self._error, None
-        try:
-            raise error
-        finally:  # its traceback holds this frame: let neither hold the other
-            del error
 
 
 class _Holding(asyncio.Future[Any]):
@@ -189,30 +75,30 @@ class AsyncioBinding:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self._watched: dict[int, weakref.ref[_Guarded]] = {}  # held by the loop alone, and let go with it
+        self._watched: dict[int, weakref.ref[Guarded]] = {}  # held by the loop alone, and let go with it
 
     def waiter(
         self, cancelled: Callable[[], None] | None, failed: Failed | None = None
     ) -> "asyncio.Future[Any]":
         future: asyncio.Future[Any] = self.loop.create_future()
         if cancelled is not None:
-            guarded = _Guarded(cancelled, failed)
+            guarded = Guarded(cancelled, failed)
             future.add_done_callback(lambda done: guarded() if done.cancelled() else None)
         return future
 
     def holding(self, cancelled: Callable[[], None], failed: Failed | None = None) -> "asyncio.Future[Any]":
-        return _Holding(self.loop, _Guarded(cancelled, failed))
+        return _Holding(self.loop, Guarded(cancelled, failed))
 
     def wait(self, waiter: "asyncio.Future[Any]") -> Awaitable[Any]:
         return waiter
 
     def call_soon(self, callback: Callable[[], None], failed: Failed | None = None) -> None:
-        self.loop.call_soon(_Guarded(callback, failed))
+        self.loop.call_soon(Guarded(callback, failed))
 
     def call_soon_threadsafe(
         self, callback: Callable[..., None], *args: Any, failed: Failed | None = None
     ) -> None:
-        self.loop.call_soon_threadsafe(_Guarded(callback, failed), *args)
+        self.loop.call_soon_threadsafe(Guarded(callback, failed), *args)
 
     def watch(
         self,
@@ -221,7 +107,7 @@ class AsyncioBinding:
         lost: Callable[[], None] | None = None,
         failed: Failed | None = None,
     ) -> None:
-        guarded = _Guarded(callback, failed)
+        guarded = Guarded(callback, failed)
         self.loop.add_reader(fd, guarded)
         self._watched[fd] = weakref.ref(guarded)
 
@@ -346,21 +232,21 @@ class TrioBinding:
         self._scopes: dict[int, Any] = {}
 
     def waiter(self, cancelled: Callable[[], None] | None, failed: Failed | None = None) -> _TrioWaiter:
-        return _TrioWaiter(None if cancelled is None else _Guarded(cancelled, failed))
+        return _TrioWaiter(None if cancelled is None else Guarded(cancelled, failed))
 
     def holding(self, cancelled: Callable[[], None], failed: Failed | None = None) -> _TrioHolding:
-        return _TrioHolding(_Guarded(cancelled, failed))
+        return _TrioHolding(Guarded(cancelled, failed))
 
     def wait(self, waiter: _TrioWaiter) -> Awaitable[Any]:
         return waiter.wait()
 
     def call_soon(self, callback: Callable[[], None], failed: Failed | None = None) -> None:
-        self.token.run_sync_soon(_Guarded(callback, failed))
+        self.token.run_sync_soon(Guarded(callback, failed))
 
     def call_soon_threadsafe(
         self, callback: Callable[..., None], *args: Any, failed: Failed | None = None
     ) -> None:
-        self.token.run_sync_soon(_Guarded(callback, failed), *args)
+        self.token.run_sync_soon(Guarded(callback, failed), *args)
 
     def watch(
         self,
@@ -372,8 +258,8 @@ class TrioBinding:
         import trio
 
         scope = self._scopes[fd] = trio.CancelScope()
-        guarded = _Guarded(callback, failed)
-        at_loss = _Guarded(_raise_lost if lost is None else lost, failed)
+        guarded = Guarded(callback, failed)
+        at_loss = Guarded(_raise_lost if lost is None else lost, failed)
 
         async def watcher() -> None:
             try:

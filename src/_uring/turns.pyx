@@ -15,7 +15,8 @@ cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
 
-from _uring.loops import Later, after_checkpoint, bind, current_key, tell_failure
+from _uring.loops import after_checkpoint, bind, current_key
+from _uring.waiters import Later, tell_failure
 from _uring.surface import is_failure
 
 cdef extern from *:

@@ -8,8 +8,9 @@ import time
 from collections.abc import Awaitable, Generator
 from typing import Any
 
-from _uring.loops import Later, after_checkpoint
+from _uring.loops import after_checkpoint
 from _uring.surface import is_failure
+from _uring.waiters import Later
 
 # As in `turns`.
 _HITS_PER_GO = 64

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeVar, overload
 
 from _uring import turn
@@ -229,10 +228,8 @@ class AsyncReader:
         return self._read_ranges(checked, chosen)
 
     async def _read_exactly(self, checked: Checked, options: Options, on_error: OnError) -> list[Any]:
-        if on_error == "return":
-            results = await self._read_each(self._each(checked, options, on_error))
-        else:
-            results = await self._read_ranges(checked, options)
+        each = self._each(checked, options, on_error) if on_error == "return" else None
+        results = await (self._read_ranges(checked, options) if each is None else self._read_each(each))
         return exactly(self.path, self._start, checked, results, on_error)
 
     async def _read_ranges(self, checked: Checked, options: Options) -> list[Buffer]:
@@ -461,17 +458,14 @@ class AsyncReader:
         self._opened()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
         if self.closed or self._source is None:
             state = "closed" if self.closed else "not opened yet"
         else:
-            size = self._source.size
-            state = f"{'?' if size is None else size} bytes"
+            state = f"{'?' if self._source.size is None else self._source.size} bytes"
         return f"<rangeio.AsyncReader {self.path!r} {state}>"
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -17,7 +17,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, TypeVar
 
-from _uring.loops import bind, current_key, tell, tell_failure
+from _uring.loops import bind, current_key
+from _uring.waiters import tell, tell_failure
 
 _T = TypeVar("_T")
 

@@ -8,8 +8,9 @@ that nobody sees.
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from _uring.loops import Waiter, bind, current_key
+from _uring.loops import bind, current_key
 from _uring.surface import without_frames
+from _uring.waiters import Waiter
 from rangeio.errors import Error
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from _uring import Buffer, Reactor
-    from _uring.loops import Waiter
+    from _uring.waiters import Waiter
 
 Path = str | os.PathLike[str]
 Job = tuple[Path, Range]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer as SupportsBuffer
 
     from _uring import Buffer
-    from _uring.loops import Waiter
+    from _uring.waiters import Waiter
 
 FileResults: TypeAlias = "Sequence[Buffer | BaseException]"
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer as SupportsBuffer
 
     from _uring import Buffer
-    from _uring.loops import Waiter
+    from _uring.waiters import Waiter
 
 
 class Window:

@@ -43,8 +43,8 @@ OFFSET_ARG = 3  # pread64 and preadv2 alike: the low half of the file offset
 
 @dataclass(frozen=True)
 class Rule:
-    """`call` fails with `errno` (0: asks the listener; None: returns 0), if its file offset lies in [start, stop), and for
-    openat if one of `flags` is given.
+    """`call` fails with `errno` (0: asks the listener; None: returns 0), if its file offset lies in [start, stop), and
+    for openat if one of `flags` is given.
     """
 
     call: str

@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from _uring.loops import Waiter, bind, current_key
+from _uring.loops import bind, current_key
+from _uring.waiters import Waiter
 from rangeio.errors import Error
 from rangeio.http.address import Origin
 from rangeio.http.drivers import LoopDriver

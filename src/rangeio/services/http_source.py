@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer as SupportsBuffer
 
     from _uring import Buffer, Reactor
-    from _uring.loops import Waiter
     from _uring.surface import Repeat, Strayed
+    from _uring.waiters import Waiter
 
 
 class HttpSource(Travels):

@@ -32,7 +32,7 @@ from rangeio.service import (
 
 if TYPE_CHECKING:
     from _uring import Buffer, File, Reactor
-    from _uring.loops import Waiter
+    from _uring.waiters import Waiter
 
 _T = TypeVar("_T")
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer as SupportsBuffer
 
     from _uring import Buffer, Reactor
-    from _uring.loops import Waiter
+    from _uring.waiters import Waiter
 
 
 class MemorySource(Travels):

@@ -1,0 +1,121 @@
+"""What a task waits for: waiters, what a loop has to do for them, and how they are told. `loops` has the loops."""
+
+import sys
+from collections.abc import Awaitable, Callable, Generator, Iterable
+from typing import Any, Protocol, TypeAlias
+
+from _uring.surface import as_failure
+
+Failed: TypeAlias = Callable[[BaseException], None]
+
+
+class Waiter(Protocol):
+    """One task that waits for one result. An asyncio.Future is one."""
+
+    def done(self) -> bool: ...
+    def set_result(self, value: Any, /) -> None: ...
+    def set_exception(self, error: BaseException, /) -> None: ...
+
+
+Wait: TypeAlias = tuple[Waiter, str, int | None, int | None]
+"""A waiter, and the path, offset and limit that it waits for."""
+
+
+class Binding(Protocol):
+    """One running loop. `failed` is told what a callback raises, in place of the loop."""
+
+    def waiter(self, cancelled: Callable[[], None] | None, failed: Failed | None = None) -> Waiter: ...
+    def holding(self, cancelled: Callable[[], None], failed: Failed | None = None) -> Waiter: ...
+    def call_soon(self, callback: Callable[[], None], failed: Failed | None = None) -> None: ...
+    def call_soon_threadsafe(
+        self, callback: Callable[..., None], *args: Any, failed: Failed | None = None
+    ) -> None: ...
+    def watch(
+        self,
+        fd: int,
+        callback: Callable[[], None],
+        lost: Callable[[], None] | None = None,
+        failed: Failed | None = None,
+    ) -> None:
+        """Call back whenever `fd` is readable, until the loop is closed or `unwatch`; `lost`, where the loop finds that
+        it cannot. After `unwatch` neither is called, whatever the loop had queued.
+        """
+
+    def unwatch(self, fd: int) -> None: ...
+    def is_closed(self) -> bool: ...
+    def checkpoint(self) -> Awaitable[None]:
+        """Let every other ready task run once."""
+
+    def sleep(self, seconds: float) -> Awaitable[None]: ...
+
+
+class Guarded:
+    """A callback as a loop gets it."""
+
+    __slots__ = ("__weakref__", "_callback", "_failed")
+
+    def __init__(self, callback: Callable[..., None], failed: Failed | None) -> None:
+        self._callback: Callable[..., None] | None = callback
+        self._failed = failed
+
+    def __call__(self, *args: Any) -> None:
+        if self._callback is None:
+            return
+        try:
+            self._callback(*args)
+        except BaseException as error:
+            if self._failed is None:
+                raise
+            self._failed(error)
+
+    def end(self) -> None:
+        """A loop that has queued a call makes it all the same; it must do nothing."""
+        self._callback = None
+
+
+def tell(waiter: Waiter, value: Any = None, error: BaseException | None = None) -> None:
+    """Give a waiter what it waits for, if it still does."""
+    if waiter.done():
+        return
+    if error is None:
+        waiter.set_result(value)
+    else:
+        waiter.set_exception(error)
+
+
+def tell_failure(waits: Iterable[Wait], error: BaseException) -> None:
+    """End all that wait with what `error` is in the tree of errors.
+
+    KeyboardInterrupt and its like are for the program, not for a read: the first who waits raises it. Where nobody
+    waits, this does. A waiter that raises is nobody else's affair: sys.excepthook hears of it.
+    """
+    interruption = None if isinstance(error, Exception) else error
+    for waiter, path, offset, limit in waits:
+        if waiter.done():
+            continue
+        try:
+            waiter.set_exception(interruption or as_failure(error, path, offset, limit))
+            interruption = None
+        except Exception as broken:
+            sys.excepthook(type(broken), broken, broken.__traceback__)
+    if interruption is not None:
+        raise interruption
+
+
+class Later:
+    """A value, or an error, after another awaitable is over."""
+
+    __slots__ = ("_before", "_error", "_value")
+
+    def __init__(self, before: Awaitable[Any], value: Any = None, error: BaseException | None = None) -> None:
+        self._before, self._value, self._error = before, value, error
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        yield from self._before.__await__()
+        if self._error is None:
+            return self._value
+        error, self._error = self._error, None
+        try:
+            raise error
+        finally:  # its traceback holds this frame: let neither hold the other
+            del error
