@@ -22,9 +22,11 @@ need_module("urllib3")
 DATA = bytes(range(253)) * 50_000  # of more than one piece
 
 PROGRAM = """
-    import os, sys
+    import os, signal, sys
     from rangeio.cli import main
 
+    for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):  # which nohup and jobs in the background ignore
+        signal.signal(number, signal.SIG_DFL)
     how, *words = sys.argv[1:]
     if how == "named":  # as on a file system without O_TMPFILE (open(2)); the bit without O_DIRECTORY
         refuse(errno.EOPNOTSUPP, "openat", flags=os.O_TMPFILE & ~os.O_DIRECTORY)
