@@ -488,6 +488,30 @@ def test_retry_budgets_are_of_one_origin_each_and_of_the_process() -> None:
     assert budget.take("another")
 
 
+def test_retry_budget_of_a_server_fills_again_though_that_of_the_process_is_full() -> None:
+    """One server fails for a while, and others fill the process's bucket before it is well again."""
+    budget = RetryBudget(tokens=10, cost=5)
+    assert [budget.take("down") for _ in range(3)] == [True, True, False]
+    for _ in range(20):
+        budget.succeeded("well")
+    assert budget.stats()["retry_tokens"] == 10 * 20
+    assert not budget.take("down")
+    for _ in range(5):
+        budget.succeeded("down")
+    assert budget.take("down")
+
+
+def test_successes_need_no_lock_while_all_buckets_are_full() -> None:
+    """The lock would cost each request more than the count does."""
+    budget = RetryBudget(tokens=10, cost=5)
+    assert budget.take("down")
+    for _ in range(5):
+        budget.succeeded("down")
+    budget._lock = None  # type: ignore[assignment]  # whoever asks for it fails
+    for origin in ("down", "well"):
+        budget.succeeded(origin)
+
+
 def test_pauses() -> None:
     retry = Retry(backoff_s=1, max_backoff_s=4)
     assert all(0 <= (retry.pause_s(9, None) or 0) <= 4 for _ in range(50))

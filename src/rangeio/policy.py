@@ -150,7 +150,8 @@ class RetryBudget:
 
     def succeeded(self, origin: Hashable) -> None:
         """A request was answered. Free of the lock while all buckets are full."""
-        if self._tokens < self._of_all:
+        # Either may lack tokens alone: others may have filled the process's before this server was well again.
+        if self._tokens < self._of_all or (self._origins and origin in self._origins):
             with self._lock:
                 self._tokens = min(self._of_all, self._tokens + 1)
                 left = self._origins.pop(origin, self._capacity) + 1
