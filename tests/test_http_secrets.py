@@ -13,6 +13,7 @@ import rangeio
 from awaited import LOOPS, Awaited, Loop
 from faults.machine import need_module
 from rangeio.cli import main
+from rangeio.http.proxies import basic
 from rangeio.http.redaction import hidden, secrets_of_fields, secrets_of_query
 from servers.scripted import Answer, Asked, Scripted, honest, reply, scripted
 
@@ -186,6 +187,30 @@ def test_the_login_of_a_proxy(opened: Any) -> None:
             reader.read_at(0, 1)
         sent = proxy.asked[0].fields["proxy-authorization"]
         assert sent.removeprefix("Basic ")[:12] not in shown(caught.value)
+        reader.close()
+
+
+@pytest.mark.parametrize("given", ["URL", "auth", "headers", "credentials"])
+def test_a_login_as_it_was_sent(opened: Any, given: str) -> None:
+    """Whoever has the base64 of a login has the login."""
+    login = "alice", f"{PASSWORD}/@"
+    header = {"Authorization": basic(*login)}
+    options: dict[str, Any] = {"auth": login, "headers": header, "credentials": lambda: header}
+
+    def script(asked: Asked) -> Answer:
+        sent = asked.fields["authorization"]
+        return reply(404, X_Request_Id=sent if asked.number else sent.partition(" ")[2])
+
+    with scripted(script) as server:
+        inside = f"alice:{quote(login[1], safe='')}@" if given == "URL" else ""
+        url = server.url.replace("//", f"//{inside}")
+        reader = opened(f"{url}/object", **{name: options[name] for name in options if name == given})
+        for _ in range(2):
+            with pytest.raises(rangeio.NotFoundError) as caught:
+                reader.read_at(0, 1)
+            assert caught.value.request_id
+            assert basic(*login).partition(" ")[2].lower() not in shown(caught.value).lower()
+        assert server.asked[0].fields["authorization"] == basic(*login)
         reader.close()
 
 

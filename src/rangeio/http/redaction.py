@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import quote, unquote
 
 from rangeio.http.fields import HARMLESS
+from rangeio.http.proxies import basic
 
 # A secret that a text cuts short shows at least so much of it; a shorter one is looked for as a whole.
 _BEGINNING = 8
@@ -35,6 +36,13 @@ def _of_basic(text: str) -> Iterator[str]:
         return
     yield login
     yield login.partition(":")[2]
+
+
+def secrets_of_login(login: tuple[str, str] | None) -> Iterator[str]:
+    """User and password, and what is sent of them: who has the one has the other."""
+    if login is not None:
+        yield from login
+        yield from secrets_of_fields({"Authorization": basic(*login)})
 
 
 def secrets_of_query(target: str) -> Iterator[str]:

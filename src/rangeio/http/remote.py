@@ -13,7 +13,7 @@ from rangeio.http.heads import Head
 from rangeio.http.plain import Plain
 from rangeio.http.pool import Pool
 from rangeio.http.proxies import basic
-from rangeio.http.redaction import secrets_of_fields, secrets_of_query
+from rangeio.http.redaction import secrets_of_fields, secrets_of_login, secrets_of_query
 from rangeio.http.rules import OnNoRange, Version, request_id, status_class
 from rangeio.locks import begin_lock
 from rangeio.policy import Retry, Timeout
@@ -254,7 +254,7 @@ class Remote:
         """What no message may show, though a server that quotes its request may say it."""
         for address in (self.address, self.target):
             yield from secrets_of_query(address.target)
-            yield from address.login or ()
+            yield from secrets_of_login(address.login)
         yield from secrets_of_fields(self.access.fields)
         yield from self.access.credentials.secrets()
         yield from self.access.pool.secrets(self.address.origin)
