@@ -214,6 +214,28 @@ def test_a_login_as_it_was_sent(opened: Any, given: str) -> None:
         reader.close()
 
 
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:{}/object", "s3://bucket/key"])
+def test_the_login_of_a_proxy_on_the_way_to_a_redirect(
+    opened: Any, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The environment may have a proxy for where it leads, and none for where it began."""
+    for name in ("http_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with (
+        scripted(lambda asked: reply(307, Location="http://elsewhere.example/object")) as server,
+        scripted(lambda asked: reply(404, X_Request_Id=asked.fields["proxy-authorization"])) as proxy,
+    ):
+        monkeypatch.setenv("http_proxy", proxy.url.replace("//", f"//me:{PASSWORD}@"))
+        options = {"endpoint_url": server.url, **KEYS} if uri.startswith("s3") else {}
+        reader = opened(uri.format(server.url.rpartition(":")[2]), **options)
+        with pytest.raises(rangeio.NotFoundError) as caught:
+            reader.read_at(0, 1)
+        assert proxy.asked[0].fields["proxy-authorization"] == basic("me", PASSWORD)
+        assert basic("me", PASSWORD).partition(" ")[2].lower() not in shown(caught.value).lower()
+        reader.close()
+
+
 # --- what is shown beside errors -----------------------------------------------------------------------------
 
 

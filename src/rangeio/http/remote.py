@@ -255,9 +255,9 @@ class Remote:
         for address in (self.address, self.target):
             yield from secrets_of_query(address.target)
             yield from secrets_of_login(address.login)
+            yield from self.access.pool.secrets(address.origin)
         yield from secrets_of_fields(self.access.fields)
         yield from self.access.credentials.secrets()
-        yield from self.access.pool.secrets(self.address.origin)
 
     def refused(self, head: Head, body: bytes, *, pinned: bool) -> Refusal:
         """What a status means that brings no bytes. body: its beginning. pinned: If-Match was sent for the pin.

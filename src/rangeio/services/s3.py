@@ -99,8 +99,10 @@ class S3Remote(Remote):
         """See `Remote`. Its own query is a version, or says what to list; that of a redirect may be anything."""
         yield from self._account.secrets()
         yield from re.findall("Signature=([0-9a-f]+)", self._prefix[1])  # good for a quarter of an hour
-        if self.target != self.address:
-            yield from secrets_of_query(self.target.target)
+        target = self.target
+        if target != self.address:
+            yield from secrets_of_query(target.target)
+            yield from self.access.pool.secrets(target.origin)
         yield from self.access.pool.secrets(self.address.origin)
 
 
