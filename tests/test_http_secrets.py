@@ -2,8 +2,10 @@
 
 import logging
 import pickle
+import threading
 import traceback
 from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any
 from urllib.parse import quote
 
@@ -233,6 +235,33 @@ def test_the_login_of_a_proxy_on_the_way_to_a_redirect(
             reader.read_at(0, 1)
         assert proxy.asked[0].fields["proxy-authorization"] == basic("me", PASSWORD)
         assert basic("me", PASSWORD).partition(" ")[2].lower() not in shown(caught.value).lower()
+        reader.close()
+
+
+def test_a_signed_target_of_before(opened: Any) -> None:
+    """One request is under way to it still when another has found that it has expired, and been led elsewhere."""
+    led, elsewhere = count(), threading.Event()
+
+    def script(asked: Asked) -> Answer:
+        if asked.target == "/object":
+            return reply(307, Location=f"/elsewhere?sig={next(led)}{QUERY}")
+        if asked.range == (0, 10):
+            return honest(DATA, asked)
+        if asked.range == (100, 110):
+            assert elsewhere.wait(10)
+            return reply(500, X_Request_Id=asked.target)
+        if "sig=0" in asked.target:
+            return reply(403)
+        elsewhere.set()
+        return honest(DATA, asked)
+
+    with scripted(script) as server:
+        reader = opened(f"{server.url}/object", retry=1)
+        reader.read_at(0, 10)
+        with pytest.raises(rangeio.ServerError) as caught:
+            reader.read_ranges([(100, 110), (1000, 1010)], gap=None)
+        assert caught.value.request_id == "/elsewhere?sig=***"
+        assert QUERY not in shown(caught.value)
         reader.close()
 
 

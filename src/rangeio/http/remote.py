@@ -25,6 +25,8 @@ Fresh: TypeAlias = Mapping[str, str] | tuple[Mapping[str, str], float]
 _LOOK_S = 1.0
 # Credentials are renewed this long before they expire.
 _RENEW_S = 60.0
+# So many targets of redirects of before are remembered, because requests may still be under way to them.
+_MOST_LEFT = 8
 
 
 class Credentials:
@@ -141,6 +143,7 @@ class Remote:
         self._version = Version(size=size)
         self.kept: Any = None  # all of it, where the server would not send less
         self._target = address
+        self._left: tuple[Address, ...] = ()  # where redirects led before
         self._prefix: tuple[Any, str] = (None, "")
         self._ranged: tuple[Any, bytes] = (None, b"")
         self._plain: Plain | None = None
@@ -176,7 +179,8 @@ class Remote:
 
     def move(self, address: Address) -> None:
         """Its own address is another one now."""
-        self.address = self._target = address
+        self._go_to(address)
+        self.address = address
 
     @property
     def plain(self) -> Plain | None:
@@ -196,12 +200,17 @@ class Remote:
                 f"the server redirects from https to {target.shown}, where others can read and change the bytes;"
                 " insecure_redirects=True follows it"
             )
-        self._target = target
+        self._go_to(target)
 
     def forget_redirect(self, target: Address) -> None:
         """Begin again at the address given, unless it is elsewhere by now: a signed target may have expired."""
         if self._target == target:
-            self._target = self.address
+            self._go_to(self.address)
+
+    def _go_to(self, target: Address) -> None:
+        if self._target != self.address:
+            self._left = (*self._left[1 - _MOST_LEFT :], self._target)
+        self._target = target
 
     def request(
         self, method: str, at: int, stop: int | None, version: Version, target: Address, absolute: bool
@@ -252,12 +261,20 @@ class Remote:
 
     def secrets(self) -> Iterator[str]:
         """What no message may show, though a server that quotes its request may say it."""
-        for address in (self.address, self.target):
-            yield from secrets_of_query(address.target)
-            yield from secrets_of_login(address.login)
-            yield from self.access.pool.secrets(address.origin)
+        yield from secrets_of_query(self.address.target)
+        yield from secrets_of_login(self.address.login)
         yield from secrets_of_fields(self.access.fields)
         yield from self.access.credentials.secrets()
+        yield from self.secrets_of_way()
+
+    def secrets_of_way(self) -> Iterator[str]:
+        """Those of redirects and proxies: of those of before, too, with which a request may still be under way."""
+        led_to = {self.target, *self._left} - {self.address}
+        for address in led_to:
+            yield from secrets_of_query(address.target)
+            yield from secrets_of_login(address.login)
+        for origin in {address.origin for address in (self.address, *led_to)}:
+            yield from self.access.pool.secrets(origin)
 
     def refused(self, head: Head, body: bytes, *, pinned: bool) -> Refusal:
         """What a status means that brings no bytes. body: its beginning. pinned: If-Match was sent for the pin.

@@ -15,7 +15,6 @@ from rangeio.http.address import Address, Origin
 from rangeio.http.fields import checked_fields
 from rangeio.http.heads import Head
 from rangeio.http.pool import Pool, Security
-from rangeio.http.redaction import secrets_of_query
 from rangeio.http.remote import Access, Refusal, Remote
 from rangeio.http.rules import Version
 from rangeio.s3.account import Account
@@ -99,11 +98,7 @@ class S3Remote(Remote):
         """See `Remote`. Its own query is a version, or says what to list; that of a redirect may be anything."""
         yield from self._account.secrets()
         yield from re.findall("Signature=([0-9a-f]+)", self._prefix[1])  # good for a quarter of an hour
-        target = self.target
-        if target != self.address:
-            yield from secrets_of_query(target.target)
-            yield from self.access.pool.secrets(target.origin)
-        yield from self.access.pool.secrets(self.address.origin)
+        yield from self.secrets_of_way()
 
 
 class _Listing(S3Remote):
