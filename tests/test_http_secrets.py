@@ -265,6 +265,29 @@ def test_a_signed_target_of_before(opened: Any) -> None:
         reader.close()
 
 
+def test_a_signature_of_before(opened: Any) -> None:
+    """What was made for one read is sent again by the next, whatever was signed in between."""
+    refused: list[str] = []
+
+    def script(asked: Asked) -> Answer:
+        if refused:
+            return reply(403, X_Request_Id=asked.fields["authorization"].rpartition(",")[2])
+        return honest(DATA, asked)
+
+    with scripted(script) as server:
+        reader = opened("s3://bucket/key", endpoint_url=server.url, **KEYS)
+        for at in (0, 10, 20):
+            reader.read_at(at, 10)
+        reader.stat()
+        refused.append("from now on")
+        with pytest.raises(rangeio.PermissionDeniedError) as caught:
+            reader.read_at(30, 10)
+        signature = server.asked[-1].fields["authorization"].rpartition("=")[2]
+        assert caught.value.request_id == "Signature=***"
+        assert signature not in shown(caught.value)
+        reader.close()
+
+
 # --- what is shown beside errors -----------------------------------------------------------------------------
 
 

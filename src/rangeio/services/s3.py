@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from _uring import Buffer, Reactor
 
 
+# A signature is made for GET and for HEAD, for each region and anew each minute; so many of one object are remembered.
+_MOST_SIGNATURES = 8
+
+
 class S3Remote(Remote):
     """One object of a bucket, or the bucket itself: signed, and found again when its region turns out to be another."""
 
@@ -42,6 +46,7 @@ class S3Remote(Remote):
         self._account = account
         self._bucket, self._key, self._query = bucket, key, query
         self._region = account.region(bucket)
+        self._signed: tuple[str, ...] = ()  # values of Authorization
         super().__init__(
             access,
             account.address(bucket, key, query),
@@ -71,7 +76,11 @@ class S3Remote(Remote):
 
     def fields_for(self, method: str, target: Address) -> Mapping[str, str]:
         """The signature, and what is signed."""
-        return self._account.fields(self._bucket, method, target) if self.may_sign_for(target.origin) else {}
+        if not self.may_sign_for(target.origin):
+            return {}
+        fields = self._account.fields(self._bucket, method, target)
+        self._signed = (*self._signed[1 - _MOST_SIGNATURES :], fields.get("Authorization", ""))
+        return fields
 
     def may_sign_for(self, origin: Origin) -> bool:
         """Signatures go to the endpoint, and within Amazon also where it redirects to: while a bucket is young."""
@@ -97,7 +106,9 @@ class S3Remote(Remote):
     def secrets(self) -> Iterator[str]:
         """See `Remote`. Its own query is a version, or says what to list; that of a redirect may be anything."""
         yield from self._account.secrets()
-        yield from re.findall("Signature=([0-9a-f]+)", self._prefix[1])  # good for a quarter of an hour
+        yield from re.findall(
+            "Signature=([0-9a-f]+)", " ".join(self._signed)
+        )  # good for a quarter of an hour
         yield from self.secrets_of_way()
 
 
