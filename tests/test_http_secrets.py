@@ -1,11 +1,14 @@
 """What was sent to say who asks, and the values of a URL's query, are shown nowhere: whoever quotes them."""
 
+import ast
 import logging
 import pickle
+import re
 import threading
 import traceback
 from collections.abc import Callable, Iterator
 from itertools import count
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -15,9 +18,10 @@ import rangeio
 from awaited import LOOPS, Awaited, Loop
 from faults.machine import need_module
 from rangeio.cli import main
+from rangeio.http import redaction
 from rangeio.http.proxies import basic
-from rangeio.http.redaction import hidden, secrets_of_fields, secrets_of_query
-from servers.scripted import Answer, Asked, Scripted, honest, reply, scripted
+from rangeio.http.redaction import Quoted, hidden, secrets_of_fields, secrets_of_query, without_secrets
+from servers.scripted import Answer, Asked, Scripted, cut, honest, reply, scripted
 
 need_module("urllib3")
 
@@ -288,6 +292,90 @@ def test_a_signature_of_before(opened: Any) -> None:
         reader.close()
 
 
+# --- what we say ourselves -----------------------------------------------------------------------------------
+
+CHUNKED = b"HTTP/1.1 206 Word\r\nContent-Range: bytes 5-14/2560\r\nTransfer-Encoding: chunked\r\n\r\n"
+# What is said of it, and what goes wrong.
+GOES_WRONG: dict[str, Callable[[Asked], Answer]] = {
+    "closed the connection without a reply": lambda asked: Answer(b"", "close"),
+    "in the middle of its reply": lambda asked: cut(honest(DATA, asked), 3, "close"),
+    "cannot be understood: not a status line: '***'": lambda asked: Answer(b"connection\r\n\r\n", "close"),
+    "not a header field: '***'": lambda asked: Answer(b"HTTP/1.1 200 OK\r\nconnection\r\n\r\n", "close"),
+    "transfer coding '***'": lambda asked: reply(200, Transfer_Encoding="connection"),
+    "Content-Length '***'": lambda asked: reply(200, Content_Length="connection"),
+    "Content-Range bytes 9-1/***": lambda asked: reply(206, DATA, Content_Range="bytes 9-1/4711"),
+    "not a chunk size: b'***'": lambda asked: Answer(CHUNKED + b"connection\r\n", "close"),
+    "not a line of a chunked body: b'***\\n'": lambda asked: Answer(CHUNKED + b"connection\n", "close"),
+    "answers 206 as 'multipart/***'": lambda asked: reply(206, DATA, Content_Type="multipart/connection"),
+    "206 without a usable Content-Range": lambda asked: reply(206, DATA),
+    "encodes the content (***)": lambda asked: reply(200, DATA, Content_Encoding="connection"),
+    "ignores Range and answers with the whole object": lambda asked: reply(200, DATA),
+    "HTTP 500: the server failed": lambda asked: reply(500),
+    "HTTP 500: the server failed (request ***)": lambda asked: reply(500, X_Request_Id="connection"),
+    "to what is no http or https URL": lambda asked: reply(307, Location="connection://server"),
+    "more than 10 redirects": lambda asked: reply(307, Location="/object?connection"),
+    "nothing came for first_byte_s=": lambda asked: Answer(b"", "stall"),
+    "and size=4711 was given": lambda asked: honest(DATA, asked),
+    "does not hold, though the server answers as if it did": lambda asked: reply(
+        206, DATA[5:15], ETag='"v1"', Content_Range="bytes 5-14/2560"
+    ),
+}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "nothing came for first_byte_s=": {"timeout": rangeio.Timeout(first_byte_s=0.05)},
+    "and size=4711 was given": {"size": 4711},
+    "does not hold, though the server answers as if it did": {"if_match": '"connection"'},
+}
+
+
+@pytest.mark.parametrize("said", GOES_WRONG)
+def test_our_words_are_no_secrets(opened: Any, said: str) -> None:
+    """Though values of a query may be the same ordinary words: only a server can give a secret away."""
+    words = "the server closed connection without middle reply cannot understood status line header field"
+    words += " transfer coding chunk size body Content-Length Content-Range answers usable encodes content"
+    words += (
+        " ignores whole object failed redirects than nothing came given hold HTTP 4711 given first_byte_s"
+    )
+    query = "&".join(f"{number}={word}" for number, word in enumerate(words.split()))
+    with scripted(GOES_WRONG[said]) as server:
+        reader = opened(f"{server.url}/object?{query}", **{"retry": 1, **OPTIONS.get(said, {})})
+        with pytest.raises(rangeio.Error) as caught:
+            reader.read_at(5, 10)
+        assert said in str(caught.value)
+        assert str(caught.value).count("***") == said.count("***")
+        reader.close()
+
+
+def test_our_words_of_what_changed(opened: Any) -> None:
+    def script(asked: Asked) -> Answer:
+        head = honest(DATA, asked, etag=None).data.partition(b"\r\n")[2]
+        date = [b"some day", b"that day"][asked.number > 0]
+        return Answer(b"HTTP/1.1 206 Word\r\nLast-Modified: " + date + b"\r\n" + head)
+
+    with scripted(script) as server:
+        reader = opened(f"{server.url}/object?0=changed&1=after&2=modified&3=that")
+        reader.read_at(0, 10)
+        with pytest.raises(rangeio.ObjectChangedError) as caught:
+            reader.read_at(10, 10)
+        assert "it changed after it was opened: it was modified at *** day; open it again" in str(
+            caught.value
+        )
+        reader.close()
+
+
+def test_words_of_a_callable_are_not_ours(opened: Any) -> None:
+    def fresh() -> dict[str, str]:
+        if not server.asked:
+            return {"Authorization": f"Bearer {TOKEN}"}
+        raise rangeio.UnauthenticatedError(f"{TOKEN} is refused")
+
+    with scripted(lambda asked: reply(401)) as server:
+        reader = opened(f"{server.url}/object", credentials=fresh)
+        with pytest.raises(rangeio.UnauthenticatedError, match="\\*\\*\\* is refused") as caught:
+            reader.read_at(0, 1)
+        assert TOKEN not in str(caught.value)
+        reader.close()
+
+
 # --- what is shown beside errors -----------------------------------------------------------------------------
 
 
@@ -423,3 +511,31 @@ def test_parts_of_fields() -> None:
     assert not {"Basic", "Bearer", "me/1"} & found
     assert set(secrets_of_query("/a?b=c%20d&e&f=")) == {"c%20d", "e", ""}
     assert set(secrets_of_query("/a")) == {""}
+
+
+def test_words_of_two() -> None:
+    inner = "it ends (" + Quoted("secretly") + ")"
+    said = "secret: " + inner + "; secret"
+    assert said == "secret: it ends (secretly); secret"
+    assert without_secrets(said, ["secretly", "secret"]) == "secret: it ends (***); secret"
+    assert without_secrets("a secret", ["secret"]) == "a secret"
+    assert type(str(rangeio.ServerError(said))) is str
+    assert type(pickle.loads(pickle.dumps(rangeio.ServerError(said))).args[0]) is str
+
+
+# Of the standard library and of urllib3, before anything is sent.
+NOT_OF_A_SERVER = {"pool.py: error", "proxies.py: error"}
+
+
+def test_no_error_formats_the_words_of_a_server() -> None:
+    """They would be taken for ours, in which nobody looks for secrets: they are `Quoted`."""
+    found = set()
+    for path in Path(redaction.__file__).parent.glob("*.py"):
+        calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        for call in calls:
+            if not ast.unparse(call.func).endswith(("Error", "BadReply", "kind")) or not call.args:
+                continue
+            shown = [node.value for node in ast.walk(call.args[0]) if isinstance(node, ast.FormattedValue)]
+            theirs = [what for what in map(ast.unparse, shown) if re.search(r"\[|fields|error\b(?!\))", what)]
+            found |= {f"{path.name}: {what}" for what in theirs}
+    assert found <= NOT_OF_A_SERVER

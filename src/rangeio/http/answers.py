@@ -103,7 +103,7 @@ def _check_version(part: Part, head: Head, total: int | None) -> None:
             return
     difference = version.difference(head, total)
     if difference:
-        raise ObjectChangedError(f"it changed after it was opened: {difference}; open it again")
+        raise ObjectChangedError("it changed after it was opened: " + difference + "; open it again")
     if rules.encoding_of(head) != version.encoding:
         raise ContentEncodedError("the content coding is not the same as in the reply before")
     version.compared(head, total)

@@ -22,7 +22,7 @@ from rangeio.errors import (
 from rangeio.http.exchange import Cut, Exchange
 from rangeio.http.heads import BadReply, Head
 from rangeio.http.reads import Probe, Read
-from rangeio.http.redaction import hidden
+from rangeio.http.redaction import Quoted, hidden, without_secrets
 from rangeio.http.rules import request_id, status_class
 from rangeio.ranges import OPEN
 
@@ -54,7 +54,7 @@ def connecting_failed(error: BaseException, connect_s: float | None) -> Error:
     tunnel = _TUNNEL.search(str(error))
     if tunnel is not None:
         return _tunnel_failed(int(tunnel[1]))
-    return ConnectionFailedError(f"no connection: {text}")
+    return ConnectionFailedError("no connection: " + Quoted(text))
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -121,12 +121,15 @@ def _tls_failed(error: ssl.SSLError) -> Error:
     """What TLS cannot agree upon now it will not at the next attempt; a handshake that breaks off is another matter."""
     reason = error.reason or ""
     if isinstance(error, ssl.SSLCertVerificationError) or reason == "CERTIFICATE_VERIFY_FAILED":
-        return ConnectionFailedError(f"the server's certificate is not trusted: {error}", status="permanent")
+        return ConnectionFailedError(
+            "the server's certificate is not trusted: " + Quoted(error), status="permanent"
+        )
     _, alert, said = reason.partition("_ALERT_")
     lasting = not said.startswith(_PASSING_ALERTS) if alert else reason in _LASTING
     if not lasting:
-        return ConnectionFailedError(f"TLS failed: {error}")
-    return ConnectionFailedError(f"TLS failed: {_tls_advice(reason)} ({error})", status="permanent")
+        return ConnectionFailedError("TLS failed: " + Quoted(error))
+    said = f"TLS failed: {_tls_advice(reason)} (" + Quoted(error) + ")"
+    return ConnectionFailedError(said, status="permanent")
 
 
 def last_word(sock: socket.socket, error: OSError) -> OSError:
@@ -174,20 +177,21 @@ def _tunnel_failed(status: int) -> Error:
 def breaking_failed(error: BaseException, exchange: Exchange) -> Error:
     """Why a reply did not come to its end."""
     if isinstance(error, BadReply):
-        return ServerError(f"the server's reply cannot be understood: {error}")
+        return ServerError("the server's reply cannot be understood: " + error.args[0])
     if isinstance(error, Cut):
         came = "in the middle of its reply" if exchange.started else "without a reply"
         return ConnectionFailedError(f"the server closed the connection {came}")
     if isinstance(error, ssl.SSLError) and not exchange.started:
         return _tls_failed(error)  # see `last_word`
-    return ConnectionFailedError(f"the connection broke: {error}")
+    return ConnectionFailedError("the connection broke: " + Quoted(error))
 
 
 def credentials_failed(error: BaseException) -> Error:
-    """What a callable of the caller's raised. Its own errors of the tree pass."""
-    return (
-        error if isinstance(error, Error) else _made_of(UnauthenticatedError, "credentials() failed", error)
-    )
+    """What a callable of the caller's raised. Its own errors of the tree pass, with words that are none of ours."""
+    if not isinstance(error, Error):
+        return _made_of(UnauthenticatedError, "credentials() failed", error)
+    error.args = (Quoted(error), *error.args[1:])
+    return error
 
 
 def defect(error: BaseException) -> Error:
@@ -231,15 +235,16 @@ def _code_of(handler: Any) -> Any:
 def as_error(read: Read, error: Error, attempts: int, head: Head | None = None) -> Error:
     """The error as the caller of a read sees it: with what was asked for, and where.
 
-    What it says may hold words of the server's, who may quote its request: secrets are taken out of it, unless it has
-    been through here, or through `Remote.refused`, which sees to that itself and puts it into `context` as "said".
+    What it says may hold words of the server's (`Quoted`), who may quote its request: secrets are taken out of those,
+    unless it has been through here, or through `Remote.refused`, which sees to that itself and puts what it says into
+    `context` as "said".
     """
     if error.path and read.index == error.index:
         return error
     secrets = [*read.remote.secrets()]
     said, advice = error.context.get("said"), error.context.get("advice", "")
     if said is None:
-        said = hidden(str(error), secrets)
+        said = without_secrets(error.args[0], secrets)
     offset = read.start if read.remote.by_bytes and not isinstance(read, Probe) else None
     limit = None if offset is None or read.stop == OPEN else read.stop - read.start
     shown = read.remote.shown

@@ -4,9 +4,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from rangeio.http.redaction import Quoted
+
 
 class BadReply(Exception):
-    """The server does not speak HTTP/1.1 as far as can be told."""
+    """The server does not speak HTTP/1.1 as far as can be told. Its words in the message are `Quoted`."""
 
 
 @dataclass(slots=True)
@@ -37,12 +39,12 @@ def parse_head(block: bytes) -> Head:
         first, *lines = _FOLD.sub(" ", text).split("\r\n")
     version, _, rest = first.partition(" ")
     if not version.startswith("HTTP/1.") or not _STATUS.fullmatch(rest[:4].rstrip(" ")):
-        raise BadReply(f"not a status line: {first[:40]!r}")
+        raise BadReply("not a status line: " + Quoted(repr(first[:40])))
     fields: dict[str, str] = {}
     for line in lines:
         name, colon, value = line.partition(":")
         if not colon or not name or name[0] in " \t" or name[-1] in " \t":
-            raise BadReply(f"not a header field: {line[:40]!r}")
+            raise BadReply("not a header field: " + Quoted(repr(line[:40])))
         name, value = name.lower(), value.strip(" \t")
         if name in fields:
             if name in _SINGLE and fields[name] != value:
@@ -69,10 +71,10 @@ _SINGLE = {"content-length", "content-range", "etag", "last-modified", "location
 def _framed(status: int, fields: dict[str, str], version: str) -> Head:
     coding = fields.get("transfer-encoding")
     if coding is not None and coding.lower() != "chunked":
-        raise BadReply(f"transfer coding {coding[:40]!r}")
+        raise BadReply("transfer coding " + Quoted(repr(coding[:40])))
     length = fields.get("content-length")
     if length is not None and not (length.isascii() and length.isdigit() and len(length) <= MOST_DIGITS):
-        raise BadReply(f"Content-Length {length[:40]!r}")
+        raise BadReply("Content-Length " + Quoted(repr(length[:40])))
     option = fields.get("connection", "").lower()
     closing = "close" in option or (version == "HTTP/1.0" and "keep-alive" not in option)
     # Whoever says two things of where a body ends may mean the other one. Source: RFC 9112 section 6.3.
@@ -131,7 +133,7 @@ class Chunks:
             line, self._line = bytes(self._line), bytearray()
             if not line.endswith(b"\r\n") or line.count(b"\r") > 1:
                 # Others take a line that ends so for longer, or shorter: RFC 9112 section 7.1 has CRLF only.
-                raise BadReply(f"not a line of a chunked body: {line[:40]!r}")
+                raise BadReply("not a line of a chunked body: " + Quoted(repr(line[:40])))
             self._act(line[:-2])
         return stop
 
@@ -139,7 +141,7 @@ class Chunks:
         if self._state == "size":
             digits = line.partition(b";")[0].rstrip(b" \t")
             if not _CHUNK_SIZE.fullmatch(digits):
-                raise BadReply(f"not a chunk size: {line[:40]!r}")
+                raise BadReply("not a chunk size: " + Quoted(repr(line[:40])))
             self._left = int(digits, 16)
             self._state = "data" if self._left else "trailer"
         elif self._state == "after":

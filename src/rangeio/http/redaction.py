@@ -14,6 +14,41 @@ _BEGINNING = 8
 _SHORT, _SHORTEST = 4, 2
 
 
+class Quoted(str):
+    """Words of somebody else's, alone or with ours around them: ``"no head: " + Quoted(line)``.
+
+    Secrets are looked for in theirs only, because ours may be among the values of a query, which are ordinary words
+    often. It is by ``+`` that a message keeps which are whose; a format or a join would make all of them ours.
+    """
+
+    _parts: tuple[tuple[str, bool], ...]  # and whether it is theirs
+
+    def __new__(cls, theirs: object) -> "Quoted":
+        return cls._of((str(theirs), True))
+
+    @classmethod
+    def _of(cls, *parts: tuple[str, bool]) -> "Quoted":
+        made = super().__new__(cls, "".join(text for text, _ in parts))
+        made._parts = parts
+        return made
+
+    def __add__(self, after: str) -> "Quoted":
+        return self._of(*self._parts, *_parts_of(after))
+
+    def __radd__(self, before: str) -> "Quoted":
+        return self._of(*_parts_of(before), *self._parts)
+
+
+def _parts_of(text: str) -> tuple[tuple[str, bool], ...]:
+    return text._parts if isinstance(text, Quoted) else ((text, False),)
+
+
+def without_secrets(message: str, secrets: Iterable[str]) -> str:
+    """The message with ``***`` in place of each secret that somebody else has said in it."""
+    secrets = [*secrets]
+    return "".join(hidden(text, secrets) if theirs else text for text, theirs in _parts_of(message))
+
+
 def secrets_of_fields(fields: Mapping[str, str]) -> Iterator[str]:
     """Each value of a field that may hold a secret, and the parts of it that a server may quote alone."""
     for name, value in fields.items():

@@ -13,7 +13,7 @@ from rangeio.http.heads import Head
 from rangeio.http.plain import Plain
 from rangeio.http.pool import Pool
 from rangeio.http.proxies import basic
-from rangeio.http.redaction import secrets_of_fields, secrets_of_login, secrets_of_query
+from rangeio.http.redaction import Quoted, secrets_of_fields, secrets_of_login, secrets_of_query
 from rangeio.http.rules import OnNoRange, Version, request_id, status_class
 from rangeio.locks import begin_lock
 from rangeio.policy import Retry, Timeout
@@ -197,8 +197,10 @@ class Remote:
         leaves_tls = asked.origin.scheme == "https" and target.origin.scheme == "http"
         if leaves_tls and not self.access.insecure_redirects:
             raise UnsupportedError(
-                f"the server redirects from https to {target.shown}, where others can read and change the bytes;"
-                " insecure_redirects=True follows it"
+                "the server redirects from https to "
+                + Quoted(target.shown)
+                + ", where others can read and change"
+                " the bytes; insecure_redirects=True follows it"
             )
         self._go_to(target)
 

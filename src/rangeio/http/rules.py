@@ -28,6 +28,7 @@ from rangeio.errors import (
     half_open,
 )
 from rangeio.http.heads import MOST_DIGITS, BadReply, Head
+from rangeio.http.redaction import Quoted
 
 OnNoRange = Literal["error", "slice", "download"]
 
@@ -103,7 +104,7 @@ class Version:
             if not _is_weak(etag):
                 return ""
         if self.modified and modified:
-            return "" if self.modified == modified else f"it was modified at {modified}"
+            return "" if self.modified == modified else "it was modified at " + Quoted(modified)
         if (self.etag and not etag) or (self.modified and not modified):
             return "the server no longer tells its ETag or Last-Modified"
         return ""
@@ -194,7 +195,7 @@ def content_range(head: Head) -> tuple[int | None, int | None, int | None]:
         return None, None, total
     first, stop = int(match[1]), int(match[2]) + 1
     if first >= stop or (total is not None and stop > total):
-        raise BadReply(f"Content-Range {match[0]}")
+        raise BadReply("Content-Range " + Quoted(match[0]))
     return first, stop, total
 
 
@@ -240,10 +241,9 @@ def judge(head: Head, at: int, stop: int, limit: int, on_no_range: OnNoRange, ca
 def _partial(head: Head, at: int, stop: int, first: int | None, last: int | None, total: int | None) -> Take:
     if first is None or last is None:
         what = head.fields.get("content-type", "")
-        said = (
-            f"206 as {what[:40]!r}" if what.startswith("multipart/") else "206 without a usable Content-Range"
-        )
-        raise RangeNotSupportedError(f"the server answers {said}, so nobody knows which bytes these are")
+        parts = what.startswith("multipart/")
+        said = "206 as " + Quoted(repr(what[:40])) if parts else "206 without a usable Content-Range"
+        raise RangeNotSupportedError("the server answers " + said + ", so nobody knows which bytes these are")
     if not first <= at < last or at - first > _MOST_SKIPPED:
         raise RangeNotSupportedError(
             f"the server answers with bytes {half_open(first, last)} to a request for {half_open(at, stop)}"
@@ -260,8 +260,10 @@ def _whole(head: Head, at: int, limit: int, on_no_range: OnNoRange, cap: int) ->
     coding = encoding_of(head)
     if coding:
         raise ContentEncodedError(
-            f"the server encodes the content ({coding[:20]}) though it was asked not to, so offsets would not mean the"
-            " stored bytes"
+            "the server encodes the content ("
+            + Quoted(coding[:20])
+            + ") though it was asked not to, so offsets would"
+            " not mean the stored bytes"
         )
     total = head.length
     if total is None and not head.chunked:
