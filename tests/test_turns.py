@@ -288,6 +288,35 @@ def test_every_call_hears(reactor: _uring.Reactor, path: Path, server: Scripted,
     assert not deaf
 
 
+def test_a_page_of_a_listing_is_handed_out_in_turns(loop: Loop) -> None:
+    """A page of a bucket's listing is entries that are there already; it may have thousands."""
+    entries = "".join(f"<Contents><Key>k{n:05}</Key><Size>1</Size></Contents>" for n in range(2000))
+    page = f"<ListBucketResult>{entries}</ListBucketResult>".encode()
+    found: list[str] = []
+    turns_at: set[int] = set()
+
+    async def listed() -> None:
+        operator = Operator("s3", bucket="bucket", endpoint_url=server.url, anonymous=True)
+        found.extend([stat.path async for stat in watched(operator.list_async())])
+
+    async def watched(listing: AsyncIterator[rangeio.Stat]) -> AsyncIterator[rangeio.Stat]:
+        nonlocal at
+        async for stat in listing:
+            at += 1
+            yield stat
+
+    async def others() -> None:
+        while not found:
+            turns_at.add(at)
+            await checkpoint()
+
+    at = 0
+    with scripted(lambda asked: reply(200, page)) as server:
+        loop.run(lambda: at_once(loop.name, [listed, others]))
+    assert len(found) == 2000
+    assert len(turns_at) >= 10  # one for 64 entries; trio lets tasks run in any order
+
+
 def twins() -> list[Any]:
     """Who hands out what is there: the extension and pure Python."""
     from _uring import yields

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from _uring import turn
 from rangeio.errors import ConfigInvalidError, Error, NotFoundError, UnexpectedError, asked
 from rangeio.http.address import Address, Origin
 from rangeio.http.fields import checked_fields
@@ -332,13 +333,16 @@ class Pages:
 
 
 class AsyncListing(AsyncIterator[Stat]):
-    """A listing, a page at a time. It may be left at any point, which leaves nothing open."""
+    """A listing, a page at a time; others have their turns of the loop between the entries of one. It may be left at
+    any point, which leaves nothing open.
+    """
 
     def __init__(self, pages: Pages) -> None:
         self._pages = pages
         self._ready: deque[Stat] = deque()
 
     async def __anext__(self) -> Stat:
+        await turn()
         while not self._ready:
             source = self._pages.next()
             if source is None:
