@@ -314,6 +314,7 @@ LEFTOVERS = {
     "a task without a date, which is TODO(2026-11-30)": r"\b(?:TODO|FIXME|XXX|HACK)\b(?!\(\d{4}-\d\d-\d\d\))",
     "a debugger": r"\bbreakpoint\(\)|\bpdb\.set_trace",
     "a merge mark": r"^(?:<{7} |={7}$|>{7} )",
+    "a paper that is not here": r"\bdesign's\b|\bstyle notes\b|\bproject's card\b",
     "a path of one machine": r"(?<![\w.}$])/(?:home|root|Users|work)/\w",
 }
 
