@@ -331,6 +331,13 @@ def test_no_leftovers(what: str) -> None:
     assert not faults, f"{what}:\n" + "\n".join(faults)
 
 
+def test_comments_fit_a_line() -> None:
+    """As ruff has it for Python, where it looks."""
+    for path in (ROOT / "pyproject.toml", ROOT / "Makefile"):
+        comments = [line for line in path.read_text().splitlines() if line.lstrip().startswith("#")]
+        assert max(map(len, comments)) <= 120
+
+
 # A test waits for events. A slow file system or server sleeps, and so does who counts: nothing tells that a counter has
 # changed.
 SLEEPERS = {"tests/faults/stalling.py", "tests/servers/scripted.py", "tests/conftest.py"}
