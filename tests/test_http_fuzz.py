@@ -16,6 +16,11 @@ from fuzz.response import check, corpus  # noqa: E402
 SECONDS = max(1, int(float(os.environ.get("RANGEIO_FUZZ_S", "6"))))
 
 
+def test_there_is_a_corpus() -> None:
+    """Of none, the next test would be skipped and not missed."""
+    assert corpus()
+
+
 @pytest.mark.parametrize("path", corpus(), ids=lambda path: path.name)
 def test_corpus(path: Path) -> None:
     """Each input whole, and each beginning of it."""

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,19 @@ def test_one_module_that_does_not_compile(project: Path) -> None:
     )
     (project / "src" / "_uring" / "bad.pxd").write_text("")
     assert compiled(project) == (True, [])
+
+
+def test_the_tests_travel_whole(project: Path) -> None:
+    """Whoever has the sdist can run them, on all that they are made of."""
+    shutil.copytree(ROOT / "tests", project / "tests", ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    shutil.copy(ROOT / "MANIFEST.in", project)
+    done = run(project, "setup.py", "-q", "sdist", RANGEIO_NO_EXT="1")
+    assert done.returncode == 0, done.stderr
+    (packed,) = project.glob("dist/*.tar.gz")
+    with tarfile.open(packed) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    files = {str(path.relative_to(project)) for path in project.glob("tests/**/*") if path.is_file()}
+    assert files <= names
 
 
 ASK = """
