@@ -692,6 +692,29 @@ def test_pickled_methods(reactor: _uring.Reactor, path: Path) -> None:
     os.close(fd)
 
 
+def test_what_cannot_be_pickled_says_the_same(path: Path, reactor: _uring.Reactor) -> None:
+    """By whichever of the things that are made of one descriptor it was asked for."""
+    fd = os.open(path, os.O_RDONLY)
+    said = set()
+    with rangeio.from_fd(fd, reactor=reactor) as reader:
+        awaited = rangeio.from_fd_async(fd, reactor=reactor)
+        for thing in (
+            reader,
+            reader.slice(5),
+            reader._source,
+            reader.read_at,
+            reader.plan,
+            awaited,
+            awaited.plan,
+        ):
+            with pytest.raises(TypeError) as caught:
+                pickle.dumps(thing)
+            said.add(str(caught.value))
+        awaited.close()
+    os.close(fd)
+    assert len(said) == 1, said
+
+
 def test_stats(path: Path) -> None:
     async def main() -> None:
         async with rangeio.open_async(path) as reader:

@@ -283,7 +283,7 @@ def as_failure(
 
 
 def unpicklable(path: str) -> TypeError:
-    """What a file raises that cannot be opened in another process."""
+    """What is raised by all that is made of a file that cannot be opened in another process."""
     return TypeError(
         f"cannot pickle what reads {path!r}: a descriptor means nothing in another process; open the file by path there"
     )

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeVar, overload
 
 from _uring import turn
-from _uring.surface import byte_array, byte_index, writable_bytes
+from _uring.surface import byte_array, byte_index, unpicklable, writable_bytes
 from rangeio import streams
 from rangeio.adapters.async_files import AsyncFile
 from rangeio.budget import SHARED
@@ -472,10 +472,7 @@ class AsyncReader:
         if self._again is not None:
             return self._again
         if self._origin is None:
-            raise TypeError(
-                f"cannot pickle the AsyncReader of {self.path!r}: a descriptor means nothing in another process;"
-                " open the file by path there"
-            )
+            raise unpicklable(self.path)
         return _reopened, (self._origin,)
 
     @property

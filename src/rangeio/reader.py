@@ -9,6 +9,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypedDict, cast, overload
 
+from _uring.surface import unpicklable
 from rangeio import streams
 from rangeio.adapters.files import open_file
 from rangeio.budget import SHARED
@@ -356,10 +357,7 @@ class Reader:
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._origin is None:
-            raise TypeError(
-                f"cannot pickle the Reader of {self.path!r}: a descriptor means nothing in another process; open the"
-                " file by path there"
-            )
+            raise unpicklable(self.path)
         window = self._source if isinstance(self._source, Window) else None
         return _reopened, (self._origin, window and (window.start, window.stop))
 

@@ -20,6 +20,7 @@ from typing import (
     runtime_checkable,
 )
 
+from _uring.surface import unpicklable
 from rangeio.errors import ConfigInvalidError, Error, closest
 from rangeio.policy import Retry, Timeout, hedge_of
 from rangeio.ranges import Offsets
@@ -231,10 +232,7 @@ class Travels:
 
     def __reduce__(self) -> Again:
         if self.again is None:
-            raise TypeError(
-                f"cannot pickle what reads {self.path!r}: a descriptor means nothing in another process, and a signed"
-                " URL is for nobody else; open the file by path, or the URL, there"
-            )
+            raise unpicklable(self.path)
         return self.again
 
 
