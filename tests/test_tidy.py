@@ -4,6 +4,7 @@ A check that the code outgrew is not loosened here: the code is cut, or `ALLOWED
 """
 
 import ast
+import builtins
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -308,6 +309,30 @@ def test_public_functions_have_docstrings() -> None:
 def test_every_pyx_declares_itself() -> None:
     missing = [shown(path) for path in sources(".pyx") if not path.with_suffix(".pxd").exists()]
     assert not missing
+
+
+def names_of_python(path: Path) -> set[str]:
+    """Whatever has a name in a file, or is a name as a text: an option."""
+    found = {path.stem}
+    for node in ast.walk(ast.parse(path.read_text())):
+        texts = [getattr(node, field, None) for field in ("id", "attr", "name", "arg", "value")]
+        found |= {text for text in texts if isinstance(text, str)}
+    return found
+
+
+def test_docstrings_name_what_there_is() -> None:
+    """What stands in them between backticks is in the sources, or a builtin."""
+    known = set(dir(builtins)) | {path.name for path in SRC.rglob("*") if path.is_dir()}
+    for path in sources(".py", ".pyx", ".pxd", ".pyi", ".h"):
+        known |= names_of_python(path) if path.suffix == ".py" else set(re.findall(r"\w+", path.read_text()))
+    faults = []
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    for path in sources(".py"):
+        nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, documented)]
+        for text in filter(None, map(ast.get_docstring, nodes)):
+            named = set(re.findall(r"(?<!`)`([A-Za-z_]\w*)`(?!`)", text))
+            faults += [f"{shown(path)}: {name}" for name in sorted(named - known)]
+    assert not faults, "\n".join(faults)
 
 
 LEFTOVERS = {

@@ -1,6 +1,6 @@
 """What a reply means for the part that asked: bytes, the end, another place, another try, or an error.
 
-Decided with the head (`judge`, `judge_probe`), before any of the body is received; what the head decides is done when
+Decided with the head (`judge`, `_judge_probe`), before any of the body is received; what the head decides is done when
 the body is there (`part.outcome`). Whoever is to hear of a completed part is given as `complete`.
 """
 
