@@ -335,6 +335,23 @@ def test_docstrings_name_what_there_is() -> None:
     assert not faults, "\n".join(faults)
 
 
+# Those of http/ have a list of their own, further down; those of the others are a command or a workload each.
+NOT_AMONG_THE_ROOMS = (
+    "rangeio.http",
+    "rangeio.bench",
+    "rangeio.cli",
+    "rangeio.__main__",
+    "_uring.pure.http1",
+)
+
+
+def test_the_architecture_has_every_module() -> None:
+    rooms = (ROOT / "docs" / "architecture.md").read_text().partition("\n## How one read travels")[0]
+    names = {name for name in modules() if not name.startswith(NOT_AMONG_THE_ROOMS)} - {"_uring", "rangeio"}
+    missing = [name for name in names if not re.search(rf"\b{name.rpartition('.')[2]}\b", rooms)]
+    assert not missing, ", ".join(sorted(missing))
+
+
 LEFTOVERS = {
     "a task without a date, which is TODO(2026-11-30)": r"\b(?:TODO|FIXME|XXX|HACK)\b(?!\(\d{4}-\d\d-\d\d\))",
     "a debugger": r"\bbreakpoint\(\)|\bpdb\.set_trace",
