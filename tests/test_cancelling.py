@@ -16,7 +16,7 @@ import rangeio
 from awaited import LOOPS, cancel_when, run_on
 from faults.child import Lab, code
 from faults.data import pattern, write_pattern
-from faults.machine import need_module
+from faults.machine import need, need_module
 from faults.stalling import Server
 from rangeio.waiting import pause
 from servers.scripted import Answer, Asked, honest, scripted
@@ -282,3 +282,190 @@ def test_over_http_the_connection_is_closed(loop: str, known: bool) -> None:
                 assert not any(space)
 
         run_on(loop, main)
+
+
+# --- left, and then more goes wrong ---------------------------------------------------------------------
+
+LEFT = code("""
+    import asyncio, gc, mmap, os, sys, threading, time, _uring
+    from awaited import at_once, run_on
+    from rangeio.waiting import checkpoint
+
+    path, loop, said = sys.argv[1], sys.argv[2], {}
+    reactor = _uring.default_reactor()
+    theirs = set()
+
+    def rings():
+        "Descriptors of our rings."
+        found = set()
+        for name in os.listdir("/proc/self/fd"):
+            try:
+                if "io_uring" in os.readlink(f"/proc/self/fd/{name}"):
+                    found.add(int(name))
+            except OSError:
+                pass
+        return found - theirs
+
+    def unseen():
+        "Completions that nobody has taken, of all our rings."
+        found = 0
+        for ring in rings():
+            with open(f"/proc/self/fdinfo/{ring}") as file:
+                facts = dict(line.split(":", 1) for line in file if line.startswith("Cq"))
+            found += int(facts["CqTail"]) - int(facts["CqHead"])
+        return found
+
+    async def wait(name, awaitable):
+        try:
+            said[name] = await awaitable
+        except BaseException as error:
+            said[name] = type(error).__name__
+            if not isinstance(error, Exception):
+                raise
+
+    async def leave(name, awaitable, left):
+        "Begin to await it, leave it once some of it is with the kernel, and call `left` in the same turn."
+        if loop == "trio":
+            import trio
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(wait, name, awaitable)
+                    await begun()
+                    scope.cancel()
+                    with trio.CancelScope(shield=True):
+                        await left()
+        else:
+            task = asyncio.ensure_future(wait(name, awaitable))
+            await begun()
+            task.cancel()
+            await left()
+            await asyncio.wait([task])
+
+    async def begun():
+        while not reactor.stats()["in_flight"]:
+            await checkpoint()
+""")
+
+
+@pytest.fixture(scope="session")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of more pieces than are under way at once."""
+    path = write_pattern(tmp_path_factory.mktemp("large") / "data", 48 << 20)
+    with path.open() as file:
+        os.fsync(file.fileno())
+    opened = _uring.default_reactor().open(path, direct=True)
+    need(opened.direct, "needs a file system with O_DIRECT")
+    opened.close()
+    return path
+
+
+@pytest.mark.parametrize("lab", ["uring"], indirect=True)
+@LOOPED
+def test_the_ring_of_a_read_that_was_left_is_refused(lab: Lab, large: Path, loop: str) -> None:
+    """When what it had is done, unseen, and the rest was never begun: nobody reads that, and the task ends."""
+    need_module(loop)
+    program = code(
+        LEFT,
+        """
+        space = mmap.mmap(-1, 48 << 20)
+
+        async def refused():
+            nothing = os.open("/dev/null", os.O_RDONLY)
+            for ring in rings():
+                os.dup2(nothing, ring)
+            await wait("other", other.read_at_async(4096, 4096))
+
+        async def main():
+            theirs.update(rings())
+            await leave("left", file.read_into_async(space, 0), refused)
+
+        file, other = reactor.open(path, direct=True), reactor.open(path, direct=True)
+        run_on(loop, main)
+        said["other"] = bytes(said["other"]) == pattern(4096, 8192)
+        say(**said, name=reactor.backend.name, leaks=leaks())
+        os._exit(0)  # the ring's number is /dev/null now
+        """,
+    )
+    cancelled = "Cancelled" if loop == "trio" else "CancelledError"
+    facts = lab.run(program, large, loop).facts()
+    assert facts == {"other": True, "left": cancelled, "name": "pool", "leaks": {}}
+
+
+@pytest.mark.parametrize("lab", ["uring"], indirect=True)
+def test_a_callback_raises_in_the_turn_in_which_a_read_that_was_left_ends(lab: Lab, large: Path) -> None:
+    """It is let go of once, not twice."""
+    program = code(
+        LEFT,
+        """
+        from _uring.loops import AsyncioBinding
+
+        space, calls, held = mmap.mmap(-1, 48 << 20), [], []
+        holes = path + ".holes"
+        with open(holes, "wb") as made:
+            made.truncate(1 << 20)  # holes are read at once, and the next turn is asked for
+
+        def call_soon(self, *arguments, original=AsyncioBinding.call_soon):
+            if calls:
+                raise MemoryError(calls.pop())
+            original(self, *arguments)
+
+        async def failing():
+            until, left = time.monotonic() + 10, reactor.stats()["in_flight"]
+            while unseen() < left and time.monotonic() < until:
+                threading.Event().wait(0.001)
+            say(seen=left - unseen())
+            held.extend(item for item in gc.get_objects() if type(item).__name__ == "ReadInto")
+            starts = list(range(0, 1 << 20, 4096))
+            begun = other.read_many_async(starts, [4096] * len(starts), 4)
+            calls.append("injected")  # into the turn to come, which asks for another one
+            await wait("other", begun)
+
+        async def main():
+            theirs.update(rings())
+            await leave("left", file.read_into_async(space, 0), failing)
+
+        file, other = reactor.open(path, direct=True), reactor.open(holes, direct=True)
+        AsyncioBinding.call_soon = call_soon
+        run_on(loop, main)
+        gc.collect()
+        [read] = held
+        say(**said, calls=calls, references=sys.getrefcount(read) - 3)  # of `held`, of `read` and of the call
+        """,
+    )
+    facts = lab.run(program, large, "asyncio").facts()
+    outcomes = {"left": "CancelledError", "other": "UnexpectedError"}
+    assert facts == {**outcomes, "seen": 0, "calls": [], "references": 0}
+
+
+@pytest.mark.parametrize("lab", ["uring", "pool"], indirect=True)
+def test_left_in_a_forked_child(lab: Lab, stalling: Server, stalling_device: Path) -> None:
+    """What is under way there is under way for the parent: the child waits for nobody."""
+    program = code(
+        LEFT,
+        """
+        space = bytearray(2000)
+
+        async def main():
+            task = asyncio.ensure_future(wait("left", reactor.open(path, direct=True).read_into_async(space, 299_000)))
+            for _ in range(10):
+                await asyncio.sleep(0)
+            input()
+            child = os.fork()
+            if child == 0:
+                task.cancel()
+                for _ in range(10):
+                    await asyncio.sleep(0)
+                os._exit(task.cancelled())
+            say(cancelled=os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+            await task
+            say(**said, same=space == pattern(299_000, 301_000))
+
+        asyncio.run(main())
+        """,
+    )
+    child = lab.start(program, stalling_device, "asyncio")
+    stalling.wait_for("stalled")
+    child.tell()
+    assert child.line() == {"cancelled": 1}
+    stalling.release()
+    assert child.finish().facts() == {"left": 2000, "same": True}

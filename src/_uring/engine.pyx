@@ -141,11 +141,11 @@ cdef class Engine:
         cdef Ring ring = (<dict><object>PyThreadState_GetDict()).get(self.key)
         if ring is not None and ring.in_flight and ring.usable():
             ring.reap()
-            ring.take_ended()
+            ring.forget_ended()
         for ring in list(parked):
             if not ring.inherited():
                 ring.reap()
-                ring.take_ended()
+                ring.forget_ended()
             if (ring.inherited() or ring.in_flight == 0) and ring in parked:  # not, where another thread was faster
                 parked.remove(ring)
         return 0

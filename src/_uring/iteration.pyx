@@ -116,10 +116,12 @@ cdef class Iteration:
             return self.begin_again()
         # Not to wait, where what `feed` submitted was done at once: it reaped that, and no other completion may come.
         self.enter(0 if self.ring.ended != NULL else 1)
-        for read in self.ring.take_ended():
+        read = self.ring.next_ended()
+        while read is not None:
             if read in self.under_way:
                 self.under_way.remove(read)
                 self.finish(read)
+            read = self.ring.next_ended()
         if self.ring.refused:
             return self.leave_ring()
         for read in self.under_way:
@@ -130,7 +132,7 @@ cdef class Iteration:
         """The ring is refused: the workers read what it has not taken, each read when the ring has nothing of it any more."""
         cdef ReadAt read
         for read in list(self.under_way):
-            if read.group.in_flight == 0 and read.group.unfinished:  # else it is done, and `take_ended` has it
+            if read.group.in_flight == 0 and not read.group.listed:  # else it is done, and `next_ended` has it
                 self.under_way.remove(read)
                 self.ring.release(read)
                 self.engine.run_by_workers(read)

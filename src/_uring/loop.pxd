@@ -30,9 +30,12 @@ cdef class LoopReads:
     cdef int flush_soon(self) except -1
     cdef int push_retries(self) except -1
     cdef int leave_ring(self) except -1
+    cdef int settle_ended(self) except -1
     cdef void settle(self, Batch batch) noexcept
     cdef void end(self, Batch batch, error) noexcept
     cdef int let_go(self, Batch batch) except -1
+    cdef int withdraw(self, Batch batch) except -1
+    cdef bint is_under_way(self, Batch batch)
     cdef int let_all_go(self) except -1
     cdef object share(self, Batch batch, Step step)
     cdef int open_mail(self) except -1

@@ -138,7 +138,7 @@ cdef class LoopReads:
     cdef int turn(self) except -1:
         """Push what may be under way, submit it, and settle what has completed."""
         cdef Batch batch
-        cdef list full = [], ended
+        cdef list full = []
         for batch in self.waiting:
             while self.ring.fill(&batch.group, batch.depth):
                 # An entry each time: a burst is as much as a hot device likes at once, and the queue may be shorter than the batch.
@@ -154,12 +154,16 @@ cdef class LoopReads:
         self.ring.reap()
         if self.ring.refused:
             self.leave_ring()
-        ended = self.ring.take_ended()
         self.engine.count_ring(self.ring)
         if self.can_push():
             self.flush_soon()
-        for batch in ended:
+        return self.settle_ended()
+
+    cdef int settle_ended(self) except -1:
+        cdef Batch batch = self.ring.next_ended()
+        while batch is not None:
             self.settle(batch)
+            batch = self.ring.next_ended()
         return 0
 
     cdef bint can_push(self):
@@ -200,8 +204,8 @@ cdef class LoopReads:
             self.engine.note_refusal(self.ring)
             self.binding.unwatch(self.ring.ring.ring_fd)  # before its number comes to be another's, perhaps our own
         for batch in list(self.pending):
-            # Of those the ring has begun; one that is done is for `take_ended`.
-            if batch.group.owner != NULL and batch.group.in_flight == 0 and batch.group.unfinished:
+            # Of those the ring has begun; one that is done, or was left, is for `settle_ended`.
+            if batch.group.owner != NULL and batch.group.in_flight == 0 and not batch.group.listed:
                 self.waiting.pop(batch, None)
                 batch.group.notify = 0
                 batch.settle()
@@ -231,12 +235,19 @@ cdef class LoopReads:
         """Nobody waits for the batch any more, and nothing more of it is begun. What is under way keeps its memory."""
         batch.waiter = None
         self.pending.discard(batch)
+        return self.withdraw(batch)
+
+    cdef int withdraw(self, Batch batch) except -1:
+        """Begin nothing more of the batch."""
+        batch.group.abandoned = 1  # workers leave it after the piece they are at
         self.waiting.pop(batch, None)
         if batch.group.owner != NULL:
             self.ring.abandon(batch)
-        else:
-            batch.group.abandoned = 1
         return 0
+
+    cdef bint is_under_way(self, Batch batch):
+        """Whether somebody has some of it and is going to tell: the ring, or workers. In a forked child they are the parent's."""
+        return batch.group.owner != NULL or batch.shared and self.made_after_forks == fork_count
 
     def cancel(self, Batch batch):
         """The task that awaited the batch was cancelled."""
@@ -263,15 +274,9 @@ cdef class LoopReads:
     def leave(self, Batch batch):
         """The task that awaited a batch in memory of its own was cancelled: begin no more of it, and let the task go when
         neither the kernel nor a worker has any of it."""
-        cdef bint idle
-        if batch.waiter is None:
-            return
-        batch.group.abandoned = 1  # workers leave it after the piece they are at
-        self.waiting.pop(batch, None)
-        if batch.group.owner != NULL:
-            idle = batch.group.in_flight == 0 and batch.group.unfinished > 0  # else `take_ended` will have it
-            self.ring.abandon(batch)
-            if idle:
+        if batch.waiter is not None:
+            self.withdraw(batch)
+            if not self.is_under_way(batch):
                 self.settle(batch)
 
     cdef object share(self, Batch batch, Step step):
@@ -281,6 +286,7 @@ cdef class LoopReads:
             self.open_mail()
         self.engine.counters.pool_reads += batch.group.unfinished if step == <Step>read_one else 0
         self.engine.crew().delegate(step, &batch.group, 0, batch.group.count, 1, helpers, batch, self.mailbox)
+        batch.shared = True
 
     cdef int open_mail(self) except -1:
         """Where this fails (no descriptor is to be had), nothing has changed."""
@@ -310,6 +316,7 @@ cdef class LoopReads:
         except BlockingIOError:
             pass
         for batch in self.engine.crew().take_mail(self.mailbox):
+            batch.shared = False
             batch.settle()
             batch.group.misses = 1
             if batch.waiter is None or batch.group.unfinished == 0 or batch.group.abandoned:

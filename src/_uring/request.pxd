@@ -38,6 +38,7 @@ cdef struct Group:
     void *owner
     int abandoned
     int notify
+    int listed
 
 
 cdef bint advance(Request *request, int64_t result) noexcept nogil
@@ -54,6 +55,7 @@ cdef class Batch:
     cdef bint sweepable
     cdef bint by_ring
     cdef bint borrowed
+    cdef bint shared
     cdef int only_fd
     cdef int depth
     cdef object waiter

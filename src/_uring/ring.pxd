@@ -43,7 +43,9 @@ cdef class Ring:
     cdef void forget_retries(self, Group *group) noexcept
     cdef void abandon(self, Batch batch)
     cdef void release(self, Batch batch)
-    cdef list take_ended(self)
+    cdef void drop(self, Batch batch)
+    cdef Batch next_ended(self)
+    cdef void forget_ended(self)
     cdef void shut(self) noexcept
     cdef bint owned(self) noexcept
     cdef bint usable(self) noexcept

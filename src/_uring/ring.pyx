@@ -117,7 +117,7 @@ cdef class Ring:
                     self.enter(<int>self.in_flight)
                 self.reap()
         # Closing does not wait for reads that reached the device: what is still in flight keeps its batch for ever.
-        self.take_ended()
+        self.forget_ended()
         if not self.owned():
             self.ring.ring_fd = self.ring.enter_ring_fd = -1
         self.library.call.queue_exit(&self.ring)
@@ -239,8 +239,9 @@ cdef class Ring:
         abi_cq_advance(&self.ring, ready)
 
     cdef void note_end(self, Group *group) noexcept nogil:
-        """Put a group of which the kernel has nothing more on the list of `take_ended`, if it belongs there."""
-        if group.in_flight == 0 and (group.abandoned or group.notify and group.unfinished == 0):
+        """Put a group of which the kernel has nothing more on the list of `next_ended`, if it belongs there."""
+        if group.in_flight == 0 and not group.listed and (group.abandoned or group.notify and group.unfinished == 0):
+            group.listed = 1
             group.ended = self.ended
             self.ended = group
 
@@ -267,7 +268,7 @@ cdef class Ring:
         cdef Group *group = &batch.group
         cdef int depth = max(1, min(batch.depth, 2 * self.entries))
         cdef int result
-        self.take_ended()
+        self.forget_ended()
         self.start(batch)
         try:
             while True:
@@ -296,7 +297,7 @@ cdef class Ring:
                 else:
                     self.enter(<int>group.in_flight)
                 self.reap()
-        self.take_ended()
+        self.forget_ended()
         return 0
 
     cdef void recall(self) noexcept nogil:
@@ -313,25 +314,31 @@ cdef class Ring:
         abi_sq_clear(&self.ring)
 
     cdef void start(self, Batch batch):
-        """Hold a batch whose requests are about to be pushed, until it has ended."""
+        """Hold a batch whose requests are about to be pushed, until `drop`: when it has ended, or is abandoned or released."""
         Py_INCREF(batch)
         batch.group.owner = <void *>batch
 
-    cdef void abandon(self, Batch batch):
-        """Nobody waits for a started batch any more: push no more of it, and keep it only while the kernel has some of it."""
-        batch.group.abandoned = 1
-        self.forget_retries(&batch.group)
-        if self.inherited():
-            Py_DECREF(batch)  # the parent's kernel has it, and writes to the parent's memory
-        # One that is done and wanted telling is the business of `take_ended`: it lies there, or was taken already.
-        elif batch.group.in_flight == 0 and not (batch.group.notify and batch.group.unfinished == 0):
-            Py_DECREF(batch)
-
-    cdef void release(self, Batch batch):
-        """Let go of a started batch of which the kernel has nothing: it is done, or to be read by somebody else."""
-        self.forget_retries(&batch.group)
+    cdef void drop(self, Batch batch):
+        """Hold it no longer. Whoever looks at `owner` sees that, so it is done once."""
         batch.group.owner = NULL
         Py_DECREF(batch)
+
+    cdef void abandon(self, Batch batch):
+        """Nobody wants more of a batch that the ring may hold: push no more of it, and keep it only while the kernel has some
+        of it. May be said again."""
+        batch.group.abandoned = 1
+        self.forget_retries(&batch.group)
+        if batch.group.owner == NULL:
+            return
+        # In a forked child: the parent's kernel has it, and writes to the parent's memory.
+        if self.inherited() or batch.group.in_flight == 0 and not batch.group.listed:
+            self.drop(batch)
+
+    cdef void release(self, Batch batch):
+        """Let go of a started batch of which the kernel has nothing: it is done, or to be read by somebody else. Not of one
+        that is listed."""
+        self.forget_retries(&batch.group)
+        self.drop(batch)
 
     cdef void forget_retries(self, Group *group) noexcept:
         cdef Request **link = &self.retry
@@ -341,16 +348,22 @@ cdef class Ring:
             else:
                 link = &link[0].next
 
-    cdef list take_ended(self):
-        """The batches that ended since the last call: those that are done and wanted telling, and those abandoned."""
-        cdef list batches = []
-        cdef Group *group
-        while self.ended != NULL:
-            group = self.ended
-            batches.append(<object>group.owner)  # before it leaves the list: this may fail
-            self.ended = group.ended
-            Py_DECREF(<object>group.owner)
-        return batches
+    cdef Batch next_ended(self):
+        """Take one of the batches that ended: it is done and wanted telling, or abandoned. None if there is none.
+
+        One by one, so that nothing is lost where taking them all would fail. In a forked child `abandon` has dropped them.
+        """
+        cdef Batch batch = None
+        if self.ended != NULL and not self.inherited():
+            batch = <Batch>self.ended.owner
+            self.ended = batch.group.ended
+            batch.group.listed = 0
+            self.drop(batch)
+        return batch
+
+    cdef void forget_ended(self):
+        while self.next_ended() is not None:
+            pass
 
     cdef void fix_file(self, int fd) noexcept:
         """Register a file for the batch to come: saves the look-up of every entry. Without effect where refused."""
