@@ -469,3 +469,87 @@ def test_left_in_a_forked_child(lab: Lab, stalling: Server, stalling_device: Pat
     assert child.line() == {"cancelled": 1}
     stalling.release()
     assert child.finish().facts() == {"left": 2000, "same": True}
+
+
+FAILED = code("""
+    import gc
+    loop, outcome, tasks = *sys.argv[2:], []
+
+    async def read(name, awaitable):
+        try:
+            await awaitable
+            said.append((name, "read"))
+        except BaseException as error:
+            said.append((name, type(error).__name__, "injected" in str(error)))
+            if name == "into":
+                space[:] = b"-" * 2000  # ours again
+            if not isinstance(error, Exception):
+                raise
+
+    async def fail(begin, cancel):
+        "As a callback that raises does; and see who is told of it."
+        await until_told()
+        begin()
+        for _ in range(20):
+            await pause(0.001)
+        [reads] = [item for item in gc.get_objects() if type(item).__name__ == "LoopReads"]
+        reads.failed(KeyboardInterrupt() if outcome == "interrupted" else ZeroDivisionError("injected"))
+        if outcome != "failed":
+            cancel()
+        for _ in range(20):
+            await pause(0.001)
+        say(told=said[:], held=held())
+        said.clear()
+
+    async def main():
+        async with rangeio.open_async(sys.argv[1], direct=True) as reader:
+            into = lambda: read("into", reader.read_into(space, 299_000))
+            other = lambda: read("other", reader.read_at(299_008, 4096))
+            if loop == "trio":
+                import trio
+                async with trio.open_nursery() as nursery:
+                    begin = lambda job: nursery.start_soon(job)
+                    begin(into)
+                    with trio.CancelScope(shield=True):
+                        await fail(lambda: begin(other) if outcome == "failed" else None, nursery.cancel_scope.cancel)
+            else:
+                begin = lambda job: tasks.append(asyncio.ensure_future(job()))
+                begin(into)
+                await fail(lambda: begin(other) if outcome == "failed" else None, tasks[0].cancel)
+                await asyncio.wait(tasks)
+            say(same=bytes(await reader.read_at(299_000, 2000)) == pattern(299_000, 301_000))
+
+    try:
+        run_on(loop, main)
+    except BaseException as error:
+        say(ended="KeyboardInterrupt" in repr(error))
+        for task in tasks:
+            task.exception()
+    say(said=said, held=held(), mine=space == b"-" * 2000, leaks=leaks())
+""")
+
+
+@LOOPED
+@pytest.mark.parametrize("lab", ["uring", "pool"], indirect=True)
+@pytest.mark.parametrize("outcome", ["failed", "cancelled too", "interrupted"])
+def test_a_callback_raises_while_somebody_writes(
+    lab: Lab, stalling: Server, stalling_device: Path, loop: str, outcome: str
+) -> None:
+    """That ends a read into memory of the caller's as well: when nobody writes there any more."""
+    need_module(loop)
+    child = lab.start(code(STALLED, FAILED), stalling_device, loop, outcome)
+    stalling.wait_for("stalled")
+    child.tell()
+    told = [["other", "UnexpectedError", True]] if outcome == "failed" else []
+    assert child.line() == {"told": told, "held": True}
+    stalling.release()
+    ends = {
+        "failed": ["UnexpectedError", True],
+        "cancelled too": ["Cancelled" if loop == "trio" else "CancelledError", False],
+        "interrupted": ["KeyboardInterrupt", False],
+    }
+    expected = {"said": [["into", *ends[outcome]]], "held": False, "mine": True, "leaks": {}}
+    facts = child.finish().facts()
+    assert facts.pop("same", True)
+    assert facts.pop("ended", False) == (outcome == "interrupted")
+    assert facts == expected

@@ -36,9 +36,17 @@ cdef class LoopReads:
     cdef int let_go(self, Batch batch) except -1
     cdef int withdraw(self, Batch batch) except -1
     cdef bint is_under_way(self, Batch batch)
+    cdef int hear_the_rest(self) except -1
+    cdef int recall(self) except -1
     cdef int let_all_go(self) except -1
+    cdef int take_mail(self) except -1
     cdef object share(self, Batch batch, Step step)
     cdef int open_mail(self) except -1
+
+
+cdef class Leaving:
+    cdef LoopReads reads
+    cdef Batch batch
 
 
 cdef LoopReads loop_reads(Engine engine)

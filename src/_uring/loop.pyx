@@ -6,7 +6,7 @@ reap. Copies too long for the loop's thread are made by the workers, who report 
 is no ring.
 
 A waiter may be gone (cancelled) when its read completes. The batch then ends like any other, and nobody is told. Of a read into
-memory of the caller's the waiter stays until nobody writes there any more (`leave`).
+memory of the caller's the waiter stays until nobody writes there any more (`leave`), whatever it is told then.
 
 Whoever waits is told in any case. What making the result raises is its error; what anything else in a callback raises is the
 error of every read that is under way in that loop, because nobody knows what was left undone. The loop and the ring go on.
@@ -160,10 +160,11 @@ cdef class LoopReads:
         return self.settle_ended()
 
     cdef int settle_ended(self) except -1:
-        cdef Batch batch = self.ring.next_ended()
+        cdef Ring ring = self.ring  # whoever is told may have this closed
+        cdef Batch batch = ring.next_ended()
         while batch is not None:
             self.settle(batch)
-            batch = self.ring.next_ended()
+            batch = ring.next_ended()
         return 0
 
     cdef bint can_push(self):
@@ -216,7 +217,9 @@ cdef class LoopReads:
     cdef void settle(self, Batch batch) noexcept:
         """Tell the waiter of a batch that is done; if it raises, that as well."""
         waiter = batch.waiter
-        if waiter is not None and not waiter.done():
+        if batch.error is not None:
+            self.end(batch, batch.error)
+        elif waiter is not None and not waiter.done():
             try:
                 # Abandoned, it was cancelled, and its waiter waited for this.
                 waiter.set_result(None if batch.group.abandoned else batch.finish())
@@ -229,7 +232,9 @@ cdef class LoopReads:
         """Tell the waiter of a batch what went wrong with it."""
         waiter = batch.waiter
         self.let_go(batch)
-        tell_failure([(waiter, *batch.asked())], error)
+        batch.error = None  # its traceback will hold who waits, and what that holds
+        if waiter is not None:
+            tell_failure([(waiter, *batch.asked())], error)
 
     cdef int let_go(self, Batch batch) except -1:
         """Nobody waits for the batch any more, and nothing more of it is begun. What is under way keeps its memory."""
@@ -260,13 +265,34 @@ cdef class LoopReads:
         cdef list waits = []
         self.flush_due = False
         for batch in self.pending:
-            waits.append((batch.waiter, *batch.asked()))
-        self.let_all_go()
-        tell_failure(waits, error)
+            waits.append((Leaving(self, batch) if batch.borrowed else batch.waiter, *batch.asked()))
+        self.recall()
+        for batch in list(self.pending):
+            if not batch.borrowed:
+                self.let_go(batch)
+        try:
+            tell_failure(waits, error)
+        finally:
+            self.hear_the_rest()
+
+    cdef int hear_the_rest(self) except -1:
+        """After a callback that raised: take what it has not, and see to it that the loop comes back for what is under way."""
+        if self.serves():
+            self.take_mail()
+        if self.serves() and self.ring is not None:
+            self.settle_ended()
+        if self.serves() and self.ring is not None and self.can_push():
+            self.flush_soon()
+        return 0
+
+    cdef int recall(self) except -1:
+        """Take back from the ring what was pushed and not submitted: nobody comes to do that."""
+        if self.ring is not None and not self.ring.inherited():
+            self.ring.recall()
+        return 0
 
     cdef int let_all_go(self) except -1:
-        if self.ring is not None:
-            self.ring.recall()  # what was pushed and not submitted: nobody comes to do that
+        self.recall()
         for batch in list(self.pending):
             self.let_go(batch)
         return 0
@@ -308,14 +334,21 @@ cdef class LoopReads:
         return 0
 
     def on_event(self):
-        cdef Batch batch
         if not self.serves():
             return
         try:
             os.eventfd_read(self.event)
         except BlockingIOError:
             pass
-        for batch in self.engine.crew().take_mail(self.mailbox):
+        self.take_mail()
+
+    cdef int take_mail(self) except -1:
+        """Go on with what workers have done, or tell of it."""
+        cdef Batch batch
+        while self.mailbox != NULL:
+            batch = self.engine.crew().next_mail(self.mailbox)
+            if batch is None:
+                break
             batch.shared = False
             batch.settle()
             batch.group.misses = 1
@@ -326,6 +359,7 @@ cdef class LoopReads:
                 self.begin(batch)
             except BaseException as error:
                 self.end(batch, error)
+        return 0
 
     def close(self):
         """The loop is gone: nobody is told anything any more. What is under way keeps its memory until it completes."""
@@ -356,3 +390,17 @@ cdef class LoopReads:
     def __del__(self):
         if not Py_IsFinalizing():  # then nobody waits, and the modules that bindings use may be gone
             self.close()
+
+
+cdef class Leaving:
+    """For `tell_failure`, the waiter of a batch in memory of the caller's: the error is what it is told of when it may go."""
+
+    def __cinit__(self, LoopReads reads, Batch batch):
+        self.reads, self.batch = reads, batch
+
+    def done(self):
+        return self.batch.waiter is None or self.batch.waiter.done()
+
+    def set_exception(self, error):
+        self.batch.error = error
+        self.reads.leave(self.batch)

@@ -61,8 +61,9 @@ class _Holding(asyncio.Future[Any]):
             super().cancel(*self._message)
 
     def set_exception(self, error: Any, /) -> None:
+        """An interruption is told in any case: it is for the program, not for this task."""
         self._heard = None
-        if self._message is None:
+        if self._message is None or not isinstance(error, Exception):
             super().set_exception(error)
         else:
             super().cancel(*self._message)
@@ -213,7 +214,9 @@ class _TrioHolding(_TrioWaiter):
         import outcome
 
         self.cancelled = None  # and with it what the read has held
-        if self.raise_cancel is not None:
+        told = getattr(result, "error", None)
+        # An interruption is told in any case: it is for the program, not for this task.
+        if self.raise_cancel is not None and (told is None or isinstance(told, Exception)):
             result = outcome.capture(self.raise_cancel)
         if self.aborting:  # nothing was under way: the cancellation goes its usual way
             self.outcome, self.task = result, None

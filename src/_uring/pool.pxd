@@ -66,10 +66,10 @@ cdef class Pool:
     cdef int finish(self, Job *job) noexcept nogil
     cdef int run(self, Step step, void *context, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t grain, int helpers, bint take_part, object owner) except -1
     cdef int delegate(self, Step step, void *context, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t grain, int helpers, object owner, Mailbox *mailbox) except -1
-    cdef list take_mail(self, Mailbox *mailbox)
+    cdef object next_mail(self, Mailbox *mailbox)
     cdef void close_mail(self, Mailbox *mailbox)
     cdef Job *make(self, Step step, void *context, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t grain, int helpers, object owner) except NULL
-    cdef list drop_all(self, Job *job)
+    cdef void drop_all(self, Job *job) noexcept
     cdef void release_dead(self)
     cdef void drain(self, Job *job)
     cdef void abandon(self, Job *job)

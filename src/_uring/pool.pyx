@@ -391,14 +391,20 @@ cdef class Pool:
                 pthread_mutex_unlock(&self.crew.lock)
         return 0
 
-    cdef list take_mail(self, Mailbox *mailbox):
-        """The owners of the jobs that are done since the last call."""
+    cdef object next_mail(self, Mailbox *mailbox):
+        """Take the owner of a job that is done; None if there is none. One by one: nothing is lost where taking all would fail."""
+        cdef object owner
         cdef Job *job
         pthread_mutex_lock(&self.crew.lock)
         job = mailbox.first
-        mailbox.first = NULL
+        if job != NULL:
+            mailbox.first = job.next
         pthread_mutex_unlock(&self.crew.lock)
-        return self.drop_all(job)
+        if job == NULL:
+            return None
+        owner = <object>job.owner
+        self.drop(job)
+        return owner
 
     cdef void close_mail(self, Mailbox *mailbox):
         """Nobody takes the mail any more: jobs that end later go to the dead, and the last of them frees the mailbox."""
@@ -440,18 +446,9 @@ cdef class Pool:
         Py_DECREF(owner)
         return following
 
-    cdef list drop_all(self, Job *job):
-        """Drop a list of jobs; their owners."""
-        cdef list owners = []
-        try:
-            while job != NULL:
-                owners.append(<object>job.owner)
-                job = self.drop(job)
-        except BaseException:
-            while job != NULL:
-                job = self.drop(job)
-            raise
-        return owners
+    cdef void drop_all(self, Job *job) noexcept:
+        while job != NULL:
+            job = self.drop(job)
 
     cdef void release_dead(self):
         """Drop what abandoned jobs still held."""

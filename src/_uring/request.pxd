@@ -59,6 +59,7 @@ cdef class Batch:
     cdef int only_fd
     cdef int depth
     cdef object waiter
+    cdef object error
     cdef char *fixed_base
     cdef size_t fixed_size
 

@@ -107,7 +107,7 @@ cdef class Batch:
     """Requests that one caller waits for together, and what is made of them when they are done (`finish`).
 
     `piece`: longer reads are cut, to be under way in parallel. `depth`: most of them under way at once. `waiter`: who is to
-    be told, where nobody blocks on it. `by_ring`: whether a ring may have it. `borrowed`: its memory is the caller's, who may not
+    be told, where nobody blocks on it; `error`: of what, where that is known before its end. `by_ring`: whether a ring may have it. `borrowed`: its memory is the caller's, who may not
     leave while the kernel writes to it. `shared`: a loop's workers have it, and will report. A ring has it while `group.owner` is set.
     """
 
