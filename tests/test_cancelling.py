@@ -254,6 +254,29 @@ def test_what_the_kernel_has_nothing_of_ends_at_once(reactor: _uring.Reactor, pa
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("backend", ["uring"], indirect=True)
+def test_what_ends_at_once_under_trio_is_held_by_no_cycle(reactor: _uring.Reactor, path: Path) -> None:
+    """The owner of the memory may do with it what he likes, without waiting for the collector."""
+    trio = need_module("trio")
+    space = bytearray(1 << 20)
+
+    async def main() -> None:
+        async with rangeio.open_async(path, reactor=reactor, direct=True) as reader:
+            await reader.read_at(0, 1)
+            forget(path)
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await reader.read_into(space)
+            assert scope.cancelled_caught
+            space.append(0)  # BufferError, if somebody held it
+
+    gc.disable()
+    try:
+        trio.run(main)
+    finally:
+        gc.enable()
+
+
 @LOOPED
 @pytest.mark.parametrize("known", [False, True])
 def test_over_http_the_connection_is_closed(loop: str, known: bool) -> None:

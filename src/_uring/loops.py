@@ -214,14 +214,15 @@ class _TrioHolding(_TrioWaiter):
         import outcome
 
         self.cancelled = None  # and with it what the read has held
+        if self.aborting:
+            # Nothing was under way: the cancellation goes its usual way. Raised here, it held these frames in a circle.
+            self.outcome, self.task = outcome.Value(None), None
+            return
         told = getattr(result, "error", None)
         # An interruption is told in any case: it is for the program, not for this task.
         if self.raise_cancel is not None and (told is None or isinstance(told, Exception)):
             result = outcome.capture(self.raise_cancel)
-        if self.aborting:  # nothing was under way: the cancellation goes its usual way
-            self.outcome, self.task = result, None
-        else:
-            super()._settle(result)
+        super()._settle(result)
 
 
 class TrioBinding:
