@@ -4,6 +4,8 @@ Each callback of a piece of work raises in turn: in place of what it does, or wh
 """
 
 import asyncio
+import errno
+import gc
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -374,6 +376,45 @@ def test_what_a_result_is_made_of_raises(
 
 
 # --- descriptors that are watched no longer ------------------------------------------------------------------
+
+
+AWAITED: dict[str, Callable[[rangeio.AsyncReader], Any]] = {
+    "read_at": lambda reader: reader.read_at(5, 300_000),
+    "read_into": lambda reader: reader.read_into(bytearray(2 << 20)),
+    "read_ranges": lambda reader: reader.read_ranges([(0, 5), (1 << 20, 2 << 20)], gap=0),
+    "read_batch": lambda reader: reader.read_batch([0, 1 << 20], 4096),
+    "iter_ranges": lambda reader: anext(reader.iter_ranges([(0, 5), (1 << 20, 2 << 20)], gap=0)),
+    "stream": lambda reader: anext(reader.stream()),
+}
+
+
+@pytest.mark.parametrize("backend", ["uring", "pool"], indirect=True)
+@pytest.mark.parametrize("read", AWAITED)
+def test_a_loop_that_cannot_watch(
+    reactor: _uring.Reactor, path: Path, loop: Loop, monkeypatch: pytest.MonkeyPatch, read: str
+) -> None:
+    """No more descriptors: it is an error of the tree, leaves nothing behind, and the next read asks again."""
+
+    def watch(*args: Any) -> None:
+        raise OSError(errno.EMFILE, "injected")
+
+    async def main() -> None:
+        async with rangeio.open_async(path, reactor=reactor, direct=True) as reader:
+            with monkeypatch.context() as patch:
+                for binding in (AsyncioBinding, TrioBinding):
+                    patch.setattr(binding, "watch", watch)
+                for _ in range(3):
+                    with pytest.raises(rangeio.UnexpectedError) as caught:
+                        await AWAITED[read](reader)
+                    assert (caught.value.errno, caught.value.path) == (errno.EMFILE, str(path))
+            assert await reader.read_at(5, 300_000) == DATA[5:300_005]
+
+    before = len(os.listdir("/proc/self/fd"))
+    loop.run(main)
+    gc.collect()
+    assert (
+        len(os.listdir("/proc/self/fd")) - before <= 2
+    )  # of the loop's own: the last read's ring and eventfd
 
 
 def test_a_descriptor_given_up_amid_its_call(loop: Loop) -> None:

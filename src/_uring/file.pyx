@@ -241,7 +241,7 @@ cdef class File(Opened):
             self.begin_read(read, waiter)
 
     cdef int begin_read(self, FileRead read, object waiter) except -1:
-        cdef LoopReads reads = loop_reads(self.engine)
+        cdef LoopReads reads = loop_reads(self.engine, self.path)
         if read.group.unfinished and not reads.sweep(read):
             reads.take(read, waiter)
         else:
@@ -251,7 +251,7 @@ cdef class File(Opened):
         return 0
 
     cdef object grow_async(self, int64_t start, int64_t want):
-        binding = loop_reads(self.engine).binding
+        binding = loop_reads(self.engine, self.path).binding
         waiter = binding.waiter(None)
         Growing(self, start, want, waiter).go_on()
         return binding.wait(waiter)
@@ -294,7 +294,7 @@ cdef class File(Opened):
     cdef object run_async(self, FileRead read):
         if not read.group.unfinished:
             return hand_out(read.finish(), 0)
-        return loop_reads(self.engine).submit(read)
+        return loop_reads(self.engine, self.path).submit(read)
 
     def read_into(self, buffer, offset=0):
         cdef int64_t start = to_bytes(offset, "offset")

@@ -49,4 +49,4 @@ cdef class Leaving:
     cdef Batch batch
 
 
-cdef LoopReads loop_reads(Engine engine)
+cdef LoopReads loop_reads(Engine engine, str path)

@@ -26,6 +26,7 @@ from _uring.request cimport Group, Request, read_one, sweep_one
 from _uring.turns cimport copied_at_once, hand_out
 
 from _uring.loops import bind, current_key
+from _uring.surface import as_failure
 from _uring.waiters import tell_failure
 
 cdef extern from *:
@@ -37,14 +38,18 @@ cdef extern from *:
     int Py_IsFinalizing()
 
 
-cdef LoopReads loop_reads(Engine engine):
-    """The running loop's reads; RuntimeError outside of a loop."""
+cdef LoopReads loop_reads(Engine engine, str path):
+    """The running loop's reads, for one of that file; RuntimeError outside of a loop."""
     cdef LoopReads reads
     key = current_key()
     reads = engine.loops.get(key)
     if reads is None or reads.shut or reads.made_after_forks != fork_count:
         engine.forget_closed_loops()
-        reads = engine.loops[key] = LoopReads(engine, bind(key))
+        try:
+            reads = LoopReads(engine, bind(key))
+        except Exception as error:  # no ring to be had where it must be one, or the loop does not watch it
+            raise as_failure(error, path)
+        engine.loops[key] = reads
     return reads
 
 
