@@ -4,7 +4,9 @@
 """
 
 import asyncio
+import gc
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -409,3 +411,52 @@ def test_a_group_is_left_when_one_fails(reactor: _uring.Reactor, path: Path, loo
 
     loop.run(main)
     assert not ended
+
+
+class Ending(asyncio.SelectorEventLoop):
+    """Calls back when it is collected."""
+
+    last: Callable[[], None] | None = None
+
+    def __del__(self) -> None:
+        if self.last is not None:
+            self.last()
+        super().__del__()
+
+
+def test_the_last_loop_is_collected_when_another_takes_its_turns() -> None:
+    """What its end has Python do, another thread's turns too, is no matter to the loop that runs."""
+    another, tasks = asyncio.new_event_loop(), []
+
+    async def large(count: int) -> int:
+        until = time.monotonic() + 0.002
+        while time.monotonic() < until:  # as a task does that computes: the time of the turn is over
+            pass
+        for _ in range(count):
+            await _uring.ready(None, 4 << 20)
+        return count
+
+    def begin_another() -> None:
+        """And leave it while a task stands in its queue."""
+        tasks.extend(another.create_task(large(1)) for _ in range(2))
+        another.call_soon(another.stop)
+        another.run_forever()
+
+    def end() -> None:
+        thread = threading.Thread(target=begin_another)
+        thread.start()
+        thread.join()
+
+    first = Ending()
+    first.run_until_complete(large(1))
+    first.close()
+    first.last = end
+    del first
+    gc.collect()
+    running = asyncio.new_event_loop()
+    assert running.run_until_complete(large(3)) == 3
+    assert len(tasks) == 2
+    running.run_until_complete(large(1))
+    running.close()
+    assert another.run_until_complete(asyncio.gather(*tasks)) == [1, 1]
+    another.close()

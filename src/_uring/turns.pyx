@@ -259,6 +259,7 @@ cdef object give_turn(object value):
     """The go of a task is over."""
     global hits, hit_bytes, turn_spent, queue
     cdef Turn turn
+    cdef Queue mine = queue
     cdef bint parks
     cdef long long now = rangeio_clock_ns()
     try:
@@ -270,13 +271,15 @@ cdef object give_turn(object value):
         return after_checkpoint(value)
     hits = 1 if hits else 0  # not 0: the turn of the loop goes on, and so does its time
     hit_bytes = 0
-    if queue is None or queue.loop is not key or now - turn_began > LOST_NS:
-        queue = Queue(key)
+    if mine is None or mine.loop is not key or now - turn_began > LOST_NS:
+        mine = Queue(key)
+        # The last one may have been all that held its loop: Python code runs now, and another thread may set its own.
+        queue = mine
     # Who finds the time spent already stands in the queue; who spends it goes on in the next turn, alone perhaps.
-    parks = turn_spent or queue.due
+    parks = turn_spent or mine.due
     turn_spent = turn_spent or now - turn_began > TURN_NS
     if parks:
-        return queue.park(value)
+        return mine.park(value)
     turn = Turn.__new__(Turn)
     turn.value, turn.turn = value, turns
     return turn
