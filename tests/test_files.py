@@ -15,7 +15,7 @@ import pytest
 import _uring
 import rangeio
 from faults.data import pattern, write_pattern
-from rangeio import Suffix
+from rangeio import Operator, Suffix
 
 NBYTES = 300_000
 HUGE = 2**63 - 1
@@ -197,6 +197,29 @@ def test_holes(open_: Open, tmp_path: Path) -> None:
 
 
 # --- sizes ---------------------------------------------------------------------------------------------------
+
+
+def test_there_is_nothing_beyond_the_last_offset(reactor: _uring.Reactor, open_: Open, path: Path) -> None:
+    """No byte more can be asked for there, to see whether the file goes on: that is no error."""
+    many = Operator("fs", reactor=reactor)
+    ranges = [(HUGE, None), (HUGE, HUGE), (HUGE - 1, HUGE), (HUGE - 1, None)]
+    for job in ranges:  # one of a file: more of them are a Reader's
+        assert many.read_ranges([(path, job)]) == [b""]
+    assert open_(path).read_ranges(ranges) == [b""] * 4
+
+
+@pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="needs a tmpfs, whose files may be so large")
+def test_the_end_of_the_largest_file(reactor: _uring.Reactor, open_: Open) -> None:
+    many = Operator("fs", reactor=reactor)
+    ranges = [(HUGE - 10, None), (HUGE - 10, HUGE), (HUGE - 10, HUGE - 5), (HUGE, None)]
+    expected = [bytes(10), bytes(10), bytes(5), b""]
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
+        try:
+            os.truncate(file.name, HUGE)
+        except OSError as error:
+            pytest.skip(f"no file of that size: {error}")
+        assert [many.read_ranges([(file.name, job)])[0] for job in ranges] == expected
+        assert open_(file.name).read_ranges(ranges) == expected
 
 
 def test_a_huge_limit_takes_little_memory(reactor: _uring.Reactor, open_: Open, path: Path) -> None:

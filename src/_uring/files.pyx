@@ -78,8 +78,8 @@ cdef void open_one(void *context, Py_ssize_t index) noexcept nogil:
         visit.refusal = UNUSUAL
     else:
         visit.size, visit.mtime_ns = answer.st_size, in_ns(&answer.st_mtim)
-        # Who asks for more than there should be is told whether there is more: see `read_one_file`.
-        visit.to_end = visit.want > answer.st_size - visit.start
+        # Who asks for more than there should be is told whether there is more: see `fill`. Beyond the last offset there can be none.
+        visit.to_end = visit.want > answer.st_size - visit.start and max(visit.start, answer.st_size) < UNBOUNDED
         visit.want = max(0, min(visit.want, answer.st_size - visit.start))
         if visit.want > visit.room:
             return
