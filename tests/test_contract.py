@@ -6,6 +6,7 @@ import pickle
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -138,6 +139,17 @@ LOCKED = code("""
         sys.exit(1)
 """)
 
+HELD = code("""
+    import fcntl, sys
+    for name in sys.argv[1:]:
+        with open(name, "r+b") as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                print(False)
+            except OSError:
+                print(True)
+""")
+
 
 def is_locked(path: Path) -> bool:
     """Whether another process is refused a lock."""
@@ -155,6 +167,42 @@ def test_locks_of_a_descriptor_that_is_taken_over(reactor: _uring.Reactor, tmp_p
     assert is_locked(path)
     reader.close()
     assert not is_locked(path)
+
+
+@pytest.mark.parametrize("closefd", [True, False])
+def test_locks_stay_while_many_threads_read(reactor: _uring.Reactor, tmp_path: Path, closefd: bool) -> None:
+    """Each for the first time: none of them closes a descriptor that it has opened for that."""
+    names = [file_of(DATA, tmp_path).rename(tmp_path / f"data {number}") for number in range(40)]
+    ranges = [(at, at + 5) for at in range(0, 100, 10)]
+    descriptors, readers = [], []
+    for name in names:
+        descriptors.append(os.open(name, os.O_RDWR))
+        fcntl.lockf(descriptors[-1], fcntl.LOCK_EX)
+        readers.append(rangeio.from_fd(descriptors[-1], closefd=closefd, reactor=reactor))
+    together, wrong = threading.Barrier(8), []
+
+    def read() -> None:
+        for reader in readers:
+            together.wait()
+            found = reader.read_ranges(ranges, gap=None)
+            wrong.extend(
+                pair for pair, buffer in zip(ranges, found, strict=True) if buffer != DATA[slice(*pair)]
+            )
+
+    threads = [threading.Thread(target=read) for _ in range(8)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    sys.setswitchinterval(interval)
+    held = subprocess.run([sys.executable, "-c", HELD, *names], capture_output=True, text=True, check=True)
+    for reader in readers:
+        reader.close()
+    for fd in () if closefd else descriptors:
+        os.close(fd)
+    assert (held.stdout.split(), wrong) == (["True"] * len(names), [])
 
 
 @pytest.mark.parametrize("kind", ["flock", "of the description"])

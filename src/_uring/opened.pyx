@@ -350,6 +350,10 @@ cdef class Opened:
             return plain
         if self.scattered is not None:
             return self.scattered
+        if self.plain is not None:
+            # For those who come while this one is opened. Two would be one too many, and to close any descriptor of the file before
+            # all others drops the locks that the process has on it (fcntl(2)).
+            self.scattered = plain
         try:
             scattered = self.reopen(plain, 0)
             posix_fadvise(scattered.fd, 0, 0, POSIX_FADV_RANDOM)
