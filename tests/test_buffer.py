@@ -328,6 +328,68 @@ def test_nothing_is_shown_of_what_was_released(read: Read, make_table: MakeTable
     assert (len(buffer), buffer.nbytes, buffer.shape) == (0, 0, (0,))
 
 
+def test_a_released_buffer_is_itself_and_like_no_other(read: Read) -> None:
+    buffer, other, living = read(0, 64), read(0, 64), read(0, 64)
+    buffer.release()
+    other.release()
+    assert buffer == buffer
+    assert not buffer != buffer  # noqa: SIM202
+    assert buffer != other
+    for compare in (lambda: buffer == living, lambda: living == buffer, lambda: living != buffer):
+        with pytest.raises(ValueError, match="released"):
+            compare()
+
+
+OF_ARRAYS = sorted(
+    name
+    for name in dir(np.ndarray)
+    if not name.startswith("_") and name not in {"nbytes", "shape", "tobytes"}  # of any Buffer
+)
+FUNCTIONS: dict[str, Callable[[Any], object]] = {
+    "concatenate": lambda buffer: np.concatenate([buffer]),
+    "concatenate with another": lambda buffer: np.concatenate([np.zeros(3, "u1"), buffer]),
+    "max": np.max,
+    "copy": np.copy,
+    "size": np.size,
+    "stack, by name": lambda buffer: np.stack(arrays=(buffer, buffer)),
+    "add": lambda buffer: np.add(buffer, 1),
+    "str": lambda buffer: buffer.__array__(),
+    "interface": lambda buffer: buffer.__array_interface__,
+    "struct": lambda buffer: buffer.__array_struct__,
+}
+
+
+@pytest.mark.parametrize("backend", ["python"], indirect=True)
+def test_nothing_of_the_array_is_shown_of_what_was_released(read: Read, make_table: MakeTable) -> None:
+    """That one of this backend is, by birth."""
+    for buffer in (read(0, 64), read(5, 0), read(0, 64)[8:24], make_table()):
+        buffer.release()
+        for name in OF_ARRAYS:
+            with pytest.raises(ValueError, match="released"):
+                getattr(buffer, name)
+        for call in FUNCTIONS.values():
+            with pytest.raises(ValueError, match="released"):
+                call(buffer)
+        shown = np.asarray(buffer)  # asks nobody
+        assert shown.dtype.kind == "M"
+        assert np.isnat(shown).all()
+
+
+@pytest.mark.parametrize("backend", ["python"], indirect=True)
+def test_an_array_while_it_lives(read: Read, make_table: MakeTable) -> None:
+    buffer: Any = read(0, 64)
+    array = np.frombuffer(DATA[:64], "u1")
+    assert (buffer.size, buffer.ndim, buffer.dtype, buffer.strides) == (64, 1, "u1", (1,))
+    assert (buffer.max(), buffer.item(3), buffer.tolist()) == (array.max(), array[3], array.tolist())
+    joined = np.concatenate([buffer, buffer[:3]])
+    assert type(joined) is np.ndarray
+    assert joined.tobytes() == DATA[:64] + DATA[:3]
+    assert np.stack(arrays=(buffer, buffer)).shape == (2, 64)
+    assert make_table().T.shape == (8, 3)  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError):
+        buffer.dtype = "i1"
+
+
 def test_with_releases(read: Read) -> None:
     with read(0, 64) as buffer:
         assert buffer == DATA[:64]

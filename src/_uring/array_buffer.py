@@ -36,6 +36,7 @@ _PAGE = 4096
 _POISON = poisons(default=False)
 # Of an anchor nobody looks at: by the Buffer as its base, by the Buffer's attribute, by the question itself.
 _IDLE_REFERENCES = 3
+_NO_TIME = np.datetime64("NaT", "s").tobytes()
 
 
 class Memory:
@@ -178,7 +179,11 @@ class Buffer(_Array):
     def __eq__(self, other: object) -> bool:
         try:
             view = memoryview(cast(bytes, other))
-        except TypeError:
+        except (
+            TypeError,
+            BufferError,
+            ValueError,
+        ):  # this one too, if it was released: it is equal to itself
             return NotImplemented
         self._check_usable()
         if not view.c_contiguous:
@@ -248,7 +253,8 @@ class Buffer(_Array):
         self._released = True
         # Nothing that asks for a buffer may get one, and before Python 3.12 only the array itself can refuse: numpy has
         # no format for dates, and what is in Fortran's order is not the row of bytes that the others ask for.
-        emptied: Any = (1, (2, 2), np.dtype("M8[s]"), True, bytes(32))
+        # What numpy shows without a question (`np.asarray`) is no time at all.
+        emptied: Any = (1, (2, 2), np.dtype("M8[s]"), True, _NO_TIME * 4)
         np.ndarray.__setstate__(self, emptied)
 
     def _is_viewed(self) -> bool:
@@ -275,8 +281,11 @@ class Buffer(_Array):
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         """Compute as a plain array would: comparisons and sums of Buffers are arrays and numbers."""
-        plain = (np.asarray(item) if isinstance(item, Buffer) else item for item in inputs)
-        return getattr(ufunc, method)(*plain, **kwargs)
+        return getattr(ufunc, method)(*_plain(inputs), **kwargs)
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        """The same for what is no ufunc, `np.concatenate` for one."""
+        return super().__array_function__(function, types, _plain(args), _plain(kwargs))
 
     def __int__(self) -> int:
         return int(self.tobytes())  # as of any bytes
@@ -293,6 +302,33 @@ class Buffer(_Array):
         if operator.index(protocol) < 5:
             return restored_buffer, (self.tobytes(), self.shape)
         return restored_buffer, (pickle.PickleBuffer(cast(bytes, self)), self.shape)
+
+
+def _plain(value: Any) -> Any:
+    """What a function of numpy's is given, with arrays in place of Buffers. ValueError for one that was released."""
+    if isinstance(value, Buffer):
+        value._check_usable()
+        return np.asarray(value)
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(_plain, value))
+    return value
+
+
+class _OfTheLiving:
+    """What a Buffer has as an array, until it is released."""
+
+    def __init__(self, attribute: Any) -> None:
+        self._attribute = attribute
+
+    def __get__(self, buffer: "Buffer | None", owner: type) -> Any:
+        if buffer is not None:
+            buffer._check_usable()
+        return self._attribute.__get__(buffer, owner)
+
+    def __set__(self, buffer: Buffer, value: object) -> None:
+        raise AttributeError("a Buffer is read-only; numpy() gives an array of another kind")
 
 
 def _not_for_bytes(self: Buffer, *_: object) -> Any:
@@ -324,3 +360,8 @@ for _name in ("lshift", "rshift", "rlshift", "rrshift", "ilshift", "irshift", "l
     setattr(Buffer, f"__{_name}__", _not_for_bytes)
 for _name in ("neg", "pos", "abs", "invert", "complex", "index"):
     setattr(Buffer, f"__{_name}__", _refused)
+for _name, _attribute in vars(np.ndarray).items():
+    if _name not in vars(Buffer) and (
+        _name[0] != "_" or _name in ("__array__", "__array_interface__", "__array_struct__")
+    ):
+        setattr(Buffer, _name, _OfTheLiving(_attribute))
