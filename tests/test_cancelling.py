@@ -25,7 +25,7 @@ LOOPED = pytest.mark.parametrize("loop", LOOPS)
 NBYTES = 8 << 20
 
 STALLED = code("""
-    import asyncio, select, sys, threading, rangeio
+    import asyncio, os, select, sys, threading, rangeio
     from awaited import run_on
     from rangeio.waiting import pause
 
@@ -576,3 +576,64 @@ def test_a_callback_raises_while_somebody_writes(
     assert facts.pop("same", True)
     assert facts.pop("ended", False) == (outcome == "interrupted")
     assert facts == expected
+
+
+@pytest.mark.parametrize("lab", ["pool"], indirect=True)
+@pytest.mark.parametrize("most", ["3", ""], ids=["none is left", "some are left"])
+def test_the_workers_reports_come_by_another_descriptor_when_theirs_is_closed(
+    lab: Lab, stalling: Server, stalling_device: Path, most: str
+) -> None:
+    """By somebody else, and trio tells: who waits for a worker is told what that read, as if nothing had been."""
+    need_module("trio")
+    program = code(
+        STALLED,
+        """
+        import resource, trio
+
+        def eventfds():
+            found = set()
+            for name in os.listdir("/proc/self/fd"):
+                try:
+                    if "eventfd" in os.readlink("/proc/self/fd/" + name):
+                        found.add(int(name))
+                except OSError:
+                    pass
+            return found
+
+        async def main():
+            async with rangeio.open_async(sys.argv[1], direct=True) as reader, trio.open_nursery() as nursery:
+                theirs = eventfds()
+
+                async def read():
+                    said.append(await reader.read_into(space, 299_000))
+
+                nursery.start_soon(read)
+                await until_told()
+                [ours] = eventfds() - theirs
+                before = resource.getrlimit(resource.RLIMIT_NOFILE)
+                if sys.argv[2]:
+                    resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[2]), before[1]))
+                trio.lowlevel.notify_closing(ours)
+                os.close(ours)
+                for _ in range(20):
+                    await pause(0.001)
+                resource.setrlimit(resource.RLIMIT_NOFILE, before)
+                say(ended=said[:], held=held())
+                with trio.move_on_after(10):
+                    while not said:
+                        await pause(0.001)
+                nursery.cancel_scope.cancel()
+            say(said=said, same=space == pattern(299_000, 301_000))
+            async with rangeio.open_async(sys.argv[1], direct=True) as reader:
+                with trio.fail_after(10):
+                    say(after=bytes(await reader.read_at(5, 400_000)) == pattern(5, 400_005))
+
+        trio.run(main)
+        """,
+    )
+    child = lab.start(program, stalling_device, most)
+    stalling.wait_for("stalled")
+    child.tell()
+    assert child.line() == {"ended": [], "held": True}
+    stalling.release()
+    assert child.finish().facts() == {"said": [2000], "same": True, "after": True}

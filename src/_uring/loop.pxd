@@ -42,6 +42,7 @@ cdef class LoopReads:
     cdef int take_mail(self) except -1
     cdef object share(self, Batch batch, Step step)
     cdef int open_mail(self) except -1
+    cdef int watch_event(self) except -1
 
 
 cdef class Leaving:

@@ -325,18 +325,37 @@ cdef class LoopReads:
         if mailbox == NULL:
             raise MemoryError("cannot allocate a mailbox")
         try:
-            mailbox.event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            mailbox.event = self.event = self.watch_event()
         except BaseException:
             free(mailbox)
             raise
-        try:
-            self.binding.watch(mailbox.event, self.on_event, None, self.failed)
-        except BaseException:
-            os.close(mailbox.event)
-            free(mailbox)
-            raise
-        self.mailbox, self.event = mailbox, mailbox.event
+        self.mailbox = mailbox
         return 0
+
+    cdef int watch_event(self) except -1:
+        """An eventfd that the loop watches."""
+        cdef int event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        try:
+            self.binding.watch(event, self.on_event, self.on_event_lost, self.failed)
+        except BaseException:
+            os.close(event)
+            raise
+        return event
+
+    def on_event_lost(self):
+        """The loop cannot watch the eventfd any more: somebody closed it. Another takes its place, as soon as one is to be had."""
+        if not self.serves() or self.mailbox == NULL:
+            return
+        if self.event >= 0:
+            self.engine.crew().redirect_mail(self.mailbox, -1)  # its number may come to be another's
+            self.binding.unwatch(self.event)
+            self.event = -1
+        try:
+            self.event = self.watch_event()
+        except OSError:
+            self.binding.call_soon(self.on_event_lost, self.failed)
+        else:
+            self.engine.crew().redirect_mail(self.mailbox, self.event)
 
     def on_event(self):
         if not self.serves():
@@ -345,6 +364,8 @@ cdef class LoopReads:
             os.eventfd_read(self.event)
         except BlockingIOError:
             pass
+        except OSError:
+            self.on_event_lost()
         self.take_mail()
 
     cdef int take_mail(self) except -1:
@@ -381,11 +402,12 @@ cdef class LoopReads:
                 self.binding.unwatch(self.ring.ring.ring_fd)
             self.engine.part_with(self.ring)
             self.ring = None
+        if self.mailbox != NULL:
+            self.engine.crew().close_mail(self.mailbox)
+            self.mailbox = NULL
         if self.event >= 0:
             self.binding.unwatch(self.event)
-            self.engine.crew().close_mail(self.mailbox)
             os.close(self.event)
-            self.mailbox = NULL
             self.event = -1
 
     @property

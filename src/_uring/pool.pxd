@@ -66,6 +66,7 @@ cdef class Pool:
     cdef int finish(self, Job *job) noexcept nogil
     cdef int run(self, Step step, void *context, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t grain, int helpers, bint take_part, object owner) except -1
     cdef int delegate(self, Step step, void *context, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t grain, int helpers, object owner, Mailbox *mailbox) except -1
+    cdef void redirect_mail(self, Mailbox *mailbox, int event) noexcept
     cdef object next_mail(self, Mailbox *mailbox)
     cdef void close_mail(self, Mailbox *mailbox)
     cdef Job *make(self, Step step, void *context, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t grain, int helpers, object owner) except NULL

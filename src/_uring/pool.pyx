@@ -391,6 +391,14 @@ cdef class Pool:
                 pthread_mutex_unlock(&self.crew.lock)
         return 0
 
+    cdef void redirect_mail(self, Mailbox *mailbox, int event) noexcept:
+        """Have another eventfd tell of it, or none (-1) for now; of what lies there already, too."""
+        pthread_mutex_lock(&self.crew.lock)
+        mailbox.event = event
+        if mailbox.first != NULL:
+            eventfd_write(event, 1)
+        pthread_mutex_unlock(&self.crew.lock)
+
     cdef object next_mail(self, Mailbox *mailbox):
         """Take the owner of a job that is done; None if there is none. One by one: nothing is lost where taking all would fail."""
         cdef object owner
