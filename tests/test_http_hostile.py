@@ -1,10 +1,11 @@
 """Replies of servers that are hostile or badly broken: an error within its time at worst, and never other bytes."""
 
+import io
 import pickle
 import socket
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,8 +17,8 @@ from faults.machine import need_module
 from rangeio.http.pool import Pool, Security
 from rangeio.http.remote import Access
 from rangeio.waiting import pause
-from servers.opening import MakeReader
-from servers.scripted import Answer, Asked, honest, reply, scripted
+from servers.opening import OPTIONS, MakeReader
+from servers.scripted import Answer, Asked, Script, honest, reply, scripted
 
 need_module("urllib3")
 
@@ -203,6 +204,61 @@ def test_more_than_there_is_memory_for(open_reader: MakeReader) -> None:
     assert reader.read_at(0, 10) == DATA[:10]
     with pytest.raises(MemoryError):
         reader.read_range()
+
+
+def ten_at_a_time(size: int) -> Script:
+    """Of an object of any size."""
+
+    def script(asked: Asked) -> Answer:
+        start, stop = asked.range or (0, 0)
+        stop = min(stop, start + 10)
+        span = f"bytes {start}-{stop - 1}/{size}"
+        return reply(206, b"x" * (stop - start), ETag='"v1"', Content_Range=span)
+
+    return script
+
+
+TOO_LARGE = 1 << 58
+WITHOUT_MEMORY: dict[str, Callable[[Any], Any]] = {
+    "iter_ranges": lambda reader: list(reader.iter_ranges([(5, 10), (0, TOO_LARGE), (20, 30)], gap=0)),
+    "iter_ranges, alone": lambda reader: list(reader.iter_ranges([(0, TOO_LARGE)], on_error="return")),
+    "read_ranges": lambda reader: reader.read_ranges([(5, 10), (0, TOO_LARGE), (20, 30)], gap=None),
+    "read_ranges, errors returned": lambda reader: reader.read_ranges(
+        [(5, 10), (0, TOO_LARGE), (20, 30)], gap=None, on_error="return"
+    ),
+    "read_ranges, exactly": lambda reader: reader.read_ranges(
+        [(0, TOO_LARGE)], exact=True, on_error="return"
+    ),
+    "copy": lambda reader: reader.copy(io.BytesIO(), chunk=TOO_LARGE),
+}
+
+
+@pytest.mark.parametrize("read", WITHOUT_MEMORY)
+def test_no_memory_for_one_of_many(open_reader: MakeReader, read: str) -> None:
+    """MemoryError is no error of the tree: it is raised, and never handed out as a reply, which would have a length."""
+    reader, _ = open_reader(ten_at_a_time(1 << 59))
+    assert reader.read_at(0, 5) == b"x" * 5
+    with pytest.raises(MemoryError):
+        WITHOUT_MEMORY[read](reader)
+    assert reader.read_ranges([(0, 5), (50, 55)], gap=None) == [b"x" * 5] * 2
+
+
+def test_no_memory_for_a_piece_of_a_stream() -> None:
+    with scripted(ten_at_a_time(1 << 59)) as server, rangeio.open(server.url, **OPTIONS) as reader:
+        assert reader.read_at(0, 5) == b"x" * 5
+        with pytest.raises(MemoryError):
+            next(reader.stream(chunk=TOO_LARGE))
+
+
+def test_no_memory_for_one_job_of_many() -> None:
+    """By an Operator; whether errors are returned or raised."""
+    with scripted(ten_at_a_time(1 << 59)) as server:
+        operator = rangeio.Operator("http")
+        jobs = [(f"{server.url}/a", (0, 5)), (f"{server.url}/b", (0, TOO_LARGE))]
+        choices: list[Any] = ["raise", "return"]
+        for on_error in choices:
+            with pytest.raises(MemoryError):
+                operator.read_ranges(jobs, on_error=on_error)
 
 
 # --- redirects -----------------------------------------------------------------------------------------------

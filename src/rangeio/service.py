@@ -335,7 +335,8 @@ class Source(Protocol):
         concurrent: int | None,
         ordered: bool = False,
     ) -> "Iterator[tuple[int, Buffer | Error]]":
-        """As `fetch`, each with its index as soon as it is complete; a failure takes the place of its Buffer.
+        """As `fetch`, each with its index as soon as it is complete; an Error takes the place of its Buffer.
+        Anything else that a read ends with, such as MemoryError, is raised.
 
         ordered: in order; then at most `concurrent` are under way or wait for their turn.
         """

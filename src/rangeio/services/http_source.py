@@ -242,6 +242,8 @@ class HttpSource(Travels):
                 while not (given in landed if ordered else landed):
                     driver.step()
                 index = given if ordered else next(iter(landed))
+                if isinstance(landed[index], BaseException) and not isinstance(landed[index], Error):
+                    raise landed.pop(index)  # no memory: for who reads, not a reply of one range
                 run.rest()
                 yield index, landed.pop(index)
         finally:
