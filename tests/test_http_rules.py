@@ -213,7 +213,7 @@ def test_200_is_sliced(desk: Desk) -> None:
     wanted = [(0, 50), (100_000, 100_100), (SIZE - 5, SIZE + 5)]
     assert reader.read_ranges(wanted, gap=None) == [DATA[a:b] for a, b in wanted]
     small = desk.open(whole, on_no_range="slice", no_range_cap=1000)
-    with pytest.raises(rangeio.RangeNotSupportedError, match="no_range_cap"):
+    with pytest.raises(rangeio.RangeNotSupportedError, match=r" slicing would take .* no_range_cap"):
         small.read_at(100_000, 5)
 
 
@@ -226,7 +226,7 @@ def test_200_is_downloaded_once(desk: Desk) -> None:
     assert len(desk.server.asked) == 1
     assert reader.stat().size == SIZE
     assert [asked.method for asked in desk.server.asked] == ["GET", "HEAD"]
-    with pytest.raises(rangeio.RangeNotSupportedError, match="no_range_cap"):
+    with pytest.raises(rangeio.RangeNotSupportedError, match=r" downloading would take .* no_range_cap"):
         desk.open(whole, on_no_range="download", no_range_cap=1000).read_at(0, 5)
 
 

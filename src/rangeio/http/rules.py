@@ -281,8 +281,9 @@ def _whole(head: Head, at: int, limit: int, on_no_range: OnNoRange, cap: int) ->
         )
     needed = total if on_no_range == "download" else at
     if needed is not None and needed > cap:
+        doing = "slicing" if on_no_range == "slice" else "downloading"
         raise RangeNotSupportedError(
-            f"the server ignores Range, and {on_no_range}ing would take {needed} bytes, more than no_range_cap={cap}"
+            f"the server ignores Range, and {doing} would take {needed} bytes, more than no_range_cap={cap}"
         )
     if on_no_range == "download":
         stop = limit if total is None else total
