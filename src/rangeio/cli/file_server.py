@@ -10,11 +10,13 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from email.utils import formatdate, parsedate_to_datetime
+from email.utils import formatdate
 from functools import partial
 from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, BinaryIO
+
+from rangeio.http.rules import http_date
 
 # Before Linux 6.13 two changes within one tick of the clock, at most 10 ms, have one mtime: an ETag made of it is weak.
 _TICK_NS = 20_000_000
@@ -221,10 +223,8 @@ def _same_version(condition: str | None, tag: str, changed_s: int) -> bool:
 
 def _seconds(date: str | None) -> int | None:
     """Since 1970; None for what is no date, which is then as if it were not there."""
-    try:
-        return None if date is None else int(parsedate_to_datetime(date).timestamp())
-    except (ValueError, OverflowError):
-        return None
+    seconds = None if date is None else http_date(date)
+    return None if seconds is None else int(seconds)
 
 
 def parse_range(asked: str, size: int) -> tuple[int, int] | None:

@@ -7,6 +7,7 @@ is refused. Source: RFC 9110 sections 8.8, 13, 14 and 15; RFC 9111 is left out, 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timezone
 from email.utils import parsedate_to_datetime
 from typing import Literal
 
@@ -134,9 +135,13 @@ def _is_later(head: Head, value: str) -> bool | None:
 
 
 def http_date(value: str) -> float | None:
-    """Seconds since 1970; None for what is no date, which is to be ignored. Source: RFC 9110 section 5.6.7."""
+    """Seconds since 1970; None for what is no date, which is to be ignored. Source: RFC 9110 section 5.6.7.
+
+    A date that names no zone is of UTC: asctime-date never names one, and is to be accepted all the same.
+    """
     try:
-        return parsedate_to_datetime(value).timestamp()
+        date = parsedate_to_datetime(value)
+        return (date.replace(tzinfo=timezone.utc) if date.tzinfo is None else date).timestamp()
     except (TypeError, ValueError, OverflowError, OSError):  # of a year that the C library does not know
         return None
 

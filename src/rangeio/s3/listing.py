@@ -6,10 +6,10 @@ Source: Amazon S3 API Reference, ListObjectsV2.
 import re
 from dataclasses import dataclass
 from datetime import datetime
-from email.utils import parsedate_to_datetime
 from urllib.parse import unquote_plus
 
 from rangeio.errors import UnexpectedError
+from rangeio.http.rules import http_date
 from rangeio.s3.replies import Refused, parse_refusal
 from rangeio.s3.xml import read_xml
 from rangeio.service import Stat
@@ -144,10 +144,11 @@ def _nanoseconds(text: str) -> int | None:
     match = _ISO.fullmatch(text)
     try:
         if match is None:
-            return int(parsedate_to_datetime(text).timestamp()) * 10**9
+            date = http_date(text)
+            return None if date is None else int(date) * 10**9
         zone = f"{match[4]}:{match[5]}" if match[4] else "+00:00"
         seconds = int(datetime.fromisoformat(f"{match[1]}T{match[2]}{zone}").timestamp())
-    except (ValueError, TypeError, OverflowError):
+    except (ValueError, OverflowError):
         return None
     return seconds * 10**9 + int((match[3] or "").ljust(9, "0")[:9])
 
