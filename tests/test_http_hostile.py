@@ -261,6 +261,85 @@ def test_no_memory_for_one_job_of_many() -> None:
                 operator.read_ranges(jobs, on_error=on_error)
 
 
+# --- numbers that no object has ------------------------------------------------------------------------------
+
+LARGEST = 2**63 - 1
+BEYOND = [2**63, 2**64, 9_999_999_999_999_999_999, 10**40]
+
+
+def of_size(size: object) -> Script:
+    """Sends ten bytes of it each time, wherever they are asked for, and says that it has so many."""
+
+    def script(asked: Asked) -> Answer:
+        if asked.method == "HEAD":
+            return reply(200, ETag='"v1"', Content_Length=str(size))
+        start, stop = asked.range or (0, 0)
+        stop = min(stop, start + 10)
+        return reply(
+            206, b"x" * (stop - start), ETag='"v1"', Content_Range=f"bytes {start}-{stop - 1}/{size}"
+        )
+
+    return script
+
+
+SIZED: dict[str, Callable[[Any], Any]] = {
+    "one by one": lambda reader: [reader.read_at(start, 5) for start in range(3)],
+    "stat": lambda reader: reader.stat(),
+    "the end": lambda reader: reader.read_range(rangeio.Suffix(10)),
+    "ends of many": lambda reader: reader.read_ranges([rangeio.Suffix(10), (0, 5)], gap=None),
+    "a batch": lambda reader: reader.read_batch([0, 5], 5),
+}
+
+
+@pytest.mark.parametrize("read", SIZED)
+@pytest.mark.parametrize("size", BEYOND)
+def test_a_size_that_no_object_has(open_reader: MakeReader, read: str, size: int) -> None:
+    reader, _ = open_reader(of_size(size))
+    with pytest.raises(rangeio.ServerError, match="cannot be understood"):
+        SIZED[read](reader)
+
+
+@pytest.mark.parametrize("read", SIZED)
+def test_the_largest_size(open_reader: MakeReader, read: str) -> None:
+    reader, _ = open_reader(of_size(LARGEST))
+    SIZED[read](reader)
+    assert reader.stat().size == LARGEST
+
+
+@pytest.mark.parametrize("size", BEYOND)
+def test_the_end_of_a_file_of_a_size_that_no_object_has(size: int) -> None:
+    with scripted(of_size(size)) as server, rangeio.open(server.url, **OPTIONS) as reader:
+        file = reader.as_file()
+        with pytest.raises(rangeio.ServerError):
+            file.seek(0, io.SEEK_END)
+
+
+def in_one_chunk(size: int) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n%x\r\n" % size + bytes(100)
+
+
+# Each with a number that is too large by itself, or by one once it is added to another.
+TOO_MUCH: dict[str, Answer] = {
+    "Content-Length": reply(200, b"hello", Content_Length=str(2**63)),
+    "Content-Length of a range": reply(206, b"x", Content_Range="bytes 0-0/9", Content_Length=str(2**63)),
+    "total of no range": reply(416, Content_Range=f"bytes */{2**63}"),
+    "last byte": reply(206, b"x", Content_Range=f"bytes 0-{2**63 - 1}/*", Content_Length=None),
+    "last byte, by far": reply(206, b"x", Content_Range=f"bytes 0-{2**64}/*", Content_Length=None),
+    "a chunk": Answer(in_one_chunk(2**63), "close"),
+    "chunks together": Answer(in_one_chunk(2**63 - 5), "close"),
+}
+
+
+@pytest.mark.parametrize("name", TOO_MUCH)
+def test_more_than_an_object_can_have(open_reader: MakeReader, name: str) -> None:
+    for on_no_range in ("error", "slice", "download"):
+        reader, _ = open_reader(lambda asked: TOO_MUCH[name], on_no_range=on_no_range, no_range_cap=LARGEST)
+        with pytest.raises(rangeio.ServerError, match="cannot be understood"):
+            reader.read_range()
+        with pytest.raises(rangeio.ServerError, match="cannot be understood"):
+            reader.read_ranges([(0, 50)])
+
+
 # --- redirects -----------------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from _uring.surface import OFFSET_MAX
 from rangeio.http.redaction import Quoted
 
 
@@ -63,9 +64,16 @@ def is_folded(block: bytes) -> bool:
 # more SP octets": RFC 9112 section 5.2.
 _FOLD = re.compile(r"[ \t]*\r\n[ \t]+")
 _STATUS = re.compile(r"[1-9][0-9]{2}")
-MOST_DIGITS = 19
-"""Of a number of bytes; more do not fit into an offset."""
+MOST_DIGITS = len(str(OFFSET_MAX))
+"""Of a number of bytes; more do not fit into an offset. Nor do all that have as many: see `is_count`."""
 _SINGLE = {"content-length", "content-range", "etag", "last-modified", "location"}
+
+
+def is_count(digits: str) -> bool:
+    """Whether it is a number of bytes: digits alone, and no more than an object can have."""
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= MOST_DIGITS):
+        return False
+    return int(digits) <= OFFSET_MAX
 
 
 def _framed(status: int, fields: dict[str, str], version: str) -> Head:
@@ -73,7 +81,7 @@ def _framed(status: int, fields: dict[str, str], version: str) -> Head:
     if coding is not None and coding.lower() != "chunked":
         raise BadReply("transfer coding " + Quoted(repr(coding[:40])))
     length = fields.get("content-length")
-    if length is not None and not (length.isascii() and length.isdigit() and len(length) <= MOST_DIGITS):
+    if length is not None and not is_count(length):
         raise BadReply("Content-Length " + Quoted(repr(length[:40])))
     option = fields.get("connection", "").lower()
     closing = "close" in option or (version == "HTTP/1.0" and "keep-alive" not in option)
@@ -84,7 +92,7 @@ def _framed(status: int, fields: dict[str, str], version: str) -> Head:
     )
 
 
-# More digits do not fit into an offset. int() would also take "0x10" and "-1".
+# int() would also take "0x10" and "-1".
 _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,16}")
 
 
@@ -97,11 +105,12 @@ class Chunks:
     surplus: bytes came with its end that are no part of it.
     """
 
-    __slots__ = ("_left", "_line", "_state", "_trailers", "ended", "surplus")
+    __slots__ = ("_left", "_line", "_room", "_state", "_trailers", "ended", "surplus")
 
     def __init__(self) -> None:
         self._state = "size"
         self._left = self._trailers = 0
+        self._room = OFFSET_MAX  # for bytes that no chunk has announced so far
         self._line = bytearray()
         self.ended = self.surplus = False
 
@@ -143,6 +152,9 @@ class Chunks:
             if not _CHUNK_SIZE.fullmatch(digits):
                 raise BadReply("not a chunk size: " + Quoted(repr(line[:40])))
             self._left = int(digits, 16)
+            self._room -= self._left
+            if self._room < 0:
+                raise BadReply("chunks with more bytes than any object has")
             self._state = "data" if self._left else "trailer"
         elif self._state == "after":
             if line:

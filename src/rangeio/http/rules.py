@@ -11,6 +11,7 @@ from datetime import timezone
 from email.utils import parsedate_to_datetime
 from typing import Literal
 
+from _uring.surface import OFFSET_MAX
 from rangeio.errors import (
     ConditionNotMatchError,
     ContentEncodedError,
@@ -28,7 +29,7 @@ from rangeio.errors import (
     UnsupportedError,
     half_open,
 )
-from rangeio.http.heads import MOST_DIGITS, BadReply, Head
+from rangeio.http.heads import BadReply, Head, is_count
 from rangeio.http.redaction import Quoted
 
 OnNoRange = Literal["error", "slice", "download"]
@@ -193,13 +194,13 @@ def content_range(head: Head) -> tuple[int | None, int | None, int | None]:
     match = _CONTENT_RANGE.fullmatch(head.fields.get("content-range", "").strip())
     if match is None:
         return None, None, None
-    if any(len(number or "") > MOST_DIGITS for number in match.groups()):
+    if not all(is_count(number) for number in match.groups() if number not in (None, "*")):
         raise BadReply("Content-Range with numbers that no object has")
     total = None if match[4] == "*" else int(match[4])
     if match[1] is None or (total == 0 and int(match[1]) == int(match[2]) == 0):
         return None, None, total
     first, stop = int(match[1]), int(match[2]) + 1
-    if first >= stop or (total is not None and stop > total):
+    if first >= stop or stop > (OFFSET_MAX if total is None else total):
         raise BadReply("Content-Range " + Quoted(match[0]))
     return first, stop, total
 
