@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 import _uring
 import rangeio
+from _uring import array_buffer
 from awaited import LOOPS, run_on
 from faults.child import Lab, code
 from faults.data import pattern, write_pattern
@@ -299,3 +301,62 @@ def test_arguments_are_refused_before_the_await(path: Path) -> None:
         with pytest.raises((TypeError, ValueError)) as caught:
             call()
         assert not isinstance(caught.value, FileNotFoundError)
+
+
+async def listed(iteration: Any) -> list[Any]:
+    return [item async for item in iteration]
+
+
+@pytest.fixture
+def scarce(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory of the pure-Python backend, of which less than 50 kB are to be had at once."""
+    allocate = array_buffer.Memory.allocate
+
+    def allocated(self: array_buffer.Memory, *shape: int) -> Any:
+        if shape[0] * (shape[1] if len(shape) > 1 else 1) > 50_000:
+            raise MemoryError("there is none")
+        return allocate(self, *shape)
+
+    monkeypatch.setattr(array_buffer.Memory, "allocate", allocated)
+
+
+ONE_TOO_LARGE = [(0, 10), (100_000, 200_000), (20, 30)]
+WITHOUT_MEMORY: dict[str, Callable[[Any], Any]] = {
+    "read_at": lambda reader: reader.read_at(0, 200_000),
+    "read_ranges": lambda reader: reader.read_ranges(ONE_TOO_LARGE, gap=0),
+    "read_ranges, errors returned": lambda reader: reader.read_ranges(ONE_TOO_LARGE, on_error="return"),
+    "iter_ranges": lambda reader: listed(reader.iter_ranges(ONE_TOO_LARGE, gap=0)),
+    "iter_ranges, errors returned": lambda reader: listed(
+        reader.iter_ranges(ONE_TOO_LARGE, on_error="return")
+    ),
+    "stream": lambda reader: listed(reader.stream(chunk=200_000)),
+    "read_batch": lambda reader: reader.read_batch(range(0, 100_000, 1000), 1000),
+}
+
+
+@pytest.mark.usefixtures("scarce")
+@pytest.mark.parametrize("backend", ["python"], indirect=True)
+@LOOPED
+@pytest.mark.parametrize("read", WITHOUT_MEMORY)
+def test_no_memory_awaited(reactor: _uring.Reactor, path: Path, read: str, loop: str) -> None:
+    """Memory that is missing is a MemoryError, whichever thread missed it; not a defect of rangeio's."""
+    need_module(loop)
+
+    async def main() -> None:
+        async with rangeio.open_async(path, reactor=reactor) as reader:
+            with pytest.raises(MemoryError, match="there is none"):
+                await WITHOUT_MEMORY[read](reader)
+            assert len(await reader.read_at(0, 10)) == 10
+
+    run_on(loop, main)
+
+
+@pytest.mark.usefixtures("scarce")
+@pytest.mark.parametrize("backend", ["python"], indirect=True)
+def test_no_memory_for_one_file_of_many(reactor: _uring.Reactor, path: Path) -> None:
+    operator = rangeio.Operator("fs", root=path.parent, reactor=reactor)
+    jobs: list[Any] = [("data", (0, 100_000))]
+    with pytest.raises(MemoryError):
+        operator.read_ranges(jobs, on_error="return")
+    with pytest.raises(MemoryError):
+        run_on("asyncio", lambda: operator.read_ranges_async(jobs, on_error="return"))

@@ -253,7 +253,7 @@ class File:
                     unclaimed.pop()  # IndexError: nobody waits any more
                 landed.extend((read(process), None))
             except BaseException as raised:
-                landed.extend((None, as_failure(raised, self.path)))
+                landed.extend((None, _as_outcome(raised, self.path)))
             finally:
                 self._opened.leave(process)
             try:
@@ -300,6 +300,11 @@ class File:
 
     def _short_record(self, index: int, offset: int, length: int, got: int) -> BaseException:
         return make_error("eof", 0, self.path, offset, length, f"record {index} has {got} of {length} bytes")
+
+
+def _as_outcome(error: BaseException, path: str) -> BaseException:
+    """As `as_failure`; but memory that is missing is no defect, and in the native backends a MemoryError."""
+    return error if isinstance(error, MemoryError) else as_failure(error, path)
 
 
 def _settle(landed: list[Any]) -> None:
