@@ -22,6 +22,7 @@ from _uring.surface import (
     byte_array,
     byte_arrays,
     byte_index,
+    is_failure,
     make_error,
     set_error_factory,
     unpicklable,
@@ -224,6 +225,8 @@ class File:
         process = self._opened.enter()
         try:
             return read(process)
+        except Exception as error:
+            raise _bare(error) from error.__cause__
         finally:
             self._opened.leave(process)
 
@@ -253,7 +256,7 @@ class File:
                     unclaimed.pop()  # IndexError: nobody waits any more
                 landed.extend((read(process), None))
             except BaseException as raised:
-                landed.extend((None, _as_outcome(raised, self.path)))
+                landed.extend((None, _as_outcome(_bare(raised), self.path)))
             finally:
                 self._opened.leave(process)
             try:
@@ -300,6 +303,14 @@ class File:
 
     def _short_record(self, index: int, offset: int, length: int, got: int) -> BaseException:
         return make_error("eof", 0, self.path, offset, length, f"record {index} has {got} of {length} bytes")
+
+
+def _bare(error: BaseException) -> BaseException:
+    """What a read may end with, without the frames that it came from: they hold the Buffers of the read, and whoever
+    has the error would keep them. The frames of the native backends hold none. An exception that nobody expects keeps
+    its own, which say where it is from.
+    """
+    return without_frames(error) if is_failure(error) or isinstance(error, MemoryError) else error
 
 
 def _as_outcome(error: BaseException, path: str) -> BaseException:

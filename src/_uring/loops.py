@@ -148,7 +148,7 @@ class _TrioWaiter:
 
         if self.outcome is not None:
             await trio.lowlevel.checkpoint()
-            return self.outcome.unwrap()
+            return self.given()
 
         def abort(_: Any) -> Any:
             self.task = None
@@ -158,7 +158,22 @@ class _TrioWaiter:
             return trio.lowlevel.Abort.SUCCEEDED
 
         self.task = trio.lowlevel.current_task()
-        return await trio.lowlevel.wait_task_rescheduled(abort)
+        try:
+            return await trio.lowlevel.wait_task_rescheduled(abort)
+        finally:
+            self.forget()
+
+    def given(self) -> Any:
+        """The result, or its error raised."""
+        try:
+            return self.outcome.unwrap()
+        finally:
+            self.forget()
+
+    def forget(self) -> None:
+        """Nobody waits any more. The traceback of an error holds the frame that waited: let this not hold the error."""
+        self.gone = True
+        self.outcome = None
 
     def done(self) -> bool:
         return self.gone or self.outcome is not None
@@ -197,7 +212,7 @@ class _TrioHolding(_TrioWaiter):
 
         if self.outcome is not None:
             await trio.lowlevel.checkpoint()
-            return self.outcome.unwrap()
+            return self.given()
 
         def abort(raise_cancel: Any) -> Any:
             self.raise_cancel = raise_cancel
@@ -208,7 +223,10 @@ class _TrioHolding(_TrioWaiter):
             return trio.lowlevel.Abort.FAILED if self.outcome is None else trio.lowlevel.Abort.SUCCEEDED
 
         self.task = trio.lowlevel.current_task()
-        return await trio.lowlevel.wait_task_rescheduled(abort)
+        try:
+            return await trio.lowlevel.wait_task_rescheduled(abort)
+        finally:
+            self.forget()
 
     def _settle(self, result: Any) -> None:
         import outcome

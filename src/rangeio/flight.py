@@ -86,7 +86,10 @@ class Flight:
         result = self._landed.pop(index)
         if isinstance(result, BaseException) and not isinstance(result, Error):
             self.close()
-            raise result
+            try:
+                raise result
+            finally:
+                del result  # its traceback holds this frame: let neither hold the other
         return result
 
     def close(self) -> None:

@@ -295,7 +295,10 @@ def _judged(outcome: Outcome, on_error: OnError) -> Outcome:
             result.index = index
         if isinstance(result, BaseException) and (on_error == "raise" or not isinstance(result, Error)):
             outcome.clear()  # the traceback will hold this frame, and this frame would hold the Buffers
-            raise result
+            try:
+                raise result
+            finally:
+                del result  # let not the frame hold it, either
     return outcome
 
 

@@ -74,7 +74,10 @@ def exactly(path: str, origin: int, checked: Checked, results: list[Any], on_err
         error.index = index
         if on_error == "raise":
             results.clear()  # the traceback will hold this frame, and this frame would hold the Buffers
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # let not the frame hold it, either
         results[index] = error
     return results
 
@@ -108,7 +111,10 @@ def apart(layout: Layout, error: Error) -> Layout:
     if layout.is_plain or error.status != "permanent":
         if not layout.is_plain and error.index is not None:
             error.index = int((layout.assigned == error.index).argmax())
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # its traceback holds this frame: let neither hold the other
     return lay_out(layout.wanted_starts, layout.wanted_stops, gap=None, max_merged=None)
 
 
@@ -149,7 +155,10 @@ class Cutting:
         error = copy(error)
         error.index = index
         if self._on_error == "raise":
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # its traceback holds this frame: let neither hold the other
         return error
 
     def alone(self) -> "Cutting | None":

@@ -78,7 +78,10 @@ def pieces(source: Source, course: Course, start: int, stop: int) -> "Generator[
             with closing(cast("Generator[tuple[int, Any]]", replies)):
                 for _, reply in replies:
                     if isinstance(reply, Error):
-                        raise reply
+                        try:
+                            raise reply
+                        finally:
+                            del reply  # its traceback holds this frame: let neither hold the other
                     if reply.nbytes:
                         yield reply
     finally:
@@ -119,7 +122,10 @@ class AsyncStream(AsyncIterator["Buffer"]):
         _, reply = landed
         if isinstance(reply, Error):
             self.end()
-            raise reply
+            try:
+                raise reply
+            finally:
+                del landed, reply  # its traceback holds this frame: let neither hold the other
         if reply.nbytes < self._course.chunk:
             self.end()  # the last piece, or that of an object that ends here
         elif self._open_at is not None:

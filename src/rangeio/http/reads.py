@@ -146,5 +146,8 @@ def in_order(landed: dict[int, Any], count: int) -> list[Any]:
     for result in results:
         if isinstance(result, BaseException):
             results.clear()  # the traceback will hold this frame, and this frame would hold the Buffers
-            raise result
+            try:
+                raise result
+            finally:
+                del result  # let not the frame hold it, either
     return results
