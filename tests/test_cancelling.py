@@ -103,6 +103,59 @@ def test_a_cancelled_read_ends_when_its_memory_is_let_go(
     assert child.finish().facts() == expected
 
 
+GROUPED = code("""
+    spaces = [bytearray(2000) for _ in range(8)]
+
+    def are_held():
+        found = 0
+        for space in spaces:
+            try:
+                space.append(0)
+            except BufferError:
+                found += 1
+        return found
+
+    async def read_all(reader):
+        async with asyncio.TaskGroup() as group:
+            for space in spaces:
+                group.create_task(read(reader, space))
+
+    async def read(reader, space):
+        await reader.read_into(space, 299_000)
+
+    async def main():
+        async with rangeio.open_async(sys.argv[1], direct=True) as reader:
+            await reader.read_at(0, 1)
+            task = asyncio.ensure_future(read_all(reader))
+            await until_told()
+            task.cancel()
+            for _ in range(20):
+                await pause(0.001)
+            say(ended=task.done())
+            await asyncio.wait([task])
+            say(cancelled=task.cancelled(), held=are_held())
+
+    run_on(sys.argv[2], main)
+    say(leaks=leaks())
+""")
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_cancelled_group_ends_when_all_memory_is_let_go(
+    lab: Lab, stalling: Server, stalling_device: Path, loop: str
+) -> None:
+    """As the description of `read_into` says, which warns of gather()."""
+    need_module(loop)
+    need(hasattr(asyncio, "TaskGroup"), "task groups are there since Python 3.11")
+    assert "TaskGroup" in rangeio.AsyncReader.__slots__["read_into"]
+    child = lab.start(code(STALLED, GROUPED), stalling_device, loop)
+    stalling.wait_for("stalled")
+    child.tell()
+    assert child.line() == {"ended": False}
+    stalling.release()
+    assert child.finish().facts() == {"cancelled": True, "held": 0, "leaks": {}}
+
+
 INTERRUPTED = code("""
     import signal
     reader = rangeio.open(sys.argv[1], direct=True)

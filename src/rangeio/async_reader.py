@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeVar, overload
 
 from _uring import turn
@@ -90,7 +91,10 @@ class AsyncReader:
     Fill a writable C-contiguous buffer from `offset`; the bytes read. See `Reader.read_into`. Once the await has ended,
     nothing writes to the buffer any more: a cancellation begins no more reads, and ends when the kernel is done with
     those it has, some megabytes at most, which takes as long as the device takes to answer. Who has to leave at once,
-    whatever a device does, reads by `read_at`. After a cancellation the content of the buffer is undefined.""",
+    whatever a device does, reads by `read_at`. After a cancellation the content of the buffer is undefined.
+
+    That is said of the await of each. `asyncio.gather` that is cancelled ends with the first of its reads, while others
+    are written to: use a TaskGroup (or a nursery), or await each of them, before the memory is used again.""",
     }
 
     path: str
@@ -317,12 +321,7 @@ class AsyncReader:
         """
         course = streams.Course.of(self._options, chunk, prefetch)
         bounds(range, 0 if isinstance(range, Suffix) else None)
-
-        async def begin() -> tuple[Source, int, int]:
-            start, stop = await self._bounds(range)
-            return self._opened(), start, stop
-
-        return streams.AsyncStream(course, begin)
+        return streams.AsyncStream(course, partial(self._placed, range))
 
     def copy(
         self,
@@ -382,12 +381,11 @@ class AsyncReader:
         It has a cursor of its own. Seeking costs no read. Closing it leaves the Reader open. See `Reader.as_file`.
         """
         bounds(range, 0 if isinstance(range, Suffix) else None)
+        return AsyncFile(partial(self._placed, range), self.path, buffer_size)
 
-        async def begin() -> tuple[Source, int, int]:
-            start, stop = await self._bounds(range)
-            return self._opened(), start, stop
-
-        return AsyncFile(begin, self.path, buffer_size)
+    async def _placed(self, range: Range) -> tuple[Source, int, int]:
+        start, stop = await self._bounds(range)
+        return self._opened(), start, stop
 
     async def _bounds(self, range: Range) -> tuple[int, int]:
         return bounds(range, await self._size_for(isinstance(range, Suffix)))
