@@ -213,6 +213,9 @@ def test_debug_shows_the_traceback(
     monkeypatch.setenv("RANGEIO_DEBUG", "1")
     assert main(["cat", "no/such/file"]) == 1
     assert "Traceback" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    assert main(["cat", "no/such/file"]) == 1
+    assert "\nrangeio: " in sys.stderr.getvalue()  # type: ignore[attr-defined]
 
 
 # --- stat, ranges --------------------------------------------------------------------------------------------
@@ -391,3 +394,95 @@ def test_progress_is_for_terminals_only() -> None:
     assert plain.getvalue() == ""
     assert "50%" in terminal.getvalue()
     assert terminal.getvalue().endswith("\x1b[K")  # gone at the end
+
+
+# --- closed streams, and names that would steer a terminal ----------------------------------------------------
+
+PRINTING = {
+    "ls": ["ls", "."],
+    "ls --json": ["ls", "--json", "."],
+    "stat": ["stat", "sample.bin"],
+    "stat --json": ["stat", "--json", "sample.bin"],
+    "ranges": ["ranges", "sample.bin", "--range", "0-5"],
+    "ranges --json": ["ranges", "sample.bin", "--range", "0-5", "--json"],
+    "cat": ["cat", "sample.bin"],
+    "cp": ["cp", "sample.bin", "-"],
+    "doctor": ["doctor"],
+    "bench": ["bench", "--list"],
+}
+
+
+@pytest.mark.parametrize("name", PRINTING)
+def test_standard_output_is_closed(sample: Path, name: str) -> None:
+    """As by `>&-`. What was to be said there is not lost without a word."""
+    words = rangeio_command(*PRINTING[name])
+    child = subprocess.run(words, cwd=sample.parent, stderr=subprocess.PIPE, preexec_fn=lambda: os.close(1))
+    assert (child.returncode, child.stderr) == (1, b"rangeio: standard output is closed\n")
+
+
+@pytest.mark.parametrize("words", [["cat", "nothing"], ["ls", "--nothing"], ["cat"]], ids=" ".join)
+@pytest.mark.parametrize("debug", ["", "1"])
+def test_standard_error_is_closed(sample: Path, words: list[str], debug: str) -> None:
+    """Nothing of an error is written among the bytes."""
+    child = subprocess.run(
+        rangeio_command(*words),
+        cwd=sample.parent,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"RANGEIO_DEBUG": debug},
+        preexec_fn=lambda: os.close(2),
+    )
+    assert child.returncode in (1, 2)
+    assert child.stdout == b""
+
+
+EVIL = "a\x1b[2J\n\x9b31mb\u2028\u202ec"
+HARMLESS = r"a\x1b[2J\n\x9b31mb\u2028\u202ec"
+
+
+@pytest.fixture
+def evil(tmp_path: Path) -> Path:
+    path = tmp_path / "folder" / EVIL
+    path.parent.mkdir()
+    path.write_bytes(b"12345")
+    return path
+
+
+@pytest.mark.parametrize("to_terminal", [True, False])
+@pytest.mark.parametrize("command", ["ls", "stat"])
+def test_names_that_would_steer_a_terminal(
+    evil: Path, monkeypatch: pytest.MonkeyPatch, command: str, to_terminal: bool
+) -> None:
+    """Are shown as they are by a pipe, and harmless by a terminal; JSON is harmless in any case."""
+    stream = Terminal() if to_terminal else io.StringIO()
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert main([command, str(evil.parent if command == "ls" else evil)]) == 0
+    shown = stream.getvalue()
+    assert (HARMLESS in shown, EVIL in shown) == (to_terminal, not to_terminal)
+    if to_terminal:
+        assert all(line.isprintable() for line in shown.split("\n"))
+    as_json = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", as_json)
+    assert main([command, "--json", str(evil)]) == 0
+    assert json.loads(as_json.getvalue())["path"] == str(evil)
+    assert as_json.getvalue().rstrip("\n").isprintable()
+
+
+def test_bytes_of_names_that_are_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """0x9b begins a sequence where a terminal is not of UTF-8."""
+    (tmp_path / os.fsdecode(b"a\x9bb")).touch()
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert main(["ls", str(tmp_path)]) == 0
+    assert stream.getvalue().endswith("a\\x9bb\n")
+
+
+def test_names_in_errors_and_in_the_progress_line(evil: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setattr("rangeio.cli.console._EVERY_S", 0.0)
+    assert main(["cp", str(evil), str(evil.parent / "no\x1b[2Jfolder" / "copy")]) == 1
+    with Progress() as progress:
+        progress(0.5, EVIL)
+    shown = sys.stderr.getvalue()  # type: ignore[attr-defined]
+    assert "no\\x1b[2Jfolder" in shown
+    assert HARMLESS[:20] in shown
+    assert "\x1b[2J" not in shown

@@ -13,16 +13,18 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from rangeio.cli import bench, cat, cp, doctor, ls, ranges, serve, stat
-from rangeio.cli.console import UsageError
+from rangeio.cli.console import UsageError, complain, need_stdout
 
 _COMMANDS = (cat, cp, ls, stat, ranges, serve, bench, doctor)
+# What does its work though nobody hears of it.
+_SILENT = (cp, serve)
 
 
 class _Parser(argparse.ArgumentParser):
     """argparse, but an error is one line."""
 
     def error(self, message: str) -> NoReturn:
-        print(f"rangeio: {message} (see {self.prog} --help)", file=sys.stderr)
+        complain(f"rangeio: {message} (see {self.prog} --help)")
         sys.exit(2)
 
 
@@ -41,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.add_arguments(command)
-        command.set_defaults(run=module.run)
+        command.set_defaults(run=module.run, prints=module not in _SILENT)
     return root
 
 
@@ -60,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # names that are no UTF-8 are written as they are
     try:
+        if arguments.prints:
+            need_stdout()
         code: int = arguments.run(arguments)
         if sys.stdout is not None:  # as it is where the shell has closed it
             sys.stdout.flush()
@@ -71,8 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except Exception as error:
         if os.environ.get("RANGEIO_DEBUG"):
-            traceback.print_exc()
-        print(f"rangeio: {_one_line(error)}", file=sys.stderr)
+            for line in traceback.format_exc().splitlines():
+                complain(line)
+        complain(f"rangeio: {_one_line(error)}")
         return 2 if isinstance(error, UsageError) else 1
     return code
 

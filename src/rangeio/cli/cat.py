@@ -7,7 +7,7 @@ from typing import Any
 
 import rangeio
 from rangeio.cli import spans
-from rangeio.cli.console import Progress
+from rangeio.cli.console import Progress, need_stdout
 from rangeio.cli.opening import add_options, options_of, pieces
 from rangeio.cli.spans import Span
 
@@ -49,8 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def to_stdout(reader: Any, ranges: Sequence[Span | None], *, force: bool = False) -> None:
     """Write some ranges. force: binary bytes to a terminal, too."""
-    if sys.stdout is None:
-        raise ValueError("standard output is closed")
+    need_stdout()
     to_terminal = sys.stdout.isatty()
     with Progress() as progress:
         for wanted in ranges:

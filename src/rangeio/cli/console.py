@@ -1,5 +1,8 @@
-"""What the commands share on a terminal: a progress line, and nothing where there is no terminal."""
+"""What the commands share of standard output, standard error and terminals: a progress line, names that cannot steer a
+terminal, and what to do where the shell has closed a stream.
+"""
 
+import re
 import shutil
 import sys
 import time
@@ -12,6 +15,38 @@ _EVERY_S = 0.1
 
 class UsageError(ValueError):
     """The command line asks for nothing sensible: exit code 2."""
+
+
+def need_stdout() -> None:
+    """ValueError where the shell has closed standard output: what is printed there would be lost without a word."""
+    if sys.stdout is None:
+        raise ValueError("standard output is closed")
+
+
+def complain(text: str) -> None:
+    """One line on standard error. Where that is closed nothing: print() would write it among the output."""
+    if sys.stderr is not None:
+        print(shown(text, sys.stderr), file=sys.stderr)
+
+
+# What moves the cursor, begins a sequence (C0 and C1), ends a line somewhere, or turns the direction of what follows;
+# and bytes of a name that are no UTF-8, of which some terminals take some for C1.
+_STEERING = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def shown(text: str, stream: TextIO | None = None) -> str:
+    """`text`, of which others may be the author, for standard output or `stream`: as it is, but for a terminal with
+    escapes in place of what would steer it, as ls(1) does.
+    """
+    stream = sys.stdout if stream is None else stream
+    return _STEERING.sub(_escape, text) if stream.isatty() else text
+
+
+def _escape(found: "re.Match[str]") -> str:
+    code = ord(found[0])
+    if 0xDC80 <= code <= 0xDCFF:  # a byte, as the file system's names have it
+        return f"\\x{code - 0xDC00:02x}"
+    return found[0].encode("unicode_escape").decode("ascii")
 
 
 class Progress:
@@ -34,7 +69,8 @@ class Progress:
             return
         self._drawn = now
         filled = round(_BAR * min(max(done, 0.0), 1.0))
-        line = f"[{'=' * filled:<{_BAR}}] {done:4.0%} {self._left(done, now - self._start)} {text}"
+        line = f"[{'=' * filled:<{_BAR}}] {done:4.0%} {self._left(done, now - self._start)} "
+        line += shown(text, self._stream)
         self._stream.write("\r\x1b[K" + line[: shutil.get_terminal_size().columns - 1])
         self._stream.flush()
 

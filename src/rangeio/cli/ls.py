@@ -6,6 +6,7 @@ import os
 from datetime import datetime, timezone
 
 from rangeio.bench.units import size_text
+from rangeio.cli.console import shown
 from rangeio.cli.opening import add_options, options_of
 from rangeio.errors import NotFoundError
 from rangeio.operator import Operator, split_uri
@@ -15,7 +16,9 @@ NAME = "ls"
 HELP = "list a folder, or the objects whose name begins with something"
 DESCRIPTION = """\
 List what is in a folder, or what of it has a name that begins with PREFIX: size, time of change (UTC) and name of each.
-Folders end in "/". The names are as the other commands take them. Where there is nothing of that name it fails.
+Folders end in "/". The names are as the other commands take them; on a terminal, escapes stand in place of control
+characters (\\n, \\x1b) and of others that would steer it. Names with line breaks are for --json.
+Where there is nothing of that name it fails.
 
   rangeio ls data
   rangeio ls s3://bucket/part-00 --recursive
@@ -61,4 +64,4 @@ def _line(stat: Stat, before: str) -> str:
     if stat.mtime_ns is not None:
         changed = f"{datetime.fromtimestamp(stat.mtime_ns / 1e9, timezone.utc):%Y-%m-%d %H:%M:%S}"
     size = "" if stat.size is None else size_text(stat.size)
-    return f"{size:>12}  {changed:<19}  {before}{stat.path}"
+    return f"{size:>12}  {changed:<19}  {shown(before + stat.path)}"

@@ -8,13 +8,14 @@ from typing import Any
 
 import rangeio
 from rangeio.bench.units import size_text
+from rangeio.cli.console import shown
 from rangeio.cli.opening import add_options, options_of
 
 NAME = "stat"
 HELP = "show size, version and how an object would be read"
 DESCRIPTION = """\
 Show what is known of an object without reading it: its size, when it was changed, the pin that tells this version
-from another, and how rangeio would read it here."""
+from another, and how rangeio would read it here. On a terminal, escapes stand in place of control characters."""
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -55,4 +56,4 @@ def _text(stat: dict[str, Any], capability: dict[str, Any]) -> str:
         "read by": capability["backend"],
         "O_DIRECT": direct,
     }
-    return "\n".join(f"{name:<10}{value}" for name, value in lines.items() if value)
+    return "\n".join(f"{name:<10}{shown(str(value))}" for name, value in lines.items() if value)
