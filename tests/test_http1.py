@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from _uring.pure import http1 as pure
 from faults.machine import need_module
 from fuzz.response import corpus
-from rangeio.http import rules
-from rangeio.http.heads import BadReply, parse_head
-from rangeio.http.rules import Version
+from rangeio.http import validation
+from rangeio.http.heads import BadResponse, parse_head
+from rangeio.http.validation import Version
 
 native = need_module("_uring.http1")
 need_module("urllib3")
@@ -147,11 +147,11 @@ def is_right(head: bytes, known: Any, start: int, stop: int) -> bool:
         version.learn(parse_head(head_of(*pin)[:-4]), size)
         end = head.index(b"\r\n\r\n")
         parsed = parse_head(head[:end])
-        found = rules.judge(parsed, start, stop, stop, "error", 0)
-    except (BadReply, rules.Error, ValueError):
+        found = validation.judge(parsed, start, stop, stop, "error", 0)
+    except (BadResponse, validation.Error, ValueError):
         return False
-    whole = isinstance(found, rules.Take) and (found.skip, found.stop, found.total) == (0, stop, size)
-    same = not version.difference(parsed, size) and rules.encoding_of(parsed) == version.encoding
+    whole = isinstance(found, validation.Take) and (found.skip, found.stop, found.total) == (0, stop, size)
+    same = not version.difference(parsed, size) and validation.encoding_of(parsed) == version.encoding
     return parsed.status == 206 and parsed.length == stop - start and whole and same and not parsed.closing
 
 

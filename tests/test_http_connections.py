@@ -13,7 +13,7 @@ import pytest
 import rangeio
 from awaited import LOOPS, Awaited, Loop
 from faults.machine import need_module
-from rangeio.http import parts, pool
+from rangeio.http import attempt, connection_pool
 from servers.opening import MakeReader
 from servers.scripted import Asked, honest, scripted
 
@@ -30,7 +30,7 @@ WANTED = [DATA[a:b] for a, b in RANGES]
 @pytest.fixture
 def never_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits in line waits until somebody gives a connection back: time helps nobody."""
-    monkeypatch.setattr(pool, "_STUCK_S", 1e9)
+    monkeypatch.setattr(connection_pool, "_STUCK_S", 1e9)
 
 
 def rest_of(iteration: Iterator[tuple[int, Any]], given: int) -> None:
@@ -79,10 +79,10 @@ def test_iterations_that_rest_leave_the_bounds_to_others(never_stuck: None) -> N
         for iteration in resting:
             next(iteration)
         source = reader._source  # type: ignore[attr-defined]
-        assert source._pool.stats()["connections_open"] <= pool.PER_HOST + len(resting)
+        assert source._pool.stats()["connections_open"] <= connection_pool.PER_HOST + len(resting)
         for iteration in random.Random(1).sample(resting, 12):
             rest_of(iteration, 1)
-        assert server.connections <= pool.PER_HOST + len(resting)
+        assert server.connections <= connection_pool.PER_HOST + len(resting)
 
 
 # --- servers that serve one connection at a time ---------------------------------------------------------------
@@ -126,9 +126,9 @@ def one_at_a_time() -> Iterator[str]:
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Such servers are known soon."""
-    monkeypatch.setattr(pool, "_SERIAL_S", 0.1)
-    monkeypatch.setattr(pool, "SERIAL", pool._Serial())
-    monkeypatch.setattr(parts, "SERIAL", pool.SERIAL)
+    monkeypatch.setattr(connection_pool, "_SERIAL_S", 0.1)
+    monkeypatch.setattr(connection_pool, "SERIAL", connection_pool._Serial())
+    monkeypatch.setattr(attempt, "SERIAL", connection_pool.SERIAL)
 
 
 LIMITS = rangeio.Timeout(first_byte_s=0.8, total_s=30)

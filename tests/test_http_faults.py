@@ -22,7 +22,7 @@ import pytest
 import rangeio
 from awaited import LOOPS, at_once, run_on
 from faults.machine import need_module
-from rangeio.http import pool as connections
+from rangeio.http import connection_pool as connections
 from rangeio.policy import RetryBudget
 from servers.line import DATA, PLAIN, SECURE, SIZE, Line
 from servers.nginx import nginx

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 import rangeio
+from _uring.surface import MEASURED
 from awaited import LOOPS, Awaited, Loop
 from faults.machine import need_module
-from rangeio.http.pace import MEASURED, Pace
+from rangeio.http.latency import Latency
 from servers.fixtures import Sites
 from servers.scripted import Script, Scripted, honest, reply, scripted
 
@@ -43,15 +44,15 @@ def gap_of(reader: Any) -> int:
     return gap
 
 
-def pace_of(*replies: tuple[float, float, int]) -> Pace:
-    pace = Pace()
+def pace_of(*replies: tuple[float, float, int]) -> Latency:
+    pace = Latency()
     for found in replies:
         pace.took(*found)
     return pace
 
 
 def test_nothing_is_said_before_there_are_enough() -> None:
-    assert Pace().gap() is None
+    assert Latency().gap() is None
     assert pace_of(*[(0.001, 0.01, 1 << 20)] * 3).gap() is None
     assert pace_of(*[(0.001, 0.01, 1 << 20)] * 4).gap() is not None
 

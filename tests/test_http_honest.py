@@ -21,8 +21,9 @@ import rangeio
 from awaited import LOOPS, Awaited, Loop, run_on
 from faults.machine import need_module
 from rangeio.errors import UnexpectedError
-from rangeio.http.pool import Pool
-from rangeio.http.reads import Read
+from rangeio.http.connection_pool import ConnectionPool
+from rangeio.http.range_read import RangeRead
+from rangeio.http.urls import Origin, parse_url
 from servers.opening import OPTIONS, MakeReader
 from servers.scripted import Answer, Asked, Scripted, honest, identity_of, reply, scripted
 
@@ -395,11 +396,11 @@ def test_cancelled_while_responses_arrive_under_trio() -> None:
 
 def test_a_hole_is_never_handed_out(monkeypatch: pytest.MonkeyPatch, opened: MakeReader) -> None:
     """Whoever forgets to receive some bytes, or counts some twice, hears of it: not the caller gets them."""
-    real = Read.end_at
+    real = RangeRead.end_at
     with scripted(lambda asked: honest(DATA, asked)) as server:
         reader = opened(server.url, chunk=50_000)
         assert reader.read_at(0, 10) == DATA[:10]
-        monkeypatch.setattr(Read, "end_at", lambda read, stop: real(read, max(stop, SIZE + 7)))
+        monkeypatch.setattr(RangeRead, "end_at", lambda read, stop: real(read, max(stop, SIZE + 7)))
         with pytest.raises(UnexpectedError, match="were received"):
             reader.read_at(SIZE - 10, 60_000)
         monkeypatch.undo()
@@ -427,23 +428,27 @@ class Bomb:
 
 def engine_functions() -> dict[Any, list[str]]:
     """Those that a driver calls back, and those that they call: not the ones that clean up after an exception."""
-    from rangeio.http import answers, heads, rules
-    from rangeio.http.exchange import Exchange
-    from rangeio.http.lanes import Lane
-    from rangeio.http.parts import Part
-    from rangeio.http.run import Run
-    from rangeio.http.standing import Standing
+    from rangeio.http import awaited_reads, heads, responses, validation
+    from rangeio.http.attempt import Attempt
+    from rangeio.http.engine import Engine
+    from rangeio.http.response_parser import ResponseParser
 
     return {
-        Run: ["_begin_read", "_adopt", "_admit", "_expand", "pump", "arrived", "judge", "_complete", "_tick", "_lane"],
-        Part: ["connect", "dial", "_opened", "_send", "_send_rest", "_judge", "_readable", "_replied", "adopt"],
-        Lane: ["begin", "begun", "readable"],
-        Standing: ["strayed"],
-        Exchange: ["received", "_read_head", "_begin_body", "_count"],
-        answers: ["judge", "_check_version", "_take", "_taken"],
-        rules: ["judge", "content_range"],
+        Engine: [
+            "_begin_read", "_adopt", "_admit", "_expand", "pump", "arrived", "judge", "_complete", "_tick", "_fan_out",
+            "next_piece", "piece_arrived",
+        ],
+        Attempt: [
+            "connect", "dial", "_opened", "_send", "_send_rest", "_judge", "_readable", "_completed", "adopt",
+            "_begin_piece", "_plain_body",
+        ],
+        awaited_reads.LoopReads: ["begin"],
+        awaited_reads.Awaited: ["_adopt"],
+        ResponseParser: ["received", "_read_head", "_begin_body", "_count", "_is_accepted"],
+        responses: ["judge", "_check_version", "_take", "taken"],
+        validation: ["judge", "content_range"],
         heads: ["parse_head"],
-        Read: ["room", "piece", "result"],
+        RangeRead: ["room", "piece", "result"],
     }  # fmt: skip
 
 
@@ -507,19 +512,21 @@ def test_loops_that_end_while_another_thread_takes_their_connections(name: str) 
         finally:
             over.set()
 
-    def take_back(pool: Pool) -> None:
+    def take_back(pool: ConnectionPool, origin: Origin) -> None:
         try:
             while not over.is_set():
-                pool._reclaim()
+                connection = pool.take(origin)
+                if connection is not None:
+                    pool.give_back(connection)
         except BaseException as error:
             failures.append(error)
 
     with scripted(lambda asked: honest(DATA, asked)) as server:
         operator = rangeio.Operator("http", root=server.url)
         with operator.open("o") as reader:
-            pool = reader._source._pool  # type: ignore[attr-defined]
+            pool, origin = reader._source._pool, parse_url(server.url).origin  # type: ignore[attr-defined]
             threads = [threading.Thread(target=run_loops, args=(operator,)) for _ in range(2)]
-            threads += [threading.Thread(target=take_back, args=(pool,))]
+            threads += [threading.Thread(target=take_back, args=(pool, origin))]
             for thread in threads:
                 thread.start()
             for thread in threads:

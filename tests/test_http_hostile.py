@@ -14,8 +14,8 @@ import pytest
 import rangeio
 from awaited import LOOPS, beside, run_on
 from faults.machine import need_module
-from rangeio.http.pool import Pool, Security
-from rangeio.http.remote import Access
+from rangeio.http.connection_pool import ConnectionPool, Security
+from rangeio.http.remote_object import Access
 from rangeio.waiting import pause
 from servers.opening import OPTIONS, MakeReader
 from servers.scripted import Answer, Asked, Script, honest, reply, scripted
@@ -389,21 +389,19 @@ def test_moved_while_a_connection_is_taken(monkeypatch: pytest.MonkeyPatch) -> N
     with (
         scripted(lambda asked: honest(DATA, asked)) as other,
         scripted(lambda asked: honest(DATA, asked)) as server,
-        rangeio.open(f"{server.url}/object") as reader,
+        rangeio.open(f"{server.url}/object", chunk=64 << 10) as reader,  # by the engine
     ):
         assert reader.read_at(0, 10) == DATA[:10]
         assert reader.read_at(10, 10) == DATA[10:20]
-        source: Any = reader._source
-        remote = source._remote
-        take = Pool.take
+        remote: Any = reader._source._remote  # type: ignore[attr-defined]
+        take = ConnectionPool.take
 
         def taken(*args: Any) -> Any:
-            wire = take(*args)
+            connection = take(*args)
             remote.redirect(remote.target, f"{other.url}/object")
-            return wire
+            return connection
 
-        monkeypatch.setattr(Pool, "take", taken)
-        source._repeat = None
+        monkeypatch.setattr(ConnectionPool, "take", taken)
         assert reader.read_at(20, 10) == DATA[20:30]
         assert reader.read_at(30, 10) == DATA[30:40]
         assert len(server.asked) + len(other.asked) == 4

@@ -17,9 +17,9 @@ import rangeio
 from awaited import LOOPS, at_once, beside, cancel_when, run_on
 from faults.machine import need_module
 from rangeio import traffic
-from rangeio.http import answers, drivers
-from rangeio.http.address import Origin
-from rangeio.http.pool import Pool, Security
+from rangeio.http import drivers, responses
+from rangeio.http.connection_pool import ConnectionPool, Security
+from rangeio.http.urls import Origin
 from rangeio.policy import RETRIES, Retry, RetryBudget, Timeout
 from rangeio.waiting import pause
 from servers.scripted import Answer, Asked, honest, scripted, sockets
@@ -267,7 +267,7 @@ def test_fork_while_credentials_are_asked_for(server: Any) -> None:
 HELD: dict[str, Callable[[Any], Any]] = {
     "opening": lambda reader: reader,
     "counters of a reader": lambda reader: reader._counters,
-    "the first reply": lambda _: answers._LEARNING,
+    "the first response": lambda _: responses._LEARNING,
     "requests": lambda _: traffic.REQUESTS,
     "connections": lambda _: traffic.CONNECTIONS,
 }
@@ -310,7 +310,7 @@ def test_fork_while_another_thread_holds_a_lock(server: Any, what: str) -> None:
 
 def test_bounds() -> None:
     """So many for one host, so many in all; an idle one of another host makes room."""
-    pool = Pool(Security(), "", per_host=2, in_all=3)
+    pool = ConnectionPool(Security(), "", per_host=2, in_all=3)
     here, there = Origin("http", "a", 80), Origin("http", "b", 80)
     assert [pool.reserve(here) for _ in range(3)] == [True, True, False]
     assert [pool.reserve(there) for _ in range(2)] == [True, False]
@@ -321,9 +321,11 @@ def test_bounds() -> None:
     assert woken == [None]
 
 
-def bounded(reader: Any, per_host: int, in_all: int = 100) -> Pool:
+def bounded(reader: Any, per_host: int, in_all: int = 100) -> ConnectionPool:
     """Its pool, which has no more than so many."""
-    pool: Pool = reader._opened()._pool if isinstance(reader, rangeio.AsyncReader) else reader._source._pool
+    pool: ConnectionPool = (
+        reader._opened()._pool if isinstance(reader, rangeio.AsyncReader) else reader._source._pool
+    )
     pool._per_host, pool._in_all = per_host, in_all
     return pool
 

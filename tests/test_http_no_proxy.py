@@ -10,8 +10,8 @@ import pytest
 import rangeio
 from awaited import run_on
 from faults.machine import need, need_module
-from rangeio.http.address import parse_url
 from rangeio.http.proxies import is_exempt, proxy_for
+from rangeio.http.urls import parse_url
 from servers.scripted import Scripted, honest, reply, scripted
 
 need_module("urllib3")

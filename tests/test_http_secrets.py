@@ -297,8 +297,8 @@ def test_a_signature_of_before(opened: Any) -> None:
 CHUNKED = b"HTTP/1.1 206 Word\r\nContent-Range: bytes 5-14/2560\r\nTransfer-Encoding: chunked\r\n\r\n"
 # What is said of it, and what goes wrong.
 GOES_WRONG: dict[str, Callable[[Asked], Answer]] = {
-    "closed the connection without a reply": lambda asked: Answer(b"", "close"),
-    "in the middle of its reply": lambda asked: cut(honest(DATA, asked), 3, "close"),
+    "closed the connection without a response": lambda asked: Answer(b"", "close"),
+    "in the middle of its response": lambda asked: cut(honest(DATA, asked), 3, "close"),
     "cannot be understood: not a status line: '***'": lambda asked: Answer(b"connection\r\n\r\n", "close"),
     "not a header field: '***'": lambda asked: Answer(b"HTTP/1.1 200 OK\r\nconnection\r\n\r\n", "close"),
     "transfer coding '***'": lambda asked: reply(200, Transfer_Encoding="connection"),
@@ -524,7 +524,7 @@ def test_words_of_two() -> None:
 
 
 # Of the standard library and of urllib3, before anything is sent.
-NOT_OF_A_SERVER = {"pool.py: error", "proxies.py: error"}
+NOT_OF_A_SERVER = {"connection_pool.py: error", "proxies.py: error"}
 
 
 def test_no_error_formats_the_words_of_a_server() -> None:
@@ -533,7 +533,7 @@ def test_no_error_formats_the_words_of_a_server() -> None:
     for path in Path(redaction.__file__).parent.glob("*.py"):
         calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
         for call in calls:
-            if not ast.unparse(call.func).endswith(("Error", "BadReply", "kind")) or not call.args:
+            if not ast.unparse(call.func).endswith(("Error", "BadResponse", "kind")) or not call.args:
                 continue
             shown = [node.value for node in ast.walk(call.args[0]) if isinstance(node, ast.FormattedValue)]
             theirs = [what for what in map(ast.unparse, shown) if re.search(r"\[|fields|error\b(?!\))", what)]

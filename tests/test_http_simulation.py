@@ -16,13 +16,12 @@ import pytest
 import _uring
 import rangeio
 from faults.machine import need_module
-from rangeio.http import answers, lanes, parts, plain, pool, remote, run
-from rangeio.http import wire as wires
-from rangeio.http.address import parse_url
-from rangeio.http.reads import Probe, Read
-from rangeio.http.remote import Access, Remote
-from rangeio.http.run import Run
-from rangeio.http.wire import Wire
+from rangeio.http import attempt, connection, connection_pool, engine, remote_object, responses
+from rangeio.http.connection import Connection
+from rangeio.http.engine import Engine
+from rangeio.http.range_read import Probe, RangeRead
+from rangeio.http.remote_object import Access, RemoteObject
+from rangeio.http.urls import parse_url
 from rangeio.policy import Retry, RetryBudget, Timeout
 from simulation.server import SIZE, Faults, SimulatedServer, content
 from simulation.world import Clock, SimulatedDriver, SimulatedPool, World
@@ -38,10 +37,10 @@ MOST_STEPS = 20_000
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    for module in (answers, lanes, parts, plain, pool, remote, run):
+    for module in (responses, attempt, connection_pool, remote_object, engine):
         monkeypatch.setattr(module, "time", made)
-    monkeypatch.setattr(wires, "exchange", None)
-    monkeypatch.setattr(Wire, "has_something", lambda wire: wire.sock.readable())
+    monkeypatch.setattr(connection, "_SEES_ALL", False)
+    monkeypatch.setattr(Connection, "has_something", lambda one: one.sock.readable())
     return made
 
 
@@ -49,7 +48,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 class Call:
     """One call of a Reader: its reads, and what landed of each. version: known before it began, if the pin was."""
 
-    reads: list[Read]
+    reads: list[RangeRead]
     ranges: list[tuple[int, int]]
     landed: dict[int, Any] = field(default_factory=dict)
     run: Any = None
@@ -99,17 +98,17 @@ class Simulation:
         self.pool.use()
         self.driver = SimulatedDriver(self.world, self.pool.sockets)
         budget = RetryBudget(tokens=dice.choice([0, 50, 100_000]))
-        for module in (answers, parts, run):
+        for module in (responses, attempt, engine):
             monkeypatch.setattr(module, "RETRIES", budget)
-        monkeypatch.setattr(parts, "SERIAL", pool._Serial())
+        monkeypatch.setattr(attempt, "SERIAL", connection_pool._Serial())
         self.remotes = [self._remote() for _ in range(dice.choice([1, 1, 2]))]
         self.calls: list[Call] = []
-        self.pinned: dict[Remote, set[int]] = {}
+        self.pinned: dict[RemoteObject, set[int]] = {}
         self.outcomes: Counter[str] = Counter()
 
-    def _remote(self) -> Remote:
+    def _remote(self) -> RemoteObject:
         dice = self.dice
-        return Remote(
+        return RemoteObject(
             Access(self.pool),
             parse_url(URL),
             timeout=Timeout(
@@ -133,7 +132,7 @@ class Simulation:
         """A call of a Reader."""
         dice, reactor = self.dice, _uring.default_reactor()
         remote = dice.choice(self.remotes)
-        reads: list[Read] = []
+        reads: list[RangeRead] = []
         ranges = []
         for index in range(dice.choice([1, 1, 3, 12])):
             start = dice.choice([0, dice.randrange(SIZE + 20)])
@@ -144,9 +143,9 @@ class Simulation:
                 reads[-1].index = index
             elif dice.random() < 0.2 and stop - start < 2000:
                 memory = memoryview(bytearray(b"\xee" * (stop - start)))
-                reads.append(Read(reactor, remote, index, start, stop, memory))
+                reads.append(RangeRead(reactor, remote, index, start, stop, memory))
             else:
-                reads.append(Read(reactor, remote, index, start, stop))
+                reads.append(RangeRead(reactor, remote, index, start, stop))
             ranges.append((start, stop))
         call = Call(reads, ranges)
         into = [read.into for read in reads]
@@ -158,7 +157,7 @@ class Simulation:
                 result = bytes(memory[:result])
             call.land(index, result)
 
-        call.run = Run(
+        call.run = Engine(
             call.driver,
             self.pool,
             landed,
@@ -239,8 +238,8 @@ class Simulation:
             assert call.over, f"a read never ended: {call.ranges}, {sorted(call.landed)} landed"
         stats = self.pool.stats()
         assert stats["connections_open"] == stats["connections_idle"], stats
-        assert not self.pool.waiting, "somebody waits in line for ever"
-        assert not parts.SERIAL._silent
+        assert not self.pool._waiting, "somebody waits in line for ever"
+        assert not attempt.SERIAL._silent
         self.pool.unuse()
         assert all(sock.closed for sock in self.pool.sockets.values()), "a connection was not closed"
 

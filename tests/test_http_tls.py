@@ -14,7 +14,7 @@ import pytest
 import rangeio
 from awaited import LOOPS, run_on
 from faults.machine import need_module
-from rangeio.http import failures
+from rangeio.http import error_mapping
 from servers.scripted import Scripted, honest, scripted, serving
 
 need_module("urllib3")
@@ -156,7 +156,7 @@ def test_the_certificate_that_is_wanted(authority: Authority, version: ssl.TLSVe
 def said(reason: str) -> rangeio.Error:
     error = ssl.SSLError(1, f"[SSL: {reason}] {reason.lower()} (_ssl.c:1000)")
     error.reason = reason
-    return failures.connecting_failed(error, 1.0)
+    return error_mapping.connecting_failed(error, 1.0)
 
 
 @pytest.mark.parametrize(

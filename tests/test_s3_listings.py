@@ -178,7 +178,7 @@ def test_a_size_with_space_around_it(listed: Listed) -> None:
 
 
 def test_what_is_not_below_the_root(listed: Listed) -> None:
-    """Cut to the root's length, its name would be another one."""
+    """ConnectionEnded to the root's length, its name would be another one."""
     with (
         scripted(lambda asked: reply(200, page(entry("elsewhere/k")))) as server,
         pytest.raises(rangeio.UnexpectedError, match="below the root"),

@@ -78,13 +78,13 @@ FLOORS = (
 )
 # The same inside the core, .pyx and .py together.
 CORE_FLOORS = (
-    "surface",
-    "array_buffer http1 liburing memory process pure request sockets waiters",
-    "loops",
-    "cursor descriptor line pool ring threads turns yields",
-    "engine pinned repeat",
-    "fallback files loop opened",
-    "reads",
+    "kernel surface",
+    "array_buffer http1 liburing memory process pure request waiters",
+    "connections loops",
+    "cursor descriptor pool ring threads transfer turns yields",
+    "engine pinned transfer_set",
+    "fallback files loop opened steady",
+    "reads transfers",
     "iteration",
     "file",
     "reactor",
@@ -129,7 +129,7 @@ def cimported(path: Path) -> set[str]:
 
 @cache
 def modules() -> frozenset[str]:
-    return frozenset(name_of(path) for path in sources(".py", ".pyx"))
+    return frozenset(name_of(path) for path in sources(".py", ".pyx", ".pxd"))
 
 
 def graph() -> dict[str, set[str]]:

@@ -12,9 +12,7 @@ from _uring.surface import (
     Backend,
     ErrorFactory,
     ErrorKind,
-    Exchange,
     FileStat,
-    IsQuiet,
     set_default_reactor,
     set_error_factory,
 )
@@ -22,17 +20,18 @@ from _uring.surface import (
 __all__ = [
     "Backend",
     "Buffer",
+    "Connection",
     "ErrorFactory",
     "ErrorKind",
-    "Exchange",
+    "Expected",
     "File",
     "FileStat",
-    "IsQuiet",
+    "IdleConnections",
+    "LoopTransfers",
+    "RangeRequest",
     "Reactor",
     "default_reactor",
-    "exchange",
     "extension_error",
-    "is_quiet",
     "ready",
     "refused",
     "set_error_factory",
@@ -51,15 +50,19 @@ except ImportError as error:
         " (pip install --force-reinstall --no-deps --no-cache-dir --no-binary rangeio rangeio)"
     )
 
-exchange: Exchange | None = None
-is_quiet: IsQuiet | None = None
+LoopTransfers: Any = None
 if _native is None or _forced == "python":
     from _uring.fallback import Buffer, File
+    from _uring.pure.connections import Connection, IdleConnections
+    from _uring.pure.http1 import Expected, RangeRequest
     from _uring.yields import ready, refused, turn
 else:
+    from _uring.connections import Connection, IdleConnections
     from _uring.file import File
+    from _uring.http1 import Expected
     from _uring.memory import Buffer
-    from _uring.sockets import exchange, is_quiet
+    from _uring.transfer import RangeRequest
+    from _uring.transfers import LoopTransfers
     from _uring.turns import ready, refused, turn
 
 

@@ -12,7 +12,7 @@ Rules that hold for every call:
 - Errors other than those of arguments come from the factory given to `set_error_factory`.
 """
 
-from collections.abc import Awaitable, Callable, Iterator, MutableSequence, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Protocol, SupportsIndex, TypeVar, overload
 
@@ -20,9 +20,8 @@ import numpy.typing as npt
 from typing_extensions import Buffer as SupportsBuffer
 from typing_extensions import Self
 
-from _uring.surface import Connections, Repeat
-from _uring.surface import Exchange as Exchange
-from _uring.surface import IsQuiet as IsQuiet
+from _uring import surface
+from _uring.surface import SteadyReads
 from _uring.waiters import Waiter
 
 _T = TypeVar("_T")
@@ -221,31 +220,25 @@ class Reactor:
         """A Buffer of so many bytes, or a table of (records, length), with whatever the memory held before."""
     def writable(self, buffer: Buffer) -> memoryview:
         """The memory of a Buffer that nobody else has seen yet, to be filled (by a socket, say)."""
-    def repeat(
+    def steady(
         self,
-        pool: Connections,
-        idle: MutableSequence[Any],
-        request: tuple[bytes, bytes, bytes],
-        reply: tuple[tuple[bytes, ...], tuple[bytes, ...], tuple[int, ...]],
+        idle: IdleConnections,
+        request: RangeRequest,
+        give_back: Callable[[Any], object],
         /,
         *,
-        size: int,
         most: int,
         absolute: bool,
         good_s: float,
         timeout: tuple[float, float | None],
         asked: Callable[[], object],
         answered: Callable[[], object],
-    ) -> Repeat | None:
-        """Reads over the connections of `pool` that are idle; None with backend ``python``.
+    ) -> SteadyReads | None:
+        """Reads of what `request` asks for, over `idle` connections; None with backend ``python``.
 
-        idle: those, the one used last at the end: objects with `sock`, `space` (a bytearray that keeps its size),
-        `idle_since`, `tick_s`, `absolute`, `block` and `used`. request: the texts around the first and the last byte.
-        reply: the texts of the head around its numbers; masks, a byte 255 for each byte that is fixed and 0 for others;
-        and which numbers they are: 0 the first byte, 1 the last, 2 how many. No text may have more than REPEAT_ROOM
-        bytes. size: of the object. most: of a range. absolute: which connections the request is for. good_s: how long
-        it may be used. timeout: after how many seconds of silence a read is handed over, and in all. asked, answered:
-        called for each.
+        give_back: takes a connection that others want. most: bytes of a range. absolute: which connections the request
+        is for. good_s: how long it may be used. timeout: after how many seconds of silence a read is handed over, and
+        in all. asked, answered: called for each.
         """
     def stats(self) -> dict[str, int]:
         """Counters since the start: reads, bytes_asked, bytes_fetched, inline_hits, ring_enters, ring_reads,
@@ -275,7 +268,62 @@ def default_reactor() -> Reactor:
 def extension_error() -> str:
     """Why the compiled extension is not there; empty if it is."""
 
-exchange: Exchange | None
-"""None with backend ``python``."""
-is_quiet: IsQuiet | None
+class Expected:
+    """See `Expected` in surface.py."""
+
+    def __init__(
+        self, size: int, etag: bytes | None, modified: bytes | None, encoding: bytes | None, /
+    ) -> None: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def etag(self) -> bytes | None: ...
+    @property
+    def modified(self) -> bytes | None: ...
+    @property
+    def encoding(self) -> bytes | None: ...
+    def accepts(self, head: bytes | bytearray | memoryview, start: int, stop: int, /) -> int: ...
+
+class RangeRequest:
+    """See `RangeRequest` in surface.py."""
+
+    def __init__(self, before: bytes, after: bytes, expected: Expected, /) -> None: ...
+    @property
+    def before(self) -> bytes: ...
+    @property
+    def after(self) -> bytes: ...
+    @property
+    def expected(self) -> Expected: ...
+
+class Connection:
+    """See `Connection` in surface.py."""
+
+    used: bool
+    absolute: bool
+
+    @property
+    def fd(self) -> int: ...
+    @property
+    def space(self) -> bytearray: ...
+    @property
+    def idle_s(self) -> float: ...
+    def attach(self, fd: int, /) -> None: ...
+    def has_nothing(self) -> bool:
+        """Whether it is open and nothing has come. Not there with backend ``python``."""
+
+class IdleConnections:
+    """See `IdleConnections` in surface.py."""
+
+    wanted: bool
+
+    def __len__(self) -> int: ...
+    def give(self, connection: Any, /) -> bool: ...
+    def keep(self, connection: Any, /) -> None: ...
+    def take(self) -> Any: ...
+    def take_oldest(self) -> Any: ...
+    def peek(self) -> Any: ...
+    def longest_s(self) -> float: ...
+    def clear(self) -> list[Any]: ...
+
+LoopTransfers: Callable[[], surface.LoopTransfers] | None
 """None with backend ``python``."""

@@ -415,14 +415,12 @@ class Reactor:
     def writable(self, buffer: Buffer) -> memoryview:
         return buffer.fill_view()
 
-    def repeat(
+    def steady(
         self,
-        pool: object,
         idle: object,
         request: object,
-        reply: object,
+        give_back: object,
         *,
-        size: int,
         most: int,
         absolute: bool,
         good_s: float,

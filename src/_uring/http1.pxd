@@ -25,18 +25,21 @@ cdef struct Said:
     Text encoding
 
 
+# What a plain response says of the version that is known; the texts are kept by an Expected.
+cdef struct Known:
+    int64_t size
+    bint strong
+    Text etag
+    Text modified
+    Text encoding
+
+
 cdef Py_ssize_t parse(const char *text, Py_ssize_t length, Said *said) noexcept nogil
+cdef Py_ssize_t accept(const Known *known, const char *text, Py_ssize_t length, int64_t start, int64_t stop) noexcept nogil
 
 
 cdef class Expected:
-    cdef readonly int64_t size
     cdef readonly bytes etag
     cdef readonly bytes modified
     cdef readonly bytes encoding
-    cdef bint strong
-    # Of the three above, which keep the memory.
-    cdef Text known_etag
-    cdef Text known_modified
-    cdef Text known_encoding
-
-    cdef Py_ssize_t accept(self, const char *text, Py_ssize_t length, int64_t start, int64_t stop) noexcept nogil
+    cdef Known known

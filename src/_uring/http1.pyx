@@ -152,7 +152,7 @@ cdef inline bint has_control(const char *at, const char *end) noexcept nogil:
     return found
 
 
-cdef inline bint is_known(Text said, Text known) noexcept nogil:
+cdef inline bint is_same(Text said, Text known) noexcept nogil:
     """Whether a field has the value that is known, or is missing as it was."""
     if said.at == NULL or known.at == NULL:
         return said.at == known.at
@@ -167,37 +167,44 @@ cdef inline Text text_of(bytes value) noexcept:
     return found
 
 
+cdef Py_ssize_t accept(const Known *known, const char *text, Py_ssize_t length, int64_t start, int64_t stop) noexcept nogil:
+    """How long a head is that is plain: it announces just these bytes of the known version. As `parse` otherwise."""
+    cdef Said said
+    cdef Py_ssize_t found = parse(text, length, &said)
+    if found <= 0:
+        return found
+    if (
+        said.status != 206
+        or said.length != stop - start
+        or said.first != start
+        or said.last != stop - 1
+        or said.total != known.size
+        or not is_same(said.encoding, known.encoding)
+        or not is_same(said.etag, known.etag)
+    ):
+        return NOT_PLAIN
+    # Equal strong ETags say that the bytes are equal; else the date has to, too.
+    return found if known.strong or is_same(said.modified, known.modified) else NOT_PLAIN
+
+
 cdef class Expected:
     """See `Expected` in surface.py."""
 
     def __init__(self, int64_t size, bytes etag, bytes modified, bytes encoding):
-        self.size, self.etag, self.modified, self.encoding = size, etag, modified, encoding
-        self.strong = etag is not None and not etag.startswith((b"W/", b"w/"))
-        self.known_etag, self.known_modified, self.known_encoding = text_of(etag), text_of(modified), text_of(encoding)
+        self.etag, self.modified, self.encoding = etag, modified, encoding
+        self.known.size = size
+        self.known.strong = etag is not None and not etag.startswith((b"W/", b"w/"))
+        self.known.etag, self.known.modified, self.known.encoding = text_of(etag), text_of(modified), text_of(encoding)
 
-    cdef Py_ssize_t accept(self, const char *text, Py_ssize_t length, int64_t start, int64_t stop) noexcept nogil:
-        cdef Said said
-        cdef Py_ssize_t found = parse(text, length, &said)
-        if found <= 0:
-            return found
-        if (
-            said.status != 206
-            or said.length != stop - start
-            or said.first != start
-            or said.last != stop - 1
-            or said.total != self.size
-            or not is_known(said.encoding, self.known_encoding)
-            or not is_known(said.etag, self.known_etag)
-        ):
-            return NOT_PLAIN
-        # Equal strong ETags say that the bytes are equal; else the date has to, too.
-        return found if self.strong or is_known(said.modified, self.known_modified) else NOT_PLAIN
+    @property
+    def size(self):
+        return self.known.size
 
     def accepts(self, head, int64_t start, int64_t stop):
         """See surface.py."""
         cdef Py_buffer view
         PyObject_GetBuffer(head, &view, PyBUF_SIMPLE)
         try:
-            return self.accept(<const char *>view.buf, view.len, start, stop)
+            return accept(&self.known, <const char *>view.buf, view.len, start, stop)
         finally:
             PyBuffer_Release(&view)

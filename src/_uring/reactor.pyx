@@ -8,7 +8,7 @@ from _uring.liburing cimport Library
 from _uring.memory cimport Buffer, Memory
 from _uring.opened cimport Descriptor
 from _uring.process cimport usable_cpus
-from _uring.repeat cimport Repeat
+from _uring.steady cimport SteadyReads
 
 from _uring.liburing import find
 from _uring.memory import default_pool_bytes
@@ -113,10 +113,8 @@ cdef class Reactor:
     def writable(self, Buffer buffer not None):
         return memoryview(buffer.filling())
 
-    def repeat(self, pool, idle, request, reply, *, size, most, absolute, good_s, timeout, asked, answered):
-        return Repeat(
-            self.engine.memory, pool, idle, request, reply, size, most, absolute, good_s, timeout, asked, answered
-        )
+    def steady(self, idle, request, give_back, *, most, absolute, good_s, timeout, asked, answered):
+        return SteadyReads(self.engine.memory, idle, request, give_back, most, absolute, good_s, timeout, asked, answered)
 
     def stats(self):
         in_flight = self.engine.in_flight  # first: this also lets go of what completed for nobody

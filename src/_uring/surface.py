@@ -8,10 +8,9 @@ import io
 import operator
 import os
 import re
-import threading
 from array import array
-from collections.abc import Callable, Iterable, Sized
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, SupportsIndex, TypeAlias
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, SupportsIndex
 
 import numpy as np
 
@@ -22,8 +21,14 @@ if TYPE_CHECKING:
 OFFSET_MAX = 2**63 - 1
 """Largest offset, length and end: off_t is signed. What would end beyond it ends there."""
 
-REPEAT_ROOM = 1980
-"""Bytes of text that a request, and the head of a reply, may have for `Reactor.repeat`; ROOM less three numbers."""
+REQUEST_ROOM = 8128
+"""Bytes of text that a request may have for `Reactor.steady`, beside its two numbers."""
+
+MEASURED = 128 << 10
+"""A response of fewer bytes comes in one go with its head, so it says nothing of how fast bytes come."""
+
+MOST_IDLE_S = 60.0
+"""A connection that was idle for longer is not used again: servers close them after 5 s (Apache) to 75 s (nginx)."""
 
 HANDED_OUT = 0xCD
 """What memory is filled with before a read, where it is poisoned: as CPython's debug allocator has it."""
@@ -48,31 +53,6 @@ class ErrorFactory(Protocol):
     ) -> BaseException: ...
 
 
-class Exchange(Protocol):
-    """One call for a small request and its reply over a connected socket; see `exchange`."""
-
-    def __call__(
-        self,
-        fd: int,
-        request: bytes,
-        head: memoryview,
-        announced: bytes,
-        body: memoryview | None,
-        waits: bool,  # a keyword costs as much as the rest of the call's arguments
-        /,
-    ) -> int:
-        """Send `request`, unless it is empty, and receive into `head`, and on from there into `body`; an empty `head`
-        receives nothing. With a body, `head` has one byte more than the head: there lies the first one that follows the
-        body, if one does, which nobody asked for.
-
-        Returns how many bytes came in all; 0 at the end of the connection. waits: the socket does. Then the GIL is
-        given up (as it is for large bodies), and if the head ends with its last four bytes and holds `announced`, all
-        of the body is waited for. A signal ends that, or the socket's time limit; what else goes wrong after the first
-        bytes, the next call says. BlockingIOError: nothing has come. ConnectionError: the request was not taken, or
-        the connection is broken.
-        """
-
-
 class Expected(Protocol):
     """What a plain response says of one version of an object; made from what its first response said.
 
@@ -92,35 +72,88 @@ class Expected(Protocol):
         """
 
 
-IsQuiet: TypeAlias = Callable[[int], bool]
-"""Whether a connected socket is open and nothing has come over it. What has come before a request is sent is not its
-response: RFC 9112 sections 6.3 and 9.2. One system call."""
+class Connection(Protocol):
+    """A connected socket, to be derived from. `attach` says which. The core receives over it with MSG_DONTWAIT, or
+    waits as long as SO_RCVTIMEO says.
 
-Strayed: TypeAlias = tuple[Any, list[Any], float, int, int, int, int, bytes]
-"""A read by `Repeat` that something else came of: the connection; the Buffer or the memory it is for, to be taken out
-of a list, so that no traceback holds it; when the request was sent, or something came last (time.monotonic); the range,
-as start and stop; how many bytes have come, which lie in the connection's `space`, as many as the head should have, and
-on from there in the memory; errno: 0 at the end of the connection, EAGAIN if nothing is wrong with it; and the head
-that was expected."""
+    space: where heads are received; it keeps its size. used: whether a response has come over it. absolute: whether
+    requests name the whole URL, as a proxy wants it.
+    """
 
+    fd: int
+    space: bytearray
+    used: bool
+    absolute: bool
 
-class Connections(Protocol):
-    """Whose idle connections a `Repeat` uses."""
-
-    lock: "threading.RLock"
-    """Guards them."""
-    users: int
-    """How many read; without any, no connection is kept."""
-
+    def attach(self, fd: int, /) -> None: ...
     @property
-    def waiting(self) -> Sized:
-        """Who waits for a connection."""
-
-    def give_back(self, wire: Any, /) -> None: ...
-    def drop(self, wire: Any, /) -> None: ...
+    def idle_s(self) -> float:
+        """Seconds since it was given back."""
 
 
-class Convoy(Protocol):
+class IdleConnections(Protocol):
+    """The idle connections to one server, the one used last first. Any thread: each call is one step under the GIL.
+
+    wanted: others wait for them, or nobody is to keep them. Then `give` refuses them, and the pool decides.
+    """
+
+    wanted: bool
+
+    def __len__(self) -> int: ...
+    def give(self, connection: Any, /) -> bool:
+        """Keep it; False if it is wanted."""
+
+    def keep(self, connection: Any, /) -> None:
+        """Keep it in any case."""
+
+    def take(self) -> Any:
+        """The one used last, or None."""
+
+    def take_oldest(self) -> Any: ...
+    def peek(self) -> Any:
+        """What `take` would give."""
+
+    def longest_s(self) -> float:
+        """For how long the oldest one has been idle."""
+
+    def clear(self) -> list[Any]:
+        """Take all."""
+
+
+class RangeRequest(Protocol):
+    """A request for a range of one version of an object, and what its response has to say.
+
+    before, after: the texts around ``first-last``.
+    """
+
+    before: bytes
+    after: bytes
+    expected: Expected
+
+
+class Unfinished(NamedTuple):
+    """A read that was begun in the steady state and is to be gone on with by the engine.
+
+    destination: the Buffer or the memory, to be taken out of the list, so that no traceback holds it. head: all that
+    came before the bytes of the body; or all that came, where that does not begin with a plain head. placed: bytes of
+    the body that are in their place. errno: 0 at the end of the connection, EAGAIN if nothing is wrong with it. sent,
+    since: when the request was sent, and when something came last (time.monotonic). error: what broke it, if no errno
+    says so.
+    """
+
+    connection: Any
+    destination: list[Any]
+    start: int
+    stop: int
+    head: bytes
+    placed: int
+    errno: int
+    sent: float
+    since: float
+    error: OSError | None = None
+
+
+class Batch(Protocol):
     """Ranges that are read over several connections at once. To be closed; for one thread at a time."""
 
     @property
@@ -128,17 +161,17 @@ class Convoy(Protocol):
         """Up to which they were, in order."""
 
     def next(self) -> "tuple[int, Any] | None":
-        """The index and the Buffer of one that has landed; None after the last that was begun, or once one strayed."""
+        """The index and the Buffer of one that has landed; None after the last one begun, or once one is unusual."""
 
-    def strayed(self) -> list[tuple[int, Strayed]]:
+    def unfinished(self) -> list[tuple[int, Unfinished]]:
         """Those under way, by index; other connections are given back. Nothing more can be read."""
 
     def close(self) -> None:
         """Give the connections back, and close those on which something is under way. A second call does nothing."""
 
 
-class Repeat(Protocol):
-    """Reads of small ranges of one object, each by an exchange that went well before with other numbers in it.
+class SteadyReads(Protocol):
+    """Reads of one object whose version and size are known, over idle connections, without the engine.
 
     Each method returns None where that cannot be done now, and then nothing has happened: a range is large, or not
     within the object, there is no idle connection, its time is over. Any thread; the GIL is given up while it waits.
@@ -149,9 +182,9 @@ class Repeat(Protocol):
         """Whether its time is not over."""
 
     def read_at(self, offset: object, limit: object, /) -> Any:
-        """A Buffer, a Strayed or None."""
+        """A Buffer, an Unfinished or None."""
 
-    def read_into(self, view: memoryview, start: int, /) -> "int | Strayed | None": ...
+    def read_into(self, view: memoryview, start: int, /) -> "int | Unfinished | None": ...
     def read_many(
         self,
         starts: "npt.NDArray[np.int64]",
@@ -160,7 +193,7 @@ class Repeat(Protocol):
         concurrent: int,
         began: float,
         /,
-    ) -> "list[tuple[int, Strayed]] | None":
+    ) -> "list[tuple[int, Unfinished]] | None":
         """Those for which `buffers` has none yet, over `concurrent` connections at once: as far as they go well, and
         its time is not over. Appends a Buffer for each that was begun, and returns which of these are not there yet, by
         index. began: when the caller's call did (time.monotonic), for the time that all of it may take.
@@ -174,8 +207,41 @@ class Repeat(Protocol):
         concurrent: int,
         began: float,
         /,
-    ) -> "Convoy | None":
+    ) -> "Batch | None":
         """The same one by one, as they land. `concurrent` are under way, or have landed and were not taken."""
+
+
+class LoopTransfers(Protocol):
+    """Reads of steady states that are awaited on one event loop, which calls `poll` when `fileno` is readable.
+
+    For the loop's own thread. What a read is known by is what `start` returns; token: what the caller gave for it.
+    """
+
+    @property
+    def inherited(self) -> bool:
+        """Whether this is a child forked since: then it must not be used, as what is under way is the parent's."""
+
+    def __len__(self) -> int:
+        """How many reads are under way."""
+
+    def fileno(self) -> int: ...
+    def start(
+        self, steady: "SteadyReads | None", start: int, count: int, into: "memoryview | None", token: Any, /
+    ) -> "Any | Unfinished | None":
+        """Begin a read; None where that cannot be done now, as of SteadyReads."""
+
+    def poll(self) -> "list[tuple[Any, Any]]":
+        """(token, result) of those that are over: a Buffer, the bytes read, an Unfinished, or an exception."""
+
+    def late(self) -> list[Any]:
+        """Reads that were silent for long, or take too long in all."""
+
+    def under_way(self) -> list[Any]: ...
+    def hand_over(self, read: Any, /) -> Unfinished:
+        """Let the engine go on with it."""
+
+    def cancel(self, read: Any, /) -> None:
+        """Nobody waits for it any more. Its connection is closed."""
 
 
 class FileStat(NamedTuple):

@@ -19,7 +19,7 @@ class Error(OSError):
 
     kind: OpenDAL's word for it. path: the object, as asked for. offset, limit: the range in bytes, None where the
     failure is not of one range. status: see `Status`. attempts: requests made. http_status, request_id: of the
-    server's last reply. index: which range or job of a batch failed first. context: whatever else is known, as text.
+    server's last response. index: which range or job of a batch failed first. context: whatever else is known, as text.
     """
 
     kind: ClassVar[str] = "Unexpected"

@@ -17,8 +17,8 @@ class Timeout:
     """Seconds, None for no bound. A number in its place means `total_s`.
 
     connect_s: name lookup, TCP, proxy and TLS together, of one connection. first_byte_s: from the request to the first
-    byte of its reply. idle_s: between two arrivals of bytes. total_s: one call of a Reader, retries included; None by
-    default, because a large read may rightly take long. They are looked at every eighth of the shortest.
+    byte of its response. idle_s: between two arrivals of bytes. total_s: one call of a Reader, retries included; None
+    by default, because a large read may rightly take long. They are looked at every eighth of the shortest.
     """
 
     connect_s: float | None = 10.0

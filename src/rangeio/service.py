@@ -79,7 +79,7 @@ class Options:
 
     gap: most bytes between two ranges that are still fetched as one; 0 joins what touches or overlaps, None nothing.
         ``"auto"``, over a network: what comes in the time that another request would wait for its first byte, from
-        8 to 256 KiB, as measured with the server's latest replies of 128 KiB and more; the default (48 KiB) until
+        8 to 256 KiB, as measured with the server's latest responses of 128 KiB and more; the default (48 KiB) until
         there were four. One call has one gap, and `plan` tells it. Files and memory, where a request is no journey: 0.
     max_merged: most bytes that joining may make of ranges that do not overlap; None for no bound.
     chunk: most bytes of one request, None for no bound. A local file that is awaited is read in the core's own pieces
@@ -92,13 +92,13 @@ class Options:
         not be aligned; memory of the caller's (`read_into`) that is not, is filled by way of the page cache.
 
     Of services over a network, and without a meaning for others: timeout, retry: see `Timeout` and `Retry`.
-    hedge: seconds after which a request without a first byte is made once more over another connection; the first reply
-    that comes is taken, the other connection closed. None for never. What it costs comes out of the budget of retries,
-    and is counted in `rangeio.stats()`.
+    hedge: seconds after which a request without a first byte is made once more over another connection; the first
+    response that comes is taken, the other connection closed. None for never. What it costs comes out of the budget of
+    retries, and is counted in `rangeio.stats()`.
     on_no_range: what to do where the server sends the whole object instead of a range: ``"error"``; ``"slice"`` it,
     throwing away what comes before; or ``"download"`` it once and keep it. no_range_cap: most bytes that may be thrown
     away or kept so. if_match, if_none_match: ETags; if_modified_since, if_unmodified_since: dates as HTTP writes them,
-    which the first reply must satisfy. version: of an object of which the service keeps several (s3), None for the
+    which the first response must satisfy. version: of an object of which the service keeps several (s3), None for the
     newest.
     """
 

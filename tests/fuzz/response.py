@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from rangeio.errors import Error
-from rangeio.http import rules
-from rangeio.http.exchange import SCRATCH, Body, Cut, Exchange
-from rangeio.http.heads import BadReply, Head
+from rangeio.http import validation
+from rangeio.http.heads import BadResponse, Head
+from rangeio.http.response_parser import SCRATCH, Body, ConnectionEnded, ResponseParser
 
 # Of other lines email.parser makes the end of the head.
 _FIELD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[ -~\t]*")
@@ -63,7 +63,7 @@ class Taken:
 
 
 class Receiver:
-    """An Exchange whose judge is `rules.judge` alone, and memory that shows what was written."""
+    """A ResponseParser whose judge is `validation.judge` alone, and memory that shows what was written."""
 
     def __init__(self, asked: Asked) -> None:
         self.asked = asked
@@ -72,12 +72,12 @@ class Receiver:
 
     def judge(self, head: Head) -> Body:
         asked = self.asked
-        if head.status not in rules.BRINGING:
+        if head.status not in validation.BRINGING:
             return Body(memoryview(bytearray(64)))
-        self.found = found = rules.judge(
+        self.found = found = validation.judge(
             head, asked.at, asked.stop, asked.limit, asked.on_no_range, asked.cap
         )
-        if isinstance(found, rules.End):
+        if isinstance(found, validation.End):
             return Body(memoryview(bytearray()))
         if found.open:
             return Body(memoryview(bytearray()), found.skip, self.grow)
@@ -85,7 +85,7 @@ class Receiver:
         assert place <= found.stop or found.stop <= place, found
         self.memory = bytearray([UNTOUCHED]) * max(0, min(found.stop - place, 1 << 20))
         if found.stop - place > 1 << 20:
-            raise BadReply("more than this fuzzer holds")
+            raise BadResponse("more than this fuzzer holds")
         return Body(memoryview(self.memory), found.skip, whole=True)
 
     def grow(self, needed: int) -> memoryview:
@@ -96,7 +96,7 @@ class Receiver:
         return memoryview(self.memory)
 
     def receive(self, data: bytes, sizes: tuple[int, ...]) -> Taken:
-        exchange = Exchange(memoryview(bytearray(SCRATCH)), self.judge)
+        exchange = ResponseParser(memoryview(bytearray(SCRATCH)), self.judge)
         used = turn = 0
         try:
             while not exchange.done:
@@ -106,7 +106,7 @@ class Receiver:
                 space[: len(piece)] = piece
                 used, turn = used + len(piece), turn + 1
                 exchange.received(len(piece))
-        except (BadReply, Error, Cut) as error:
+        except (BadResponse, Error, ConnectionEnded) as error:
             return Taken(error, self.found)
         place = 0 if getattr(self.found, "all", False) else self.asked.at
         return Taken(None, self.found, place, bytes(self.memory), exchange.filled, exchange.reusable, used)
@@ -123,7 +123,7 @@ def check(data: bytes) -> None:
         at_once.memory[: at_once.filled],
         at_once.filled,
     ), "the bytes depend on the pieces"
-    if taken.error is not None or not isinstance(taken.found, rules.Take):
+    if taken.error is not None or not isinstance(taken.found, validation.Take):
         return
     if not taken.found.open:
         assert taken.filled == len(taken.memory), "a hole"

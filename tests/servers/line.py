@@ -10,7 +10,7 @@ import pytest
 import rangeio
 from awaited import LOOPS, Awaited, Loop, cancel_when
 from faults.machine import need_module
-from rangeio.http import answers, parts
+from rangeio.http import attempt, responses
 from rangeio.policy import RetryBudget
 from servers.fixtures import Sites
 from servers.proxy import Proxy, proxy
@@ -96,7 +96,7 @@ def nothing_remains() -> Iterator[None]:
 def budget(monkeypatch: pytest.MonkeyPatch) -> RetryBudget:
     """Of this test alone: the process's own would tell one test of the failures of another."""
     made = RetryBudget(tokens=10_000)
-    for module in (answers, parts):
+    for module in (responses, attempt):
         monkeypatch.setattr(module, "RETRIES", made)
     return made
 

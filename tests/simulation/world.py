@@ -2,15 +2,16 @@
 
 import heapq
 import random
+import socket
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from rangeio.http.address import Origin
-from rangeio.http.pool import Pool, Security
-from rangeio.http.wire import Wire
+from rangeio.http.connection import Connection
+from rangeio.http.connection_pool import ConnectionPool, Security
+from rangeio.http.urls import Origin
 
 Callback = Callable[[], object]
 
@@ -74,7 +75,7 @@ class SimulatedSocket:
         return -1 if self.closed else self.number
 
     def setblocking(self, blocks: bool) -> None:
-        assert not blocks
+        pass  # what is called says itself that it does not wait (MSG_DONTWAIT)
 
     def settimeout(self, seconds: float | None) -> None:
         assert seconds == 0.0
@@ -84,9 +85,9 @@ class SimulatedSocket:
 
     def recv(self, most: int, flags: int = 0) -> bytes:
         space = bytearray(most)
-        return bytes(space[: self._receive(memoryview(space), peek=flags != 0)])
+        return bytes(space[: self._receive(memoryview(space), peek=bool(flags & socket.MSG_PEEK))])
 
-    def recv_into(self, memory: memoryview) -> int:
+    def recv_into(self, memory: memoryview, nbytes: int = 0, flags: int = 0) -> int:
         assert len(memory) > 0, "a receive into nothing would be taken for the end"
         return self._receive(memory, peek=False)
 
@@ -250,7 +251,7 @@ class SimulatedDriver:
         self._world.later(self._world.dice.choice([0.0, 1e-3, 0.05]) + 20 * slow, ends)
 
 
-class SimulatedPool(Pool):
+class SimulatedPool(ConnectionPool):
     """The pool as it is, but for connections: they lead to a server of the simulation, or nowhere."""
 
     def __init__(self, world: World, serve: Callable[[ServerEnd, bytes], None], **bounds: int) -> None:
@@ -259,7 +260,7 @@ class SimulatedPool(Pool):
         self.sockets: dict[int, SimulatedSocket] = {}
         self.refusing = 0.0
 
-    def dial(self, origin: Origin, timeout_s: float | None) -> Wire:
+    def dial(self, origin: Origin, timeout_s: float | None) -> Connection:
         if self._world.dice.random() < self.refusing:
             raise ConnectionRefusedError(111, "simulated")
         server = ServerEnd(self._world, self._serve)

@@ -50,3 +50,12 @@ class Expected:
             return False
         strong = self.etag is not None and not self.etag.startswith((b"W/", b"w/"))
         return strong or found.get(b"last-modified") == self.modified
+
+
+class RangeRequest:
+    """See `RangeRequest` in surface.py."""
+
+    __slots__ = ("after", "before", "expected")
+
+    def __init__(self, before: bytes, after: bytes, expected: Expected) -> None:
+        self.before, self.after, self.expected = before, after, expected

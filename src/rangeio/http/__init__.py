@@ -1,1 +1,1 @@
-"""One ranged GET done right, over N connections: format, rules, pool, engine, and what drives it."""
+"""One ranged GET done right, over N connections: format, validation, pool, engine, and what drives it."""

@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 from _uring.loops import bind
 from rangeio.errors import from_native
-from rangeio.http.wire import cut_off_all
+from rangeio.http.connection import cut_off_all
 
 _T = TypeVar("_T")
 Work: TypeAlias = Callable[[], Any]
@@ -109,14 +109,77 @@ def _made(make: Callable[[], _T]) -> _T:
         raise from_native("errno", error.errno or 0, "", None, None, what) from error
 
 
+class Readiness:
+    """Which of some descriptors are readable. Where there is epoll it is used as it is: what `selectors` makes of each
+    event costs as much as the event. One thread.
+    """
+
+    def __init__(self) -> None:
+        self.watched: dict[int, Callable[[], object]] = {}
+        self._epoll = _made(select.epoll) if hasattr(select, "epoll") else None
+        self._selector = None if self._epoll else _made(selectors.DefaultSelector)
+
+    def begin_anew(self) -> None:
+        """In a forked child: by a descriptor of our own, of the same number."""
+        if self._epoll:
+            with select.epoll() as own:
+                for fd in self.watched:
+                    own.register(fd, select.EPOLLIN)
+                os.dup2(own.fileno(), self._epoll.fileno(), inheritable=False)
+        if self._selector:
+            self._selector.close()  # what it has is the kernel's of the parent alone, as by kqueue(2)
+            self._selector = selectors.DefaultSelector()
+            for fd in self.watched:
+                self._selector.register(fd, selectors.EVENT_READ)
+
+    def fileno(self) -> int:
+        """Readable when one of them is."""
+        waiting = self._epoll or self._selector
+        return waiting.fileno()  # type: ignore[union-attr, no-any-return]
+
+    def watch(self, fd: int, callback: Callable[[], object]) -> None:
+        """See `Driver`."""
+        if self._epoll:
+            self._epoll.register(fd, select.EPOLLIN)
+        elif self._selector:
+            self._selector.register(fd, selectors.EVENT_READ)
+        self.watched[fd] = callback
+
+    def unwatch(self, fd: int) -> None:
+        """See `Driver`."""
+        if self.watched.pop(fd, None) is None:
+            return
+        if self._epoll:
+            self._epoll.unregister(fd)
+        elif self._selector:
+            self._selector.unregister(fd)
+
+    def call_back(self, wait_s: float | None) -> None:
+        """For those that are, or come to be so in that time."""
+        for fd in self._ready(wait_s):
+            if callback := self.watched.get(fd):  # one before may have ended the watch of another
+                callback()
+
+    def _ready(self, wait_s: float | None) -> list[int]:
+        if self._epoll:
+            return [fd for fd, _ in self._epoll.poll(wait_s)]
+        assert self._selector is not None
+        return [key.fd for key, _ in self._selector.select(wait_s)]
+
+    def close(self) -> None:
+        """Nothing more is watched."""
+        for waiting in (self._epoll, self._selector):
+            if waiting is not None:
+                waiting.close()
+        self.watched.clear()
+
+
 class ThreadDriver:
     """The caller's thread, in `step`. For one call at a time; not shared between threads but for `post`."""
 
     def __init__(self) -> None:
-        self._watched: dict[int, Callable[[], object]] = {}
-        # Where there is epoll it is used as it is: what `selectors` makes of each event costs as much as the event.
-        self._epoll = _made(select.epoll) if hasattr(select, "epoll") else None
-        self._selector = None if self._epoll else _made(selectors.DefaultSelector)
+        self._readiness = Readiness()
+        self.watch, self.unwatch = self._readiness.watch, self._readiness.unwatch
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
         self._posted: deque[Callable[[], None]] = deque()
@@ -133,39 +196,7 @@ class ThreadDriver:
             for theirs, ours in zip((self._heard, self._wake), socket.socketpair(), strict=True):
                 os.dup2(ours.fileno(), theirs.fileno(), inheritable=False)
                 ours.close()
-        if self._epoll:
-            with select.epoll() as own:
-                for fd in self._watched:
-                    own.register(fd, select.EPOLLIN)
-                os.dup2(own.fileno(), self._epoll.fileno(), inheritable=False)
-        if self._selector:
-            self._selector.close()  # what it has is the kernel's of the parent alone, as by kqueue(2)
-            self._selector = selectors.DefaultSelector()
-            for fd in self._watched:
-                self._selector.register(fd, selectors.EVENT_READ)
-
-    def watch(self, fd: int, callback: Callable[[], object]) -> None:
-        """See `Driver`."""
-        if self._epoll:
-            self._epoll.register(fd, select.EPOLLIN)
-        elif self._selector:
-            self._selector.register(fd, selectors.EVENT_READ)
-        self._watched[fd] = callback
-
-    def unwatch(self, fd: int) -> None:
-        """See `Driver`."""
-        if self._watched.pop(fd, None) is None:
-            return
-        if self._epoll:
-            self._epoll.unregister(fd)
-        elif self._selector:
-            self._selector.unregister(fd)
-
-    def _ready(self, wait_s: float | None) -> list[int]:
-        if self._epoll:
-            return [fd for fd, _ in self._epoll.poll(wait_s)]
-        assert self._selector is not None
-        return [key.fd for key, _ in self._selector.select(wait_s)]
+        self._readiness.begin_anew()
 
     def later(self, seconds: float, callback: Callable[[], None]) -> None:
         """See `Driver`."""
@@ -213,9 +244,7 @@ class ThreadDriver:
         wait_s = None
         if self._timers:
             wait_s = max(0.0, self._timers[0][0] - time.monotonic())
-        for fd in self._ready(wait_s):
-            if callback := self._watched.get(fd):  # one before may have ended the watch of another
-                callback()
+        self._readiness.call_back(wait_s)
         while self._timers and self._timers[0][0] <= time.monotonic():
             heapq.heappop(self._timers)[2]()
         while self._posted:
@@ -224,129 +253,135 @@ class ThreadDriver:
     def is_clean(self) -> bool:
         """Whether it may serve another call: nothing watched, nobody posts. Timers are forgotten."""
         self._timers.clear()
-        return self._wake is None and not self._watched
+        return self._wake is None and not self._readiness.watched
 
     def close(self) -> None:
         """Give its descriptors back. What was posted and not done yet is done."""
         self._closed = True
         while self._posted:
             self._posted.popleft()()
-        for waiting in (self._epoll, self._selector):
-            if waiting is not None:
-                waiting.close()
-        self._watched.clear()
+        self._readiness.close()
         self._timers.clear()
         for end in (self._wake, self._heard):
             if end is not None:
                 end.close()
 
 
-class _Together:
-    """Descriptors that a loop watches through one of ours, which is readable when one of them is.
+class _LoopWatch:
+    """What the engine watches on one loop: all of it through a descriptor of ours, which the loop watches.
 
-    For uvloop: a connection that is reset while data waits on it is an error to libuv, which watches it no longer, and
-    add_reader's callback is not told (uvloop 0.23.0). A selector's own descriptor has no errors.
+    To watch a connection anew for each read would cost a loop as much as the read. And libuv watches a connection that
+    is reset while data waits on it no longer, of which add_reader's callback is not told (uvloop 0.23.0); a descriptor
+    of ours has no errors. The loop holds this by its watch, and nothing else does: with the loop it ends; and when
+    nothing was watched for a while.
     """
 
-    def __init__(self, loop: Any) -> None:
-        self._loop = loop
-        self._selector: selectors.DefaultSelector | None = None
+    def __init__(self, key: Any) -> None:
+        self.key = key
+        self.readiness = Readiness()
+        self._forks = _forks
+        self.ended = False
+        self._binding: Any = bind(key)
+        self._binding.watch(self.readiness.fileno(), _Called(self))
+        self._look()
 
-    def add_reader(self, fd: int, callback: Callable[[], object]) -> None:
-        """As a loop's."""
-        if self._selector is None:
-            self._selector = _made(selectors.DefaultSelector)
-            self._loop.add_reader(self._selector.fileno(), self._ready)
-        self._selector.register(fd, selectors.EVENT_READ, callback)
+    @property
+    def serves(self) -> bool:
+        """Whether it is of this process, and watched."""
+        return not self.ended and self._forks == _forks
 
-    def remove_reader(self, fd: int) -> None:
-        """As a loop's. With the last one nothing is left."""
-        selector = self._selector
-        if selector is None or fd not in selector.get_map():
+    def ready(self) -> None:
+        """Something is readable."""
+        if self.serves:
+            self.readiness.call_back(0)
+
+    def _look(self) -> None:
+        self._used = False
+        _later(self.key, _KEPT_S, self._end_if_unused)
+
+    def used(self) -> "_LoopWatch":
+        """It is to be kept for a while."""
+        self._used = True
+        return self
+
+    def _end_if_unused(self) -> None:
+        if not self.serves:
             return
-        selector.unregister(fd)
-        if not selector.get_map():
-            self._selector = None
-            if not self._loop.is_closed():
-                self._loop.remove_reader(selector.fileno())
-            selector.close()
+        if self._used or self.readiness.watched:
+            self._look()
+        else:
+            self._binding.unwatch(self.readiness.fileno())
+            self.end()
 
-    def _ready(self) -> None:
-        selector = self._selector
-        if selector is None:
-            return
-        for key, _ in selector.select(0):
-            if self._selector is not selector:
-                return  # one before has ended the watch of all
-            if selector.get_map().get(key.fd) is key:  # or of another
-                key.data()
+    def end(self) -> None:
+        """The loop watches no longer. A second call does nothing."""
+        if not self.ended:
+            self.ended = True
+            self.readiness.close()
 
-    def is_closed(self) -> bool:
-        """Never: what is watched has to be given up after the loop, too."""
-        return False
+
+class _Called:
+    """What a loop calls back, and lets go of when it ends: nothing else holds it."""
+
+    __slots__ = ("_watch",)
+
+    def __init__(self, watch: _LoopWatch) -> None:
+        self._watch = watch
+
+    def __call__(self) -> None:
+        self._watch.ready()
+
+    def __del__(self) -> None:
+        self._watch.end()
+
+
+def _loop_watch(key: Any) -> _LoopWatch:
+    """That of a loop, made anew if it has none."""
+    found = _BY_LOOP.get(id(key))
+    if found is None or not found.serves or found.key is not key:
+        _BY_LOOP[id(key)] = found = _LoopWatch(key)
+    return found.used()
+
+
+def _later(key: Any, seconds: float, callback: Callable[[], None]) -> None:
+    if hasattr(key, "call_later"):
+        key.call_later(seconds, callback)
+        return
+    trio = sys.modules["trio"]
+
+    async def timer() -> None:
+        await trio.sleep(seconds)
+        callback()
+
+    trio.lowlevel.spawn_system_task(timer, name="rangeio timer")
 
 
 class LoopDriver:
-    """A running event loop, as what `_uring.loops` binds. Nothing of it outlives the call it is made for."""
+    """A running event loop, as what `_uring.loops` binds."""
 
     def __init__(self, key: Any) -> None:
-        self._binding: Any = bind(key)
-        self._loop = key
-        self._readers: Any = _Together(key) if type(key).__module__.startswith("uvloop") else key
-        self._scopes: dict[int, Any] = {}
+        self._key = key
+        self._watch: _LoopWatch | None = None
 
     def watch(self, fd: int, callback: Callable[[], object]) -> None:
         """See `Driver`."""
-        if hasattr(self._readers, "add_reader"):
-            self._readers.add_reader(fd, callback)
-        else:
-            self._watch_in_trio(fd, callback)
-
-    def _watch_in_trio(self, fd: int, callback: Callable[[], object]) -> None:
-        trio = sys.modules["trio"]
-        scope = self._scopes[fd] = trio.CancelScope()
-
-        async def watcher() -> None:
-            with scope:
-                # The callback may close `fd`, and so may another one of the turn in which this was woken: then the
-                # scope is cancelled, which a task that has been woken does not hear.
-                while not scope.cancel_called:
-                    try:
-                        await trio.lowlevel.wait_readable(fd)
-                    except (OSError, trio.ClosedResourceError, trio.BusyResourceError):
-                        scope.cancel()  # it cannot be waited for: receiving will say why
-                        callback()
-                        return
-                    if not scope.cancel_called:
-                        callback()
-
-        trio.lowlevel.spawn_system_task(watcher, name="rangeio connection")
+        if self._watch is None:
+            self._watch = _loop_watch(self._key)
+        self._watch.readiness.watch(fd, callback)
 
     def unwatch(self, fd: int) -> None:
         """See `Driver`."""
-        if hasattr(self._readers, "remove_reader"):
-            if not self._readers.is_closed():
-                self._readers.remove_reader(fd)
-        elif fd in self._scopes:
-            self._scopes.pop(fd).cancel()
+        if self._watch is not None and self._watch.serves:
+            self._watch.readiness.unwatch(fd)
 
     def later(self, seconds: float, callback: Callable[[], None]) -> None:
         """See `Driver`."""
-        if hasattr(self._loop, "call_later"):
-            self._loop.call_later(seconds, callback)
-        else:
-            trio = sys.modules["trio"]
-
-            async def timer() -> None:
-                await trio.sleep(seconds)
-                callback()
-
-            trio.lowlevel.spawn_system_task(timer, name="rangeio timer")
+        _later(self._key, seconds, callback)
 
     def post(self, callback: Callable[[], None]) -> None:
         """See `Driver`."""
         try:
-            self._binding.call_soon_threadsafe(callback)
+            bind(self._key).call_soon_threadsafe(callback)
         except Exception as error:  # trio.RunFinishedError is a RuntimeError; uvloop raises what it likes
             raise RuntimeError("the loop has ended") from error
 
@@ -358,7 +393,18 @@ class LoopDriver:
         _in_thread(self, work, done, lost)
 
 
+# For so long a loop is kept watching, though there is nothing to watch.
+_KEPT_S = 1.0
 _ALL: "weakref.WeakSet[ThreadDriver]" = weakref.WeakSet()
+_BY_LOOP: "weakref.WeakValueDictionary[int, _LoopWatch]" = weakref.WeakValueDictionary()
+_forks = 0
+
+
+def fork_count() -> int:
+    """How often this process was made by a fork, since this was imported."""
+    return _forks
+
+
 _kept = threading.local()
 
 
@@ -378,8 +424,9 @@ def this_thread() -> Iterator[ThreadDriver]:
 
 def _forget() -> None:
     """In a forked child: what watches the parent's connections is the parent's, too."""
-    global _kept
+    global _kept, _forks
     _kept = threading.local()
+    _forks += 1
     cut_off_all()
     for driver in list(_ALL):
         driver.begin_anew()

@@ -1,4 +1,4 @@
-"""The head of a reply, and bodies sent in chunks: bytes in, meaning out. No I/O."""
+"""The head of a response, and bodies sent in chunks: bytes in, meaning out. No I/O."""
 
 import re
 from collections.abc import Iterator
@@ -8,16 +8,16 @@ from _uring.surface import OFFSET_MAX
 from rangeio.http.redaction import Quoted
 
 
-class BadReply(Exception):
+class BadResponse(Exception):
     """The server does not speak HTTP/1.1 as far as can be told. Its words in the message are `Quoted`."""
 
 
 @dataclass(slots=True)
 class Head:
-    """Status and fields of one reply; names in lower case, values of a repeated field joined by commas.
+    """Status and fields of one response; names in lower case, values of a repeated field joined by commas.
 
     length: bytes of the body by Content-Length, None if not said. chunked: by Transfer-Encoding, which counts more.
-    closing: the connection ends with this reply.
+    closing: the connection ends with this response.
     """
 
     status: int
@@ -28,28 +28,30 @@ class Head:
 
 
 def parse_head(block: bytes) -> Head:
-    """A head without its empty line. BadReply for what cannot be trusted: a field that would say where the body ends.
+    """A head without its empty line. BadResponse for what cannot be trusted: a field that says where the body ends.
 
     Cost: some 4 us for ten fields; as fast as a parser in C once its callbacks are counted. Source: RFC 9112.
     """
     text = block.decode("latin-1")
     first, *lines = text.split("\r\n")
     if not block.count(b"\r") == block.count(b"\n") == len(lines) or b"\0" in block:
-        raise BadReply("there are ends of lines within a line")  # RFC 9110 section 5.5: invalid and dangerous
+        raise BadResponse(
+            "there are ends of lines within a line"
+        )  # RFC 9110 section 5.5: invalid and dangerous
     if is_folded(block):
         first, *lines = _FOLD.sub(" ", text).split("\r\n")
     version, _, rest = first.partition(" ")
     if not version.startswith("HTTP/1.") or not _STATUS.fullmatch(rest[:4].rstrip(" ")):
-        raise BadReply("not a status line: " + Quoted(repr(first[:40])))
+        raise BadResponse("not a status line: " + Quoted(repr(first[:40])))
     fields: dict[str, str] = {}
     for line in lines:
         name, colon, value = line.partition(":")
         if not colon or not name or name[0] in " \t" or name[-1] in " \t":
-            raise BadReply("not a header field: " + Quoted(repr(line[:40])))
+            raise BadResponse("not a header field: " + Quoted(repr(line[:40])))
         name, value = name.lower(), value.strip(" \t")
         if name in fields:
             if name in _SINGLE and fields[name] != value:
-                raise BadReply(f"{name} is there twice, with two values")
+                raise BadResponse(f"{name} is there twice, with two values")
             value = value if name in _SINGLE else f"{fields[name]}, {value}"
         fields[name] = value
     return _framed(int(rest[:3]), fields, version)
@@ -79,10 +81,10 @@ def is_count(digits: str) -> bool:
 def _framed(status: int, fields: dict[str, str], version: str) -> Head:
     coding = fields.get("transfer-encoding")
     if coding is not None and coding.lower() != "chunked":
-        raise BadReply("transfer coding " + Quoted(repr(coding[:40])))
+        raise BadResponse("transfer coding " + Quoted(repr(coding[:40])))
     length = fields.get("content-length")
     if length is not None and not is_count(length):
-        raise BadReply("Content-Length " + Quoted(repr(length[:40])))
+        raise BadResponse("Content-Length " + Quoted(repr(length[:40])))
     option = fields.get("connection", "").lower()
     closing = "close" in option or (version == "HTTP/1.0" and "keep-alive" not in option)
     # Whoever says two things of where a body ends may mean the other one. Source: RFC 9112 section 6.3.
@@ -115,7 +117,7 @@ class Chunks:
         self.ended = self.surplus = False
 
     def feed(self, view: memoryview) -> Iterator[memoryview]:
-        """The runs of data in it. BadReply if it is no chunked body."""
+        """The runs of data in it. BadResponse if it is no chunked body."""
         at = 0
         while at < len(view):
             if self._state == "data":
@@ -137,12 +139,12 @@ class Chunks:
         stop = min(len(view), at + 8192) if ending < 0 else at + ending + 1
         self._line += view[at:stop]
         if len(self._line) > 16_384:
-            raise BadReply("a line of a chunked body does not end")
+            raise BadResponse("a line of a chunked body does not end")
         if ending >= 0:
             line, self._line = bytes(self._line), bytearray()
             if not line.endswith(b"\r\n") or line.count(b"\r") > 1:
                 # Others take a line that ends so for longer, or shorter: RFC 9112 section 7.1 has CRLF only.
-                raise BadReply("not a line of a chunked body: " + Quoted(repr(line[:40])))
+                raise BadResponse("not a line of a chunked body: " + Quoted(repr(line[:40])))
             self._act(line[:-2])
         return stop
 
@@ -150,19 +152,19 @@ class Chunks:
         if self._state == "size":
             digits = line.partition(b";")[0].rstrip(b" \t")
             if not _CHUNK_SIZE.fullmatch(digits):
-                raise BadReply("not a chunk size: " + Quoted(repr(line[:40])))
+                raise BadResponse("not a chunk size: " + Quoted(repr(line[:40])))
             self._left = int(digits, 16)
             self._room -= self._left
             if self._room < 0:
-                raise BadReply("chunks with more bytes than any object has")
+                raise BadResponse("chunks with more bytes than any object has")
             self._state = "data" if self._left else "trailer"
         elif self._state == "after":
             if line:
-                raise BadReply("a chunk is longer than it says")
+                raise BadResponse("a chunk is longer than it says")
             self._state = "size"
         elif not line:
             self.ended = True
         else:  # trailers say nothing that is wanted
             self._trailers += len(line)
             if self._trailers > _MOST_OF_TRAILERS:
-                raise BadReply("the trailers of a chunked body do not end")
+                raise BadResponse("the trailers of a chunked body do not end")

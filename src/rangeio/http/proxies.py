@@ -11,8 +11,8 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, getproxies_environment, proxy_bypass
 
 from rangeio.errors import ConfigInvalidError, UnsupportedError
-from rangeio.http.address import Origin
 from rangeio.http.fields import check_login
+from rangeio.http.urls import Origin
 
 if TYPE_CHECKING:
     from urllib3.connection import HTTPConnection

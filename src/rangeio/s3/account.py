@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping
 from urllib.parse import quote
 
 from rangeio.errors import ConfigInvalidError, UnsupportedError
-from rangeio.http.address import Address
 from rangeio.http.heads import Head
 from rangeio.http.redaction import secrets_of_fields
-from rangeio.http.rules import http_date
+from rangeio.http.urls import Address
+from rangeio.http.validation import http_date
 from rangeio.s3.credentials import KeyRing
 from rangeio.s3.endpoint import Endpoint, check_region
 from rangeio.s3.replies import WRONG_REGION, Refused

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, TypeAlias
 
 from rangeio.errors import ConfigInvalidError, Error, UnauthenticatedError
-from rangeio.http.remote import Credentials
+from rangeio.http.remote_object import Credentials
 from rangeio.s3.settings import Settings
 from rangeio.s3.signing import Keys
 

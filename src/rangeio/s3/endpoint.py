@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rangeio.errors import ConfigInvalidError
-from rangeio.http.address import Address, Origin, parse_url, quoted
+from rangeio.http.urls import Address, Origin, parse_url, quoted
 
 Addressing = Literal["auto", "path", "virtual"]
 

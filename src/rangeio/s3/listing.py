@@ -40,21 +40,21 @@ class Page:
 
 
 def parse_page(body: bytes | memoryview) -> Page:
-    """One reply to ListObjectsV2. UnexpectedError if it is none. Paths are keys; prefixes have no size.
+    """One response to ListObjectsV2. UnexpectedError if it is none. Paths are keys; prefixes have no size.
 
     Takes a few times the memory of the keys in it, whatever else is in it.
     """
     if len(body) >= MOST_OF_A_PAGE:
-        raise UnexpectedError(f"the reply to a listing has {MOST_OF_A_PAGE >> 20} MiB or more")
+        raise UnexpectedError(f"the response to a listing has {MOST_OF_A_PAGE >> 20} MiB or more")
     found = _Found()
     try:
         read_xml(body, found.ended)
     except ValueError:
-        raise UnexpectedError("the reply to a listing is none of S3's") from None
+        raise UnexpectedError("the response to a listing is none of S3's") from None
     if found.root == "Error":
         return Page([], None, parse_refusal(bytes(body)))
     if found.root != "ListBucketResult":
-        raise UnexpectedError("the reply to a listing is none of S3's")
+        raise UnexpectedError("the response to a listing is none of S3's")
     after = found.texts.get("NextContinuationToken")
     if found.texts.get("IsTruncated") != "true":
         return Page(found.stats(), None)
@@ -99,7 +99,7 @@ class _Found:
             size = _size(entry.get("Size", ""))
             self._objects.append((entry.get("Key", ""), size, entry.get("ETag", ""), modified))
         if len(self._objects) + len(self._prefixes) > _MOST_ENTRIES:
-            raise UnexpectedError(f"the reply to a listing has more than {_MOST_ENTRIES:,} entries")
+            raise UnexpectedError(f"the response to a listing has more than {_MOST_ENTRIES:,} entries")
         self._allowed += _MOST_OF_AN_ENTRY
 
     def stats(self) -> list[Stat]:
@@ -127,7 +127,7 @@ def _key(text: str, encoded: bool) -> str:
 def _size(text: str) -> int:
     digits = text.strip()
     if not (digits.isascii() and digits.isdigit() and len(digits) <= _MOST_DIGITS and int(digits) < 2**63):
-        raise UnexpectedError("the reply to a listing holds what cannot be read: a size that is none")
+        raise UnexpectedError("the response to a listing holds what cannot be read: a size that is none")
     return int(digits)
 
 

@@ -21,7 +21,7 @@ from rangeio.s3.xml import read_xml
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The parts of an error reply that mean something to us; empty where it has none."""
+    """The parts of an error response that mean something to us; empty where it has none."""
 
     code: str = ""
     message: str = ""
@@ -33,7 +33,7 @@ _NAMES = ("Code", "Message", "Region", "RequestId")
 
 
 def parse_refusal(body: bytes, *, whole: bool = True) -> Refused:
-    """What the body of an error reply says; nothing if it is none of S3's. whole: it was not cut off by us."""
+    """What the body of an error response says; nothing if it is none of S3's. whole: it was not cut off by us."""
     found: dict[str, str] = {}
 
     def ended(path: tuple[str, ...], text: str) -> None:

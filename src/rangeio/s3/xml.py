@@ -1,9 +1,9 @@
-"""XML of a server's, read as it comes: no tree is made of it, and what no reply of S3's has is refused early."""
+"""XML of a server's, read as it comes: no tree is made of it, and what no response of S3's has is refused early."""
 
 from collections.abc import Callable
 from xml.parsers import expat
 
-# S3's replies are four deep.
+# S3's responses are four deep.
 _DEEPEST = 32
 # A key has 1,024 bytes, each of them three letters when it is quoted; a token may be longer.
 _MOST_TEXT = 64 << 10
@@ -22,7 +22,7 @@ def read_xml(body: bytes | memoryview, ended: Ended, *, whole: bool = True) -> N
     not the `whole` of a document, for what it is so far.
 
     Names are free of their namespace, which servers write in different ways. S3 declares no document type, so nothing
-    that could make a small reply a large one (entities) is let in.
+    that could make a small response a large one (entities) is let in.
     """
     reading = _Reading(ended)
     parser = expat.ParserCreate(None, "}", reading.names)

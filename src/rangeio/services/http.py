@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from rangeio.errors import ConfigInvalidError, PermissionDeniedError, UnsupportedError
-from rangeio.http.address import Address, parse_url
+from rangeio.http.connection_pool import ConnectionPool, Security
 from rangeio.http.fields import checked_fields
-from rangeio.http.pool import Pool, Security
-from rangeio.http.remote import Access, Credentials, Fresh, Remote
+from rangeio.http.remote_object import Access, Credentials, Fresh, RemoteObject
+from rangeio.http.urls import Address, parse_url
 from rangeio.service import FileResults, Options, Stat
 from rangeio.services.http_many import ranges_of_many
 from rangeio.services.http_options import DEFAULTS, conditions, login_fields, options_to_keep
@@ -68,7 +68,7 @@ class HttpService:
         self._root = None if root is None else parse_url(root)
         if self._root is not None and "?" in self._root.target:
             raise ConfigInvalidError("a root is a URL without a query; signed URLs are opened one by one")
-        pool = Pool(Security(ca_file, client_cert, bool(verify)), proxy)
+        pool = ConnectionPool(Security(ca_file, client_cert, bool(verify)), proxy)
         fields = checked_fields(headers or {})
         login = login_fields(fields, auth, bearer_token, credentials)
         self._access = Access(pool, fields, Credentials(login, credentials), bool(insecure_redirects))
@@ -84,7 +84,7 @@ class HttpService:
         return kept
 
     def open(self, path: str, options: Options) -> HttpSource:
-        remote = Remote(
+        remote = RemoteObject(
             self._access,
             self._address(path),
             timeout=options.timeout,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rangeio.errors import Error
-from rangeio.http.pool import Held
+from rangeio.http.connection_pool import HeldConnections
 from rangeio.ranges import OPEN
 from rangeio.service import FileResults
 from rangeio.services.http_options import CONCURRENT
@@ -27,7 +27,11 @@ def ranges_of_many(
                 continue
             sources.append(source)
             reads.append(source._read(start, (OPEN if stop is None else stop) - start, index))
-        found |= dict(sources[0]._each(Held(), [*reads], None, CONCURRENT, False, [])) if sources else {}
+        found |= (
+            dict(sources[0]._each(HeldConnections(), [*reads], None, CONCURRENT, False, []))
+            if sources
+            else {}
+        )
         return [found[index] for index in range(len(jobs))]
     finally:
         for source in sources:

@@ -6,7 +6,7 @@ from typing import Any
 from rangeio.errors import ConfigInvalidError
 from rangeio.http.fields import check_login, check_value, harmless
 from rangeio.http.proxies import basic
-from rangeio.http.remote import Fresh
+from rangeio.http.remote_object import Fresh
 from rangeio.service import Options
 
 _CONDITIONS = {
@@ -27,7 +27,7 @@ DEFAULTS = Options(gap=GAP, max_merged=8 << 20, chunk=8 << 20, concurrent=CONCUR
 
 
 def conditions(options: Options) -> dict[str, str]:
-    """The header fields that ask for what the first reply must satisfy."""
+    """The header fields that ask for what the first response must satisfy."""
     return {
         field: value for name, field in _CONDITIONS.items() if (value := getattr(options, name)) is not None
     }

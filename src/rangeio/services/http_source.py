@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
 from _uring import ready, turn
 from _uring.loops import bind, current_key
-from _uring.surface import byte_array, byte_index, writable_bytes
-from rangeio.errors import Error, UnexpectedEofError, asked, from_native
-from rangeio.http import standing
-from rangeio.http.alone import Stray, at_once, finished, go_on
+from _uring.surface import MEASURED, Unfinished, byte_array, byte_index, writable_bytes
+from _uring.waiters import tell
+from rangeio.errors import Error, asked, from_native
+from rangeio.http import awaited_reads
+from rangeio.http.connection_pool import PER_HOST, HeldConnections
 from rangeio.http.drivers import Driver, LoopDriver, ThreadDriver, this_thread
-from rangeio.http.pace import MEASURED
-from rangeio.http.pool import PER_HOST, Held
-from rangeio.http.reads import Probe, Read, in_order
-from rangeio.http.remote import Remote
-from rangeio.http.repeats import repeat_for
-from rangeio.http.rules import Version, http_date
-from rangeio.http.run import Run
+from rangeio.http.engine import Engine
+from rangeio.http.error_mapping import guarded
+from rangeio.http.range_read import Probe, RangeRead, in_order
+from rangeio.http.records import Records
+from rangeio.http.remote_object import RemoteObject
+from rangeio.http.steady import is_plain, read_waiting, steady_reads
+from rangeio.http.validation import Version, http_date
 from rangeio.policy import Timeout
 from rangeio.ranges import OPEN, Offsets
 from rangeio.service import FAR, Capability, Destination, Options, ReadAhead, Stat, Travels
@@ -32,20 +33,20 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer as SupportsBuffer
 
     from _uring import Buffer, Reactor
-    from _uring.surface import Repeat, Strayed
+    from _uring.surface import SteadyReads
     from _uring.waiters import Waiter
 
 
 class HttpSource(Travels):
     """One object on a server. Nothing is asked before the first read."""
 
-    def __init__(self, reactor: "Reactor", remote: Remote, options: Options) -> None:
+    def __init__(self, reactor: "Reactor", remote: RemoteObject, options: Options) -> None:
         self._reactor = reactor
         self._remote = remote
         self._options = options
         self._pool = remote.access.pool
         self._closed = False
-        self._repeat: Repeat | None = None
+        self._steady: SteadyReads | None = None
         self._pool.use()
 
     @property
@@ -73,23 +74,23 @@ class HttpSource(Travels):
     # --- one range -------------------------------------------------------------------------------------------
 
     def read_at(self, offset: SupportsIndex, limit: SupportsIndex) -> "Buffer":
-        repeat = self._repeat  # another thread may take it away
-        found: Any = None if repeat is None else repeat.read_at(offset, limit)
+        steady = self._steady  # another thread may take it away
+        found: Any = None if steady is None else steady.read_at(offset, limit)
         if found is None:
             start, count = byte_index(offset, "offset"), byte_index(limit, "limit")
             found = self._one(self._read(start, count))
-        elif isinstance(found, tuple):
-            found = self._strayed(found)
+        elif isinstance(found, Unfinished):
+            found = self._go_on(found)
         return found  # type: ignore[no-any-return]  # a call more would be a tenth of all
 
     def read_into(self, buffer: Destination, offset: SupportsIndex = 0) -> int:
         start, view = byte_index(offset, "offset"), writable_bytes(cast("SupportsBuffer", buffer))
-        repeat = self._repeat
-        found: Any = None if repeat is None else repeat.read_into(view, start)
+        steady = self._steady
+        found: Any = None if steady is None else steady.read_into(view, start)
         if found is None:
             found = self._one(self._read(start, len(view), into=view))
-        elif isinstance(found, tuple):
-            found = self._strayed(found, view)
+        elif isinstance(found, Unfinished):
+            found = self._go_on(found, view)
         return int(found)
 
     @by_await
@@ -102,37 +103,36 @@ class HttpSource(Travels):
         start, view = byte_index(offset, "offset"), writable_bytes(cast("SupportsBuffer", buffer))
         return self._soon(self._read(start, len(view), into=view))
 
-    async def _soon(self, read: Read) -> Any:
-        result = await standing.awaited(read, self._pool, self._options.chunk or OPEN, self._run)
-        return (await self._awaited([read]))[0] if result is None else result
+    async def _soon(self, read: RangeRead) -> Any:
+        if is_plain(read, self._most):
+            result = await awaited_reads.result_of(self._steady_now(), read, self._run)
+            if result is not None:
+                return result
+        return (await self._awaited([read]))[0]
 
     def begin_at(self, offset: int, limit: int, waiter: "Waiter", *, chunk: int | None = None) -> None:
-        def landed(_: int, result: Any) -> None:
-            if waiter.done():
-                return
-            if isinstance(result, BaseException):
-                waiter.set_exception(result)
-            else:
-                waiter.set_result(result)
-
         read = self._read(offset, limit)
-        if not standing.begin(read, self._pool, chunk or self._options.chunk or OPEN, waiter, self._run):
-            self._run(LoopDriver(current_key()), landed, chunk, wanted=lambda: not waiter.done()).add(read)
+        plain = is_plain(read, chunk or self._most)
+        if plain and awaited_reads.begin(self._steady_now(), read, waiter, self._run):
+            return
 
-    def _read(self, start: int, count: int, index: int = 0, into: memoryview | None = None) -> Read:
+        def landed(_: int, result: Any) -> None:
+            if isinstance(result, BaseException):
+                tell(waiter, error=result)
+            else:
+                tell(waiter, result)
+
+        self._run(LoopDriver(current_key()), landed, chunk, wanted=lambda: not waiter.done()).add(read)
+
+    def _read(self, start: int, count: int, index: int = 0, into: memoryview | None = None) -> RangeRead:
         if self._closed:
             self._check_open(start, count)
         return self._made(start, start + count, index, into)
 
-    def _made(self, start: int, stop: int, index: int = 0, into: memoryview | None = None) -> Read:
+    def _made(self, start: int, stop: int, index: int = 0, into: memoryview | None = None) -> RangeRead:
         if stop > OPEN:
             stop = OPEN
-        return Read(self._reactor, self._remote, index, start, stop, into, self._options.timeout)
-
-    def _begun(self, strayed: "Strayed", index: int = 0, into: memoryview | None = None) -> Read:
-        """The read that a repeat has begun."""
-        _, _, _, start, stop, *_ = strayed
-        return self._made(start, stop, index, into)
+        return RangeRead(self._reactor, self._remote, index, start, stop, into, self._options.timeout)
 
     # --- many ------------------------------------------------------------------------------------------------
 
@@ -142,15 +142,13 @@ class HttpSource(Travels):
         self._check_open(None, None)
         began, width = time.monotonic(), self._width(concurrent or self._options.concurrent)
         buffers: list[Buffer] = []
-        strayed: list[tuple[int, Strayed]] | None = []
-        while not strayed and len(buffers) < len(starts):
-            repeat = self._repeated(chunk)
-            strayed = None if repeat is None else repeat.read_many(starts, lengths, buffers, width, began)
-            if strayed is None:
-                break
-        if len(buffers) == len(starts) and not strayed:
+        begun: list[tuple[int, Unfinished]] | None = []
+        while begun == [] and len(buffers) < len(starts):
+            steady = self._steady_now(chunk)
+            begun = None if steady is None else steady.read_many(starts, lengths, buffers, width, began)
+        if len(buffers) == len(starts) and not begun:
             return buffers
-        return self._rest(starts, lengths, buffers, strayed or [], chunk, concurrent, began)
+        return self._rest(starts, lengths, buffers, begun or [], chunk, concurrent, began)
 
     def fetch_async(
         self, starts: Offsets, lengths: Offsets, *, chunk: int | None, concurrent: int | None
@@ -168,7 +166,7 @@ class HttpSource(Travels):
         ordered: bool = False,
     ) -> "Iterator[tuple[int, Buffer | Error]]":
         self._check_open(None, None)
-        held, width = Held(), concurrent or CONCURRENT
+        held, width = HeldConnections(), concurrent or CONCURRENT
         if ordered:
             found = self._each(held, self._reads(starts, lengths), chunk, width, ordered, [])
         else:
@@ -176,7 +174,7 @@ class HttpSource(Travels):
         self._pool.iterates(found, held)
         return found
 
-    def _reads(self, starts: Offsets, lengths: Offsets, first: int = 0) -> list[Read]:
+    def _reads(self, starts: Offsets, lengths: Offsets, first: int = 0) -> list[RangeRead]:
         """From the range with this index on, whether or not this was closed meanwhile."""
         pairs = zip(starts[first:].tolist(), lengths[first:].tolist(), strict=True)
         return [
@@ -184,29 +182,29 @@ class HttpSource(Travels):
         ]
 
     def _each_small(
-        self, held: Held, starts: Offsets, lengths: Offsets, chunk: int | None, concurrent: int
+        self, held: HeldConnections, starts: Offsets, lengths: Offsets, chunk: int | None, concurrent: int
     ) -> "Generator[tuple[int, Buffer | Error]]":
-        """By the core alone, until one strays; the rest as others."""
-        began, begun = time.monotonic(), 0
-        strayed: list[tuple[int, Strayed]] = []
-        while not strayed and begun < len(starts):
-            repeat = self._repeated(chunk)
-            if repeat is None:
+        """In the steady state, until one is unusual; the rest by the engine."""
+        began, first = time.monotonic(), 0
+        unfinished: list[tuple[int, Unfinished]] = []
+        while not unfinished and first < len(starts):
+            steady = self._steady_now(chunk)
+            if steady is None:
                 break
-            convoy = repeat.iter_many(starts, lengths, begun, self._width(concurrent), began)
-            if convoy is None:
+            batch = steady.iter_many(starts, lengths, first, self._width(concurrent), began)
+            if batch is None:
                 break
             try:
                 held.count = partial(self._width, concurrent)
-                yield from iter(convoy.next, None)
-                strayed, begun = convoy.strayed(), convoy.begun
+                yield from iter(batch.next, None)
+                unfinished, first = batch.unfinished(), batch.begun
             finally:
-                convoy.close()
-        if begun == len(starts) and not strayed:
+                batch.close()
+        if first == len(starts) and not unfinished:
             return
-        under_way = [(self._begun(piece, index), piece) for index, piece in strayed]
-        reads = self._reads(starts, lengths, begun)
-        yield from self._each(held, reads, chunk, concurrent, False, under_way, began)
+        begun = [(self._made(piece.start, piece.stop, index), piece) for index, piece in unfinished]
+        reads = self._reads(starts, lengths, first)
+        yield from self._each(held, reads, chunk, concurrent, False, begun, began)
 
     def _width(self, concurrent: int | None) -> int:
         """Over how many connections at once the core reads."""
@@ -214,15 +212,15 @@ class HttpSource(Travels):
 
     def _each(
         self,
-        held: Held,
-        reads: list[Read],
+        held: HeldConnections,
+        reads: list[RangeRead],
         chunk: int | None,
         concurrent: int,
         ordered: bool,
-        strayed: "list[tuple[Read, Strayed]]",
+        unfinished: list[tuple[RangeRead, Unfinished]],
         began: float | None = None,
     ) -> "Generator[tuple[int, Buffer | Error]]":
-        """As they land: at most `concurrent` reads are under way or wait to be handed out. strayed: others that are
+        """As they land: at most `concurrent` reads are under way or wait to be handed out. unfinished: others that are
         under way, which then come as well; began: when they did.
         """
         landed: dict[int, Any] = {}
@@ -231,8 +229,8 @@ class HttpSource(Travels):
         run = self._run(driver, landed.__setitem__, chunk, concurrent, began=began)
         held.count = run.held
         try:
-            begun, before = 0, len(strayed)
-            run.join_all(strayed)
+            begun, before = 0, len(unfinished)
+            run.adopt_all(unfinished)
             for given in range(-before, len(reads)):
                 while begun < min(len(reads), given + concurrent):
                     run.add(reads[begun])
@@ -259,8 +257,8 @@ class HttpSource(Travels):
         starts, count = byte_array(offsets, "offsets"), byte_index(length, "length")
         self._check_open(None, None)
         size = self.stat().size if starts.size and count and self.size is None else self.size
-        table, reads = self._records(starts, count, size)
-        return self._filled(table, count, starts, self._now(reads))
+        records = Records(self.path, starts, count)
+        return records.filled(self._now(self._rows(records, size)))
 
     @by_await
     def read_batch_async(self, offsets: Any, length: SupportsIndex) -> "Awaitable[Buffer]":
@@ -272,36 +270,13 @@ class HttpSource(Travels):
         await turn()
         ask = starts.size and count and self.size is None
         size = (await self.stat_async()).size if ask else self.size
-        table, reads = self._records(starts, count, size)
-        return self._filled(table, count, starts, await self._awaited(reads))
+        records = Records(self.path, starts, count)
+        return records.filled(await self._awaited(self._rows(records, size)))
 
-    def _records(self, starts: Offsets, count: int, size: int | None) -> "tuple[Buffer, list[Read]]":
-        """A table, and the reads that fill its rows. UnexpectedEofError before memory is taken."""
-        if count and size is not None and (starts > size - count).any():
-            self._passes(int((starts > size - count).argmax()), starts, count, size)
-        table = self._reactor.allocate((starts.size, count))
-        if not table.nbytes:
-            return table, []
-        memory = self._reactor.writable(table).cast("B")
-        rows = enumerate(starts.tolist())
-        return table, [self._read(at, count, i, memory[i * count : (i + 1) * count]) for i, at in rows]
-
-    def _filled(self, table: "Buffer", count: int, starts: Offsets, counts: list[int]) -> "Buffer":
-        for index, got in enumerate(counts):
-            if got < count:
-                self._passes(index, starts, count, None)
-        return table
-
-    def _passes(self, index: int, starts: Offsets, count: int, size: int | None) -> None:
-        start = int(starts[index])
-        of = "" if size is None else f" of {size} bytes"
-        raise UnexpectedEofError(
-            f"{asked(self.path, start, count)}: record {index} passes the end of an object{of}",
-            path=self.path,
-            offset=start,
-            limit=count,
-            index=index,
-        )
+    def _rows(self, records: Records, size: int | None) -> list[RangeRead]:
+        """A read for each record, into its row."""
+        rows = records.rows(self._reactor, size)
+        return [self._read(start, len(row), index, row) for index, (start, row) in enumerate(rows)]
 
     # --- what it is ------------------------------------------------------------------------------------------
 
@@ -336,14 +311,14 @@ class HttpSource(Travels):
     def within(self, timeout: Timeout) -> "HttpSource":
         timed = copy(self)
         timed._options = replace(self._options, timeout=timeout)
-        timed._repeat = None
+        timed._steady = None
         timed.again = HttpSource.within, (self, timeout)
         return timed
 
     def close(self) -> None:
         if not self._closed:
             self._closed = True
-            self._repeat = None
+            self._steady = None
             self._remote.kept = None
             self._pool.unuse()
 
@@ -361,8 +336,8 @@ class HttpSource(Travels):
         concurrent: int | None = None,
         wanted: Callable[[], bool] | None = None,
         began: float | None = None,
-    ) -> Run:
-        return Run(
+    ) -> Engine:
+        return Engine(
             driver,
             self._pool,
             landed,
@@ -383,55 +358,71 @@ class HttpSource(Travels):
             text = f"{asked(self.path, None, None)}: {error}"
             raise type(error)(text, path=self.path, errno=error.errno, status=error.status) from error
 
-    def _one(self, read: Read) -> Any:
-        """One read, waited for in this thread: the short way if a connection is idle and nothing is unusual."""
-        found = at_once(read, self._pool, self._options.chunk or OPEN)
-        if found is True and read.stop - read.start < MEASURED:
-            repeat = self._repeat
-            self._repeat = repeat if repeat is not None and repeat.good else self._repeated()
-            if self._closed:
-                self._repeat = None
-        return self._ended(read, found)
+    @property
+    def _most(self) -> int:
+        """Bytes of one request."""
+        return self._options.chunk or OPEN
 
-    def _ended(self, read: Read, found: Stray | bool) -> Any:
-        if found is True:
-            return finished(read)
-        if found is False:
-            return self._now([read])[0]
-        return self._until_landed(lambda run: run.take_over(read, *found), 1)[0]
-
-    def _repeated(self, chunk: int | None = None) -> "Repeat | None":
-        """Small reads as the last one was. None where there is no such thing, or larger pieces have to be cut."""
-        if (chunk or self._options.chunk or OPEN) < MEASURED:
+    def _steady_now(self, chunk: int | None = None) -> "SteadyReads | None":
+        """Reads in the steady state of the object; None where there is none, or pieces smaller than it are wanted."""
+        if (chunk or self._most) < MEASURED:
             return None
-        return repeat_for(self._reactor, self._remote, self._options.timeout)
+        steady = self._steady
+        if steady is None or not steady.good:
+            steady = steady_reads(self._reactor, self._remote, self._options.timeout, self._most)
+            self._steady = None if self._closed else steady
+        return steady
 
-    def _strayed(self, strayed: "Strayed", into: memoryview | None = None) -> Any:
-        """One read, the same, that was not as the last one."""
-        self._repeat = None
-        read = self._begun(strayed, 0, into)
-        return self._ended(read, go_on(read, self._pool, strayed))
+    def _one(self, read: RangeRead) -> Any:
+        """One read, waited for in this thread."""
+        found: Any = False
+        if is_plain(read, self._most):
+            steady = self._steady_now()
+            count = read.stop - read.start
+            if steady is None:
+                found = guarded(read, read_waiting, read)
+            elif read.into is None:
+                found = steady.read_at(read.start, count)
+            else:
+                found = steady.read_into(read.into[:count], read.start)
+        if found is True:
+            return guarded(read, read.result)
+        if isinstance(found, Unfinished):
+            return self._finish(read, found)
+        return found or self._now([read])[0]
+
+    def _go_on(self, begun: Unfinished, into: memoryview | None = None) -> Any:
+        """The result of a read that is not as the last one was."""
+        self._steady = None
+        read = self._made(
+            begun.start, begun.stop, into=None if into is None else into[: begun.stop - begun.start]
+        )
+        return self._finish(read, begun)
+
+    def _finish(self, read: RangeRead, begun: Unfinished) -> Any:
+        """Have the engine go on with one read."""
+        return self._until_landed(lambda run: run.adopt(read, begun, begun.sent), 1)[0]
 
     def _rest(
         self,
         starts: Offsets,
         lengths: Offsets,
         buffers: "list[Buffer]",
-        strayed: "list[tuple[int, Strayed]]",
+        unfinished: list[tuple[int, Unfinished]],
         chunk: int | None,
         concurrent: int | None,
         began: float,
     ) -> list[Any]:
-        """What a repeat did not read of many: some are there, some under way, some not begun."""
-        under_way = {index for index, _ in strayed}
+        """What the steady state did not read of many: some are there, some under way, some not begun."""
+        under_way = {index for index, _ in unfinished}
         landed = {index: buffer for index, buffer in enumerate(buffers) if index not in under_way}
         reads = self._reads(starts, lengths, len(buffers))
-        pieces = [(self._begun(piece, index), piece) for index, piece in strayed]
-        strayed.clear()
+        begun = [(self._made(piece.start, piece.stop, index), piece) for index, piece in unfinished]
+        unfinished.clear()
         buffers.clear()  # the traceback of a failure will hold this frame and its caller's, but not the Buffers
 
-        def begin(run: Run) -> None:
-            run.join_all(pieces)
+        def begin(run: Engine) -> None:
+            run.adopt_all(begun)
             for read in reads:
                 run.add(read)
 
@@ -440,7 +431,7 @@ class HttpSource(Travels):
     def _now(self, reads: list[Any], chunk: int | None = None, concurrent: int | None = None) -> list[Any]:
         """The results, waited for in this thread; the first failure in the order of `reads` is raised."""
 
-        def begin(run: Run) -> None:
+        def begin(run: Engine) -> None:
             for read in reads:
                 run.add(read)
 
@@ -448,7 +439,7 @@ class HttpSource(Travels):
 
     def _until_landed(
         self,
-        begin: Callable[[Run], None],
+        begin: Callable[[Engine], None],
         count: int,
         chunk: int | None = None,
         concurrent: int | None = None,

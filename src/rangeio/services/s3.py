@@ -12,12 +12,12 @@ from urllib.parse import quote
 
 from _uring import turn
 from rangeio.errors import ConfigInvalidError, Error, NotFoundError, UnexpectedError, asked
-from rangeio.http.address import Address, Origin
+from rangeio.http.connection_pool import ConnectionPool, Security
 from rangeio.http.fields import checked_fields
 from rangeio.http.heads import Head
-from rangeio.http.pool import Pool, Security
-from rangeio.http.remote import Access, Refusal, Remote
-from rangeio.http.rules import Version
+from rangeio.http.remote_object import Access, Refusal, RemoteObject
+from rangeio.http.urls import Address, Origin
+from rangeio.http.validation import Version
 from rangeio.s3.account import Account
 from rangeio.s3.credentials import Given, KeyRing, checked_keys, of_machine
 from rangeio.s3.endpoint import Addressing, Endpoint, check_bucket
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _MOST_SIGNATURES = 8
 
 
-class S3Remote(Remote):
+class S3RemoteObject(RemoteObject):
     """One object of a bucket, or the bucket itself: signed, and found again when its region turns out to be another."""
 
     def __init__(
@@ -72,7 +72,7 @@ class S3Remote(Remote):
         return super().target
 
     def stamp(self) -> object:
-        """See `Remote`."""
+        """See `RemoteObject`."""
         return self._account.stamp(self._bucket)
 
     def fields_for(self, method: str, target: Address) -> Mapping[str, str]:
@@ -105,7 +105,7 @@ class S3Remote(Remote):
         return Refusal(error, renew=found.code in WRONG_KEYS, again=again)
 
     def secrets(self) -> Iterator[str]:
-        """See `Remote`. Its own query is a version, or says what to list; that of a redirect may be anything."""
+        """See `RemoteObject`. Its own query is a version, or says what to list; that of a redirect may be anything."""
         yield from self._account.secrets()
         yield from re.findall(
             "Signature=([0-9a-f]+)", " ".join(self._signed)
@@ -113,7 +113,7 @@ class S3Remote(Remote):
         yield from self.secrets_of_way()
 
 
-class _Listing(S3Remote):
+class _Listing(S3RemoteObject):
     """A page of the listing of a bucket: all of what comes, not a range of it."""
 
     by_bytes = False
@@ -211,7 +211,7 @@ class S3Service:
         # What of the files is not needed is not asked for: it may be wrong.
         plain = (endpoint.url or "").lower().startswith("http:")
         trusted = ca_file or (None if plain else settings.ca_file())
-        pool = Pool(Security(trusted, client_cert, bool(verify)), proxy)
+        pool = ConnectionPool(Security(trusted, client_cert, bool(verify)), proxy)
         self._access = Access(pool, {}, ring)
         pool.use()  # connections are kept as long as the service is
 
@@ -224,10 +224,10 @@ class S3Service:
     def open(self, path: str, options: Options) -> S3Source:
         return S3Source(self._reactor, self._remote(path, options), options)
 
-    def _remote(self, path: str, options: Options) -> S3Remote:
+    def _remote(self, path: str, options: Options) -> S3RemoteObject:
         bucket, key = self._object(path)
         query = "" if options.version is None else "versionId=" + quote(options.version, safe="-_.~")
-        return S3Remote(self._access, self._account, bucket, key, query, options)
+        return S3RemoteObject(self._access, self._account, bucket, key, query, options)
 
     def _object(self, path: str) -> tuple[str, str]:
         bucket, key = self._place(path)
@@ -283,7 +283,7 @@ class S3Service:
 
 
 class Pages:
-    """The pages of one listing: what to ask for next, and what a reply holds."""
+    """The pages of one listing: what to ask for next, and what a response holds."""
 
     def __init__(self, service: S3Service, prefix: str, delimiter: str | None, options: Options) -> None:
         self._service = service

@@ -11,22 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import _uring
 import rangeio
 from _uring.loops import current_key
 from awaited import Awaited, Loop, run_on
 from faults.machine import need_module
-from rangeio.http import standing, wire
-from rangeio.http.exchange import SCRATCH
-from rangeio.http.plain import Plain
-from rangeio.http.pool import Pool, Security
-from rangeio.http.remote import Remote
-from rangeio.http.rules import Version
+from rangeio.http import awaited_reads
+from rangeio.http.remote_object import RemoteObject
+from rangeio.http.steady import PlainTransfers
 from rangeio.services import http_source
 from rangeio.waiting import pause
+from servers.odd import BAD, DATA, GOOD, OPTIONS, SIZE, changed
 from servers.scripted import (
     Answer,
     Asked,
@@ -35,138 +31,13 @@ from servers.scripted import (
     cut,
     honest,
     identity_of,
-    reply,
     scripted,
 )
 
 pytest.importorskip("urllib3", reason="urllib3 is not installed (pip install 'rangeio[http]')")
 
-DATA = bytes(range(256)) * 800
-SIZE = len(DATA)
 ODD = 5
 """The request that is answered in another way than those before it."""
-
-# --- heads ---------------------------------------------------------------------------------------------------
-
-HEAD = (
-    b"HTTP/1.1 206 Partial Content\r\nServer: nginx\r\nDate: Mon, 01 Jan 2024 00:00:00 GMT\r\nContent-Length: 10\r\n"
-    b'Connection: keep-alive\r\nETag: "v1"\r\nContent-Range: bytes 100-109/1000'
-)
-
-
-def plain_for(head: bytes = HEAD) -> Plain:
-    made = Plain(Version(known=True, etag='"v1"', size=1000))
-    assert made.accepts(head, 100, 110)
-    return made
-
-
-NEXT = HEAD.replace(b"100-109", b"200-219").replace(b": 10\r", b": 20\r")
-
-
-@pytest.mark.parametrize(
-    ("was", "now"),
-    [
-        (b"", b""),
-        (b"00:00:00", b"00:00:01"),
-        (b"Server: nginx", b"X-Request-Id: 17"),
-        (b"Server: nginx\r\n", b""),
-        (b"ETag: ", b"etag: "),
-        (b"Content-Length: 20\r\n", b"content-length: 20\r\n"),
-        (b"Content-Range:", b"content-range:"),
-        (b"Content-Range: bytes", b"Content-Range:  Bytes"),
-        (b"Connection: keep-alive\r\n", b""),
-        (b"206 Partial Content", b"206 OK"),
-        (b"Content-Length: 20\r\n", b"Content-Length: 20\r\nContent-Length: 20\r\n"),
-    ],
-)
-def test_plain_heads(was: bytes, now: bytes) -> None:
-    plain = plain_for()
-    for _ in range(2):
-        assert plain.accepts(NEXT.replace(was, now), 200, 220)
-    assert plain.accepts(HEAD, 100, 110)
-
-
-@pytest.mark.parametrize(
-    ("was", "now"),
-    [
-        (b"206 Partial Content", b"200 OK"),
-        (b"206 Partial Content", b"416 Partial Content"),
-        (b"HTTP/1.1", b"HTTP/2.0"),
-        (b'ETag: "v1"', b'ETag: "v2"'),
-        (b'ETag: "v1"\r\n', b""),
-        (b'ETag: "v1"\r\n', b'ETag: "v1"\r\nETag: "v2"\r\n'),
-        (b"keep-alive", b"close"),
-        (b"keep-alive", b"keep-alive\r\nContent-Encoding: gzip"),
-        (b"keep-alive", b"keep-alive\r\nContent-Encoding: identity\r\nContent-Encoding: identity"),
-        (b"keep-alive", b"keep-alive\r\nTransfer-Encoding: chunked"),
-        (b"keep-alive", b"keep-alive\r\ntransfer-encoding: chunked"),
-        (b"keep-alive", b"keep-alive\r\nTransfer-Encoding : chunked"),
-        (b"keep-alive", b"keep-alive\r\nContent-Length: 21"),
-        (b"keep-alive", b"keep-alive\r\nnonsense"),
-        (b"Content-Length: 20", b"Content-Length: 21"),
-        (b"Content-Length: 20\r\n", b""),
-        (b"200-219", b"201-220"),
-        (b"200-219", b"200-220"),
-        (b"/1000", b"/1001"),
-        (b"/1000", b"/*"),
-        (b"\r\nContent-Range: bytes 200-219/1000", b""),
-        (b"Content-Range: bytes", b"Content-Range: lines"),
-    ],
-)
-def test_heads_that_are_not_plain(was: bytes, now: bytes) -> None:
-    head = NEXT.replace(was, now)
-    assert head != NEXT
-    plain = plain_for()
-    assert not plain.accepts(head, 200, 220)
-    assert not Plain(Version(known=True, etag='"v1"', size=1000)).accepts(head, 200, 220)
-    assert plain.accepts(NEXT, 200, 220)
-
-
-# What may stand in a head beside what has to, and what of it has the numbers of the range.
-BESIDE = [
-    b"content-length: %(nbytes)d",
-    b"Content-Length:%(nbytes)d",
-    b"Content-Length: %(nbytes)d",
-    b"Content-Length: 0%(nbytes)d",
-    b"content-range: bytes %(at)d-%(last)d/1000",
-    b"Content-Range: bytes %(at)d-%(last)d/1000",
-    b"X-Range: bytes %(at)d-%(last)d/1000",
-    b"X: Content-Length: %(nbytes)d",
-    b"100%%: %%d of %%s",
-    b"Content-Encoding: identity",
-    b"Connection: keep-alive",
-    b"Date: now",
-]
-RANGE = st.tuples(st.sampled_from([0, 1, 9, 90, 99, 900]), st.sampled_from([1, 5, 9, 10, 99, 100]))
-
-
-@st.composite
-def heads(draw: st.DrawFn) -> tuple[int, int, bytes]:
-    """A range, and a head that answers a request for it in some way."""
-    at, nbytes = draw(RANGE)
-    has = [b'ETag: "v1"', b"Content-Length: %(nbytes)d", b"Content-Range: bytes %(at)d-%(last)d/1000"]
-    lines = draw(st.permutations(has + draw(st.lists(st.sampled_from(BESIDE), max_size=3))))
-    long = b"X-Long: " + b"x" * draw(st.one_of(st.just(0), st.integers(SCRATCH - 220, SCRATCH)))
-    numbers = {b"nbytes": nbytes, b"at": at, b"last": at + nbytes - 1}
-    return at, at + nbytes, b"\r\n".join([b"HTTP/1.1 206 Word", long, *lines]) % numbers
-
-
-@given(st.lists(heads(), min_size=1, max_size=4), RANGE)
-def test_nothing_is_foretold_that_would_be_refused(seen: list[tuple[int, int, bytes]], then: Any) -> None:
-    """Whatever was accepted before: what is compared as a whole next could be accepted, and would be received whole."""
-    known = Plain(Version(known=True, etag='"v1"', size=1000))
-    for at, stop, head in seen:
-        new = Plain(Version(known=True, etag='"v1"', size=1000))
-        assert known.accepts(head, at, stop) == new.accepts(head, at, stop)
-    at, nbytes = then
-    foretold = known.expect(at, at + nbytes)
-    if foretold is not None:
-        head, length, announced = foretold
-        new = Plain(Version(known=True, etag='"v1"', size=1000))
-        assert new.accepts(head[:-4], at, at + nbytes) or at + nbytes > 1000
-        assert announced in head
-        assert 0 < length <= SCRATCH
-
 
 # --- replies -------------------------------------------------------------------------------------------------
 
@@ -197,10 +68,10 @@ class Desk:
 
 KINDS = (
     "sync",
-    "sync without repeats",
-    "sync without the extension",
+    "sync without the core",
     "sync over TLS",
     "asyncio",
+    "asyncio without the core",
     "asyncio over TLS",
     "uvloop",
     "trio",
@@ -214,11 +85,9 @@ def desk(
     kind, _, how = request.param.partition(" ")
     if kind in ("uvloop", "trio"):
         pytest.importorskip(kind)
-    if how.startswith("without"):
-        monkeypatch.setattr(http_source, "repeat_for", lambda *_: None)
-    if how == "without the extension":
-        monkeypatch.setattr(wire, "exchange", None)
-    elif _uring.exchange is None:
+    if how == "without the core":
+        monkeypatch.setattr(http_source, "steady_reads", lambda *_: None)
+    elif _uring.LoopTransfers is None:
         pytest.skip(f"the extension is not there: {_uring.extension_error()}")
     made = Desk(kind, tmp_path_factory.mktemp("tls") if how == "over TLS" else None)
     yield made
@@ -239,81 +108,6 @@ def many(reader: Any, start: int, stop: int) -> bytes:
     middle = (start + stop) // 2
     first, second = reader.read_ranges([(start, middle), (middle, stop)], gap=None, concurrent=1)
     return bytes(first) + bytes(second)
-
-
-def changed(etag: str | None = '"v1"', **fields: str | None) -> Callable[[Asked], Answer]:
-    """An honest reply, but for these fields."""
-
-    def answer(asked: Asked) -> Answer:
-        start, stop = asked.range or (0, 0)
-        span = f"bytes {start}-{stop - 1}/{SIZE}"
-        return reply(206, DATA[start:stop], **{"ETag": etag, "Content_Range": span, **fields})
-
-    return answer
-
-
-def shorter(asked: Asked) -> Answer:
-    start, _ = asked.range or (0, 0)
-    return reply(206, DATA[start : start + 9], ETag='"v1"', Content_Range=f"bytes {start}-{start + 8}/{SIZE}")
-
-
-def earlier(asked: Asked) -> Answer:
-    start, stop = asked.range or (0, 0)
-    span = f"bytes {start - 5}-{stop - 1}/{SIZE}"
-    return reply(206, DATA[start - 5 : stop], ETag='"v1"', Content_Range=span)
-
-
-def chunked(asked: Asked) -> Answer:
-    start, stop = asked.range or (0, 0)
-    span = f"bytes {start}-{stop - 1}/{SIZE}"
-    made = reply(206, ETag='"v1"', Content_Range=span, Content_Length=None, Transfer_Encoding="chunked")
-    return Answer(made.data + b"%x\r\n%b\r\n0\r\n\r\n" % (stop - start, DATA[start:stop]))
-
-
-def other_case(asked: Asked) -> Answer:
-    head, _, body = honest(DATA, asked).data.partition(b"\r\n\r\n")
-    status, _, fields = head.partition(b"\r\n")
-    return Answer(status + b"\r\n" + fields.lower() + b"\r\n\r\n" + body)
-
-
-def informed(asked: Asked) -> Answer:
-    return Answer(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + honest(DATA, asked).data)
-
-
-# What the odd request is answered, where the next one begins (counted from the odd one's start, None: none follows).
-GOOD: dict[str, tuple[Callable[[Asked], Answer], int | None]] = {
-    "shorter": (shorter, 9),
-    "earlier": (earlier, None),
-    "chunked": (chunked, None),
-    "informed": (informed, None),
-    "closing": (changed(Connection="close"), None),
-    "long head": (changed(X_Long="x" * 6000), None),
-    "other case": (other_case, None),
-    "busy": (lambda _: reply(503), 0),
-    "two lengths": (changed(content_length="7"), 0),
-    "cut at the head": (lambda asked: cut(honest(DATA, asked), 0, "close"), 0),
-    "cut": (lambda asked: cut(honest(DATA, asked), 33, "close"), 33),
-    "reset": (lambda asked: cut(honest(DATA, asked), 0, "reset"), 0),
-    "no reply": (lambda _: Answer(b"", "close"), 0),
-    "half a head": (lambda _: Answer(b"HTTP/1.1 206 Par", "close"), 0),
-    "silent": (lambda _: Answer(b"", "stall"), 0),
-    "stalls in the head": (lambda _: Answer(b"HTTP/1.1 206 Par", "stall"), 0),
-    "stalls in the body": (lambda asked: cut(honest(DATA, asked), 44, "stall"), 44),
-}
-BAD: dict[str, tuple[Callable[[Asked], Answer], type[Exception]]] = {
-    "other ETag": (changed('"v2"'), rangeio.ObjectChangedError),
-    "no ETag": (changed(None), rangeio.ObjectChangedError),
-    "other size": (changed(Content_Range=f"bytes 2000-9999/{SIZE + 1}"), rangeio.Error),
-    "412": (lambda _: reply(412), rangeio.ObjectChangedError),
-    "404": (lambda _: reply(404), rangeio.NotFoundError),
-    "encoded": (changed(Content_Encoding="gzip"), rangeio.ContentEncodedError),
-    "no range": (changed(Content_Range=None), rangeio.RangeNotSupportedError),
-    "other range": (changed(Content_Range=f"bytes 0-9/{SIZE}"), rangeio.Error),
-}
-OPTIONS: Any = {
-    "retry": rangeio.Retry(attempts=2, backoff_s=0.001),
-    "timeout": rangeio.Timeout(first_byte_s=0.5, idle_s=0.5),
-}
 
 
 def prepared(reader: Any) -> None:
@@ -354,6 +148,24 @@ def test_what_is_wrong_is_an_error(desk: Desk, odd: str, way: Ways) -> None:
         reader.close()
 
 
+@pytest.mark.parametrize("start", [0, 60_000])
+def test_a_first_read_fans_out_with_its_first_head(desk: Desk, start: int) -> None:
+    """All other requests of it are sent while the body of the first response has not begun to come."""
+
+    def script(asked: Asked) -> Answer:
+        answer = honest(DATA, asked)
+        return answer if asked.number else cut(answer, 0, "stall")
+
+    pieces = [(at, min(at + 40_000, SIZE)) for at in range(start, SIZE, 40_000)]
+    with desk.serve(script) as server:
+        reader = desk.open(server.url, chunk=40_000, **OPTIONS)
+        assert one(reader, start, SIZE) == DATA[start:]
+        assert server.ranges[0] == pieces[0]
+        assert sorted(server.ranges[: len(pieces)]) == pieces
+        assert server.ranges[len(pieces) :] == pieces[:1]  # once more, after its silence
+        reader.close()
+
+
 SLOW = ("silent", "stalls in the head", "stalls in the body")
 
 
@@ -378,7 +190,7 @@ def test_both_ways_are_one(desk: Desk, odd: str, way: Ways, monkeypatch: pytest.
                 reader.close()
 
     found = outcome()
-    monkeypatch.setattr(Remote, "plain", None)
+    monkeypatch.setattr(RemoteObject, "expected", None)
     assert outcome() == found
 
 
@@ -493,15 +305,14 @@ def test_interrupted_while_it_drips() -> None:
         timer.join()
 
 
-@pytest.mark.parametrize("without", [False, True], ids=["", "without the extension"])
+@pytest.mark.parametrize("without", [False, True], ids=["", "without the core"])
 @pytest.mark.parametrize(("length", "stop"), [(100, 0), (100, 3), (200_000, 0), (200_000, 70_000)])
 def test_signals_do_not_stop_the_clock(
     monkeypatch: pytest.MonkeyPatch, without: bool, length: int, stop: int
 ) -> None:
     """A handler that runs more often than the time is looked at: a call that is begun anew begins to wait anew."""
     if without:
-        monkeypatch.setattr(wire, "exchange", None)
-        monkeypatch.setattr(http_source, "repeat_for", lambda *_: None)
+        monkeypatch.setattr(http_source, "steady_reads", lambda *_: None)
 
     def stalling(asked: Asked) -> Answer:
         answer = honest(DATA, asked)
@@ -594,7 +405,9 @@ def test_a_cancelled_read_leaves_no_connection() -> None:
         assert server.ranges[ODD:] == [(0, 1000), (7, 17)]
 
 
-def test_a_closed_reader_keeps_no_connection() -> None:
+def test_a_loop_keeps_no_connection() -> None:
+    """What is idle is for all threads."""
+
     async def main(url: str) -> None:
         operator = rangeio.Operator("http", root=url)
         pool = operator.open("object")._source._pool  # type: ignore[attr-defined]
@@ -602,11 +415,8 @@ def test_a_closed_reader_keeps_no_connection() -> None:
         for _ in range(2):
             await asyncio.gather(*[reader.read_at(number, 10) for number in range(16)])
         kept = pool.stats()
-        assert kept["connections_open"] > kept["connections_idle"]
-        pool._reclaim()
-        assert pool.stats()["connections_idle"] == kept["connections_open"]
+        assert kept["connections_open"] == kept["connections_idle"] > 1
         reader.close()
-        del operator
 
     with scripted(lambda asked: honest(DATA, asked)) as server:
         asyncio.run(main(server.url))
@@ -622,13 +432,13 @@ def test_a_watch_that_ends_late(name: str, monkeypatch: pytest.MonkeyPatch) -> N
     held: list[Any] = []
     wait, go_on = threading.Event(), threading.Event()
 
-    class Held(standing._Watch):
-        def __init__(self, place: standing.Standing) -> None:
+    class HeldConnections(awaited_reads._Watch):
+        def __init__(self, place: awaited_reads.LoopReads) -> None:
             super().__init__(place)
             held.append(self)
 
-    monkeypatch.setattr(standing, "_Watch", Held)
-    monkeypatch.setattr(standing, "_IDLE_S", 0.01)
+    monkeypatch.setattr(awaited_reads, "_Watch", HeldConnections)
+    monkeypatch.setattr(awaited_reads, "_KEPT_S", 0.01)
 
     def script(asked: Asked) -> Answer:
         if wait.is_set():
@@ -640,7 +450,7 @@ def test_a_watch_that_ends_late(name: str, monkeypatch: pytest.MonkeyPatch) -> N
             for offset in range(3):  # the first asks, the second is plain
                 assert await reader.read_at(offset, 10) == DATA[offset : offset + 10]
             (first,) = held
-            while not first._standing.ended:  # nothing was asked of it for long
+            while not first._place.ended:  # nothing was asked of it for long
                 await pause(0.001)
             assert await reader.read_at(9, 10) == DATA[9:19]
             assert len(held) == 2
@@ -651,7 +461,7 @@ def test_a_watch_that_ends_late(name: str, monkeypatch: pytest.MonkeyPatch) -> N
             held.pop(0)
             gc.collect()
             assert await reading == DATA[20:30]
-            assert not held[0]._standing.ended
+            assert not held[0]._place.ended
             held.clear()
 
     with scripted(script) as server:
@@ -662,10 +472,9 @@ def test_a_watch_that_ends_late(name: str, monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_watch_that_has_ended_is_called(name: str) -> None:
     """As trio may do, which has scheduled the call by then."""
     pytest.importorskip(name)
-    pool = Pool(Security(), "")
 
     async def main() -> None:
-        place = standing.Standing(pool, current_key())
+        place = awaited_reads.LoopReads(current_key(), PlainTransfers())
         place.end()
         place.ready()
 

@@ -1,7 +1,7 @@
 """Connections: opened by urllib3, kept alive, given to one read at a time, and bounded per server and in all.
 
 urllib3 is here for what a connection needs before the first byte: TLS and its certificates, proxies, SNI, name lookup.
-Requests and replies are not its business.
+Requests and responses are not its business.
 """
 
 import errno
@@ -16,18 +16,18 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
+from _uring import IdleConnections
+from _uring.surface import MOST_IDLE_S
 from rangeio.errors import ConfigInvalidError, Error
-from rangeio.http.address import Origin
-from rangeio.http.pace import Pace
+from rangeio.http.connection import Connection
+from rangeio.http.latency import Latency
 from rangeio.http.proxies import connection, parse_proxy, proxy_for
 from rangeio.http.redaction import secrets_of_fields
-from rangeio.http.wire import Wire
+from rangeio.http.urls import Origin
 from rangeio.traffic import CONNECTIONS
 
-# Servers close idle connections after 5 s (Apache) to 75 s (nginx); S3 after some 20 s.
-_IDLE_S = 60.0
 PER_HOST = 64
 IN_ALL = 256
 # A new connection that had no answer for so long may wait for an idle one: see _Serial. Such a server is one that has
@@ -36,8 +36,8 @@ _SERIAL_S = 1.0
 _PROMPT_S = 0.1
 _PROOFS = 3
 _SERIAL_FOR_S = 300.0
-# A line that has not moved for so long may wait for itself: who has the connections may be an iteration that nobody
-# goes on with, or a loop whose thread waits in the line. Its first one gets a connection beyond the bounds.
+# A queue that has not moved for so long may wait for itself: the connections may be held by an iteration that nobody
+# goes on with, or by a loop whose thread waits in the queue. Its first one gets a connection beyond the bounds.
 _STUCK_S = 1.0
 
 
@@ -83,11 +83,11 @@ class Security:
         return made
 
 
-Heir: TypeAlias = Callable[[Wire | None], None]
+OnFree: TypeAlias = Callable[[Connection | None], None]
 """Called once, from any thread, with a connection that is its own now; with None when it may look for one again."""
 
 
-class Held:
+class HeldConnections:
     """How many connections an iteration holds. count: set by who runs it."""
 
     __slots__ = ("__weakref__", "count")
@@ -96,17 +96,7 @@ class Held:
         self.count: Callable[[], int] = lambda: 0
 
 
-class Keeper(Protocol):
-    """Who keeps idle connections beside the pool."""
-
-    def give_back_idle(self) -> None:
-        """Give them to the pool, now and from any thread."""
-
-    def forget(self) -> None:
-        """In a forked child: they are the parent's."""
-
-
-class Pool:
+class ConnectionPool:
     """Idle connections by origin, and the count of all. Any thread; a forked child starts with none.
 
     proxy: URL of one for everything, "" for none, None for what the environment says (HTTP_PROXY, HTTPS_PROXY,
@@ -126,10 +116,8 @@ class Pool:
         self._context: ssl.SSLContext | None = None
         self.opened = 0
         self.users = 0
-        # Connections that event loops keep for themselves, by the id of the loop; see standing.py.
-        self.standings: weakref.WeakValueDictionary[int, Keeper] = weakref.WeakValueDictionary()
         # Iterations, and what they hold. One that is suspended is gone on with when its consumer likes.
-        self._iterations: weakref.WeakKeyDictionary[Generator[Any, None, None], Held] = (
+        self._iterations: weakref.WeakKeyDictionary[Generator[Any, None, None], HeldConnections] = (
             weakref.WeakKeyDictionary()
         )
         self._begin()
@@ -138,58 +126,60 @@ class Pool:
 
     def _begin(self) -> None:
         self.lock = threading.RLock()
-        self._idle: dict[Origin, deque[Wire]] = {}
+        self._idle: dict[Origin, IdleConnections] = {}
         self._open: dict[Origin, int] = {}
-        self.waiting: dict[Origin, deque[Heir]] = {}
-        self._moved = 0.0  # when somebody left a line last, or began one
-        self._paces: dict[Origin, Pace] = {}
+        self._waiting: dict[Origin, deque[OnFree]] = {}
+        self._moved = 0.0  # when somebody left a queue last, or began one
+        self._paces: dict[Origin, Latency] = {}
 
     def forget(self) -> None:
         """In a forked child: the connections are the parent's. Closing them here does not end them there."""
-        inherited = [wire for idle in self._idle.values() for wire in idle]
-        for idle in self._idle.values():
-            idle.clear()  # whoever holds it finds nothing in it any more
-        for keeper in self._keepers():
-            keeper.forget()
-        self.standings.clear()
+        inherited = [one for idle in self._idle.values() for one in idle.clear()]
         self._begin()
-        for wire in inherited:
-            wire.close()
+        for one in inherited:
+            one.close()
 
-    def idle(self, origin: Origin) -> deque[Wire]:
-        """Those that are idle, the one used last at the end; always the same deque. `lock` guards it."""
+    def idle(self, origin: Origin) -> IdleConnections:
+        """Those that are idle; always the same object."""
         found = self._idle.get(origin)
-        return self._idle.setdefault(origin, deque()) if found is None else found
-
-    def peek(self, origin: Origin) -> Wire | None:
-        """The one that `take` would look at first."""
-        with self.lock:
-            idle = self._idle.get(origin)
-            return idle[-1] if idle else None
-
-    def take(self, origin: Origin, tick_s: float | None = None) -> Wire | None:
-        """An idle connection, the one used last, that is alive and has brought nothing. tick_s: see `Wire.block`."""
-        while True:
+        if found is None:
             with self.lock:
-                idle = self._idle.get(origin)
-                if not idle:
-                    return None
-                wire = idle.pop()
-            if time.monotonic() - wire.idle_since < _IDLE_S and wire.is_quiet():
-                wire.block(tick_s)
-                return wire
-            self.drop(wire)
+                found = self._idle.setdefault(origin, IdleConnections())
+                self._mark_wanted()
+        return found
+
+    def peek(self, origin: Origin) -> Connection | None:
+        """The one that `take` would look at first."""
+        found: Connection | None = self.idle(origin).peek()
+        return found
+
+    def take(self, origin: Origin) -> Connection | None:
+        """An idle connection, the one used last, that is alive and has brought nothing."""
+        idle = self.idle(origin)
+        while True:
+            connection: Connection | None = idle.take()
+            if connection is None:
+                return None
+            if connection.idle_s < MOST_IDLE_S and connection.is_quiet():
+                return connection
+            self.drop(connection)
+
+    def _mark_wanted(self) -> None:
+        """Have connections that are not to be kept come to `give_back`. For a caller that has the lock."""
+        for origin, idle in list(self._idle.items()):
+            idle.wanted = bool(self._waiting) or self.users <= 0 or SERIAL.keeps_waiting(origin)
 
     def reserve(
         self, origin: Origin, *, waited: bool = False, force: bool = False, first: bool = False
     ) -> bool:
-        """Whether one more may be opened; if so its place is taken. waited: it is its turn, others wait in line. force:
-        whatever the bounds say; for who waits in a line that is stuck. first: of a call that has no other one; it does
-        not wait for iterations that rest.
+        """Whether one more may be opened; if so its place is taken.
+
+        waited: it is its turn, others wait in the queue. force: whatever the bounds say, where the queue is stuck.
+        first: of a call that has no other one; it does not wait for iterations that rest.
         """
         with self.lock:
             force = force or (first and self._rest_holds_all(origin))
-            if not (force or waited) and self.waiting.get(origin):
+            if not (force or waited) and self._waiting.get(origin):
                 return False
             # Whoever asks for a place has looked for an idle connection, or does not trust one.
             if not force and self._open.get(origin, 0) >= self._per_host and not self._evict([origin]):
@@ -199,7 +189,7 @@ class Pool:
             self._open[origin] = self._open.get(origin, 0) + 1
             return True
 
-    def iterates(self, iteration: "Generator[Any, None, None]", held: Held) -> None:
+    def iterates(self, iteration: "Generator[Any, None, None]", held: HeldConnections) -> None:
         """Connections may be held between two results of `iteration`."""
         with self.lock:
             self._iterations[iteration] = held
@@ -218,12 +208,12 @@ class Pool:
 
     def _evict(self, origins: Iterable[Origin]) -> bool:
         """Close the connection to one of these that has been idle for longest; whether there was one."""
-        idle = (wires[0] for origin in origins if (wires := self._idle.get(origin)))
-        oldest = min(idle, key=lambda wire: wire.idle_since, default=None)
-        if oldest is None:
+        idle = [found for origin in origins if (found := self._idle.get(origin))]
+        oldest = max(idle, key=IdleConnections.longest_s, default=None)
+        connection = None if oldest is None else oldest.take_oldest()
+        if connection is None:
             return False
-        self._idle[oldest.origin].popleft()
-        self.drop(oldest)
+        self.drop(connection)
         return True
 
     def free(self, origin: Origin) -> None:
@@ -234,45 +224,47 @@ class Pool:
 
     def unwanted(self, origin: Origin, outcome: Any) -> None:
         """A connection was opened, or not, when nobody waited for it any more. From any thread."""
-        if isinstance(outcome, Wire):
+        if isinstance(outcome, Connection):
             self.give_back(outcome)
         else:
             self.free(origin)
 
     def wake(self, origin: Origin) -> None:
         """Tell one of those who wait to look again: one for this origin, else for any."""
-        if not self.waiting:
+        if not self._waiting:
             return
         with self.lock:
-            lines = [origin, *self.waiting]
-            heir = next((self._first(line) for line in lines if line in self.waiting), None)
-        if heir is not None:
-            heir(None)
+            queues = [origin, *self._waiting]
+            on_free = next((self._first(queue) for queue in queues if queue in self._waiting), None)
+        if on_free is not None:
+            on_free(None)
 
-    def _first(self, origin: Origin) -> "Heir | None":
-        """The first of a line, who leaves it; for a caller that has the lock."""
-        line = self.waiting.get(origin)
-        if line is None:
+    def _first(self, origin: Origin) -> "OnFree | None":
+        """Take the first of a queue; for a caller that has the lock."""
+        queue = self._waiting.get(origin)
+        if queue is None:
             return None
         self._moved = time.monotonic()
-        heir = line.popleft()
-        if not line:
-            del self.waiting[origin]
-        return heir
+        on_free = queue.popleft()
+        if not queue:
+            del self._waiting[origin]
+            self._mark_wanted()
+        return on_free
 
-    def leave(self, origin: Origin, heir: "Heir") -> bool:
-        """Wait in line no longer; whether it was in it still. Else it is called, or was."""
+    def leave(self, origin: Origin, on_free: "OnFree") -> bool:
+        """Wait in the queue no longer; whether it was in it still. Else it is called, or was."""
         with self.lock:
-            line = self.waiting.get(origin, ())
-            found = heir in line
+            queue = self._waiting.get(origin, ())
+            found = on_free in queue
             if found:
-                line.remove(heir)  # type: ignore[union-attr]
-                if not line:
-                    del self.waiting[origin]
+                queue.remove(on_free)  # type: ignore[union-attr]
+                if not queue:
+                    del self._waiting[origin]
+                    self._mark_wanted()
         return found
 
     def is_stuck(self) -> bool:
-        """Whether nobody has left a line for long. Who is told so takes a place by force, and then it is not."""
+        """Whether nobody has left a queue for long. The caller that is told so takes a place by force."""
         with self.lock:
             now = time.monotonic()
             stuck = now - self._moved > _STUCK_S
@@ -280,83 +272,75 @@ class Pool:
                 self._moved = now
         return stuck
 
-    def drop(self, wire: Wire) -> None:
+    def drop(self, connection: Connection) -> None:
         """Close a connection that was taken. That frees its place."""
-        wire.close()
+        connection.close()
 
-    def give_back(self, wire: Wire) -> None:
+    def give_back(self, connection: Connection) -> None:
         """The connection is idle now, or another one's who waits for it: were it to lie here in between, whoever reads
         all the time would have it again. It is closed if nobody reads any more, or others wait for its place.
         """
-        wire.idle_since = time.monotonic()
+        origin = connection.origin
         with self.lock:
-            heir = self._first(wire.origin) if self.waiting else None
-            crowded = bool(self.waiting) and sum(self._open.values()) >= self._in_all
-            kept = self.users > 0 and not crowded and wire.is_open and not SERIAL.keeps_waiting(wire.origin)
-            if kept and heir is None:
-                self.idle(wire.origin).append(wire)
-        if heir is not None:
-            heir(wire)
+            on_free = self._first(origin) if self._waiting else None
+            crowded = bool(self._waiting) and sum(self._open.values()) >= self._in_all
+            kept = self.users > 0 and not crowded and connection.is_open and not SERIAL.keeps_waiting(origin)
+            if kept and on_free is None:
+                self.idle(origin).keep(connection)
+            self._mark_wanted()
+        if on_free is not None:
+            on_free(connection)
         elif not kept:
-            self.drop(wire)
+            self.drop(connection)
 
-    def when_free(self, origin: Origin, heir: "Heir", *, waited: bool = False) -> None:
-        """Wait in line for a connection, or a place. waited: it has, and goes to where it was."""
+    def when_free(self, origin: Origin, on_free: "OnFree", *, waited: bool = False) -> None:
+        """Wait in the queue for a connection, or a place. waited: it has, and goes to where it was."""
         with self.lock:
             room = self._open.get(origin, 0) < self._per_host and sum(self._open.values()) < self._in_all
-            line = self.waiting.get(origin)
-            ready = bool(self._idle.get(origin)) or (room and (waited or not line))
+            queue = self._waiting.get(origin)
+            if not self._waiting:
+                self._moved = time.monotonic()
+            # First, so that who gives a connection back from now on looks here; what was given back before is seen.
+            queue = self._waiting.setdefault(origin, deque())
+            self._mark_wanted()
+            ready = bool(self.idle(origin)) or (room and (waited or not queue))
             if not ready:
-                if not self.waiting:
-                    self._moved = time.monotonic()
-                line = self.waiting.setdefault(origin, deque())
-                line.appendleft(heir) if waited else line.append(heir)
+                queue.appendleft(on_free) if waited else queue.append(on_free)
+            elif not queue:
+                del self._waiting[origin]
+                self._mark_wanted()
         if ready:  # it became so since the caller looked
-            heir(None)
-        else:
-            self._reclaim()
-
-    def is_short(self, origin: Origin) -> bool:
-        """Whether connections should be given back at once: somebody waits, nobody reads, or the server serves one."""
-        return bool(self.waiting) or self.users <= 0 or SERIAL.keeps_waiting(origin)
+            on_free(None)
 
     def close_idle(self, origin: Origin) -> int:
         """Close those that are idle; how many there were."""
-        self._reclaim()
+        self.look_again()
+        connections = self.idle(origin).clear()
+        for one in connections:
+            self.drop(one)
+        return len(connections)
+
+    def look_again(self) -> None:
+        """Whether idle connections may be kept has changed."""
         with self.lock:
-            idle = self._idle.get(origin, ())
-            wires = [idle.pop() for _ in range(len(idle))]  # type: ignore[union-attr]
-        for wire in wires:
-            self.drop(wire)
-        return len(wires)
-
-    def _reclaim(self) -> None:
-        for keeper in self._keepers():
-            keeper.give_back_idle()
-
-    def _keepers(self) -> list[Keeper]:
-        # `valuerefs` copies at once; an iteration would see those that other threads add meanwhile.
-        return [keeper for ref in self.standings.valuerefs() if (keeper := ref()) is not None]
+            self._mark_wanted()
 
     def use(self) -> None:
         """One more that reads."""
         with self.lock:
             self.users += 1
+            self._mark_wanted()
 
     def unuse(self) -> None:
         """One less; with the last one, idle connections are closed."""
         with self.lock:
             self.users -= 1
-            idle = [wire for wires in self._idle.values() for wire in wires] if self.users <= 0 else []
-            if idle:
-                for wires in self._idle.values():
-                    wires.clear()
-        for wire in idle:
-            self.drop(wire)
-        if self.users <= 0:
-            self._reclaim()
+            self._mark_wanted()
+            idle = list(self._idle.values()) if self.users <= 0 else []
+        for one in [one for of_origin in idle for one in of_origin.clear()]:
+            self.drop(one)
 
-    def dial(self, origin: Origin, timeout_s: float | None) -> Wire:
+    def dial(self, origin: Origin, timeout_s: float | None) -> Connection:
         """Open a connection; blocks for name lookup, TCP, proxy and TLS. A place must have been reserved.
 
         Raises what urllib3, ssl and socket raise.
@@ -373,15 +357,15 @@ class Pool:
             made.close()
         return self._opened(sock, origin, absolute=proxy is not None and origin.scheme == "http")
 
-    def _opened(self, sock: socket.socket, origin: Origin, *, absolute: bool = False) -> Wire:
+    def _opened(self, sock: socket.socket, origin: Origin, *, absolute: bool = False) -> Connection:
         self.opened += 1
         CONNECTIONS.add()
         freed = partial(_free, weakref.ref(self), self._open, origin)
-        return Wire(sock, origin, absolute, self.pace(origin), freed)
+        return Connection(sock, origin, absolute, self.pace(origin), freed)
 
-    def pace(self, origin: Origin) -> Pace:
+    def pace(self, origin: Origin) -> Latency:
         """What is known of how fast it answers."""
-        return self._paces.setdefault(origin, Pace())
+        return self._paces.setdefault(origin, Latency())
 
     def proxy_fields(self, origin: Origin) -> dict[str, str]:
         """Header fields for a proxy that sees the requests themselves."""
@@ -414,7 +398,7 @@ class Pool:
             }
 
 
-def _free(pool: "weakref.ref[Pool]", counted: dict[Origin, int], origin: Origin) -> None:
+def _free(pool: "weakref.ref[ConnectionPool]", counted: dict[Origin, int], origin: Origin) -> None:
     """A connection is closed, by whomever. counted: where it was; in a forked child the parent's are not."""
     of = pool()
     if of is not None and of._open is counted:
@@ -448,9 +432,7 @@ class _Serial:
 
     def close_idle(self, origin: Origin) -> None:
         """Close what may keep others waiting."""
-        with _POOLS_LOCK:
-            pools = list(_POOLS)
-        if sum([pool.close_idle(origin) for pool in pools]):
+        if sum([pool.close_idle(origin) for pool in _pools()]):
             self._closed[origin] = time.monotonic()
 
     def ended_silence(self, origin: Origin, *, answered: bool) -> None:
@@ -459,20 +441,25 @@ class _Serial:
         if left > 0:
             self._silent[origin] = left
         closed = self._closed.pop(origin, None)
-        if not answered:
-            return
-        if closed is None or time.monotonic() - closed > _PROMPT_S:
+        if answered and (closed is None or time.monotonic() - closed > _PROMPT_S):
             self._proofs.pop(origin, None)  # it answers when it likes
-            return
-        self._proofs[origin] = self._proofs.get(origin, 0) + 1
-        if self._proofs[origin] >= _PROOFS:
-            self._until[origin] = time.monotonic() + _SERIAL_FOR_S
+        elif answered:
+            self._proofs[origin] = self._proofs.get(origin, 0) + 1
+            if self._proofs[origin] >= _PROOFS:
+                self._until[origin] = time.monotonic() + _SERIAL_FOR_S
+        for pool in _pools():
+            pool.look_again()
 
 
 SERIAL = _Serial()
 """Of this process."""
-_POOLS: "weakref.WeakSet[Pool]" = weakref.WeakSet()
+_POOLS: "weakref.WeakSet[ConnectionPool]" = weakref.WeakSet()
 _POOLS_LOCK = threading.RLock()
+
+
+def _pools() -> list[ConnectionPool]:
+    with _POOLS_LOCK:
+        return list(_POOLS)
 
 
 def is_silent(silent_s: float) -> bool:

@@ -1,4 +1,4 @@
-"""How far away a server is, and how fast: what its replies show, and how near two ranges must be to be fetched as one.
+"""How far away a server is, and how fast, as its responses show; and how near two ranges must be to be one request.
 
 One request less saves the wait for its first byte; what lies between two ranges costs the time it takes to receive. So
 the two are equal at (first byte, in seconds) times (bytes per second of one connection).
@@ -7,9 +7,7 @@ the two are equal at (first byte, in seconds) times (bytes per second of one con
 from collections import deque
 from statistics import median
 
-MEASURED = 128 << 10
-"""A reply of fewer bytes comes in one go with its head, so that it says nothing of how fast bytes come."""
-# Of so many replies the median pace, as some stall; and the least wait, as others wait in a line that is of our making.
+# Of so many responses the median rate, as some stall; and the least wait, as others wait in a queue of our making.
 _LATEST = 32
 _ENOUGH = 4
 # A request has some 1 KiB of fields, there and back, and costs what it costs to receive tens of KiB from near by.
@@ -19,8 +17,8 @@ _LEAST_GAP = 8 << 10
 _MOST_GAP = 256 << 10
 
 
-class Pace:
-    """The latest replies of one origin. Any thread, without a lock: a deque is appended to, and copied, at once."""
+class Latency:
+    """The latest responses of one origin. Any thread, without a lock: a deque is appended to, and copied, at once."""
 
     __slots__ = ("_latest",)
 
@@ -28,11 +26,11 @@ class Pace:
         self._latest: deque[tuple[float, float]] = deque(maxlen=_LATEST)
 
     def took(self, wait_s: float, receive_s: float, nbytes: int) -> None:
-        """A reply of at least MEASURED bytes. wait_s: until its first byte; receive_s: from there to its last."""
+        """A response of at least MEASURED bytes. wait_s: until its first byte; receive_s: from there to its last."""
         self._latest.append((wait_s, nbytes / max(receive_s, 1e-6)))
 
     def gap(self) -> int | None:
-        """Bytes; None until there were enough replies."""
+        """Bytes; None until there were enough responses."""
         latest = self._latest.copy()
         if len(latest) < _ENOUGH:
             return None

@@ -3,15 +3,15 @@
 from typing import TYPE_CHECKING, Any
 
 from rangeio.errors import UnexpectedError
-from rangeio.http.remote import Remote
-from rangeio.http.rules import Version
+from rangeio.http.remote_object import RemoteObject
+from rangeio.http.validation import Version
 from rangeio.policy import Timeout
 
 if TYPE_CHECKING:
     from _uring import Buffer, Reactor
 
 
-class Read:
+class RangeRead:
     """Bytes `start` to `stop` of an object, `stop` perhaps beyond its end. It lands in one Buffer, or in `into`.
 
     The memory is taken when it is known how much there is: with the first head, at the latest. filled: bytes that
@@ -38,7 +38,7 @@ class Read:
     def __init__(
         self,
         reactor: "Reactor",
-        remote: Remote,
+        remote: RemoteObject,
         index: int,
         start: int,
         stop: int,
@@ -126,12 +126,12 @@ class Read:
         return self.stop - self.start
 
 
-class Probe(Read):
+class Probe(RangeRead):
     """Asks what there is, and reads nothing: HEAD, or where that is refused the first byte."""
 
     __slots__ = ("size",)
 
-    def __init__(self, reactor: "Reactor", remote: Remote, timeout: Timeout | None = None) -> None:
+    def __init__(self, reactor: "Reactor", remote: RemoteObject, timeout: Timeout | None = None) -> None:
         super().__init__(reactor, remote, 0, 0, 1, memoryview(bytearray(1)), timeout)
         self.size: int | None = None
 

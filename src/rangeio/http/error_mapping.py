@@ -5,9 +5,9 @@ import signal
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from errno import EMFILE, ENFILE
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from rangeio.errors import (
     ConnectionFailedError,
@@ -19,12 +19,14 @@ from rangeio.errors import (
     asked,
     from_native,
 )
-from rangeio.http.exchange import Cut, Exchange
-from rangeio.http.heads import BadReply, Head
-from rangeio.http.reads import Probe, Read
+from rangeio.http.heads import BadResponse, Head
+from rangeio.http.range_read import Probe, RangeRead
 from rangeio.http.redaction import Quoted, hidden, without_secrets
-from rangeio.http.rules import request_id, status_class
+from rangeio.http.response_parser import ConnectionEnded, ResponseParser
+from rangeio.http.validation import request_id, status_class
 from rangeio.ranges import OPEN
+
+_T = TypeVar("_T")
 
 
 def too_slow(connect_s: float | None) -> Error:
@@ -174,14 +176,14 @@ def _tunnel_failed(status: int) -> Error:
     return ConnectionFailedError(f"the proxy refuses with HTTP {status}", http_status=status, status=certain)
 
 
-def breaking_failed(error: BaseException, exchange: Exchange) -> Error:
-    """Why a reply did not come to its end."""
-    if isinstance(error, BadReply):
-        return ServerError("the server's reply cannot be understood: " + error.args[0])
-    if isinstance(error, Cut):
-        came = "in the middle of its reply" if exchange.started else "without a reply"
+def breaking_failed(error: BaseException, response: ResponseParser) -> Error:
+    """Why a response did not come to its end."""
+    if isinstance(error, BadResponse):
+        return ServerError("the server's response cannot be understood: " + error.args[0])
+    if isinstance(error, ConnectionEnded):
+        came = "in the middle of its response" if response.started else "without a response"
         return ConnectionFailedError(f"the server closed the connection {came}")
-    if isinstance(error, ssl.SSLError) and not exchange.started:
+    if isinstance(error, ssl.SSLError) and not response.started:
         return _tls_failed(error)  # see `last_word`
     return ConnectionFailedError("the connection broke: " + Quoted(error))
 
@@ -232,12 +234,24 @@ def _code_of(handler: Any) -> Any:
     return None
 
 
-def as_error(read: Read, error: Error, attempts: int, head: Head | None = None) -> Error:
+def guarded(read: RangeRead, work: Callable[..., _T], *arguments: Any) -> _T:
+    """Call `work`, for one read. An exception that nobody expects is raised as an error of the tree."""
+    try:
+        return work(*arguments)
+    except (Error, MemoryError):
+        raise
+    except Exception as error:
+        if is_of_signal_handler(error):
+            raise
+        raise as_error(read, defect(error), 1) from error
+
+
+def as_error(read: RangeRead, error: Error, attempts: int, head: Head | None = None) -> Error:
     """The error as the caller of a read sees it: with what was asked for, and where.
 
     What it says may hold words of the server's (`Quoted`), who may quote its request: secrets are taken out of those,
-    unless it has been through here, or through `Remote.refused`, which sees to that itself and puts what it says into
-    `context` as "said".
+    unless it has been through here, or through `RemoteObject.refused`, which sees to that itself and puts what it says
+    into `context` as "said".
     """
     if error.path and read.index == error.index:
         return error

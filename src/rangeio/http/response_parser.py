@@ -1,4 +1,4 @@
-"""One request and its reply on one connection, as a state machine without I/O.
+"""One request and its response on one connection, as a state machine without I/O.
 
 Whoever has the socket asks for `space()`, receives into it, and tells how much came. The body goes straight to where
 the judge of the head said: it is written once, by the kernel or by TLS. Only what came with the head is copied.
@@ -7,26 +7,37 @@ the judge of the head said: it is written once, by the kernel or by TLS. Only wh
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rangeio.http.heads import BadReply, Chunks, Head, parse_head
+from _uring import Expected
+from rangeio.http.heads import BadResponse, Chunks, Head, parse_head
 
 # What one receive of a head may bring along of the body: small bodies come whole, large ones are copied no further.
 SCRATCH = 8192
-# Of 100 Continue, 103 Early Hints and their like few come before a reply, if any. A server that goes on with them is
-# never silent, so no time limit but that of the whole read would end it.
+# Few interim responses (100 Continue, 103 Early Hints) come before a response, if any. A server that goes on with them
+# is never silent, so no time limit but that of the whole read would end it.
 _MOST_HINTS = 16
 # More than this after the wanted bytes is not read: a new connection costs less.
 _DRAIN = 65_536
 
 
-class Cut(Exception):
-    """The connection ended before the reply did."""
+@dataclass(slots=True)
+class Plain:
+    """A response that need not be judged: that of `start` to `stop` as `expected`. place: gives its memory, once."""
+
+    expected: Expected
+    start: int
+    stop: int
+    place: Callable[[], memoryview]
+
+
+class ConnectionEnded(Exception):
+    """The connection ended before the response did."""
 
 
 @dataclass(slots=True)
 class Body:
     """What to do with a body: throw `skip` bytes away, fill `memory`, throw the rest away.
 
-    grow: gives room for so many bytes to a body of unknown length; or for fewer, and there the reply is over.
+    grow: gives room for so many bytes to a body of unknown length; or for fewer, and there the response is over.
     whole: a body that ends before it has filled `memory` contradicts its head.
     """
 
@@ -37,23 +48,33 @@ class Body:
 
 
 _NOTHING = Body(memoryview(bytearray()))
+# In place of the head of a plain response, of which nothing more is wanted.
+_PLAIN = Head(206, {}, None, False, False)
 
 
-class Exchange:
-    """Made for one request; `done` once its reply is complete, then `reusable` says whether the connection is.
+class ResponseParser:
+    """Made for one request; `done` once its response is complete, then `reusable` says whether the connection is.
 
-    judge: decides on the head, once; what it raises passes through `received`. filled: bytes of its
-    memory so far.
+    judge: decides on the head, once, unless it is that of a `plain` response; what it raises passes through `received`.
+    filled: bytes of its memory so far.
     """
 
     __slots__ = (
-        "_body", "_chunks", "_end", "_hints", "_judge", "_left", "_scratch", "_skip", "_used", "bodiless", "done",
-        "filled", "head", "reusable", "started",
+        "_body", "_chunks", "_end", "_hints", "_judge", "_left", "_plain", "_scratch", "_skip", "_used", "bodiless",
+        "done", "filled", "head", "reusable", "started",
     )  # fmt: skip
 
-    def __init__(self, scratch: memoryview, judge: Callable[[Head], Body], *, bodiless: bool = False) -> None:
+    def __init__(
+        self,
+        scratch: memoryview,
+        judge: Callable[[Head], Body],
+        *,
+        bodiless: bool = False,
+        plain: Plain | None = None,
+    ) -> None:
         self._scratch = scratch
         self._judge = judge
+        self._plain = plain
         self._used = self._skip = self._hints = self.filled = 0
         self._left: int | None = None  # of the body, None if not known
         self._end = 0
@@ -67,6 +88,11 @@ class Exchange:
     def placed(self) -> int:
         """How many bytes of an object it has put where they belong. What a refusal says in its body is none."""
         return self.filled if self._body.whole or self._body.grow is not None else 0
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its head was accepted as it was expected."""
+        return self.head is _PLAIN
 
     @property
     def is_full(self) -> bool:
@@ -84,7 +110,10 @@ class Exchange:
         return self._scratch
 
     def received(self, count: int) -> None:
-        """So many bytes are in what `space` gave. BadReply, and what the judge raises; Cut if it is the end (0)."""
+        """So many bytes are in what `space` gave; 0 at the end of the connection.
+
+        Raises ConnectionEnded, BadResponse, and what the judge does.
+        """
         if not count:
             self._ended()
             return
@@ -111,12 +140,14 @@ class Exchange:
 
     def _read_head(self, count: int) -> None:
         self._used += count
+        if self._plain is not None and self._is_accepted(self._plain):
+            return
         while self.head is None:
             data = bytes(self._scratch[: self._used])
             end = data.find(b"\r\n\r\n")
             if end < 0:
                 if self._used == len(self._scratch):
-                    raise BadReply(f"the head of the reply is longer than {len(self._scratch)} bytes")
+                    raise BadResponse(f"the head of the response is longer than {len(self._scratch)} bytes")
                 return
             head = parse_head(data[:end])
             rest = self._used - end - 4
@@ -125,7 +156,7 @@ class Exchange:
             if head.status >= 200:
                 self.head = head
             elif (hints := self._hints + 1) > _MOST_HINTS:
-                raise BadReply(f"more than {_MOST_HINTS} replies come before the reply")
+                raise BadResponse(f"more than {_MOST_HINTS} responses come before the response")
             else:
                 self._hints = hints
         self._begin_body(self.head)
@@ -137,6 +168,21 @@ class Exchange:
                 self._unchunk(first)
         elif self._used:
             self.reusable = False  # bytes that nobody asked for
+
+    def _is_accepted(self, plain: Plain) -> bool:
+        """Whether the head is plain, or may be once all of it is there. If not, it is for the judge."""
+        end = plain.expected.accepts(self._scratch[: self._used], plain.start, plain.stop)
+        if end > 0:
+            self.head, self.reusable = _PLAIN, True
+            self._body = Body(plain.place(), whole=True)
+            self._left = self._end = plain.stop - plain.start
+            if self._used > end:
+                self._take(self._scratch[end : self._used])
+            return True
+        if end == 0 and self._used < len(self._scratch):
+            return True
+        self._plain = None
+        return False
 
     def _begin_body(self, head: Head) -> None:
         bodiless = self.bodiless or head.status in (204, 304)
@@ -166,7 +212,7 @@ class Exchange:
         if not over:
             return
         if self._body.whole and self.filled < self._end:
-            raise BadReply(
+            raise BadResponse(
                 f"its body ends after {self.filled} of the {self._end} bytes that its head announces"
             )
         self.done = True
@@ -224,4 +270,4 @@ class Exchange:
         if self.head is not None and self._chunks is None and self._left is None:
             self._finish_if(True)  # the end of the connection is the end of this body
             return
-        raise Cut
+        raise ConnectionEnded

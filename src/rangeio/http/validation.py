@@ -1,4 +1,4 @@
-"""Honest bytes: what the head of a reply allows to be taken of its body, and which error it is otherwise. Pure.
+"""Honest bytes: what the head of a response allows to be taken of its body, and which error it is otherwise. Pure.
 
 A request is always for stored bytes `at` to `stop` of one version; nothing here guesses, and what is not exactly that
 is refused. Source: RFC 9110 sections 8.8, 13, 14 and 15; RFC 9111 is left out, because nothing is cached.
@@ -29,7 +29,7 @@ from rangeio.errors import (
     UnsupportedError,
     half_open,
 )
-from rangeio.http.heads import BadReply, Head, is_count
+from rangeio.http.heads import BadResponse, Head, is_count
 from rangeio.http.redaction import Quoted
 
 OnNoRange = Literal["error", "slice", "download"]
@@ -43,10 +43,10 @@ _CONTENT_RANGE = re.compile(r"bytes\s+(?:(\d+)-(\d+)|(\*))/(\d+|\*)", re.IGNOREC
 
 @dataclass(slots=True)
 class Version:
-    """What identifies one version of an object, as far as its server tells. Not `known` before the first reply.
+    """What identifies one version of an object, as far as its server tells. Not `known` before the first response.
 
     etag: as the server sends it, weak or strong. number: what the service calls it, where it keeps several. ranged: the
-    server is known to send ranges of it. size: before the first reply what the caller says, if anything.
+    server is known to send ranges of it. size: before the first response what the caller says, if anything.
     """
 
     known: bool = False
@@ -76,7 +76,7 @@ class Version:
         return "+".join(filter(None, parts)) if self.known else "etag"
 
     def learn(self, head: Head, total: int | None) -> None:
-        """Take it from the first reply."""
+        """Take it from the first response."""
         self.etag = head.fields.get("etag") or None
         self.modified = head.fields.get("last-modified")
         self.size = total
@@ -86,13 +86,13 @@ class Version:
         self.known = True  # last: other threads look at it
 
     def compared(self, head: Head, total: int | None) -> None:
-        """Add what a later reply, of the same version, tells for the first time."""
+        """Add what a later response, of the same version, tells for the first time."""
         if self.size is None:
             self.size = total
         self.ranged = self.ranged or _does_ranges(head)
 
     def difference(self, head: Head, total: int | None) -> str:
-        """In what a later reply is of another version; empty if in nothing that can be seen.
+        """In what a later response is of another version; empty if in nothing that can be seen.
 
         Equal strong ETags decide. Equal weak ones do not say that the bytes are the same, so Last-Modified and the size
         do; those that differ, or a weak one in place of a strong one, are two versions. Source: RFC 9110 8.8.3.2.
@@ -113,8 +113,8 @@ class Version:
 
 
 def check_conditions(conditions: Mapping[str, str], head: Head) -> None:
-    """ConditionNotMatchError or NotModifiedError if a reply should have been refused by the server: some ignore
-    If-Match and its kin. Only for what a reply tells; an ETag counts more than a date. Source: RFC 9110 section 13.1.
+    """ConditionNotMatchError or NotModifiedError if the server should have refused: some ignore If-Match and the other
+    conditions. Only for what a response tells; an ETag counts more than a date. Source: RFC 9110 section 13.1.
     """
     for name, value in conditions.items():
         kind, unmet, instead = _UNMET[name]
@@ -123,14 +123,14 @@ def check_conditions(conditions: Mapping[str, str], head: Head) -> None:
 
 
 def _has_etag(value: str, head: Head) -> bool:
-    """Whether the ETag of a reply is one of a list, by weak comparison."""
+    """Whether the ETag of a response is one of a list, by weak comparison."""
     found = _opaque(head.fields["etag"])
     listed = {_opaque(tag.strip()) for tag in value.split(",")}
     return value.strip() == "*" or found in listed
 
 
 def _is_later(head: Head, value: str) -> bool | None:
-    """Whether a reply was modified after a date; None if one of them is no date."""
+    """Whether a response was modified after a date; None if one of them is no date."""
     modified, date = http_date(head.fields.get("last-modified", "")), http_date(value)
     return None if modified is None or date is None else modified > date
 
@@ -187,7 +187,7 @@ def encoding_of(head: Head) -> str:
 
 
 def content_range(head: Head) -> tuple[int | None, int | None, int | None]:
-    """(first, stop, total) of Content-Range, None where it is missing or ``*``. BadReply for nonsense.
+    """(first, stop, total) of Content-Range, None where it is missing or ``*``. BadResponse for nonsense.
 
     Some servers say ``bytes 0-0/0`` of an empty object, of which there is no first byte: (None, None, 0).
     """
@@ -195,13 +195,13 @@ def content_range(head: Head) -> tuple[int | None, int | None, int | None]:
     if match is None:
         return None, None, None
     if not all(is_count(number) for number in match.groups() if number not in (None, "*")):
-        raise BadReply("Content-Range with numbers that no object has")
+        raise BadResponse("Content-Range with numbers that no object has")
     total = None if match[4] == "*" else int(match[4])
     if match[1] is None or (total == 0 and int(match[1]) == int(match[2]) == 0):
         return None, None, total
     first, stop = int(match[1]), int(match[2]) + 1
     if first >= stop or stop > (OFFSET_MAX if total is None else total):
-        raise BadReply("Content-Range " + Quoted(match[0]))
+        raise BadResponse("Content-Range " + Quoted(match[0]))
     return first, stop, total
 
 
@@ -229,9 +229,9 @@ class End:
 
 
 def judge(head: Head, at: int, stop: int, limit: int, on_no_range: OnNoRange, cap: int) -> Take | End:
-    """What to take of the reply to a request for `at` to `stop`, made for a read that wants all up to `limit`.
+    """What to take of the response to a request for `at` to `stop`, made for a read that wants all up to `limit`.
 
-    Raises RangeNotSupportedError and ContentEncodedError; BadReply for what cannot be meant. Only for BRINGING.
+    Raises RangeNotSupportedError and ContentEncodedError; BadResponse for what cannot be meant. Only for BRINGING.
     cap: bytes of a 200 that may be thrown away or kept.
     """
     first, last, total = content_range(head)
@@ -257,7 +257,7 @@ def _partial(head: Head, at: int, stop: int, first: int | None, last: int | None
     if head.length is None and not head.chunked:
         head.length, head.closing = last - first, True
     if head.length is not None and head.length != last - first:
-        raise BadReply(f"Content-Length {head.length} with a Content-Range of {last - first} bytes")
+        raise BadResponse(f"Content-Length {head.length} with a Content-Range of {last - first} bytes")
     return Take(at - first, min(last, stop), total)
 
 

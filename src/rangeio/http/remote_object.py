@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from _uring import Expected, RangeRequest
 from rangeio.errors import Error, UnsupportedError
-from rangeio.http.address import Address, may_carry, moved
+from rangeio.http.connection_pool import ConnectionPool
 from rangeio.http.fields import check_value, checked_fields, head_of, merged
 from rangeio.http.heads import Head
-from rangeio.http.plain import Plain
-from rangeio.http.pool import Pool
 from rangeio.http.proxies import basic
 from rangeio.http.redaction import Quoted, secrets_of_fields, secrets_of_login, secrets_of_query
-from rangeio.http.rules import OnNoRange, Version, request_id, status_class
+from rangeio.http.urls import Address, may_carry, moved
+from rangeio.http.validation import OnNoRange, Version, request_id, status_class
 from rangeio.locks import begin_lock
 from rangeio.policy import Retry, Timeout
 
@@ -90,7 +90,7 @@ class Credentials:
 class Access:
     """How a service is asked: what is sent with each request. insecure_redirects: https may lead to http."""
 
-    pool: Pool
+    pool: ConnectionPool
     fields: dict[str, str] = field(default_factory=dict, repr=False)
     credentials: Credentials = field(default_factory=lambda: Credentials({}, None))
     insecure_redirects: bool = False
@@ -98,8 +98,8 @@ class Access:
 
 @dataclass(slots=True)
 class Refusal:
-    """What a reply without bytes means. renew: other credentials might be accepted. again: something was learned, and
-    the request is worth making again at once.
+    """What a response without bytes means. renew: other credentials might be accepted. again: something was learned,
+    and the request is worth making again at once.
     """
 
     error: Error
@@ -107,11 +107,11 @@ class Refusal:
     again: bool = False
 
 
-class Remote:
+class RemoteObject:
     """One object. Where it is now (redirects), which version (the pin), and the policy for reading it. Any thread.
 
     conditions: header fields sent until the version is known, such as If-None-Match. size: bytes in it, if known
-    before; the first reply is compared with it.
+    before; the first response is compared with it.
     """
 
     by_bytes = True
@@ -145,8 +145,8 @@ class Remote:
         self._target = address
         self._left: tuple[Address, ...] = ()  # where redirects led before
         self._prefix: tuple[Any, str] = (None, "")
-        self._ranged: tuple[Any, bytes] = (None, b"")
-        self._plain: Plain | None = None
+        self._range_request: tuple[Any, RangeRequest | None] = (None, None)
+        self._expected: Expected | None = None
 
     @property
     def target(self) -> Address:
@@ -183,11 +183,13 @@ class Remote:
         self.address = address
 
     @property
-    def plain(self) -> Plain | None:
-        """What replies look like from now on; None while that cannot be said."""
-        if self._plain is None and self.size is not None and self._version.known and self._version.ranged:
-            self._plain = Plain(self._version)
-        return self._plain
+    def expected(self) -> Expected | None:
+        """What a plain response says from now on; None while that cannot be said."""
+        version = self._version
+        if self._expected is None and self.size is not None and version.known and version.ranged:
+            etag, modified = _sent(version.etag), _sent(version.modified)
+            self._expected = Expected(self.size, etag, modified, _sent(version.encoding))
+        return self._expected
 
     def redirect(self, asked: Address, location: str) -> None:
         """From now on ask there. asked: who says so. ConfigInvalidError if that is no place; UnsupportedError where it
@@ -219,7 +221,7 @@ class Remote:
     ) -> bytes:
         """The bytes to send for `at` to `stop`; for everything if `stop` is None.
 
-        What is added to the head was checked: the conditions, and the ETag with the reply it is from (`heads`).
+        What is added to the head was checked: the conditions, and the ETag with the response it is from (`heads`).
         """
         text = self._head(method, target, absolute)
         if stop is not None:
@@ -230,14 +232,18 @@ class Remote:
             text += "".join(f"{name}: {value}\r\n" for name, value in self.conditions.items())
         return (text + "\r\n").encode("latin-1")
 
-    def ranged(self, target: Address, absolute: bool) -> bytes:
-        """A request as far as the numbers of its range; `Plain.suffix` goes after them."""
+    def range_request(self, target: Address, absolute: bool) -> RangeRequest:
+        """A request for a range, made once for all; of an object for which there is `expected`."""
+        expected = self.expected
+        assert expected is not None
         key = (target, absolute, self.stamp())
-        known, ranged = self._ranged
-        if known != key:
-            ranged = (self._head("GET", target, absolute) + "Range: bytes=").encode("latin-1")
-            self._ranged = key, ranged
-        return ranged
+        known, found = self._range_request
+        if found is None or known != key:
+            before = self._head("GET", target, absolute) + "Range: bytes="
+            pin = f"\r\nIf-Match: {self._version.strong}" if self._version.strong else ""
+            found = RangeRequest(before.encode("latin-1"), (pin + "\r\n\r\n").encode("latin-1"), expected)
+            self._range_request = key, found
+        return found
 
     def _head(self, method: str, target: Address, absolute: bool) -> str:
         key = (method, target, absolute, self.stamp())
@@ -287,3 +293,8 @@ class Remote:
         said = f"HTTP {head.status}: {meaning}"
         error = kind(said, http_status=head.status, request_id=request_id(head), context={"said": said})
         return Refusal(error, renew=head.status in (401, 403))
+
+
+def _sent(value: str | None) -> bytes | None:
+    """A field as it is on the way."""
+    return value.encode("latin-1") if value else None

@@ -1,0 +1,82 @@
+"""Connections and stacks of idle ones, as `_uring.connections` has them, in pure Python."""
+
+import threading
+import time
+from typing import Any
+
+HEAD_ROOM = 8192
+
+
+class Connection:
+    """See `Connection` in surface.py. Reading over it is left to who derives from this."""
+
+    __slots__ = ("absolute", "fd", "idle_at", "space", "used")
+
+    def __init__(self) -> None:
+        self.fd = -1
+        self.space = bytearray(HEAD_ROOM + 1)
+        self.idle_at = 0.0
+        self.used = self.absolute = False
+
+    def attach(self, fd: int) -> None:
+        self.fd = fd
+
+    @property
+    def idle_s(self) -> float:
+        return time.monotonic() - self.idle_at
+
+
+class IdleConnections:
+    """See `IdleConnections` in surface.py. A lock makes each call one step. A forked child makes others."""
+
+    __slots__ = ("_connections", "_lock", "_wanted")
+
+    def __init__(self) -> None:
+        self._connections: list[Any] = []
+        self._lock = threading.RLock()
+        self._wanted = False
+
+    @property
+    def wanted(self) -> bool:
+        return self._wanted
+
+    @wanted.setter
+    def wanted(self, wanted: bool) -> None:
+        with self._lock:
+            self._wanted = wanted
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def give(self, connection: Any) -> bool:
+        with self._lock:
+            connection.idle_at = time.monotonic()
+            if not self._wanted:
+                self._connections.append(connection)
+            return not self._wanted
+
+    def keep(self, connection: Any) -> None:
+        with self._lock:
+            connection.idle_at = time.monotonic()
+            self._connections.append(connection)
+
+    def take(self) -> Any:
+        with self._lock:
+            return self._connections.pop() if self._connections else None
+
+    def take_oldest(self) -> Any:
+        with self._lock:
+            return self._connections.pop(0) if self._connections else None
+
+    def peek(self) -> Any:
+        with self._lock:
+            return self._connections[-1] if self._connections else None
+
+    def longest_s(self) -> float:
+        with self._lock:
+            return float(self._connections[0].idle_s) if self._connections else 0.0
+
+    def clear(self) -> list[Any]:
+        with self._lock:
+            taken, self._connections = self._connections, []
+            return taken

@@ -1,0 +1,456 @@
+"""The steady state: the version and size of an object are known, and a connection to its server is idle.
+
+Then a read sends its request and checks the response here, without a Python object but the Buffer. Whatever is not a plain
+response, or late, or broken off, is handed over as it is (`Unfinished`): nothing is lost.
+"""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.long cimport PyLong_AsLongLong, PyLong_CheckExact
+from libc.errno cimport errno
+from libc.stdlib cimport calloc, free
+from posix.unistd cimport close
+
+from _uring.kernel cimport (
+    EPOLL_CLOEXEC,
+    EPOLL_CTL_ADD,
+    EPOLL_CTL_DEL,
+    EPOLLIN,
+    epoll_create1,
+    epoll_ctl,
+    epoll_event,
+)
+from _uring.memory cimport Buffer, Memory
+from _uring.process cimport fork_count, monotonic_ns
+from _uring.transfer cimport DONE, UNUSUAL, WAITING, Transfer, begin, receive_all, unfinished
+from _uring.transfer_set cimport EVENTS, GONE, IDLE, LOOK, SAMPLES, Slot, next_on, work_on
+
+import os
+
+from _uring.surface import MEASURED, REQUEST_ROOM
+
+# How soon Ctrl-C is answered by a batch that is never without work; one that waits is woken by it.
+cdef int64_t LOOK_EVERY_NS = 50000000
+# How many ranges have memory before they are asked for: new memory costs more than the read, and to get the GIL for it,
+# beside a thread that computes, 5 ms.
+cdef Py_ssize_t AHEAD = 1024
+# But no more than so many bytes, beyond the ranges of the next look.
+cdef int64_t AHEAD_BYTES = 128 << 20
+
+
+cdef class SteadyReads:
+    """See `SteadyReads` in surface.py. Any thread."""
+
+    def __init__(
+        self,
+        Memory memory not None,
+        IdleConnections idle not None,
+        RangeRequest request not None,
+        give_back,
+        int64_t most,
+        bint absolute,
+        double good_s,
+        timeout,
+        asked,
+        answered,
+    ):
+        if len(request.before) + len(request.after) > REQUEST_ROOM:
+            raise ValueError(f"the text of a request has at most {REQUEST_ROOM} bytes")
+        self.memory, self.idle, self.request, self.give_back = memory, idle, request, give_back
+        self.asked, self.answered = asked, answered
+        self.size, self.most, self.absolute = request.expected.known.size, most, absolute
+        self.until_ns = monotonic_ns() + <int64_t>(good_s * 1e9)
+        tick_s, total_s = timeout
+        self.tick_ns = <int64_t>(tick_s * 1e9)
+        self.total_ns = -1 if total_s is None else <int64_t>(total_s * 1e9)
+
+    @property
+    def good(self):
+        return monotonic_ns() <= self.until_ns
+
+    cdef bint serves(self, int64_t start, int64_t count) noexcept:
+        return 0 < count <= self.most and 0 <= start < self.size and monotonic_ns() <= self.until_ns
+
+    cdef Connection connection(self):
+        """One that is idle; None where there is none, or others wait for it."""
+        return None if self.idle.wanted else self.idle.take_quiet(self.absolute)
+
+    def read_at(self, offset, limit):
+        """See surface.py."""
+        cdef long long start, count
+        cdef Buffer buffer
+        cdef Connection connection
+        if not PyLong_CheckExact(offset) or not PyLong_CheckExact(limit):
+            return None
+        try:
+            start, count = PyLong_AsLongLong(offset), PyLong_AsLongLong(limit)
+        except OverflowError:
+            return None
+        if start < 0 or count <= 0 or start >= self.size:
+            return None
+        count = min(count, self.size - start)
+        if not self.serves(start, count):
+            return None
+        connection = self.connection()
+        if connection is None:
+            return None
+        try:
+            buffer = self.memory.allocate(count)
+            found = self.ask(connection, start, count, buffer.data, buffer)
+        except BaseException:  # Ctrl-C
+            connection.close()
+            raise
+        return buffer if found is None else found
+
+    def read_into(self, view, long long start):
+        """See surface.py."""
+        cdef Py_buffer memory
+        cdef int64_t count
+        cdef Connection connection
+        PyObject_GetBuffer(view, &memory, PyBUF_SIMPLE | PyBUF_WRITABLE)
+        try:
+            count = min(memory.len, self.size - start)
+            connection = self.connection() if self.serves(start, count) else None
+            if connection is None:
+                return None
+            try:
+                found = self.ask(connection, start, count, <char *>memory.buf, view)
+            except BaseException:  # Ctrl-C
+                connection.close()
+                raise
+        finally:
+            PyBuffer_Release(&memory)
+        return count if found is None else found
+
+    cdef object ask(self, Connection connection, int64_t start, int64_t count, char *place, destination):
+        """None once the bytes are in place; else what came instead."""
+        cdef Transfer transfer
+        cdef int found = UNUSUAL
+        connection.wait_for(self.tick_ns)
+        self.asked()
+        if begin(&transfer, &self.request.request, connection, start, count, place):
+            found = self.wait(&transfer)
+        if found != DONE:
+            return unfinished(&transfer, connection, destination)
+        self.account(connection, &transfer)
+        self.give(connection, transfer.surplus)
+        return None
+
+    cdef int wait(self, Transfer *at) except -1:
+        """Receive all of it, as long as something comes each tick, and the time of the call is not over."""
+        cdef int64_t had
+        cdef int found
+        while True:
+            had = at.received + at.placed
+            with nogil:
+                found = receive_all(at)
+            if found != WAITING:
+                return found
+            PyErr_CheckSignals()
+            if at.received + at.placed == had and monotonic_ns() - at.since_ns >= self.tick_ns:
+                return UNUSUAL  # the engine knows what a silence means
+            if 0 <= self.total_ns <= monotonic_ns() - at.sent_ns:
+                return UNUSUAL
+
+    cdef int account(self, Connection connection, Transfer *at) except -1:
+        """A range has come."""
+        connection.used = True
+        self.answered()
+        if at.length >= MEASURED:
+            wait_ns, receive_ns = at.head_ns - at.sent_ns, at.since_ns - at.head_ns
+            connection.pace.took(wait_ns / 1e9, receive_ns / 1e9, at.length)
+        return 0
+
+    cdef int give(self, Connection connection, bint surplus) except -1:
+        """It is idle again, or another one's. After bytes that nobody asked for it cannot be used."""
+        if surplus:
+            connection.close()
+        elif not self.idle.put(connection):
+            self.give_back(connection)
+        return 0
+
+    def read_many(self, starts, lengths, list buffers not None, Py_ssize_t concurrent, double began):
+        """See surface.py."""
+        cdef Batch batch = self.batch(starts, lengths, len(buffers), concurrent, began)
+        return None if batch is None else batch.run(buffers)
+
+    def iter_many(self, starts, lengths, Py_ssize_t first, Py_ssize_t concurrent, double began):
+        """See surface.py."""
+        cdef Batch batch = self.batch(starts, lengths, first, concurrent, began)
+        return None if batch is None else batch.one_by_one()
+
+    cdef Batch batch(self, starts, lengths, Py_ssize_t first, Py_ssize_t concurrent, double began):
+        """Over so many connections, or those that are idle, nothing asked for yet; None if that cannot be."""
+        cdef Batch batch
+        if monotonic_ns() > self.until_ns:
+            return None
+        batch = Batch(self, starts, lengths, first, began)
+        return batch if batch.connect(concurrent) else None
+
+
+cdef class Batch:
+    """Ranges over several connections at once, all of them by `run`, or one after the other by `next`. One thread.
+
+    It begins no more once the time of its SteadyReads is over: the caller makes another one for the rest.
+    """
+
+    def __cinit__(self, SteadyReads steady, starts, lengths, Py_ssize_t first, double began):
+        self.work.epoll = -1
+        self.steady = steady
+        self.began_ns, self.forks = <int64_t>(began * 1e9), fork_count
+        self.arrays = starts, lengths
+        PyObject_GetBuffer(starts, &self.views[0], PyBUF_SIMPLE)
+        self.viewed = 1
+        PyObject_GetBuffer(lengths, &self.views[1], PyBUF_SIMPLE)
+        self.viewed = 2
+        self.work.ranges = len(starts)
+        if not self.views[0].len == self.views[1].len == self.work.ranges * 8 or not 0 <= first:
+            raise ValueError("starts and lengths are arrays of int64, as many of each")
+        self.first = self.given = self.work.begun = self.work.placed = first
+        self.work.starts, self.work.lengths = <int64_t *>self.views[0].buf, <int64_t *>self.views[1].buf
+        self.work.request = &steady.request.request
+        self.work.places = <char **>calloc(max(1, self.work.ranges), sizeof(char *))
+        if self.work.places == NULL:
+            raise MemoryError
+        self.buffers, self.connections = {}, []
+
+    def __dealloc__(self):
+        cdef int i
+        for i in range(self.viewed):
+            PyBuffer_Release(&self.views[i])
+        free(self.work.places)
+        free(self.work.slots)
+        free(self.work.landed)
+        if self.work.epoll >= 0:
+            close(self.work.epoll)
+
+    cdef bint is_plain(self) noexcept:
+        """Whether each range is one request within the object, and there is one."""
+        cdef int64_t most = self.steady.most, size = self.steady.size
+        cdef Py_ssize_t i
+        for i in range(self.first, self.work.ranges):
+            if not (0 < self.work.lengths[i] <= most and 0 <= self.work.starts[i] <= size - self.work.lengths[i]):
+                return False
+        return self.first < self.work.ranges
+
+    cdef bint connect(self, Py_ssize_t concurrent) except -1:
+        """Take as many connections as there can be ranges under way; False if so many are not idle, or cannot be watched."""
+        cdef Connection connection
+        cdef Py_ssize_t count = min(concurrent, self.work.ranges - self.first)
+        if not self.is_plain() or len(self.steady.idle) < count:
+            return False
+        try:
+            while len(self.connections) < count:
+                connection = self.steady.connection()
+                if connection is None:
+                    self.close()
+                    return False
+                self.connections.append(connection)
+            self.watch()
+        except OSError:  # no descriptor is left
+            self.close()
+            return False
+        except BaseException:
+            self.close()
+            raise
+        return True
+
+    cdef int watch(self) except -1:
+        """A slot for each connection."""
+        cdef epoll_event event
+        cdef Connection connection
+        cdef int i
+        self.work.count = len(self.connections)
+        self.work.slots = <Slot *>calloc(self.work.count, sizeof(Slot))
+        if self.work.slots == NULL:
+            raise MemoryError
+        for i in range(self.work.count):
+            connection = self.connections[i]
+            self.work.slots[i].index = IDLE
+            self.work.slots[i].transfer.fd, self.work.slots[i].transfer.space = connection.fd, connection.head
+        self.work.epoll = epoll_create1(EPOLL_CLOEXEC)
+        if self.work.epoll < 0:
+            raise OSError(errno, os.strerror(errno))
+        for i in range(self.work.count):
+            event.events, event.data.u32 = EPOLLIN, i
+            if epoll_ctl(self.work.epoll, EPOLL_CTL_ADD, self.work.slots[i].transfer.fd, &event) < 0:
+                raise OSError(errno, os.strerror(errno))
+        return 0
+
+    cdef int place(self, Py_ssize_t upto) except -1:
+        """Memory for the ranges below this one, as far as that is not too much."""
+        cdef Buffer buffer
+        cdef Py_ssize_t index
+        cdef int64_t nbytes = 0
+        for index in range(self.work.placed, min(upto, self.work.ranges)):
+            buffer = self.steady.memory.allocate(self.work.lengths[index])
+            self.buffers[index], self.work.places[index] = buffer, buffer.data
+            self.work.placed = index + 1
+            nbytes += self.work.lengths[index]
+            if nbytes > AHEAD_BYTES and index >= self.work.begun + self.work.count + EVENTS:
+                break
+        return 0
+
+    cdef object run(self, list buffers):
+        """See `SteadyReads.read_many` in surface.py."""
+        cdef Py_ssize_t i
+        try:
+            self.run_all()
+            for i in range(self.first, self.work.begun - self.work.busy):
+                self.steady.answered()
+            for i in range(self.first, self.work.begun):
+                buffers.append(self.buffers[i])
+            return self.unfinished()
+        except BaseException:  # Ctrl-C
+            self.close()
+            raise
+        finally:
+            for i in range(self.first, self.work.begun):
+                self.steady.asked()
+
+    cdef int run_all(self) except -1:
+        """Until all have landed, or something unusual came."""
+        cdef int i
+        self.place(self.first + AHEAD)
+        for i in range(self.work.count):
+            if not next_on(&self.work, &self.work.slots[i]):
+                return 0
+        while self.wait() == LOOK:
+            self.place(self.work.begun + AHEAD)
+        return 0
+
+    cdef Batch one_by_one(self):
+        """For `next`."""
+        try:
+            self.work.landed = <Py_ssize_t *>calloc(self.work.count, sizeof(Py_ssize_t))
+            if self.work.landed == NULL:
+                raise MemoryError
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def next(self):
+        """See surface.py."""
+        cdef Py_ssize_t index
+        if self.forks != fork_count:
+            self.over = True
+        if not self.over:
+            self.refill()
+        while not self.work.landings:
+            if self.over or not self.work.busy:
+                return None
+            self.over = self.wait() == UNUSUAL
+        index = self.work.landed[self.taken]
+        self.taken, self.given = self.taken + 1, self.given + 1
+        if self.taken == self.work.landings:
+            self.taken = self.work.landings = 0
+        self.steady.answered()
+        found = index, self.buffers.pop(index)
+        self.left_ns = monotonic_ns()
+        return found
+
+    cdef int refill(self) except -1:
+        """Have as many under way, or landed, as there are connections. While nobody listens, silence is not lateness."""
+        cdef int64_t away = monotonic_ns() - self.left_ns if self.left_ns else 0
+        cdef Slot *slot
+        cdef int i
+        self.end_in_time()
+        for i in range(self.work.count):
+            slot = &self.work.slots[i]
+            slot.transfer.since_ns += away
+            if slot.index != IDLE:
+                continue
+            if self.work.begun == self.work.ranges:
+                epoll_ctl(self.work.epoll, EPOLL_CTL_DEL, slot.transfer.fd, NULL)
+                slot.index = GONE
+                connection, self.connections[i] = self.connections[i], None
+                self.give(connection, slot)  # others may wait for one while the consumer takes its time
+            elif self.work.begun < self.given + self.work.count:
+                self.place(self.work.begun + 1)
+                self.steady.asked()
+                if not next_on(&self.work, slot):
+                    self.over = True
+                    break
+        return 0
+
+    cdef int wait(self) except -1:
+        """As `work_on`: first at once, as getting the GIL back may take long; then for as long as it takes."""
+        cdef int found = LOOK
+        self.work.look_ns = monotonic_ns() + LOOK_EVERY_NS
+        if self.work.landed != NULL:
+            found = work_on(&self.work, 0)
+        if found == LOOK:
+            with nogil:
+                found = work_on(&self.work, <int>(self.steady.tick_ns // 1000000))
+        if self.work.sampled:
+            self.tell_pace()
+        if found == LOOK:
+            self.end_in_time()
+            PyErr_CheckSignals()
+            if self.is_late() or self.forks != fork_count:
+                found = UNUSUAL
+        return found
+
+    cdef int tell_pace(self) except -1:
+        """What large responses show of how far away the server is, and how fast."""
+        cdef int i
+        connection = next(one for one in self.connections if one is not None)
+        for i in range(min(self.work.sampled, SAMPLES)):
+            made = &self.work.samples[i]
+            connection.pace.took(made.waited / 1e9, made.received / 1e9, made.length)
+        self.work.sampled = 0
+        return 0
+
+    cdef void end_in_time(self) noexcept:
+        """Begin nothing more once the request is out of date."""
+        if monotonic_ns() > self.steady.until_ns:
+            self.work.ranges = self.work.placed = self.work.begun
+
+    cdef bint is_late(self) noexcept:
+        """Whether one has been silent for long, or all of it takes too long: the engine knows which time is over."""
+        cdef int64_t now = monotonic_ns()
+        cdef int i
+        if 0 <= self.steady.total_ns < now - self.began_ns:
+            return True
+        for i in range(self.work.count):
+            if self.work.slots[i].index >= 0 and now - self.work.slots[i].transfer.since_ns > self.steady.tick_ns:
+                return True
+        return False
+
+    @property
+    def begun(self):
+        return self.work.begun
+
+    def unfinished(self):
+        """See surface.py."""
+        return self.release(True)
+
+    def close(self):
+        """See surface.py."""
+        self.release(False)
+
+    cdef int give(self, Connection connection, Slot *slot) except -1:
+        if slot != NULL and slot.transfer.length:
+            connection.used = True
+        return self.steady.give(connection, False)
+
+    cdef list release(self, bint hand_over):
+        """Give the connections back, but those on which something is under way: hand them over, or close them."""
+        cdef list under_way = []
+        cdef Connection connection
+        cdef Slot *slot
+        while self.connections:
+            connection = self.connections.pop()
+            if connection is None:
+                continue
+            slot = NULL if self.work.slots == NULL else &self.work.slots[len(self.connections)]
+            if slot == NULL or slot.index == IDLE:
+                self.give(connection, slot)
+            elif slot.index >= 0 and hand_over:
+                under_way.append((slot.index, unfinished(&slot.transfer, connection, self.buffers[slot.index])))
+            else:
+                connection.close()
+        self.over, self.work.busy, self.work.landings = True, 0, 0
+        self.buffers.clear()  # whoever holds this, perhaps by the traceback of an error, does not hold them
+        return under_way

@@ -1,0 +1,417 @@
+"""One attempt at some bytes: a connection, a request, its response, and the next request where that was not enough.
+
+It waits for nothing: the driver calls back, and the engine decides what a response means.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from errno import EAGAIN
+from functools import partial
+
+from _uring import Expected
+from _uring.surface import MEASURED, Unfinished
+from rangeio.errors import Error
+from rangeio.http.connecting import Connecting
+from rangeio.http.connection import WOULD_BLOCK, Connection
+from rangeio.http.connection_pool import SERIAL
+from rangeio.http.engine_protocol import EngineProtocol, Parked, Unsolicited
+from rangeio.http.error_mapping import (
+    as_error,
+    breaking_failed,
+    connecting_failed,
+    last_word,
+)
+from rangeio.http.heads import BadResponse, Head
+from rangeio.http.range_read import RangeRead
+from rangeio.http.response_parser import Body, ConnectionEnded, Plain, ResponseParser
+from rangeio.http.urls import Origin
+from rangeio.policy import RETRIES
+from rangeio.traffic import REQUESTS
+
+# Receives for one connection before others get their turn.
+_RECEIVES_PER_TURN = 16
+
+
+class Attempt(Connecting):
+    """Bytes `at` to `stop` of a read, asked for by one request after the other until they are there.
+
+    attempts: requests that failed or succeeded. outcome: what the head decided, to be done when the response is over.
+    clamped: its end was moved to that of the object. refused: credentials were renewed for it once. whole: the response
+    is the whole object. rival: the same once more, by another connection, of which the first to be answered wins.
+    hedged: there was one. is_second: it is the one that was begun later. moved: it followed a redirect itself.
+    restarted: it began again at the address given, because a remembered redirect led to a refusal. goes_on: its
+    response decides what is asked for after it. sent, answered: when its request was, and when the head came. placed:
+    bytes that responses have put into the memory of the read, as counted by who received them. silent_at: where a new
+    connection of it has had no answer for long. The rest is in `Connecting`.
+    """
+
+    __slots__ = (
+        "answered",
+        "at",
+        "attempts",
+        "clamped",
+        "first",
+        "goes_on",
+        "hedged",
+        "hops",
+        "is_second",
+        "method",
+        "moved",
+        "outcome",
+        "placed",
+        "refused",
+        "response",
+        "restarted",
+        "rival",
+        "sent",
+        "silent_at",
+        "stop",
+        "whole",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        engine: EngineProtocol,
+        read: RangeRead,
+        start: int,
+        stop: int,
+        method: str = "GET",
+        *,
+        goes_on: bool = False,
+    ) -> None:
+        super().__init__(engine, read)
+        self.first = self.at = start
+        self.stop = stop
+        self.method = method
+        self.goes_on = goes_on
+        self.attempts = self.hops = self.placed = 0
+        self.rival: Attempt | None = None
+        self.hedged = self.is_second = self.clamped = self.refused = self.whole = False
+        self.moved = self.restarted = False
+        self.silent_at: Origin | None = None
+        self.sent = self.answered = 0.0
+        self.response: ResponseParser | None = None
+        self.outcome: Callable[[], None] | None = None
+
+    @property
+    def limit(self) -> int:
+        """Up to where it may take bytes that it did not ask for: other parts bring what follows, unless it goes on."""
+        return self.read.stop if self.goes_on or self.whole else self.stop
+
+    # --- a request and its response -----------------------------------------------------------------------------
+
+    def _send(self, connection: Connection) -> None:
+        connection.stop_waiting()
+        self.connection = connection
+        self.response = self._response(connection)
+        self.outcome = None
+        self.since = self.sent = time.monotonic()
+        REQUESTS.add()
+        try:
+            self.engine.driver.watch(connection.fd, self._readable)
+        except OSError as error:  # no descriptor is left
+            self.abandon()
+            self.fail(connecting_failed(error, None))
+            return
+        self._send_rest(connection, memoryview(self._request(connection)))
+
+    def _expected(self) -> Expected | None:
+        """What a plain response says; None where it would decide about more than its bytes, or nothing is known."""
+        read, remote = self.read, self.read.remote
+        if self.method != "GET" or self.goes_on or self.whole or read.version is not remote.version:
+            return None
+        return remote.expected
+
+    def _response(self, connection: Connection) -> ResponseParser:
+        expected = self._expected()
+        plain = None if expected is None else Plain(expected, self.at, self.stop, self._plain_body)
+        return ResponseParser(connection.scratch, self._judge, bodiless=self.method == "HEAD", plain=plain)
+
+    def _request(self, connection: Connection) -> bytes:
+        remote, at, stop = self.read.remote, self.at, self.stop
+        if self._expected() is not None:
+            texts = remote.range_request(self.target, connection.absolute)
+            return b"%b%d-%d%b" % (texts.before, at, stop - 1, texts.after)
+        upto = None if self.method == "HEAD" else stop
+        return remote.request(self.method, at, upto, self.read.version, self.target, connection.absolute)
+
+    def _plain_body(self) -> memoryview:
+        """Its response is plain: where the bytes belong."""
+        self.answered = self.since
+        self._end_silence(answered=True)
+        if self.rival is not None:
+            self.engine.won(self)
+        self.outcome = partial(self.engine.arrived, self)
+        return self.read.piece(self.at, self.stop)
+
+    def adopt(self, begun: Unfinished) -> None:
+        """Go on with what was begun in the steady state, and with all that has come."""
+        connection = self.connection = begun.connection
+        connection.stop_waiting()
+        response = self.response = self._response(connection)
+        self.outcome, self.sent, self.since = None, begun.sent, begun.since
+        self.engine.driver.watch(connection.fd, self._readable)
+        try:
+            response.feed(begun.head)
+            if begun.placed and not response.done:
+                response.received(begun.placed)
+            if not response.done:
+                _raise_what_broke(begun)
+        except (OSError, ConnectionEnded, BadResponse, Parked, Unsolicited, Error, MemoryError) as reason:
+            self._broken(reason)
+            return
+        if response.done:
+            response.reusable = response.reusable and not connection.holds_some()
+            self._completed(connection, response)
+        elif connection.holds_some():
+            self._readable()
+
+    def _judge(self, head: Head) -> Body:
+        self.answered = self.since
+        self._end_silence(answered=True)
+        return self.engine.judge(self, head)
+
+    def _send_rest(self, connection: Connection, rest: memoryview) -> None:
+        """A request is small and its connection idle, so the kernel takes all of it; if not, try again soon."""
+        if self.connection is not connection:
+            return
+        try:
+            rest = rest[connection.send(rest) :]
+        except WOULD_BLOCK:
+            pass
+        except OSError as error:
+            self._broken(last_word(connection.sock, error))
+            return
+        if rest:
+            self.engine.driver.later(0.002, partial(self._send_rest, connection, rest))
+
+    def _readable(self) -> None:
+        connection, response = self.connection, self.response
+        if connection is None or response is None:
+            return
+        self.since = time.monotonic()
+        receive = connection.receive
+        turns = _RECEIVES_PER_TURN
+        try:
+            while not response.done:
+                space = response.space()
+                count = receive(space)
+                response.received(count)
+                turns -= 1
+                if not connection.tls:
+                    if count < len(space) and not response.done:
+                        return
+                elif turns > 0 or connection.holds_some():
+                    continue
+                if turns <= 0 and not response.done:
+                    return
+        except WOULD_BLOCK:
+            return
+        except (OSError, ConnectionEnded, BadResponse, Parked, Unsolicited, Error, MemoryError) as error:
+            self._broken(error)
+            return
+        self._completed(connection, response)
+
+    def _completed(self, connection: Connection, response: ResponseParser) -> None:
+        """The response is complete."""
+        connection.used = True
+        self.resume = False
+        if response.filled >= MEASURED:
+            now = time.monotonic()
+            connection.pace.took(self.answered - self.sent, now - self.answered, response.filled)
+        if response.is_plain and response.reusable and connection.is_quiet():
+            piece = self.engine.next_piece(self)
+            if piece is not None:
+                read, placed = self.read, self.placed + response.placed
+                self._begin_piece(connection, *piece)
+                self.engine.piece_arrived(read, placed)
+                return
+        self.engine.driver.unwatch(connection.fd)
+        self.connection = None
+        if response.reusable and not connection.holds_some():
+            self.engine.pool.give_back(connection)
+        else:
+            self.engine.pool.drop(connection)
+        self._decide(response)
+
+    def _begin_piece(self, connection: Connection, read: RangeRead, start: int, stop: int) -> None:
+        """Ask for another piece of the same object over the same connection, which is watched already."""
+        self.read, self.first, self.at, self.stop = read, start, start, stop
+        self.attempts = self.hops = self.placed = 0
+        self.hedged = self.clamped = self.refused = self.moved = self.restarted = False
+        self.rival = self.outcome = None
+        self.target = read.remote.target
+        self.response = self._response(connection)
+        self.since = self.sent = time.monotonic()
+        REQUESTS.add()
+        self._send_rest(connection, memoryview(self._request(connection)))
+
+    def _decide(self, response: ResponseParser) -> None:
+        """Do what the head decided, now that the body is there."""
+        self.placed += response.placed
+        try:
+            if self.outcome is None:
+                self.engine.body_over(self, response.filled)
+            else:
+                self.outcome()
+        except Error as error:
+            self.engine.gave_up(self, self.as_error(error))
+        except MemoryError as error:
+            self.engine.gave_up(self, error)
+        self.engine.pump()
+
+    def take_all(self) -> None:
+        """The response is the whole object, from its first byte on, though a later one may have been asked for. So it
+        is all of the read, and nothing else of it is to be asked for.
+        """
+        self.whole = True
+        self.first, self.stop = self.read.start, self.read.stop
+        self.begin_again()
+        self.engine.left_alone(self)
+
+    def redirected(self, location: str) -> None:
+        """Ask there from now on. ConfigInvalidError if that is no place, UnsupportedError if it may not be gone to."""
+        self.read.remote.redirect(self.target, location)
+        self.moved = True
+
+    def begin_anew(self) -> bool:
+        """Whether it was refused at the target of a redirect of before, which may have been lent for a while only; then
+        it goes to the address given. A redirect that it followed itself is fresh, and so is what it leads to.
+        """
+        remote = self.read.remote
+        if self.moved or self.restarted or self.target == remote.address:
+            return False
+        remote.forget_redirect(self.target)
+        self.restarted = True
+        return True
+
+    # --- failures --------------------------------------------------------------------------------------------
+
+    def _broken(self, error: BaseException) -> None:
+        """The connection cannot be used any more."""
+        connection, response = self.connection, self.response
+        assert connection is not None
+        assert response is not None
+        self.abandon()
+        if isinstance(error, Parked):
+            self.engine.parked(self)
+            self.engine.pump()
+        elif isinstance(error, Error):
+            self.engine.gave_up(self, self.as_error(error, response.head))
+            self.engine.pump()
+        elif isinstance(error, MemoryError):
+            self.engine.gave_up(self, error)
+            self.engine.pump()
+        elif connection.used and (not response.started or isinstance(error, Unsolicited)):
+            self.resume = True  # the server had closed it while it was idle; that is nobody's failure
+            self.connect()
+        elif isinstance(error, BadResponse):
+            self.begin_again()  # whoever does not speak HTTP may not have sent what was counted
+            self.fail(breaking_failed(error, response))
+        else:
+            self.save(response, breaking_failed(error, response))
+
+    def save(self, response: ResponseParser, error: Error) -> None:
+        """Go on from the byte reached, if the version can be told; else from the start. error: why it ended there."""
+        version = self.read.version
+        if response.is_full:
+            self._decide(response)  # only the end of it was missing
+            return
+        if self.outcome is None and response.head is not None:
+            pass  # of a body of unknown length nothing is kept
+        elif version.strong or version.modified:
+            self.at += response.placed
+            self.placed += response.placed
+        else:
+            self.begin_again()
+        self.fail(error)
+
+    def begin_again(self) -> None:
+        """Nothing of what it has is kept."""
+        self.at, self.placed = self.first, 0
+
+    def fall_silent(self) -> None:
+        """The server may be one that serves one connection at a time."""
+        if self.silent_at is None:
+            self.silent_at = self.target.origin
+            SERIAL.fell_silent(self.silent_at)
+        else:
+            SERIAL.close_idle(self.silent_at)
+
+    def _end_silence(self, *, answered: bool = False) -> None:
+        if self.silent_at is not None:
+            SERIAL.ended_silence(self.silent_at, answered=answered)
+            self.silent_at = None
+
+    def abandon(self) -> None:
+        """Close its connection, whatever is under way on it."""
+        self._end_silence()
+        if self.connection is not None:
+            self.engine.driver.unwatch(self.connection.fd)
+            self.engine.pool.drop(self.connection)
+            self.connection = None
+
+    def doubled(self) -> "Attempt":
+        """Its rival."""
+        rival = Attempt(self.engine, self.read, self.at, self.stop, self.method, goes_on=self.goes_on)
+        rival.first, rival.placed = self.first, self.placed
+        rival.attempts, rival.hops = self.attempts, self.hops
+        rival.clamped, rival.refused = self.clamped, self.refused
+        rival.moved, rival.restarted = self.moved, self.restarted
+        rival.rival, self.rival = self, rival
+        rival.hedged = self.hedged = rival.is_second = True
+        return rival
+
+    def end(self) -> None:
+        """Nothing more is done for it. A thread that still connects may hold it for a while, but no memory with it."""
+        self.live = False
+        self.response = self.outcome = None
+
+    def fail(self, error: Error) -> None:
+        """Try again if that may help, else give up."""
+        if error.status == "temporary":
+            self.retry(error, None)
+        else:
+            self.engine.gave_up(self, self.as_error(error))
+        self.engine.pump()
+
+    def retry(self, error: Error, after_s: float | None) -> None:
+        """Try again later, if that is allowed; else it is an error for good. after_s: what the server asks for."""
+        if self.rival is not None:
+            self.engine.left_to_rival(self)
+            return
+        retry = self.read.remote.retry
+        self.attempts += 1
+        pause_s = retry.pause_s(self.attempts, after_s)
+        if self.attempts >= retry.attempts:
+            advice = "more attempts can be had by retry="
+        elif pause_s is None:
+            advice = (
+                f"Retry-After asks for {after_s:g} s, more than max_retry_after_s={retry.max_retry_after_s:g}"
+            )
+        elif not RETRIES.take(self.target.origin):
+            advice = (
+                "not retried: the retry budget of this server is exhausted after recent failures (see"
+                " rangeio.stats())"
+            )
+        else:
+            self.since = time.monotonic() + pause_s
+            self.engine.driver.later(pause_s, self.connect)
+            return
+        error.status, error.context["advice"] = "persistent", advice
+        self.engine.gave_up(self, self.as_error(error))
+
+    def as_error(self, error: Error, head: Head | None = None) -> Error:
+        """The error as the caller of the read sees it."""
+        return as_error(self.read, error, self.attempts, head)
+
+
+def _raise_what_broke(begun: Unfinished) -> None:
+    """What ended a connection in the steady state, if anything did."""
+    if begun.error is not None:
+        raise begun.error
+    if begun.errno == 0:
+        raise ConnectionEnded
+    if begun.errno != EAGAIN:
+        raise OSError(begun.errno, os.strerror(begun.errno))

@@ -1,0 +1,181 @@
+"""How an attempt comes to have a connection: an idle one, one that it opens, or the next that another gives back."""
+
+import time
+from abc import abstractmethod
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from rangeio.errors import Error
+from rangeio.http.connection import Connection
+from rangeio.http.engine_protocol import EngineProtocol
+from rangeio.http.error_mapping import connecting_failed, credentials_failed
+from rangeio.http.range_read import RangeRead
+from rangeio.http.urls import Address, Origin
+
+
+class Connecting:
+    """The part of an attempt that waits for a connection.
+
+    live: it is under way; afterwards nothing more is done for it. since: when something last came, or was begun.
+    resume: the connection before was closed while idle, so that a new one is wanted. queued: it waits in the queue for
+    a connection. on_free, resting: see `rest`. dialing: stands for the connection that is being opened for it.
+    """
+
+    __slots__ = (
+        "connection",
+        "dialing",
+        "engine",
+        "live",
+        "on_free",
+        "queued",
+        "read",
+        "resting",
+        "resume",
+        "since",
+        "target",
+    )
+
+    def __init__(self, engine: EngineProtocol, read: RangeRead) -> None:
+        self.engine = engine
+        self.read = read
+        self.live = self.resume = self.queued = self.resting = False
+        self.on_free: Callable[[Connection | None], None] | None = None
+        self.since = 0.0
+        self.connection: Connection | None = None
+        self.dialing: object = None
+        self.target: Address = read.remote.target
+
+    @abstractmethod
+    def _send(self, connection: Connection) -> None:
+        """Ask, over a connection that is its own now."""
+
+    @abstractmethod
+    def fail(self, error: Error) -> None:
+        """Try again if that may help, else give up."""
+
+    @abstractmethod
+    def as_error(self, error: Error) -> Error:
+        """The error as the caller of the read sees it."""
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody still waits for it."""
+        return self.live and not self.read.done
+
+    def connect(self, *, waited: bool = False) -> None:
+        """Have a connection, and send. waited: its turn in the queue."""
+        if not self.wanted:
+            return
+        self.since = time.monotonic()
+        remote, pool = self.read.remote, self.engine.pool
+        if remote.access.credentials.stale:
+            self.renew(None)
+            return
+        self.target = remote.target
+        origin = self.target.origin
+        connection = None if self.resume else pool.take(origin)
+        if connection is not None:
+            self._send(connection)
+        elif pool.reserve(origin, waited=waited, first=self.engine.holds_none()):
+            self.dial(origin)
+        else:
+            try:
+                self.engine.driver.listen()
+            except Error as error:  # no descriptor is left
+                self.fail(error)
+                return
+            self.queued = True
+            self.on_free = partial(self._notified, origin)
+            pool.when_free(origin, self.on_free, waited=waited)
+
+    def rest(self) -> None:
+        """Leave the queue for a connection until `connect`: nobody goes on with the read for now."""
+        if (
+            self.queued
+            and self.on_free is not None
+            and self.engine.pool.leave(self.target.origin, self.on_free)
+        ):
+            self.queued = False
+            self.on_free = None
+            self.resting = True
+
+    def go_on(self) -> None:
+        """After `rest`."""
+        if self.resting:
+            self.resting = False
+            self.connect()
+
+    def dial(self, origin: Origin) -> None:
+        """Open a connection, whose place is reserved."""
+        self.dialing = dialing = object()
+        timeout_s = self.read.timeout.connect_s
+        pool = self.engine.pool
+        try:
+            self.engine.driver.offload(
+                partial(pool.dial, origin, timeout_s),
+                partial(self._opened, origin, dialing),
+                partial(pool.unwanted, origin),
+                alone=False,  # name lookup, and a proxy that drips, end when they like: not within connect_s
+            )
+        except Error as error:  # no descriptor is left
+            self._opened(origin, dialing, error)
+
+    def _notified(self, origin: Origin, connection: Connection | None) -> None:
+        """A connection is there, or may be. From any thread."""
+        try:
+            self.engine.driver.post(partial(self._inherit, origin, connection))
+        except RuntimeError:
+            self._pass_on(origin, connection)
+
+    def _inherit(self, origin: Origin, connection: Connection | None) -> None:
+        wanted, remote = self.wanted and self.queued, self.read.remote
+        same = remote.target.origin == origin and not remote.access.credentials.stale
+        if wanted and same and connection is not None:
+            self.queued = False
+            self.target = remote.target
+            if connection.is_quiet():
+                self._send(connection)
+            else:
+                self.engine.pool.drop(connection)
+                self.connect(waited=True)
+            return
+        if not wanted or connection is not None:
+            self._pass_on(origin, connection)
+        if wanted:
+            self.queued = False
+            self.connect(waited=True)
+
+    def _pass_on(self, origin: Origin, connection: Connection | None) -> None:
+        """Who does not want it any more gives it to the next."""
+        if connection is not None:
+            self.engine.pool.give_back(connection)
+        else:
+            self.engine.pool.wake(origin)
+
+    def _opened(self, origin: Origin, dialing: object, outcome: Any) -> None:
+        pool = self.engine.pool
+        if not self.wanted or self.dialing is not dialing:
+            pool.unwanted(origin, outcome)
+            return
+        self.dialing = None
+        if isinstance(outcome, Connection):
+            self._send(outcome)
+        else:
+            pool.free(origin)
+            self.fail(connecting_failed(outcome, self.read.remote.timeout.connect_s))
+
+    def renew(self, refused: int | None) -> None:
+        """Have new credentials, and then connect. refused: the version of those that were not accepted."""
+        credentials = self.read.remote.access.credentials
+
+        def renewed(outcome: Any) -> None:
+            if not self.live:
+                return  # time was up meanwhile
+            if isinstance(outcome, BaseException):
+                self.engine.gave_up(self, self.as_error(credentials_failed(outcome)))
+                self.engine.pump()
+            else:
+                self.connect()
+
+        self.engine.driver.offload(lambda: credentials.renew(refused), renewed, lambda _: None, alone=True)

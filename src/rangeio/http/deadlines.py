@@ -1,0 +1,44 @@
+"""What takes too long: connecting, the first byte, the next one, all of it; and what a silence may mean."""
+
+from rangeio.errors import TimedOutError
+from rangeio.http.attempt import Attempt
+from rangeio.http.connection_pool import is_silent
+from rangeio.http.error_mapping import too_slow
+
+
+def look(attempt: Attempt, now: float, began: float) -> None:
+    """End what takes too long. began: when the call of the Reader did."""
+    timeout = attempt.read.timeout
+    if timeout.total_s is not None and now - began > timeout.total_s:
+        attempt.abandon()
+        late = TimedOutError(f"it took longer than total_s={timeout.total_s:g}", status="persistent")
+        attempt.engine.gave_up(attempt, attempt.as_error(late))
+        return
+    if attempt.queued and attempt.engine.pool.is_stuck():
+        attempt.queued = False
+        attempt.since, attempt.target = now, attempt.read.remote.target
+        attempt.engine.pool.reserve(attempt.target.origin, force=True)
+        attempt.dial(attempt.target.origin)
+        return
+    if attempt.dialing and timeout.connect_s is not None and now - attempt.since > timeout.connect_s:
+        attempt.dialing = None  # what comes of it is not wanted any more
+        attempt.fail(too_slow(timeout.connect_s))
+        return
+    response = attempt.response
+    if attempt.connection is None or response is None:
+        return  # connecting, or pausing before a retry
+    name = "idle_s" if response.started else "first_byte_s"
+    bound = getattr(timeout, name)
+    hedge_s = None if response.started or attempt.hedged else attempt.read.remote.hedge_s
+    silent_s = now - attempt.since
+    if not response.started and not attempt.connection.used and is_silent(silent_s):
+        attempt.fall_silent()
+    if silent_s <= min(limit for limit in (bound, hedge_s, silent_s) if limit is not None):
+        return
+    if attempt.connection.has_something():
+        return  # the loop was busy: a timer may come before what was there to be received
+    if hedge_s is not None and silent_s > hedge_s:
+        attempt.engine.hedge(attempt)
+    if bound is not None and silent_s > bound:
+        attempt.abandon()
+        attempt.save(response, TimedOutError(f"nothing came for {name}={bound:g}"))

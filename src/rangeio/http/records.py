@@ -1,0 +1,47 @@
+"""Records of one length as one table, and the read that each of its rows wants."""
+
+from typing import TYPE_CHECKING
+
+from rangeio.errors import UnexpectedEofError, asked
+from rangeio.ranges import Offsets
+
+if TYPE_CHECKING:
+    from _uring import Buffer, Reactor
+
+
+class Records:
+    """Those at `starts`, of `length` bytes each. path: of the object, for errors."""
+
+    def __init__(self, path: str, starts: Offsets, length: int) -> None:
+        self._path, self._starts, self._length = path, starts, length
+        self._table: Buffer | None = None
+
+    def rows(self, reactor: "Reactor", size: int | None) -> list[tuple[int, memoryview]]:
+        """Where each begins, and its memory. size: of the object, if known; UnexpectedEofError before memory is taken."""
+        starts, length = self._starts, self._length
+        if length and size is not None and (starts > size - length).any():
+            self._passes(int((starts > size - length).argmax()), size)
+        table = self._table = reactor.allocate((starts.size, length))
+        if not table.nbytes:
+            return []
+        memory = reactor.writable(table).cast("B")
+        return [(at, memory[i * length : (i + 1) * length]) for i, at in enumerate(starts.tolist())]
+
+    def filled(self, counts: list[int]) -> "Buffer":
+        """The table, of which so many bytes were read for each row."""
+        for index, count in enumerate(counts):
+            if count < self._length:
+                self._passes(index, None)
+        assert self._table is not None
+        return self._table
+
+    def _passes(self, index: int, size: int | None) -> None:
+        start = int(self._starts[index])
+        of = "" if size is None else f" of {size} bytes"
+        raise UnexpectedEofError(
+            f"{asked(self._path, start, self._length)}: record {index} passes the end of an object{of}",
+            path=self._path,
+            offset=start,
+            limit=self._length,
+            index=index,
+        )

@@ -1,0 +1,285 @@
+"""What a response means for the part that asked: bytes, the end, another place, another try, or an error.
+
+Decided with the head (`judge`, `_judge_probe`), before any of the body is received; what the head decides is done when
+the body is there (`attempt.outcome`). Whoever is to hear of a completed part is given as `complete`.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import TypeAlias
+
+from rangeio.errors import (
+    ConfigInvalidError,
+    ContentEncodedError,
+    ObjectChangedError,
+    RangeNotSatisfiedError,
+    RangeNotSupportedError,
+    UnexpectedError,
+)
+from rangeio.http import validation
+from rangeio.http.attempt import Attempt
+from rangeio.http.engine_protocol import Parked, Unsolicited
+from rangeio.http.heads import Head
+from rangeio.http.range_read import Probe
+from rangeio.http.response_parser import Body
+from rangeio.locks import begin_lock
+from rangeio.policy import RETRIES
+
+Complete: TypeAlias = Callable[[Attempt], None]
+"""All bytes of a part are there, or there are no more."""
+
+_MOST_HOPS = 10
+_REDIRECTS = frozenset([301, 302, 303, 307, 308])
+# Servers that do not do HEAD, or whose signature is for GET, say one of these.
+_NO_HEAD = frozenset([400, 401, 403, 405, 416, 501])
+# What a signed target of a redirect says once it has expired.
+_EXPIRED = frozenset([401, 403, 404, 410])
+_MOST_OF_A_REFUSAL = 16_384
+_NO_BODY = Body(memoryview(bytearray()))
+
+
+class _Learning:
+    """Two first responses at once, in two threads: only one of them fixes the version."""
+
+    _lock: threading.RLock
+
+    def __init__(self) -> None:
+        begin_lock(self)
+
+
+_LEARNING = _Learning()
+
+
+def judge(
+    attempt: Attempt, head: Head, complete: Complete, download: Callable[[Attempt, validation.Take], None]
+) -> Body:
+    """What to take of a response. Raises the Error if there is nothing to be had.
+
+    download: has the part get the whole object, as its server sends no less, and others wait for it.
+    """
+    status = head.status
+    attempt.outcome = None
+    # Servers and balancers say so when they close an idle connection (RFC 9112 section 9.5), perhaps while the request
+    # is on its way. On a new connection it is the answer; the request may be repeated there (RFC 9110 section 15.5.9).
+    if status in (400, 408) and head.closing and attempt.connection is not None and attempt.connection.used:
+        raise Unsolicited
+    if status in _REDIRECTS and "location" in head.fields:
+        attempt.outcome = partial(_move, attempt, head.fields["location"])
+        return _NO_BODY
+    if isinstance(attempt.read, Probe):
+        return _judge_probe(attempt, attempt.read, head, complete)
+    if status not in validation.BRINGING:
+        return _hear(attempt, head)
+    remote = attempt.read.remote
+    found = validation.judge(
+        head, attempt.at, attempt.stop, attempt.read.stop, remote.on_no_range, remote.cap
+    )
+    if attempt.read.index < 0 and not _is_of_whole(found, attempt.read.stop):
+        raise Parked
+    if isinstance(found, validation.End):
+        attempt.outcome = partial(_ended, attempt, found.total, complete)
+        return _NO_BODY
+    _check_version(attempt, head, found.total)
+    if found.keep and attempt.read.index >= 0:
+        download(attempt, found)
+        found = replace(found, stop=attempt.stop)
+    return _take(attempt, found, complete)
+
+
+def _is_of_whole(found: "validation.Take | validation.End", stop: int) -> bool:
+    """Whether it is the whole object, or the rest of one of `stop` bytes: where its size was not told, `stop` is what
+    may be kept of it, and a range up to there is not all.
+    """
+    return isinstance(found, validation.Take) and (found.all or found.total == stop)
+
+
+def _check_version(attempt: Attempt, head: Head, total: int | None) -> None:
+    version = attempt.read.version
+    with _LEARNING._lock:
+        if not version.known:
+            if None not in (total, version.size) and total != version.size:
+                raise ObjectChangedError(f"it has {total} bytes, and size={version.size} was given")
+            validation.check_conditions(attempt.read.remote.conditions, head)
+            version.learn(head, total)
+            return
+    difference = version.difference(head, total)
+    if difference:
+        raise ObjectChangedError("it changed after it was opened: " + difference + "; open it again")
+    if validation.encoding_of(head) != version.encoding:
+        raise ContentEncodedError("the content coding is not the same as in the response before")
+    version.compared(head, total)
+
+
+# --- bytes ---------------------------------------------------------------------------------------------------
+
+
+def _take(attempt: Attempt, found: validation.Take, complete: Complete) -> Body:
+    read = attempt.read
+    size = read.version.size if found.total is None else found.total
+    if size is not None:
+        read.end_at(size)
+        read.room(
+            read.stop
+        )  # all of it, as memory that grows is other memory, and other parts begin before this ends
+    if found.all:
+        attempt.take_all()
+    upto = min(found.stop, attempt.limit)
+    if found.open:
+        return Body(memoryview(bytearray()), found.skip, partial(_grow, attempt))
+    attempt.outcome = partial(taken, attempt, upto, complete)
+    return Body(read.room(upto)[attempt.at - read.start : upto - read.start], found.skip, whole=True)
+
+
+def _grow(attempt: Attempt, needed: int) -> memoryview:
+    """Room for `needed` bytes of a body of unknown length that began at `attempt.at`, as far as the part goes."""
+    read, limit = attempt.read, attempt.limit
+    if attempt.at + needed > limit and attempt.whole and read.remote.on_no_range == "error":
+        raise RangeNotSupportedError("the server ignores Range and sends more than what was asked for")
+    if attempt.at + needed > limit and read.index < 0:
+        raise RangeNotSupportedError(
+            f"the server ignores Range, and the object has more than no_range_cap={read.remote.cap} bytes"
+        )
+    memory = read.grown(min(attempt.at + needed, limit))
+    return memory[attempt.at - read.start : limit - read.start]
+
+
+def taken(attempt: Attempt, upto: int, complete: Complete) -> None:
+    """All that a response said it has is there."""
+    version, read = attempt.read.version, attempt.read
+    RETRIES.succeeded(attempt.target.origin)
+    attempt.at = upto
+    attempt.moved = attempt.restarted = False
+    if attempt.clamped and version.size is None and upto < read.stop:
+        raise RangeNotSatisfiedError(
+            "the server refuses a range that extends past the end (416), and does not tell the size; give size=, or ask"
+            " for less"
+        )
+    if upto < attempt.stop and upto < read.stop:
+        attempt.attempts = 0  # a server may send less than it was asked for, as often as it likes
+        attempt.connect()
+    else:
+        complete(attempt)
+
+
+def body_over(attempt: Attempt, filled: int, complete: Complete) -> None:
+    """A body of unknown length is over: it is full, or the object ends there."""
+    RETRIES.succeeded(attempt.target.origin)
+    version = attempt.read.version
+    attempt.at += filled
+    if attempt.at < attempt.limit:
+        if version.size is not None and attempt.at != version.size:
+            raise ObjectChangedError(
+                f"it changed after it was opened: it has {attempt.at} bytes now; open it again"
+            )
+        attempt.read.end_at(attempt.at)
+    if attempt.whole:
+        version.size = attempt.at
+    complete(attempt)
+
+
+def _ended(attempt: Attempt, total: int | None, complete: Complete) -> None:
+    """416: no byte at `attempt.at`, or (some servers) none at the end of the range.
+
+    Where neither the response nor the version tells the size, one byte is asked for: the response to that has the size,
+    or is another 416, and then there is no byte at `attempt.at`. Source: RFC 9110 section 15.5.17, where Content-Range
+    is a SHOULD.
+    """
+    version, read = attempt.read.version, attempt.read
+    if version.known and version.size is not None and total not in (None, version.size):
+        raise ObjectChangedError(f"it changed after it was opened: it has {total} bytes now; open it again")
+    size = version.size if total is None else total
+    if size is None and attempt.stop - attempt.at > 1 and not attempt.clamped:
+        attempt.clamped = True
+        attempt.stop = attempt.at + 1
+        attempt.connect()
+    elif size is None or attempt.at >= size:
+        read.end_at(attempt.at if size is None else size)
+        complete(attempt)
+    elif attempt.clamped or attempt.stop <= size:
+        raise RangeNotSatisfiedError(f"the server has {size} bytes and refuses to send these of them")
+    else:
+        attempt.clamped = True
+        attempt.stop = min(attempt.stop, size)
+        read.end_at(size)
+        attempt.connect()
+
+
+# --- no bytes ------------------------------------------------------------------------------------------------
+
+
+def _hear(attempt: Attempt, head: Head) -> Body:
+    """Keep what a refusal says, as far as anybody reads."""
+    memory = bytearray(_MOST_OF_A_REFUSAL if head.length is None else min(head.length, _MOST_OF_A_REFUSAL))
+    attempt.outcome = partial(_refused, attempt, head, memory)
+    return Body(memoryview(memory))
+
+
+def _refused(attempt: Attempt, head: Head, memory: bytearray) -> None:
+    """A status that brings no bytes."""
+    status, remote = head.status, attempt.read.remote
+    credentials = remote.access.credentials
+    assert attempt.response is not None
+    pinned = attempt.read.version.known and attempt.read.version.strong is not None
+    refusal = remote.refused(head, bytes(memory[: attempt.response.filled]), pinned=pinned)
+    if refusal.again and attempt.hops < _MOST_HOPS:
+        attempt.hops += 1
+        attempt.connect()
+    elif status in _EXPIRED and attempt.begin_anew():
+        attempt.connect()
+    elif refusal.renew and credentials.renewable and not attempt.refused:
+        attempt.refused = True
+        attempt.renew(credentials.version)
+    elif refusal.error.status == "temporary":
+        attempt.retry(refusal.error, validation.retry_after_s(head, time.time()))
+    else:
+        try:
+            raise refusal.error
+        finally:
+            del refusal  # its traceback holds this frame: let neither hold the other
+
+
+def _move(attempt: Attempt, location: str) -> None:
+    attempt.hops += 1
+    if attempt.hops > _MOST_HOPS:
+        raise UnexpectedError(f"more than {_MOST_HOPS} redirects")
+    try:
+        attempt.redirected(location)
+    except ConfigInvalidError:
+        raise UnexpectedError("the server redirects to what is no http or https URL") from None
+    attempt.connect()
+
+
+def _judge_probe(attempt: Attempt, read: Probe, head: Head, complete: Complete) -> Body:
+    """A response to HEAD, or to the one-byte GET that stands in for it.
+
+    A length of 0 from HEAD is no proof that there are no bytes: servers that build HEAD from an empty body say so of
+    every object, against RFC 9110 section 8.6.
+    """
+    status, version = head.status, read.version
+    first, _, total = validation.content_range(head)
+    if attempt.method == "HEAD":
+        if status in _NO_HEAD or (status == 200 and (not head.length or validation.encoding_of(head))):
+            attempt.method = "GET"
+            attempt.outcome = attempt.connect
+            return _NO_BODY
+        total = head.length
+    elif status == 204 or (status == 416 and total is None):
+        total = 0
+    elif status == 200 and first is None:
+        total = None if validation.encoding_of(head) else head.length
+    if status not in validation.BRINGING:
+        return _hear(attempt, head)
+    if status in (204, 416):
+        if version.known and version.size is not None and total != version.size:
+            raise ObjectChangedError(
+                f"it changed after it was opened: it has {total} bytes now; open it again"
+            )
+        version.size = total
+    else:
+        _check_version(attempt, head, total)
+    read.size = total
+    attempt.outcome = partial(complete, attempt)
+    return _NO_BODY

@@ -1,0 +1,298 @@
+"""The steady state of an object: its version and size are known, and a connection to its server is idle.
+
+Over plain TCP the core reads then, alone (`_uring.steady`). Here is what it needs to know of an object, and its twin
+for TLS and for where there is no core. What comes otherwise than it should goes to the engine (`Unfinished`).
+"""
+
+import time
+from collections.abc import Callable
+from errno import EAGAIN
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from _uring.surface import MEASURED, REQUEST_ROOM, Unfinished
+from rangeio.http.connection import WOULD_BLOCK, Connection
+from rangeio.http.drivers import Readiness, fork_count
+from rangeio.http.range_read import RangeRead
+from rangeio.http.remote_object import RemoteObject
+from rangeio.policy import RETRIES, Timeout
+from rangeio.traffic import REQUESTS
+
+if TYPE_CHECKING:
+    from _uring import Reactor
+    from _uring.surface import SteadyReads
+
+# After this a request is made up anew: its signature may have expired, or the credentials.
+_GOOD_S = 0.5
+# Receives for one connection before others get their turn.
+_RECEIVES_PER_TURN = 16
+
+
+def is_plain(read: RangeRead, most: int) -> bool:
+    """Whether nothing unusual is to be expected of a read of at most so many bytes. Its end is set to the object's."""
+    remote = read.remote
+    expected = remote.expected
+    if expected is None or remote.kept is not None or remote.access.credentials.stale:
+        return False
+    if read.stop > expected.size:
+        read.end_at(expected.size)
+    return 0 < read.stop - read.start <= most
+
+
+def steady_reads(
+    reactor: "Reactor", remote: RemoteObject, timeout: Timeout, most: int
+) -> "SteadyReads | None":
+    """Reads of at most so many bytes from now on; None unless a plain connection is idle. Cost: 5 us."""
+    pool, target = remote.access.pool, remote.target
+    if target.origin.scheme == "https" or remote.expected is None or remote.kept is not None:
+        return None
+    idle = pool.peek(target.origin)
+    if idle is None or idle.tls or remote.access.credentials.stale:
+        return None
+    request = remote.range_request(target, idle.absolute)
+    if len(request.before) + len(request.after) > REQUEST_ROOM:
+        return None
+    return reactor.steady(
+        pool.idle(target.origin),
+        request,
+        pool.give_back,
+        most=most,
+        absolute=idle.absolute,
+        good_s=_GOOD_S,
+        timeout=(remote.patience_s(timeout), timeout.total_s),
+        asked=REQUESTS.add,
+        answered=partial(RETRIES.succeeded, target.origin),
+    )
+
+
+def read_waiting(read: RangeRead) -> "Unfinished | bool":
+    """A plain read over an idle connection, in the thread that waits for it; False if none is idle."""
+    transfer = PlainTransfer.begun(read)
+    if transfer is None:
+        return False
+    try:
+        transfer.receive(partial(transfer.connection.wait, seconds=read.remote.patience_s(read.timeout)))
+        if not transfer.complete:
+            return transfer.unfinished()
+    except BaseException:  # Ctrl-C
+        transfer.connection.close()
+        raise
+    transfer.give_back()
+    return True
+
+
+class _NotPlain(Exception):
+    """The engine is to judge what has come."""
+
+
+class PlainTransfer:
+    """One range under way over a connection, as `_uring.transfer` has it: for TLS, and for where there is no core.
+
+    complete: all of it is in its place. over: it is complete, or something else than a plain response came.
+    """
+
+    __slots__ = (
+        "_answered", "_body", "_errno", "_error", "_head", "_placed", "_used", "connection", "over", "read", "sent",
+        "since",
+        "token",
+    )  # fmt: skip
+
+    def __init__(self, read: RangeRead, connection: Connection) -> None:
+        self.read, self.connection = read, connection
+        self.token: Any = None
+        self._body = read.piece(read.start, read.stop)
+        self._head = b""
+        self._placed = self._used = 0
+        self._errno = EAGAIN
+        self._error: OSError | None = None
+        self.over = False
+        self._answered = 0.0
+        self.sent = self.since = time.monotonic()
+
+    @classmethod
+    def begun(cls, read: RangeRead) -> "PlainTransfer | None":
+        """One whose request is sent; None if no connection is idle."""
+        remote = read.remote
+        target = remote.target
+        connection = remote.access.pool.take(target.origin)
+        if connection is None:
+            return None
+        try:
+            request = remote.range_request(target, connection.absolute)
+            made = cls(read, connection)
+            REQUESTS.add()
+            made._send(b"%b%d-%d%b" % (request.before, read.start, read.stop - 1, request.after))
+        except BaseException:
+            connection.close()
+            raise
+        return made
+
+    @property
+    def complete(self) -> bool:
+        """See the class."""
+        return self._placed == len(self._body)
+
+    def _send(self, request: bytes) -> None:
+        try:
+            self.connection.send_all(request)
+        except OSError as error:  # also where it would have to wait, which an idle connection does not
+            self._error, self.over = error, True
+
+    def receive(self, get: Callable[[memoryview], int], turns: int = 1 << 30) -> None:
+        """Have what can be had by `get`, which raises WOULD_BLOCK where that is nothing; by so many calls at most."""
+        try:
+            while not self.over and turns > 0:
+                self._take(get)
+                turns -= 1
+        except EOFError:
+            self._errno, self.over = 0, True
+        except _NotPlain:
+            self.over = True
+        except WOULD_BLOCK:
+            pass
+        except OSError as error:
+            self._error, self.over = error, True
+
+    def _take(self, get: Callable[[memoryview], int]) -> None:
+        total_s = self.read.timeout.total_s
+        if total_s is not None and self.since - self.sent > total_s:
+            raise _NotPlain  # the engine says so
+        if self._answered:
+            count = get(self._body[self._placed :])
+            self._placed += count
+        else:
+            scratch = self.connection.scratch
+            count = get(scratch[self._used :] if self._used else scratch)
+            self._used += count
+        if not count:
+            raise EOFError
+        self.since = time.monotonic()
+        if not self._answered:
+            self._look_for_head()
+        self.over = self._placed == len(self._body)
+
+    def _look_for_head(self) -> None:
+        """What has come of the body with it is put in its place."""
+        read, scratch, used = self.read, self.connection.scratch, self._used
+        expected = read.remote.expected
+        end = -1 if expected is None else expected.accepts(scratch[:used], read.start, read.stop)
+        if end > 0 and used - end <= len(self._body):
+            self._head, self._answered, self._placed = bytes(scratch[:end]), self.since, used - end
+            self._body[: self._placed] = scratch[end:used]
+            return
+        self._head = bytes(scratch[:used])
+        if end or used == len(scratch):
+            raise _NotPlain
+
+    def give_back(self) -> None:
+        """It is complete: the connection is idle, but for bytes that nobody asked for."""
+        connection, nbytes = self.connection, len(self._body)
+        connection.used = True
+        RETRIES.succeeded(connection.origin)
+        if nbytes >= MEASURED:
+            connection.pace.took(self._answered - self.sent, self.since - self._answered, nbytes)
+        if connection.holds_some():
+            connection.close()
+        else:
+            self.read.remote.access.pool.give_back(connection)
+        self.read.filled = nbytes
+
+    def unfinished(self) -> Unfinished:
+        """What it has come to."""
+        read = self.read
+        memory = read.buffer if read.into is None else read.into
+        said = (self._head, self._placed, self._errno, self.sent, self.since, self._error)
+        return Unfinished(self.connection, [memory], read.start, read.stop, *said)
+
+
+class PlainTransfers:
+    """Reads that an event loop awaits, over TLS, and where there is no core: see `LoopTransfers` in surface.py."""
+
+    def __init__(self) -> None:
+        self._forks = fork_count()
+        self._readiness = Readiness()
+        self._under_way: dict[PlainTransfer, None] = {}
+        self._over: list[PlainTransfer] = []
+
+    def fileno(self) -> int:
+        """See `LoopTransfers`."""
+        return self._readiness.fileno()
+
+    @property
+    def inherited(self) -> bool:
+        """See `LoopTransfers`."""
+        return self._forks != fork_count()
+
+    def __len__(self) -> int:
+        return len(self._under_way)
+
+    def start(
+        self, steady: object, start: int, count: int, into: memoryview | None, token: Any
+    ) -> "PlainTransfer | Unfinished | None":
+        """Begin the read that `token` has."""
+        transfer = PlainTransfer.begun(token.read)
+        if transfer is None:
+            return None
+        transfer.token = token
+        transfer.connection.stop_waiting()
+        if transfer.over:
+            return transfer.unfinished()
+        try:
+            self._readiness.watch(transfer.connection.fd, partial(self._readable, transfer))
+        except OSError:  # no more can be watched
+            return transfer.unfinished()
+        self._under_way[transfer] = None
+        return transfer
+
+    def _readable(self, transfer: PlainTransfer) -> None:
+        connection = transfer.connection
+        transfer.receive(connection.receive, _RECEIVES_PER_TURN)
+        while not transfer.over and connection.holds_some():  # of which no event tells
+            transfer.receive(connection.receive, 1)
+        if transfer.over:
+            self._over.append(transfer)
+
+    def poll(self) -> list[tuple[Any, Any]]:
+        """See `LoopTransfers`."""
+        self._readiness.call_back(0)
+        over, self._over = self._over, []
+        return [(transfer.token, self._result(transfer)) for transfer in over]
+
+    def _result(self, transfer: PlainTransfer) -> Any:
+        self._forget(transfer)
+        if not transfer.complete:
+            return transfer.unfinished()
+        try:
+            transfer.give_back()
+            return transfer.read.result()
+        except Exception as error:  # what nobody expects is that read's error, and no other's
+            return error
+
+    def _forget(self, transfer: PlainTransfer) -> None:
+        self._under_way.pop(transfer, None)
+        self._readiness.unwatch(transfer.connection.fd)
+
+    def late(self) -> list[PlainTransfer]:
+        """See `LoopTransfers`."""
+        now = time.monotonic()
+        return [transfer for transfer in self._under_way if self._is_late(transfer, now)]
+
+    def _is_late(self, transfer: PlainTransfer, now: float) -> bool:
+        read = transfer.read
+        if now - transfer.since >= read.remote.patience_s(read.timeout):
+            return True
+        return read.timeout.total_s is not None and now - transfer.sent >= read.timeout.total_s
+
+    def under_way(self) -> list[PlainTransfer]:
+        """See `LoopTransfers`."""
+        return list(self._under_way)
+
+    def hand_over(self, transfer: PlainTransfer) -> Unfinished:
+        """See `LoopTransfers`."""
+        self._forget(transfer)
+        return transfer.unfinished()
+
+    def cancel(self, transfer: PlainTransfer) -> None:
+        """See `LoopTransfers`."""
+        self._forget(transfer)
+        transfer.connection.close()
