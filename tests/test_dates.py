@@ -10,7 +10,7 @@ import pytest
 import rangeio
 from faults.machine import need_module
 from rangeio.cli.file_server import _seconds
-from rangeio.http.rules import http_date
+from rangeio.http.validation import http_date
 from rangeio.s3.listing import parse_page
 from servers.opening import OPTIONS, MakeReader
 from servers.scripted import Answer, Asked, honest, reply, scripted

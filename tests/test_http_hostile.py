@@ -91,7 +91,7 @@ def test_a_connection_whose_end_is_told_twice(open_reader: MakeReader, both: boo
 
 
 ENDLESS: dict[str, tuple[bytes, str, bytes]] = {
-    "hints": (b"", "replies", b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"),
+    "hints": (b"", "responses", b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"),
     "trailers": (
         b'HTTP/1.1 206 Word\r\nETag: "v1"\r\nContent-Range: bytes 0-99/204800\r\n'
         + b"Transfer-Encoding: chunked\r\n\r\n64\r\n"

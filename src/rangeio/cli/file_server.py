@@ -16,7 +16,7 @@ from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, BinaryIO
 
-from rangeio.http.rules import http_date
+from rangeio.http.validation import http_date
 
 # Before Linux 6.13 two changes within one tick of the clock, at most 10 ms, have one mtime: an ETag made of it is weak.
 _TICK_NS = 20_000_000

@@ -17,7 +17,7 @@ class Records:
         self._table: Buffer | None = None
 
     def rows(self, reactor: "Reactor", size: int | None) -> list[tuple[int, memoryview]]:
-        """Where each begins, and its memory. size: of the object, if known; UnexpectedEofError before memory is taken."""
+        """Where each begins, and its memory. UnexpectedEofError before that is taken. size: of the object, if known."""
         starts, length = self._starts, self._length
         if length and size is not None and (starts > size - length).any():
             self._passes(int((starts > size - length).argmax()), size)
