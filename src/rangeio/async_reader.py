@@ -25,12 +25,13 @@ from rangeio.ranges import (
     Ranges,
     Suffix,
     bounds,
+    bounds_of_file,
     check,
     lay_out,
     make_plan,
     scatter,
 )
-from rangeio.reader import PlanOptions, check_on_error, chosen_for_call
+from rangeio.reader import PlanOptions, check_on_error, chosen_for_call, size_after
 from rangeio.replies import Counters, OnError, bytes_of, ended_early, exactly, fetch_async
 from rangeio.service import (
     Capability,
@@ -305,9 +306,8 @@ class AsyncReader:
         source = self._opened()
         size = source.size
         if size is None and needed:
-            size = (await source.stat_async()).size
-            if size is None:
-                size = len(await source.read_at_async(0, OPEN))
+            told = (await source.stat_async()).size
+            size = len(await source.read_at_async(0, OPEN)) if told is None else size_after(source, told)
         return size
 
     # --- streams and files -----------------------------------------------------------------------------------
@@ -321,7 +321,7 @@ class AsyncReader:
         """
         course = streams.Course.of(self._options, chunk, prefetch)
         bounds(range, 0 if isinstance(range, Suffix) else None)
-        return streams.AsyncStream(course, partial(self._placed, range))
+        return streams.AsyncStream(course, partial(self._placed, bounds, range))
 
     def copy(
         self,
@@ -381,10 +381,10 @@ class AsyncReader:
         It has a cursor of its own. Seeking costs no read. Closing it leaves the Reader open. See `Reader.as_file`.
         """
         bounds(range, 0 if isinstance(range, Suffix) else None)
-        return AsyncFile(partial(self._placed, range), self.path, buffer_size)
+        return AsyncFile(partial(self._placed, bounds_of_file, range), self.path, buffer_size)
 
-    async def _placed(self, range: Range) -> tuple[Source, int, int]:
-        start, stop = await self._bounds(range)
+    async def _placed(self, within: Callable[..., tuple[int, int]], range: Range) -> tuple[Source, int, int]:
+        start, stop = within(range, await self._size_for(isinstance(range, Suffix)))
         return self._opened(), start, stop
 
     async def _bounds(self, range: Range) -> tuple[int, int]:
@@ -419,7 +419,8 @@ class AsyncReader:
     @property
     def size(self) -> int | None:
         """Bytes in the object as far as that is known without asking; else None, and `stat` asks."""
-        return self._opened().size
+        size = self._opened().size
+        return None if size is None else int(size)
 
     @property
     def capability(self) -> Capability:

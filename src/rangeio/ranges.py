@@ -30,6 +30,18 @@ OPEN = OFFSET_MAX
 _COMPACT_ABOVE = 4
 
 
+class Told(int):
+    """A size that a service has said without a byte of the object to prove it, as HEAD does.
+
+    Ranges are planned by it as by any size; but one that starts at or past it is not empty before the service says so.
+    """
+
+
+def certain(size: int | None) -> int | None:
+    """`size`, if it is one that was proved."""
+    return None if isinstance(size, Told) else size
+
+
 @dataclass(frozen=True, slots=True)
 class Suffix:
     """The last `n` bytes of an object: all of it if it is smaller, none if `n` is 0."""
@@ -66,14 +78,15 @@ def bounds(spelling: Range, size: int | None) -> tuple[int, int]:
     """The (start, stop) that `spelling` means, within `size` where it is known.
 
     ValueError: negative, start after stop, a step other than 1, a Suffix where `size` is None. TypeError: anything
-    but integers. OverflowError: 2**63 and more. A range that ends or starts beyond the end is not an error.
+    but integers. OverflowError: 2**63 and more. A range that ends or starts beyond the end is not an error; one that
+    starts beyond a size that is only `Told` stays as it is.
     """
     if spelling is None:
         start, stop = 0, OPEN
     elif isinstance(spelling, Suffix):
         if size is None:
             raise ValueError(f"{spelling} counts from the end, which is not known")
-        start, stop = size - min(spelling.n, size), size
+        start, stop = size - min(spelling.n, size), int(size)
     elif isinstance(spelling, (slice, range)):
         if spelling.step not in (None, 1):
             raise ValueError(f"a range has step 1, not {spelling.step}")
@@ -86,7 +99,9 @@ def bounds(spelling: Range, size: int | None) -> tuple[int, int]:
         raise ValueError(f"a range is (start, stop), not {len(spelling)} numbers")
     else:
         start, stop = _pair(*spelling)
-    return (start, stop) if size is None else (min(start, size), min(stop, size))
+    if size is None or (isinstance(size, Told) and start >= size):
+        return start, stop
+    return min(start, int(size)), min(stop, int(size))
 
 
 def _pair(first: SupportsIndex, last: SupportsIndex | None) -> tuple[int, int]:
@@ -95,6 +110,13 @@ def _pair(first: SupportsIndex, last: SupportsIndex | None) -> tuple[int, int]:
     if start > stop:
         raise ValueError(f"start {start} is after stop {stop}")
     return start, stop
+
+
+def bounds_of_file(spelling: Range, size: int | None) -> tuple[int, int]:
+    """As `bounds`; but where the object ends is left open if that is only `Told`: a file asks once it has to know."""
+    start, stop = bounds(spelling, size)
+    is_open = not isinstance(spelling, Suffix) and bounds(spelling, None)[1] == OPEN
+    return start, OPEN if is_open and isinstance(size, Told) else stop
 
 
 def bounds_of_many(ranges: RangeList, size: int | None) -> tuple[Offsets, Offsets]:
@@ -106,9 +128,16 @@ def bounds_of_many(ranges: RangeList, size: int | None) -> tuple[Offsets, Offset
     if starts.size and (int(starts.min()) < 0 or bool((starts > stops).any())):
         index = int(((starts < 0) | (starts > stops)).argmax())
         _bounds_at(index, (int(starts[index]), int(stops[index])), size)
-    if size is not None:
-        starts, stops = np.minimum(starts, size), np.minimum(stops, size)
-    return starts, stops
+    return _cut_off(starts, stops, size)
+
+
+def _cut_off(starts: Offsets, stops: Offsets, size: int | None) -> tuple[Offsets, Offsets]:
+    """Ranges within `size`, as `bounds` has them."""
+    if size is None:
+        return starts, stops
+    if isinstance(size, Told):
+        return starts, np.where(starts < size, np.minimum(stops, size), stops)
+    return np.minimum(starts, size), np.minimum(stops, size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +153,7 @@ class Checked:
         """What `bounds_of_many` says of them."""
         if self.needs_size:
             return bounds_of_many(self.items, size)
-        if size is None:
-            return self.starts, self.stops
-        return np.minimum(self.starts, size), np.minimum(self.stops, size)
+        return _cut_off(self.starts, self.stops, size)
 
     def demands(self) -> tuple[Offsets, Offsets]:
         """Where each range starts and how many bytes it names, whatever the size: 0 for one that goes on to the end."""

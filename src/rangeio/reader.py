@@ -23,7 +23,9 @@ from rangeio.ranges import (
     Range,
     Ranges,
     Suffix,
+    Told,
     bounds,
+    bounds_of_file,
     check,
     lay_out,
     make_plan,
@@ -304,7 +306,8 @@ class Reader:
         for, fewer bytes only at the end. Closing it leaves the Reader open; closing the Reader ends it. Not for two
         threads at once without the buffer's own lock. A seek before the start is an OSError (EINVAL), as of any file.
         """
-        return open_file(self._source, *self._bounds(range), buffer_size)
+        size = self._size_for(isinstance(range, Suffix))
+        return open_file(self._source, *bounds_of_file(range, size), buffer_size)
 
     def stat(self) -> Stat:
         """What the service says of the object now. ObjectChangedError if that is not what was opened."""
@@ -319,7 +322,7 @@ class Reader:
     def size(self) -> int | None:
         """Bytes in the object; None where nobody knows before reading (/proc). Asks the service if it must."""
         size = self._source.size
-        return self._source.stat().size if size is None else size
+        return self._source.stat().size if size is None else int(size)
 
     @property
     def capability(self) -> Capability:
@@ -382,9 +385,8 @@ class Reader:
         """The size to plan with: None if unknown and not needed. Where even the service cannot tell, reads it all."""
         size = self._source.size
         if size is None and needed:
-            size = self._source.stat().size
-            if size is None:
-                size = len(self.read_at(0, OPEN))
+            told = self._source.stat().size
+            size = len(self.read_at(0, OPEN)) if told is None else size_after(self._source, told)
         return size
 
     def _fetch(self, layout: Layout, options: Options) -> tuple[Layout, list[Buffer]]:
@@ -420,6 +422,11 @@ class Reader:
 
     def _empty(self) -> Buffer:
         return self.read_at(0, 0)
+
+
+def size_after(source: Source, told: int) -> int:
+    """The size to plan by when `stat` has told one. It is proved if a byte had to be asked for."""
+    return Told(told) if source.size is None else source.size
 
 
 def _source_of(origin: Callable[[], Reader]) -> Source:

@@ -15,7 +15,7 @@ from _uring import turn
 from rangeio.budget import SHARED
 from rangeio.errors import Error
 from rangeio.flight import Flight
-from rangeio.ranges import OPEN
+from rangeio.ranges import OPEN, certain
 from rangeio.service import Options, Source
 from rangeio.waiting import pause, settle
 
@@ -65,7 +65,8 @@ def pieces(source: Source, course: Course, start: int, stop: int) -> "Generator[
         if buffer.nbytes < course.chunk:
             return
         start += course.chunk
-        stop = OPEN if source.size is None else max(start, source.size)
+        size = certain(source.size)
+        stop = OPEN if size is None else max(start, size)
     loan = SHARED.lend(min(course.prefetch, stop - start))
     try:
         span = course.chunk * _SEGMENT
@@ -137,10 +138,11 @@ class AsyncStream(AsyncIterator["Buffer"]):
     def _look_for_end(self, source: Source, start: int) -> None:
         """The first piece may have told where the object ends: then the rest is read ahead."""
         self._open_at = None
-        if source.size is not None and self._flight is not None:
+        size = certain(source.size)
+        if size is not None and self._flight is not None:
             self._flight.close()
             start += self._course.chunk
-            self._flight = self._launch(source, start, max(start, source.size))
+            self._flight = self._launch(source, start, max(start, size))
 
     def _launch(self, source: Source, start: int, stop: int) -> Flight:
         chunk = self._course.chunk

@@ -10,7 +10,7 @@ from _uring import refused
 from _uring.surface import byte_array, byte_index, writable_bytes
 from rangeio.errors import Error, UnexpectedEofError, asked, from_native
 from rangeio.policy import Timeout
-from rangeio.ranges import OPEN, Offsets
+from rangeio.ranges import OPEN, Offsets, Told
 from rangeio.service import Again, Capability, Destination, ReadAhead, Source, Stat
 
 if TYPE_CHECKING:
@@ -173,7 +173,10 @@ class Window:
         self._closed = True
 
     def _size_within(self, size: int | None) -> int | None:
-        return None if size is None else max(0, min(self.stop, size) - self.start)
+        if size is None:
+            return None
+        within = max(0, min(self.stop, int(size)) - self.start)
+        return Told(within) if isinstance(size, Told) and size < self.stop else within
 
     def _left(self, offset: int) -> int:
         return max(0, self.stop - self.start - offset)

@@ -199,7 +199,7 @@ class AsyncFile(AsyncIterator[bytes]):
     async def _size(self) -> int:
         source, start, stop = await self._opened()
         if stop == OFFSET_MAX:
-            known = (await source.stat_async()).size
+            known = (await source.stat_async()).size if source.size is None else source.size
             stop = max(start, len(await source.read_at_async(0, stop)) if known is None else known)
             self._place = source, start, stop
         return stop - start

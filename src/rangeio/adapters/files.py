@@ -27,8 +27,8 @@ class RangeFile(io.RawIOBase):
         self._start = start
 
         def find_end() -> int:
-            """Where the object ends. Where nobody knows before reading, it is read to find out."""
-            size = source.stat().size
+            """Where the object ends. It is asked for if it is not known; where nobody knows, it is read to find out."""
+            size = source.stat().size if source.size is None else source.size
             return max(start, len(source.read_at(0, OPEN)) if size is None else size)
 
         first = source.read_ahead.first

@@ -17,6 +17,7 @@ from rangeio.http.urls import Address, may_carry, moved
 from rangeio.http.validation import OnNoRange, Version, request_id, status_class
 from rangeio.locks import begin_lock
 from rangeio.policy import Retry, Timeout
+from rangeio.ranges import Told
 
 Fresh: TypeAlias = Mapping[str, str] | tuple[Mapping[str, str], float]
 """What a credentials callable returns: header fields, or those and when they expire, in seconds since 1970."""
@@ -160,8 +161,11 @@ class RemoteObject:
 
     @property
     def size(self) -> int | None:
-        """Bytes, if that is known and does not change."""
-        return self._version.size if self.pinned else None
+        """Bytes, if that is known and does not change; `Told` as long as only HEAD says so."""
+        size, told = self._version.size, self._version.told
+        if not self.pinned:
+            return None
+        return Told(told) if size is None and told is not None else size
 
     @property
     def told_by(self) -> str:
@@ -185,10 +189,10 @@ class RemoteObject:
     @property
     def expected(self) -> Expected | None:
         """What a plain response says from now on; None while that cannot be said."""
-        version = self._version
-        if self._expected is None and self.size is not None and version.known and version.ranged:
+        version, size = self._version, self._version.size
+        if self._expected is None and self.pinned and size is not None and version.known and version.ranged:
             etag, modified = _sent(version.etag), _sent(version.modified)
-            self._expected = Expected(self.size, etag, modified, _sent(version.encoding))
+            self._expected = Expected(size, etag, modified, _sent(version.encoding))
         return self._expected
 
     def redirect(self, asked: Address, location: str) -> None:

@@ -97,20 +97,20 @@ def _is_of_whole(found: "validation.Take | validation.End", stop: int) -> bool:
 
 
 def _check_version(attempt: Attempt, head: Head, total: int | None) -> None:
-    version = attempt.read.version
+    version, by_head = attempt.read.version, attempt.method == "HEAD"
     with _LEARNING._lock:
         if not version.known:
             if None not in (total, version.size) and total != version.size:
                 raise ObjectChangedError(f"it has {total} bytes, and size={version.size} was given")
             validation.check_conditions(attempt.read.remote.conditions, head)
-            version.learn(head, total)
+            version.learn(head, total, by_head=by_head)
             return
     difference = version.difference(head, total)
     if difference:
         raise ObjectChangedError("it changed after it was opened: " + difference + "; open it again")
     if validation.encoding_of(head) != version.encoding:
         raise ContentEncodedError("the content coding is not the same as in the response before")
-    version.compared(head, total)
+    version.compared(head, total, by_head=by_head)
 
 
 # --- bytes ---------------------------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ def taken(attempt: Attempt, upto: int, complete: Complete) -> None:
     RETRIES.succeeded(attempt.target.origin)
     attempt.at = upto
     attempt.moved = attempt.restarted = False
-    if attempt.clamped and version.size is None and upto < read.stop:
+    if attempt.clamped and version.expected is None and upto < read.stop:
         raise RangeNotSatisfiedError(
             "the server refuses a range that extends past the end (416), and does not tell the size; give size=, or ask"
             " for less"
@@ -170,7 +170,9 @@ def body_over(attempt: Attempt, filled: int, complete: Complete) -> None:
     version = attempt.read.version
     attempt.at += filled
     if attempt.at < attempt.limit:
-        if version.size is not None and attempt.at != version.size:
+        expected = version.expected
+        # With nothing filled it ended at `attempt.at`, or among the bytes before, which were thrown away.
+        if expected is not None and (expected > attempt.at if not filled else expected != attempt.at):
             raise ObjectChangedError(
                 f"it changed after it was opened: it has {attempt.at} bytes now; open it again"
             )
@@ -188,9 +190,11 @@ def _ended(attempt: Attempt, total: int | None, complete: Complete) -> None:
     is a SHOULD.
     """
     version, read = attempt.read.version, attempt.read
-    if version.known and version.size is not None and total not in (None, version.size):
+    if version.known and version.expected is not None and total not in (None, version.expected):
         raise ObjectChangedError(f"it changed after it was opened: it has {total} bytes now; open it again")
-    size = version.size if total is None else total
+    if version.told is not None and total is not None:
+        version.size = total  # what HEAD said is so
+    size = version.expected if total is None else total
     if size is None and attempt.stop - attempt.at > 1 and not attempt.clamped:
         attempt.clamped = True
         attempt.stop = attempt.at + 1
@@ -253,19 +257,15 @@ def _move(attempt: Attempt, location: str) -> None:
 
 
 def _judge_probe(attempt: Attempt, read: Probe, head: Head, complete: Complete) -> Body:
-    """A response to HEAD, or to the one-byte GET that stands in for it.
-
-    A length of 0 from HEAD is no proof that there are no bytes: servers that build HEAD from an empty body say so of
-    every object, against RFC 9110 section 8.6.
-    """
+    """A response to HEAD, or to the one-byte GET that stands in for it."""
     status, version = head.status, read.version
     first, _, total = validation.content_range(head)
     if attempt.method == "HEAD":
-        if status in _NO_HEAD or (status == 200 and (not head.length or validation.encoding_of(head))):
+        total = _told_by_head(head)
+        if status in _NO_HEAD or (status in validation.BRINGING and total is None):
             attempt.method = "GET"
             attempt.outcome = attempt.connect
             return _NO_BODY
-        total = head.length
     elif status == 204 or (status == 416 and total is None):
         total = 0
     elif status == 200 and first is None:
@@ -273,7 +273,7 @@ def _judge_probe(attempt: Attempt, read: Probe, head: Head, complete: Complete) 
     if status not in validation.BRINGING:
         return _hear(attempt, head)
     if status in (204, 416):
-        if version.known and version.size is not None and total != version.size:
+        if version.known and version.expected is not None and total != version.expected:
             raise ObjectChangedError(
                 f"it changed after it was opened: it has {total} bytes now; open it again"
             )
@@ -283,3 +283,18 @@ def _judge_probe(attempt: Attempt, read: Probe, head: Head, complete: Complete) 
     read.size = total
     attempt.outcome = partial(complete, attempt)
     return _NO_BODY
+
+
+def _told_by_head(head: Head) -> int | None:
+    """Bytes in the object, by a response to HEAD; None where that does not tell, and a byte has to be asked for.
+
+    A length of 0 is no proof that there are no bytes: servers that build HEAD from an empty body say so of every
+    object, against RFC 9110 section 8.6. Nor is 204, for which such a body may be the reason. The length in a 206 is
+    that of a part, and of an encoded object that of the encoding; a part has the size in Content-Range (section 14.4).
+    """
+    first, _, total = validation.content_range(head)
+    if validation.encoding_of(head) or head.status == 204:
+        return None
+    if first is not None or head.status == 206:
+        return total or None
+    return head.length or None

@@ -46,7 +46,8 @@ class Version:
     """What identifies one version of an object, as far as its server tells. Not `known` before the first response.
 
     etag: as the server sends it, weak or strong. number: what the service calls it, where it keeps several. ranged: the
-    server is known to send ranges of it. size: before the first response what the caller says, if anything.
+    server is known to send ranges of it. size: before the first response what the caller says, if anything. told:
+    what HEAD says, which brings no bytes to prove it: ranges are planned by it, but it is no end (see `expected`).
     """
 
     known: bool = False
@@ -56,6 +57,12 @@ class Version:
     encoding: str = ""
     number: str | None = None
     ranged: bool = False
+    told: int | None = None
+
+    @property
+    def expected(self) -> int | None:
+        """The size that a response must not contradict."""
+        return self.told if self.size is None else self.size
 
     @property
     def strong(self) -> str | None:
@@ -65,7 +72,7 @@ class Version:
     @property
     def name(self) -> str:
         """For comparing and for people: ETag and size, or Last-Modified and size, or only the size."""
-        size = "" if self.size is None else str(self.size)
+        size = "" if self.expected is None else str(self.expected)
         weak = "" if self.strong else self.etag or ""
         return ":".join(filter(None, [self.strong or self.modified, weak, size]))
 
@@ -75,19 +82,24 @@ class Version:
         parts = ["etag" if self.strong else "last-modified" if self.modified else "", "size"]
         return "+".join(filter(None, parts)) if self.known else "etag"
 
-    def learn(self, head: Head, total: int | None) -> None:
-        """Take it from the first response."""
+    def learn(self, head: Head, total: int | None, *, by_head: bool = False) -> None:
+        """Take it from the first response. by_head: that is one to HEAD."""
         self.etag = head.fields.get("etag") or None
         self.modified = head.fields.get("last-modified")
-        self.size = total
+        if by_head:
+            self.told = total
+        else:
+            self.size = total
         self.encoding = encoding_of(head)
         self.number = version_number(head)
         self.ranged = _does_ranges(head)
         self.known = True  # last: other threads look at it
 
-    def compared(self, head: Head, total: int | None) -> None:
+    def compared(self, head: Head, total: int | None, *, by_head: bool = False) -> None:
         """Add what a later response, of the same version, tells for the first time."""
-        if self.size is None:
+        if by_head:
+            self.told = total
+        elif self.size is None:
             self.size = total
         self.ranged = self.ranged or _does_ranges(head)
 
@@ -97,7 +109,11 @@ class Version:
         Equal strong ETags decide. Equal weak ones do not say that the bytes are the same, so Last-Modified and the size
         do; those that differ, or a weak one in place of a strong one, are two versions. Source: RFC 9110 8.8.3.2.
         """
-        if total is not None and self.size is not None and total != self.size:
+        if None not in (total, self.expected) and total != self.expected:
+            if self.size is None:
+                return (
+                    f"HEAD said {self.told} bytes, and it has {total} (given size={total} nobody asks HEAD)"
+                )
             return f"its size was {self.size} and is {total} bytes"
         etag, modified = head.fields.get("etag"), head.fields.get("last-modified")
         if self.etag and etag:
