@@ -17,12 +17,11 @@ from rangeio.bench.contender import FLEETING, Contender, Sample, Scratch, Settin
 from rangeio.bench.html import el, join
 from rangeio.bench.http.cases import HTTP_CASES
 from rangeio.bench.judge import compare
-from rangeio.bench.machine import Machine, Place, machine, place, resident_share, usable_cpus
 from rangeio.bench.results import CaseResult, MemoryRow, Report, Row, Spread
 from rangeio.bench.runner import Bench, Options, chosen
 from rangeio.bench.sample import SampleError, ensure_file, ensure_small_files
 from rangeio.bench.session import Session
-from rangeio.bench.units import rate_text, short, size_text, time_text
+from rangeio.bench.units import rate_text, time_text
 from rangeio.bench.work import (
     RECORD,
     SMALL_FILE,
@@ -34,6 +33,8 @@ from rangeio.bench.work import (
     whole_file,
 )
 from rangeio.cli import main
+from rangeio.cli.machine import Machine, Place, machine, place, resident_share, usable_cpus
+from rangeio.cli.sizes import short, size_text
 
 SIZE = 16 << 20
 TINY = Options(

@@ -14,9 +14,9 @@ import pytest
 
 from faults.child import Lab, code
 from faults.machine import need_backend
-from rangeio.bench.units import parse_size
 from rangeio.cli import main
 from rangeio.cli.console import Progress
+from rangeio.cli.sizes import parse_size
 from rangeio.cli.spans import parse_span
 from rangeio.ranges import Suffix
 

@@ -72,6 +72,8 @@ FLOORS = (
     "rangeio.operator",
     "rangeio.adapters",
     "rangeio",
+    "rangeio.cli.console rangeio.cli.machine rangeio.cli.sizes",
+    "rangeio.cli.spans",
     "rangeio.bench",
     "rangeio.cli",
     "rangeio.__main__",

@@ -22,7 +22,7 @@ from faults.disk import command
 from faults.machine import need, need_backend, need_module, need_root_and
 from faults.notify import Supervisor
 from faults.stalling import Server
-from rangeio.bench.machine import resident_share
+from rangeio.cli.machine import resident_share
 
 NBYTES = 8 << 20
 NATIVE = pytest.mark.parametrize("backend", ["uring", "pool"], indirect=True)

@@ -1,6 +1,6 @@
 """The bench behind `rangeio bench`, and the workloads of the project's own benchmarks.
 
-machine, units      facts and figures, no I/O of ours
+units               figures for people
 work, sample        what is read, and the files it is read from
 contender           who reads: the base, then `baselines`, `peers`, `fio` and `ours`
 cases               what is measured and what is wanted

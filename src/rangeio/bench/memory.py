@@ -15,11 +15,11 @@ from pathlib import Path
 from rangeio.bench.baselines import Memmap, Pread, Preadv
 from rangeio.bench.cases import Target
 from rangeio.bench.contender import Contender, Scratch, Setting
-from rangeio.bench.machine import read_text
 from rangeio.bench.ours import Rangeio
 from rangeio.bench.peers import Arrow, Obstore, OpenDAL
 from rangeio.bench.results import MemoryRow, Spread, Verdict
 from rangeio.bench.work import Work, random_records, whole_file
+from rangeio.cli.machine import read_text
 
 KINDS: tuple[type[Contender], ...] = (Rangeio, Preadv, Pread, Memmap, Obstore, OpenDAL, Arrow)
 TARGETS = (

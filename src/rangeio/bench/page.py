@@ -8,7 +8,8 @@ from rangeio.bench.contender import Action
 from rangeio.bench.html import TIMES, Markup, el, join
 from rangeio.bench.report import cpu_text, ordered
 from rangeio.bench.results import CaseResult, Report, Row, Verdict
-from rangeio.bench.units import short, size_text, time_text
+from rangeio.bench.units import time_text
+from rangeio.cli.sizes import short, size_text
 
 _CHAPTERS: tuple[tuple[str, str, tuple[Action, ...], str], ...] = (
     ("one", "One small read", ("each",), "4 KiB at a time, already in the page cache: what a call costs."),

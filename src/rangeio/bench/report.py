@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rangeio.bench.results import CaseResult, MemoryRow, Report, Row, Verdict, speed_text
-from rangeio.bench.units import short, size_text, time_text
+from rangeio.bench.units import time_text
+from rangeio.cli.sizes import short, size_text
 
 
 def heading(report: Report) -> str:

@@ -7,8 +7,9 @@ from typing import Any
 
 from rangeio.bench.cases import Case, Target
 from rangeio.bench.contender import Role, Sample
-from rangeio.bench.machine import Machine, Place
-from rangeio.bench.units import rate_text, short, size_text, time_text
+from rangeio.bench.units import rate_text, time_text
+from rangeio.cli.machine import Machine, Place
+from rangeio.cli.sizes import short, size_text
 
 
 @dataclass(frozen=True, slots=True)

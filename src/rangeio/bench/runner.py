@@ -17,10 +17,10 @@ from rangeio.bench.cases import CASES, Case
 from rangeio.bench.conditions import busy_thread, direct_refused, evict, on_cpus, resident, warm
 from rangeio.bench.contender import FLEETING, Contender, Sample, Scratch, Setting
 from rangeio.bench.judge import compare
-from rangeio.bench.machine import usable_cpus
 from rangeio.bench.results import CaseResult, Row
-from rangeio.bench.units import size_text
 from rangeio.bench.work import SEED, Work, column_chunks, random_records, small_files, whole_file
+from rangeio.cli.machine import usable_cpus
+from rangeio.cli.sizes import size_text
 
 Progress = Callable[[float, str], None]
 """Called between timed sections with the part done, 0.0 to 1.0, and what comes next."""

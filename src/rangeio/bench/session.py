@@ -15,11 +15,11 @@ from rangeio.bench.contender import Contender, Setting
 from rangeio.bench.http import clients, ours
 from rangeio.bench.http.cases import HTTP_CASES
 from rangeio.bench.http.remote import HttpBench, Where, download
-from rangeio.bench.machine import machine, place
 from rangeio.bench.results import Report
 from rangeio.bench.runner import Bench, Options, Progress, chosen
 from rangeio.bench.sample import ensure_file, ensure_small_files
-from rangeio.bench.units import size_text
+from rangeio.cli.machine import machine, place
+from rangeio.cli.sizes import size_text
 
 _MEMORY = "memory"
 

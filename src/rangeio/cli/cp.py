@@ -5,11 +5,11 @@ import os
 from urllib.parse import unquote, urlsplit
 
 import rangeio
-from rangeio.bench.units import size_text
 from rangeio.cli import spans
 from rangeio.cli.cat import to_stdout
 from rangeio.cli.console import Progress, UsageError
 from rangeio.cli.opening import add_options, options_of, pieces
+from rangeio.cli.sizes import size_text
 from rangeio.cli.whole_file import whole_file
 from rangeio.errors import NotFoundError
 from rangeio.operator import split_uri

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rangeio.bench import machine
-from rangeio.bench.units import size_text
+from rangeio.cli import machine
+from rangeio.cli.sizes import size_text
 
 NAME = "doctor"
 HELP = "show which backend reads here and why, and what to do about it"

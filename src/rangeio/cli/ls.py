@@ -5,9 +5,9 @@ import json
 import os
 from datetime import datetime, timezone
 
-from rangeio.bench.units import size_text
 from rangeio.cli.console import shown
 from rangeio.cli.opening import add_options, options_of
+from rangeio.cli.sizes import size_text
 from rangeio.errors import NotFoundError
 from rangeio.operator import Operator, split_uri
 from rangeio.service import Stat

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rangeio.bench.units import parse_size
 from rangeio.cli.console import UsageError
+from rangeio.cli.sizes import parse_size
 from rangeio.cli.spans import Span
 from rangeio.errors import RangeNotSupportedError
 from rangeio.ranges import OPEN, bounds

@@ -9,10 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import rangeio
-from rangeio.bench.units import short, size_text
 from rangeio.cli import spans
 from rangeio.cli.console import UsageError
 from rangeio.cli.opening import add_options, options_of
+from rangeio.cli.sizes import short, size_text
 from rangeio.ranges import Plan, bounds
 
 NAME = "ranges"

@@ -3,7 +3,7 @@
 import argparse
 import re
 
-from rangeio.bench.units import parse_size
+from rangeio.cli.sizes import parse_size
 from rangeio.ranges import Suffix
 
 Span = tuple[int, int | None] | Suffix

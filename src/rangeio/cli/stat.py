@@ -7,9 +7,9 @@ from datetime import datetime, timezone
 from typing import Any
 
 import rangeio
-from rangeio.bench.units import size_text
 from rangeio.cli.console import shown
 from rangeio.cli.opening import add_options, options_of
+from rangeio.cli.sizes import size_text
 
 NAME = "stat"
 HELP = "show size, version and how an object would be read"

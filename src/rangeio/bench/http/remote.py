@@ -16,10 +16,10 @@ from rangeio.bench.contender import Sample, Setting
 from rangeio.bench.http.cases import PACE, WAIT_S, HttpCase
 from rangeio.bench.http.clients import PART, Client
 from rangeio.bench.http.paced import Counted, Paced
-from rangeio.bench.machine import read_text
 from rangeio.bench.results import CaseResult
 from rangeio.bench.runner import Bench, Entry, Options
 from rangeio.bench.work import Work, far_columns, random_records, whole_file
+from rangeio.cli.machine import read_text
 
 _LATENCIES = 4096
 

@@ -1,4 +1,4 @@
-"""What the numbers were measured on, and what a person would ask about it first.
+"""What a machine is, and where a file lies: for `rangeio doctor`, and beside the numbers of the bench.
 
 Everything is read from /proc and /sys; what a container or another system does not show is an empty string.
 Nothing here imports the reactor: `rangeio doctor` must be able to speak when that is what fails.
