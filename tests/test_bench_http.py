@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from rangeio.bench.command import _as_shown
 from rangeio.bench.contender import FLEETING, Contender
 from rangeio.bench.http.cases import CLIENTS, HTTP_CASES, HttpCase
 from rangeio.bench.http.clients import Client
@@ -19,7 +20,6 @@ from rangeio.bench.sample import ensure_file
 from rangeio.bench.session import HttpSession
 from rangeio.bench.work import Work, far_columns
 from rangeio.cli import main
-from rangeio.cli.bench import _as_shown
 
 SIZE = 16 << 20
 TINY = Options(

@@ -6,5 +6,5 @@ contender           who reads: the base, then `baselines`, `peers`, `fio` and `o
 cases               what is measured and what is wanted
 conditions, runner  the state of the machine, and the rounds
 results             what came out; `report` and `page` show it
-session             one call of the command
+command, session    the command, and one call of it
 """

@@ -9,8 +9,8 @@ import io
 import os
 import sys
 import traceback
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 from rangeio.cli import bench, cat, cp, doctor, ls, ranges, serve, stat
 from rangeio.cli.console import UsageError, complain, need_stdout
@@ -21,7 +21,16 @@ _SILENT = (cp, serve)
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse, but an error is one line."""
+    """argparse, but an error is one line, and a command has arguments only when it is called."""
+
+    declare: Callable[[argparse.ArgumentParser], None] | None = None
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse has it, which calls this of the chosen command."""
+        declare, self.declare = self.declare, None
+        if declare:
+            declare(self)
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         complain(f"rangeio: {message} (see {self.prog} --help)")
@@ -29,7 +38,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    """All commands with their arguments."""
+    """All commands."""
     root = _Parser(
         prog="rangeio", description="Read byte ranges of files and objects, and see what reads them."
     )
@@ -42,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
             description=module.DESCRIPTION,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        module.add_arguments(command)
+        command.declare = module.add_arguments
         command.set_defaults(run=module.run, prints=module not in _SILENT)
     return root
 
@@ -58,10 +67,10 @@ def _version() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
-    arguments = parser().parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # names that are no UTF-8 are written as they are
     try:
+        arguments = parser().parse_args(argv)
         if arguments.prints:
             need_stdout()
         code: int = arguments.run(arguments)
