@@ -25,9 +25,9 @@ $(BIN)/python:
 	tools/make-venv $(PYTHON) $(VENV)
 
 # Compiled on all cores; pip takes one, for 45 s. What cannot be compiled is not for this Python.
-$(VENV)/installed: pyproject.toml | $(BIN)/python
+$(VENV)/installed: pyproject.toml benchmarks/pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install -q "setuptools>=77" "Cython>=3.1" "packaging>=24"
-	RANGEIO_NO_EXT=1 $(BIN)/python -m pip install -q --no-compile --no-build-isolation -e '.[dev]'
+	RANGEIO_NO_EXT=1 $(BIN)/python -m pip install -q --no-compile --no-build-isolation -e '.[dev]' -e ./benchmarks
 	-@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib
 	@touch $@
 
@@ -81,4 +81,4 @@ format: $(VENV)/installed ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
 clean: ## remove what was built
-	rm -rf build dist $(VENV) src/*.egg-info src/_uring/*.so
+	rm -rf build dist benchmarks/build $(VENV) src/*.egg-info benchmarks/*.egg-info src/_uring/*.so

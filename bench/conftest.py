@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from rangeio.bench.cases import CASES, Case
-from rangeio.bench.conditions import evict, on_cpus, resident, warm
-from rangeio.bench.contender import Contender
-from rangeio.bench.runner import Bench, Options
-from rangeio.bench.sample import ensure_file, ensure_small_files
-from rangeio.bench.work import Work
+from rangeio_bench.cases import CASES, Case
+from rangeio_bench.conditions import evict, on_cpus, resident, warm
+from rangeio_bench.contender import Contender
+from rangeio_bench.runner import Bench, Options
+from rangeio_bench.sample import ensure_file, ensure_small_files
+from rangeio_bench.work import Work
 
 SIZE = 64 << 20
 ROUNDS = 5

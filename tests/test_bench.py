@@ -10,19 +10,22 @@ from typing import Any
 
 import pytest
 
-from rangeio.bench import memory, page, report
-from rangeio.bench.cases import CASES, EVERYONE, Case, Target
-from rangeio.bench.conditions import busy_thread, direct_refused, evict, on_cpus, resident, warm
-from rangeio.bench.contender import FLEETING, Contender, Sample, Scratch, Setting
-from rangeio.bench.html import el, join
-from rangeio.bench.http.cases import HTTP_CASES
-from rangeio.bench.judge import compare
-from rangeio.bench.results import CaseResult, MemoryRow, Report, Row, Spread
-from rangeio.bench.runner import Bench, Options, chosen
-from rangeio.bench.sample import SampleError, ensure_file, ensure_small_files
-from rangeio.bench.session import Session
-from rangeio.bench.units import rate_text, time_text
-from rangeio.bench.work import (
+from rangeio.cli import main
+from rangeio.cli.machine import Machine, Place, machine, place, resident_share, usable_cpus
+from rangeio.cli.sizes import short, size_text
+from rangeio_bench import memory, page, report
+from rangeio_bench.cases import CASES, EVERYONE, Case, Target
+from rangeio_bench.conditions import busy_thread, direct_refused, evict, on_cpus, resident, warm
+from rangeio_bench.contender import FLEETING, Contender, Sample, Scratch, Setting
+from rangeio_bench.html import el, join
+from rangeio_bench.http.cases import HTTP_CASES
+from rangeio_bench.judge import compare
+from rangeio_bench.results import CaseResult, MemoryRow, Report, Row, Spread
+from rangeio_bench.runner import Bench, Options, chosen
+from rangeio_bench.sample import SampleError, ensure_file, ensure_small_files
+from rangeio_bench.session import Session
+from rangeio_bench.units import rate_text, time_text
+from rangeio_bench.work import (
     RECORD,
     SMALL_FILE,
     Work,
@@ -32,9 +35,8 @@ from rangeio.bench.work import (
     small_files,
     whole_file,
 )
-from rangeio.cli import main
-from rangeio.cli.machine import Machine, Place, machine, place, resident_share, usable_cpus
-from rangeio.cli.sizes import short, size_text
+
+pytestmark = pytest.mark.usefixtures("bench_of_the_sources")
 
 SIZE = 16 << 20
 TINY = Options(
@@ -316,7 +318,7 @@ class Broken(Liar):
 
 
 def test_whoever_fails_loses_the_row_and_nobody_else(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rangeio.bench import cases
+    from rangeio_bench import cases
 
     monkeypatch.setattr(cases, "EVERYONE", (*EVERYONE[:3], Liar, Absent, Broken))
     result = bench.run(case_of("batch-128-1core"), silent)
@@ -544,7 +546,7 @@ def test_figures_for_people() -> None:
 def test_the_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rangeio.bench import cases
+    from rangeio_bench import cases
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cases, "EVERYONE", tuple(k for k in EVERYONE if k.role in ("ours", "baseline")))

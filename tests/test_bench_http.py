@@ -9,17 +9,19 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from rangeio.bench.command import _as_shown
-from rangeio.bench.contender import FLEETING, Contender
-from rangeio.bench.http.cases import CLIENTS, HTTP_CASES, HttpCase
-from rangeio.bench.http.clients import Client
-from rangeio.bench.http.paced import Counted, Paced
-from rangeio.bench.http.remote import HttpBench, Where, download, server_of
-from rangeio.bench.runner import Options
-from rangeio.bench.sample import ensure_file
-from rangeio.bench.session import HttpSession
-from rangeio.bench.work import Work, far_columns
 from rangeio.cli import main
+from rangeio_bench.command import _as_shown
+from rangeio_bench.contender import FLEETING, Contender
+from rangeio_bench.http.cases import CLIENTS, HTTP_CASES, HttpCase
+from rangeio_bench.http.clients import Client
+from rangeio_bench.http.paced import Counted, Paced
+from rangeio_bench.http.remote import HttpBench, Where, download, server_of
+from rangeio_bench.runner import Options
+from rangeio_bench.sample import ensure_file
+from rangeio_bench.session import HttpSession
+from rangeio_bench.work import Work, far_columns
+
+pytestmark = pytest.mark.usefixtures("bench_of_the_sources")
 
 SIZE = 16 << 20
 TINY = Options(

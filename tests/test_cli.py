@@ -207,6 +207,23 @@ def test_wrong_usage_is_one_line(capsys: pytest.CaptureFixture[str], arguments: 
     assert "--help" in captured.err
 
 
+@pytest.mark.parametrize(
+    "arguments", [[], ["--help"], ["--list"], ["x.bin", "--quick"], ["x", "--size", "y"]]
+)
+def test_without_the_bench_its_command_says_what_to_do(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, sample: Path, arguments: list[str]
+) -> None:
+    """It is in no wheel. The other commands do without."""
+    monkeypatch.setitem(sys.modules, "rangeio_bench", None)
+    assert main(["bench", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("rangeio: the bench is not installed: ")
+    assert captured.err.count("\n") == 1
+    assert "pip install ./benchmarks" in captured.err
+    assert main(["stat", str(sample)]) == 0
+
+
 def test_debug_shows_the_traceback(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,17 +71,35 @@ def test_one_module_that_does_not_compile(project: Path) -> None:
     assert compiled(project) == (True, [])
 
 
-def test_the_tests_travel_whole(project: Path) -> None:
+def copy_folder(name: str, project: Path) -> None:
+    """Without what was built, or installed from there."""
+    built = shutil.ignore_patterns("__pycache__", ".*", "*.egg-info", "build", "*.so")
+    shutil.copytree(ROOT / name, project / name, ignore=built, dirs_exist_ok=True)
+
+
+def test_the_tests_and_the_bench_travel_whole(project: Path) -> None:
     """Whoever has the sdist can run them, on all that they are made of."""
-    shutil.copytree(ROOT / "tests", project / "tests", ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    for name in ("tests", "benchmarks"):
+        copy_folder(name, project)
     shutil.copy(ROOT / "MANIFEST.in", project)
     done = run(project, "setup.py", "-q", "sdist", RANGEIO_NO_EXT="1")
     assert done.returncode == 0, done.stderr
     (packed,) = project.glob("dist/*.tar.gz")
     with tarfile.open(packed) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    files = {str(path.relative_to(project)) for path in project.glob("tests/**/*") if path.is_file()}
-    assert files <= names
+    folders = (*project.glob("tests/**/*"), *project.glob("benchmarks/**/*"))
+    assert {str(path.relative_to(project)) for path in folders if path.is_file()} <= names
+
+
+def test_what_is_installed(project: Path) -> None:
+    """The bench, tests and tools are for who has the sources."""
+    for name in ("src", "benchmarks", "bench", "tools"):
+        copy_folder(name, project)
+    assert (
+        run(project, "setup.py", "-q", "build_py", "--build-lib", "lib", RANGEIO_NO_EXT="1").returncode == 0
+    )
+    assert sorted(path.name for path in (project / "lib").iterdir()) == ["_uring", "rangeio"]
+    assert not list(project.glob("lib/**/*bench*/**/*"))
 
 
 ASK = """

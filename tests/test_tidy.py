@@ -17,6 +17,9 @@ from faults.machine import need
 
 ROOT = Path(__file__).resolve().parent.parent
 SRC = ROOT / "src"
+BENCH = ROOT / "benchmarks"
+PACKAGES = (SRC / "_uring", SRC / "rangeio", BENCH / "rangeio_bench")
+ABOVE_THE_CORE = PACKAGES[1:]
 TEXT = {".py", ".pyi", ".pyx", ".pxd", ".h", ".md", ".toml", ".in", ".html", ".css", ".js", ".sh", ""}
 
 MOST_FUNCTION_LINES = 60
@@ -27,16 +30,22 @@ ALLOWED: dict[str, str] = {}  # "path:name" or "path" -> why it may be longer; o
 BANNED = {"utils", "util", "common", "helpers", "helper", "base", "manager", "misc", "tools"}
 
 
-def sources(*suffixes: str, under: Path = SRC) -> list[Path]:
-    return sorted(
-        path for path in under.rglob("*") if path.suffix in suffixes and "__pycache__" not in path.parts
-    )
+def sources(*suffixes: str, under: Path | tuple[Path, ...] = PACKAGES) -> list[Path]:
+    """Files with one of these suffixes."""
+    paths = [
+        path for folder in ((under,) if isinstance(under, Path) else under) for path in folder.rglob("*")
+    ]
+    return sorted(path for path in paths if path.suffix in suffixes and "__pycache__" not in path.parts)
+
+
+def folders() -> set[str]:
+    return {path.name for package in PACKAGES for path in package.rglob("*") if path.is_dir()}
 
 
 def project_files() -> Iterator[Path]:
     """Every text file that belongs to the project."""
     yield from (path for path in ROOT.iterdir() if path.is_file() and path.suffix in TEXT)
-    for folder in ("src", "tests", "bench", "docs", "examples", "tools", ".ci"):
+    for folder in ("src", "tests", "bench", "benchmarks", "docs", "examples", "tools", ".ci"):
         for path in (ROOT / folder).rglob("*"):
             inside = path.relative_to(ROOT / folder).parts[:-1]
             hidden = any(part in ("__pycache__", "data", "report") or part.startswith(".") for part in inside)
@@ -45,8 +54,9 @@ def project_files() -> Iterator[Path]:
 
 
 def name_of(path: Path) -> str:
-    """Dotted module name of a file under src."""
-    parts = path.relative_to(SRC).with_suffix("").parts
+    """Dotted module name of a file of a package."""
+    root = SRC if path.is_relative_to(SRC) else BENCH
+    parts = path.relative_to(root).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
@@ -74,7 +84,7 @@ FLOORS = (
     "rangeio",
     "rangeio.cli.console rangeio.cli.machine rangeio.cli.sizes",
     "rangeio.cli.spans",
-    "rangeio.bench",
+    "rangeio_bench",
     "rangeio.cli",
     "rangeio.__main__",
 )
@@ -116,7 +126,8 @@ def imported(path: Path) -> set[str]:
             origin = ".".join([*parents, *filter(None, [node.module])])
             wholes = [f"{origin}.{alias.name}" for alias in node.names]
             found |= {whole if whole in modules() else origin for whole in wholes}
-    return {name for name in found if name.split(".")[0] in ("_uring", "rangeio")} - {name_of(path)}
+    ours = {package.name for package in PACKAGES}
+    return {name for name in found if name.split(".")[0] in ours} - {name_of(path)}
 
 
 def cimported(path: Path) -> set[str]:
@@ -168,6 +179,16 @@ def test_imports_of_the_core_go_down() -> None:
                 ):
                     faults.append(f"{name} imports {origin}")
     assert not faults, "\n".join(faults)
+
+
+def test_the_door_alone_knows_the_bench() -> None:
+    """An installed rangeio is without it."""
+    inside = {
+        name
+        for name, origins in graph().items()
+        if any(origin.startswith("rangeio_bench") for origin in origins)
+    }
+    assert {name for name in inside if not name.startswith("rangeio_bench")} == {"rangeio.cli.bench"}
 
 
 def test_imports_make_no_circle() -> None:
@@ -253,9 +274,7 @@ def test_make_targets_stay_short() -> None:
 
 
 def test_no_module_without_a_meaning() -> None:
-    names = {path.stem for path in sources(".py", ".pyx")} | {
-        path.name for path in SRC.rglob("*") if path.is_dir()
-    }
+    names = {path.stem for path in sources(".py", ".pyx")} | folders()
     assert not names & BANNED
 
 
@@ -284,7 +303,7 @@ def is_overload(node: ast.AST) -> bool:
 def protocol_methods() -> set[str]:
     """What a Protocol of ours says about a method need not be said again by each class that has it."""
     names = set()
-    for path in sources(".py", under=SRC / "rangeio"):
+    for path in sources(".py", under=ABOVE_THE_CORE):
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.ClassDef) and "Protocol" in {
                 getattr(base, "id", "") for base in node.bases
@@ -300,7 +319,7 @@ def protocol_methods() -> set[str]:
 def test_public_functions_have_docstrings() -> None:
     faults = []
     said = protocol_methods()
-    for path in sources(".py", under=SRC / "rangeio"):
+    for path in sources(".py", under=ABOVE_THE_CORE):
         for line, name, node in public_functions(ast.parse(path.read_text())):
             documented = ast.get_docstring(node) or is_overload(node)  # type: ignore[arg-type]
             if not documented and name.rpartition(".")[2] not in said:
@@ -324,7 +343,7 @@ def names_of_python(path: Path) -> set[str]:
 
 def test_docstrings_name_what_there_is() -> None:
     """What stands in them between backticks is in the sources, or a builtin."""
-    known = set(dir(builtins)) | {path.name for path in SRC.rglob("*") if path.is_dir()}
+    known = set(dir(builtins)) | folders()
     for path in sources(".py", ".pyx", ".pxd", ".pyi", ".h"):
         known |= names_of_python(path) if path.suffix == ".py" else set(re.findall(r"\w+", path.read_text()))
     faults = []
@@ -340,7 +359,7 @@ def test_docstrings_name_what_there_is() -> None:
 # Those of http/ have a list of their own, further down; those of the others are a command or a workload each.
 NOT_AMONG_THE_ROOMS = (
     "rangeio.http",
-    "rangeio.bench",
+    "rangeio_bench",
     "rangeio.cli",
     "rangeio.__main__",
     "_uring.pure.http1",
@@ -409,5 +428,8 @@ def test_one_version() -> None:
     assert declared
     need(rangeio.__version__ != "0+unknown", "rangeio is not installed here, only on the path")
     assert rangeio.__version__ == declared[1]
+    bench = (BENCH / "pyproject.toml").read_text()
+    assert f'\nversion = "{declared[1]}"\n' in bench
+    assert f'"rangeio=={declared[1]}"' in bench
     headings = re.findall(r"^## \[?([\w.]+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert headings[:1] in (["Unreleased"], [declared[1]])

@@ -1,22 +1,31 @@
-"""`rangeio bench`: the door to the bench."""
+"""`rangeio bench`: the door to the bench, a package of its own that may not be installed."""
 
 import argparse
+
+from rangeio.cli.console import UsageError
 
 NAME = "bench"
 HELP = "measure reads of a file or of an object on a server, beside what people use instead"
 DESCRIPTION = HELP
+NOT_HERE = (
+    "the bench is not installed: run `pip install ./benchmarks` in the sources of rangeio (checkout or sdist)"
+)
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Those of the bench."""
-    from rangeio.bench import command as bench
-
+    try:
+        from rangeio_bench import command as bench
+    except ModuleNotFoundError as error:
+        if error.name != "rangeio_bench":
+            raise
+        raise UsageError(NOT_HERE) from None
     command.description = bench.DESCRIPTION
     bench.add_arguments(command)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Do it; the exit code."""
-    from rangeio.bench import command as bench
+    from rangeio_bench import command as bench
 
     return bench.run(arguments)

@@ -13,8 +13,8 @@ from importlib import import_module
 from typing import Any, ClassVar, TypeAlias
 from urllib.parse import urlsplit
 
-from rangeio.bench.contender import Action, Contender, Role, Setting
-from rangeio.bench.work import Work
+from rangeio_bench.contender import Action, Contender, Role, Setting
+from rangeio_bench.work import Work
 
 PART = 8 << 20
 """What a large read is cut into where the library leaves that to its users."""

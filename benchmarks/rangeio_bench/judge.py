@@ -1,8 +1,8 @@
 """Ratios and verdicts, both taken round by round: what ran within the same seconds can be compared."""
 
-from rangeio.bench.cases import Target
-from rangeio.bench.contender import Sample
-from rangeio.bench.results import CaseResult, Spread, Verdict
+from rangeio_bench.cases import Target
+from rangeio_bench.contender import Sample
+from rangeio_bench.results import CaseResult, Spread, Verdict
 
 
 def compare(result: CaseResult) -> None:

@@ -4,9 +4,9 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from rangeio.bench.results import CaseResult, MemoryRow, Report, Row, Verdict, speed_text
-from rangeio.bench.units import time_text
 from rangeio.cli.sizes import short, size_text
+from rangeio_bench.results import CaseResult, MemoryRow, Report, Row, Verdict, speed_text
+from rangeio_bench.units import time_text
 
 
 def heading(report: Report) -> str:

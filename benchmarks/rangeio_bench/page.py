@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
 
-from rangeio.bench import charts
-from rangeio.bench.contender import Action
-from rangeio.bench.html import TIMES, Markup, el, join
-from rangeio.bench.report import cpu_text, ordered
-from rangeio.bench.results import CaseResult, Report, Row, Verdict
-from rangeio.bench.units import time_text
 from rangeio.cli.sizes import short, size_text
+from rangeio_bench import charts
+from rangeio_bench.contender import Action
+from rangeio_bench.html import TIMES, Markup, el, join
+from rangeio_bench.report import cpu_text, ordered
+from rangeio_bench.results import CaseResult, Report, Row, Verdict
+from rangeio_bench.units import time_text
 
 _CHAPTERS: tuple[tuple[str, str, tuple[Action, ...], str], ...] = (
     ("one", "One small read", ("each",), "4 KiB at a time, already in the page cache: what a call costs."),
@@ -84,7 +84,7 @@ def render(report: Report) -> str:
         _machine(report),
         _section("notes", "How to read this", "And what not to read into it.", _notes()),
     )
-    style = files("rangeio.bench").joinpath("page.css").read_text(encoding="utf-8")
+    style = files("rangeio_bench").joinpath("page.css").read_text(encoding="utf-8")
     head = el(
         "head",
         el("meta", charset="utf-8"),

@@ -5,9 +5,9 @@ import time
 from importlib import import_module
 from typing import Any, ClassVar
 
-from rangeio.bench.contender import Action, Role, Setting
-from rangeio.bench.http.clients import Client, Get, Obstore, obstore_of
-from rangeio.bench.work import Work
+from rangeio_bench.contender import Action, Role, Setting
+from rangeio_bench.http.clients import Client, Get, Obstore, obstore_of
+from rangeio_bench.work import Work
 
 
 class Awaiting(Client):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rangeio.bench.work import SEED, SMALL_FILE, Work
 from rangeio.cli.sizes import size_text
+from rangeio_bench.work import SEED, SMALL_FILE, Work
 
 Tick = Callable[[float], None]
 """Called with the part done, 0.0 to 1.0."""

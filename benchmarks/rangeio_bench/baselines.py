@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from rangeio.bench.contender import Contender, FileContender, Setting
-from rangeio.bench.work import Work
+from rangeio_bench.contender import Contender, FileContender, Setting
+from rangeio_bench.work import Work
 
 _MOST_AT_ONCE = 0x7FFFF000  # read(2): the kernel transfers at most this much per call
 _WORKERS = 8  # as many as rangeio's own pool; more did not help any of them here

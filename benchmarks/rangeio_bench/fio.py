@@ -5,8 +5,8 @@ import shutil
 import subprocess
 from typing import Any, ClassVar
 
-from rangeio.bench.contender import Action, Contender, Role, Sample
-from rangeio.bench.work import Work
+from rangeio_bench.contender import Action, Contender, Role, Sample
+from rangeio_bench.work import Work
 
 RUN_MS = 400
 """Long enough to reach the steady state, short enough to stand in every round."""

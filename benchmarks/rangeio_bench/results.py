@@ -5,11 +5,11 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from rangeio.bench.cases import Case, Target
-from rangeio.bench.contender import Role, Sample
-from rangeio.bench.units import rate_text, time_text
 from rangeio.cli.machine import Machine, Place
 from rangeio.cli.sizes import short, size_text
+from rangeio_bench.cases import Case, Target
+from rangeio_bench.contender import Role, Sample
+from rangeio_bench.units import rate_text, time_text
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ import asyncio
 from typing import Any, ClassVar
 
 import rangeio
-from rangeio.bench.contender import Contender, Role, Setting
-from rangeio.bench.work import Work
+from rangeio_bench.contender import Contender, Role, Setting
+from rangeio_bench.work import Work
 
 
 class RangeioThrough(Contender):

@@ -3,11 +3,11 @@
 import math
 from collections.abc import Sequence
 
-from rangeio.bench.html import TIMES, Markup, el, join
-from rangeio.bench.report import cpu_text
-from rangeio.bench.results import CaseResult, MemoryRow, Row, Verdict, figure, speed_text
-from rangeio.bench.units import time_text
 from rangeio.cli.sizes import short, size_text
+from rangeio_bench.html import TIMES, Markup, el, join
+from rangeio_bench.report import cpu_text
+from rangeio_bench.results import CaseResult, MemoryRow, Row, Verdict, figure, speed_text
+from rangeio_bench.units import time_text
 
 KIND = {True: "met", False: "missed", None: "unknown"}
 

@@ -15,7 +15,7 @@ from rangeio.cli import spans
 from rangeio.cli.console import Progress, UsageError
 
 if TYPE_CHECKING:
-    from rangeio.bench.session import Session
+    from rangeio_bench.session import Session
 
 DESCRIPTION = """\
 Measure how fast FILE is read, hot, cold and past the page cache, by rangeio and by everything else that is installed:
@@ -60,9 +60,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Do it; the exit code."""
     if not sys.platform.startswith("linux"):
         raise OSError("the bench needs Linux: it controls the page cache, and looks into /proc")
-    from rangeio.bench import page, report  # numpy and more, which the other commands do without
-    from rangeio.bench.cases import CASES
-    from rangeio.bench.http.cases import HTTP_CASES
+    from rangeio_bench import page, report  # numpy and more, which the other commands do without
+    from rangeio_bench.cases import CASES
+    from rangeio_bench.http.cases import HTTP_CASES
 
     if arguments.list:
         print("\n".join(case.id for case in (*CASES, *HTTP_CASES)), "memory", sep="\n")
@@ -92,8 +92,8 @@ def _as_shown(argument: str) -> str:
 
 
 def _session(arguments: argparse.Namespace, progress: Progress) -> "Session":
-    from rangeio.bench import session
-    from rangeio.bench.http.remote import Where
+    from rangeio_bench import session
+    from rangeio_bench.http.remote import Where
 
     options: dict[str, Any] = {
         "quick": arguments.quick,

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 from urllib.parse import unquote, urlsplit
 
 import rangeio
-from rangeio.bench.contender import Action, Role, Setting
-from rangeio.bench.http.awaiting import Awaiting
-from rangeio.bench.http.clients import Client, Get, any_of
-from rangeio.bench.work import Work
+from rangeio_bench.contender import Action, Role, Setting
+from rangeio_bench.http.awaiting import Awaiting
+from rangeio_bench.http.clients import Client, Get, any_of
+from rangeio_bench.work import Work
 
 
 class Rangeio(Client):

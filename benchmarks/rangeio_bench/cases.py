@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from rangeio.bench import awaiting, baselines, fio, ours, peers, through
-from rangeio.bench.contender import Action, Contender
+from rangeio_bench import awaiting, baselines, fio, ours, peers, through
+from rangeio_bench.contender import Action, Contender
 
 Cache = Literal["hot", "cold", "direct"]
 Metric = Literal[

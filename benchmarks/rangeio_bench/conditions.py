@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rangeio.bench.work import Work
 from rangeio.cli.machine import resident_share, usable_cpus
+from rangeio_bench.work import Work
 
 _STEP = 8 << 20
 _LOOKED_AT = 64

@@ -1,6 +1,6 @@
 """What reading costs in resident memory: each contender in a process of its own, so that nobody's heap is another's.
 
-`python -m rangeio.bench.memory MODULE:CONTENDER FILE URL CA_FILE DEPTH BYTES READS SECONDS` is that process; it prints
+`python -m rangeio_bench.memory MODULE:CONTENDER FILE URL CA_FILE DEPTH BYTES READS SECONDS` is that process; it prints
 one line of JSON.
 """
 
@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from rangeio.bench.baselines import Memmap, Pread, Preadv
-from rangeio.bench.cases import Target
-from rangeio.bench.contender import Contender, Scratch, Setting
-from rangeio.bench.ours import Rangeio
-from rangeio.bench.peers import Arrow, Obstore, OpenDAL
-from rangeio.bench.results import MemoryRow, Spread, Verdict
-from rangeio.bench.work import Work, random_records, whole_file
 from rangeio.cli.machine import read_text
+from rangeio_bench.baselines import Memmap, Pread, Preadv
+from rangeio_bench.cases import Target
+from rangeio_bench.contender import Contender, Scratch, Setting
+from rangeio_bench.ours import Rangeio
+from rangeio_bench.peers import Arrow, Obstore, OpenDAL
+from rangeio_bench.results import MemoryRow, Spread, Verdict
+from rangeio_bench.work import Work, random_records, whole_file
 
 KINDS: tuple[type[Contender], ...] = (Rangeio, Preadv, Pread, Memmap, Obstore, OpenDAL, Arrow)
 TARGETS = (
@@ -51,7 +51,7 @@ def measure(
         call = kind.calls.get("whole") or kind.calls["each"]
         row = MemoryRow(kind.name, call, kind.role, kind.version(), size)
         asked = (f"{kind.__module__}:{kind.__name__}", *where, size, reads, seconds)
-        command = [sys.executable, "-m", "rangeio.bench.memory", *map(str, asked)]
+        command = [sys.executable, "-m", "rangeio_bench.memory", *map(str, asked)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             row.failure = (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]

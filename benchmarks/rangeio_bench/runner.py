@@ -13,14 +13,14 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-from rangeio.bench.cases import CASES, Case
-from rangeio.bench.conditions import busy_thread, direct_refused, evict, on_cpus, resident, warm
-from rangeio.bench.contender import FLEETING, Contender, Sample, Scratch, Setting
-from rangeio.bench.judge import compare
-from rangeio.bench.results import CaseResult, Row
-from rangeio.bench.work import SEED, Work, column_chunks, random_records, small_files, whole_file
 from rangeio.cli.machine import usable_cpus
 from rangeio.cli.sizes import size_text
+from rangeio_bench.cases import CASES, Case
+from rangeio_bench.conditions import busy_thread, direct_refused, evict, on_cpus, resident, warm
+from rangeio_bench.contender import FLEETING, Contender, Sample, Scratch, Setting
+from rangeio_bench.judge import compare
+from rangeio_bench.results import CaseResult, Row
+from rangeio_bench.work import SEED, Work, column_chunks, random_records, small_files, whole_file
 
 Progress = Callable[[float, str], None]
 """Called between timed sections with the part done, 0.0 to 1.0, and what comes next."""

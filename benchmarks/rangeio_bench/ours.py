@@ -4,8 +4,8 @@ from collections import Counter
 from typing import Any, ClassVar
 
 import rangeio
-from rangeio.bench.contender import Contender, Role, Setting
-from rangeio.bench.work import Work
+from rangeio_bench.contender import Contender, Role, Setting
+from rangeio_bench.work import Work
 
 
 class Rangeio(Contender):

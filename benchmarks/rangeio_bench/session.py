@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import rangeio
-from rangeio.bench import memory, report
-from rangeio.bench.cases import CASES, Case
-from rangeio.bench.contender import Contender, Setting
-from rangeio.bench.http import clients, ours
-from rangeio.bench.http.cases import HTTP_CASES
-from rangeio.bench.http.remote import HttpBench, Where, download
-from rangeio.bench.results import Report
-from rangeio.bench.runner import Bench, Options, Progress, chosen
-from rangeio.bench.sample import ensure_file, ensure_small_files
 from rangeio.cli.machine import machine, place
 from rangeio.cli.sizes import size_text
+from rangeio_bench import memory, report
+from rangeio_bench.cases import CASES, Case
+from rangeio_bench.contender import Contender, Setting
+from rangeio_bench.http import clients, ours
+from rangeio_bench.http.cases import HTTP_CASES
+from rangeio_bench.http.remote import HttpBench, Where, download
+from rangeio_bench.results import Report
+from rangeio_bench.runner import Bench, Options, Progress, chosen
+from rangeio_bench.sample import ensure_file, ensure_small_files
 
 _MEMORY = "memory"
 

@@ -10,8 +10,8 @@ from importlib import import_module
 from typing import Any, ClassVar
 
 import rangeio
-from rangeio.bench.contender import Contender, FileContender, Role, Setting
-from rangeio.bench.work import Work
+from rangeio_bench.contender import Contender, FileContender, Role, Setting
+from rangeio_bench.work import Work
 
 _Read = Callable[[int], Awaitable[Any]]
 

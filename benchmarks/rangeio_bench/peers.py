@@ -10,9 +10,9 @@ from collections.abc import Coroutine
 from importlib import import_module
 from typing import Any, ClassVar
 
-from rangeio.bench.baselines import Slots
-from rangeio.bench.contender import Contender, FileContender, Role, Setting
-from rangeio.bench.work import Work
+from rangeio_bench.baselines import Slots
+from rangeio_bench.contender import Contender, FileContender, Role, Setting
+from rangeio_bench.work import Work
 
 _DEPTH = 32
 

@@ -1,6 +1,6 @@
 """A server as far away as one wants: a wait before the first byte, a pace for each connection, and counters.
 
-`python -m rangeio.bench.http.paced FILE BYTES_PER_SECOND WAIT_SECONDS` serves FILE under any path, and prints
+`python -m rangeio_bench.http.paced FILE BYTES_PER_SECOND WAIT_SECONDS` serves FILE under any path, and prints
 its port. It ends when its standard input does. The kernel paces (SO_MAX_PACING_RATE, tc-fq(8)), so that
 bytes arrive evenly as from a network, without bursts between two sleeps.
 """

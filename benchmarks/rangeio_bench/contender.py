@@ -19,8 +19,8 @@ from typing import Any, ClassVar, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from rangeio.bench.work import Work
 from rangeio.cli.machine import read_text
+from rangeio_bench.work import Work
 
 Action = Literal[
     "each",

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from rangeio.bench.cases import Case, Target
-from rangeio.bench.contender import Contender
-from rangeio.bench.http import awaiting, clients, ours
+from rangeio_bench.cases import Case, Target
+from rangeio_bench.contender import Contender
+from rangeio_bench.http import awaiting, clients, ours
 
 # The order is that of the report; the first of a name is the one that targets are about.
 CLIENTS: tuple[type[clients.Client], ...] = (

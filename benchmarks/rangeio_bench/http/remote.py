@@ -10,16 +10,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from rangeio.bench.cases import Case
-from rangeio.bench.conditions import warm
-from rangeio.bench.contender import Sample, Setting
-from rangeio.bench.http.cases import PACE, WAIT_S, HttpCase
-from rangeio.bench.http.clients import PART, Client
-from rangeio.bench.http.paced import Counted, Paced
-from rangeio.bench.results import CaseResult
-from rangeio.bench.runner import Bench, Entry, Options
-from rangeio.bench.work import Work, far_columns, random_records, whole_file
 from rangeio.cli.machine import read_text
+from rangeio_bench.cases import Case
+from rangeio_bench.conditions import warm
+from rangeio_bench.contender import Sample, Setting
+from rangeio_bench.http.cases import PACE, WAIT_S, HttpCase
+from rangeio_bench.http.clients import PART, Client
+from rangeio_bench.http.paced import Counted, Paced
+from rangeio_bench.results import CaseResult
+from rangeio_bench.runner import Bench, Entry, Options
+from rangeio_bench.work import Work, far_columns, random_records, whole_file
 
 _LATENCIES = 4096
 
