@@ -12,7 +12,6 @@ import weakref
 
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject
-from libc.errno cimport EINTR
 from libc.stdint cimport uint32_t
 
 from _uring.liburing cimport explain

@@ -5,7 +5,10 @@ path that `Reader.read_at` is, with nothing in between. Whatever may wait is mad
 """
 
 cimport cython
-from cpython.buffer cimport PyBUF_ANY_CONTIGUOUS, PyBUF_FORMAT, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_IsContiguous, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport (
+    PyBUF_ANY_CONTIGUOUS, PyBUF_FORMAT, PyBUF_STRIDES, PyBUF_WRITABLE,
+    PyBuffer_IsContiguous, PyBuffer_Release, PyObject_GetBuffer,
+)
 from cpython.long cimport PyLong_AsLongLong, PyLong_CheckExact
 from libc.errno cimport EOPNOTSUPP, errno
 from libc.string cimport memcpy, strchr
@@ -139,7 +142,12 @@ cdef class File(Opened):
             PyObject_GetBuffer(destination, &view, PyBUF_WRITABLE | PyBUF_ANY_CONTIGUOUS)
         except (TypeError, BufferError, ValueError):
             return -1  # writable_bytes() says what is wrong with it
-        if 0 < view.len <= SMALL and is_plain(destination, view.itemsize) and (not self.pin or start <= self.identity.size - view.len) and PyBuffer_IsContiguous(&view, c"C"):
+        if (
+            0 < view.len <= SMALL
+            and is_plain(destination, view.itemsize)
+            and (not self.pin or start <= self.identity.size - view.len)
+            and PyBuffer_IsContiguous(&view, c"C")
+        ):
             part.iov_base, part.iov_len = view.buf, view.len
             got = preadv2(self.fd, &part, 1, start, RWF_NOWAIT)
             got = got if got == view.len else -1

@@ -8,8 +8,8 @@ the workers where sizes are alike.
 
 import os
 
-from libc.errno cimport EINTR, EIO, EISDIR, EMFILE, ENFILE, errno
-from libc.stdint cimport uint32_t, uint64_t
+from libc.errno cimport EINTR, EIO, EMFILE, ENFILE, errno
+from libc.stdint cimport uint32_t
 from libc.stdlib cimport calloc, free
 
 from _uring.memory cimport Buffer

@@ -389,7 +389,6 @@ cdef class LoopReads:
 
     def close(self):
         """The loop is gone: nobody is told anything any more. What is under way keeps its memory until it completes."""
-        cdef Batch batch
         if self.shut:
             return
         self.shut = True

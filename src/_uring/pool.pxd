@@ -64,12 +64,21 @@ cdef class Pool:
     cdef bint usable(self) noexcept
     cdef void post(self, Job *job) noexcept nogil
     cdef int finish(self, Job *job) noexcept nogil
-    cdef int run(self, Step step, void *context, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t grain, int helpers, bint take_part, object owner) except -1
-    cdef int delegate(self, Step step, void *context, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t grain, int helpers, object owner, Mailbox *mailbox) except -1
+    cdef int run(
+        self, Step step, void *context, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t grain, int helpers,
+        bint take_part, object owner
+    ) except -1
+    cdef int delegate(
+        self, Step step, void *context, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t grain, int helpers,
+        object owner, Mailbox *mailbox
+    ) except -1
     cdef void redirect_mail(self, Mailbox *mailbox, int event) noexcept
     cdef object next_mail(self, Mailbox *mailbox)
     cdef void close_mail(self, Mailbox *mailbox)
-    cdef Job *make(self, Step step, void *context, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t grain, int helpers, object owner) except NULL
+    cdef Job *make(
+        self, Step step, void *context, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t grain, int helpers,
+        object owner
+    ) except NULL
     cdef void drop_all(self, Job *job) noexcept
     cdef void release_dead(self)
     cdef void drain(self, Job *job)

@@ -273,7 +273,7 @@ cdef class Pool:
         """Put a job where workers find it, waking or making as many as it may use."""
         cdef Crew *crew = self.crew
         cdef Job **tail
-        cdef int wanted, i
+        cdef int wanted, _
         pthread_mutex_lock(&crew.lock)
         tail = &crew.first
         while tail[0] != NULL:
@@ -281,7 +281,7 @@ cdef class Pool:
         tail[0] = job
         job.listed = 1
         wanted = min(job.limit, self.workers) - crew.lingering
-        for i in range(min(wanted, crew.idle)):
+        for _ in range(min(wanted, crew.idle)):
             pthread_cond_signal(&crew.work)
         wanted -= crew.idle
         while wanted > 0 and crew.threads < self.workers:
@@ -318,7 +318,10 @@ cdef class Pool:
         pthread_mutex_unlock(&crew.lock)
         return 0
 
-    cdef int run(self, Step step, void *context, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t grain, int helpers, bint take_part, object owner) except -1:
+    cdef int run(
+        self, Step step, void *context, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t grain, int helpers,
+        bint take_part, object owner
+    ) except -1:
         """Call step(context, i) for every i from first to stop, by `helpers` workers and perhaps the caller. `owner` owns context.
 
         In a child that is forked meanwhile some are not done when this returns, and the pool is not `usable`.
@@ -362,7 +365,10 @@ cdef class Pool:
                 pthread_cond_wait(&job.over, &self.crew.lock)
             pthread_mutex_unlock(&self.crew.lock)
 
-    cdef Job *make(self, Step step, void *context, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t grain, int helpers, object owner) except NULL:
+    cdef Job *make(
+        self, Step step, void *context, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t grain, int helpers,
+        object owner
+    ) except NULL:
         cdef Job *job = <Job *>calloc(1, sizeof(Job))
         if job == NULL:
             raise MemoryError("cannot allocate a job")
@@ -374,7 +380,10 @@ cdef class Pool:
         Py_INCREF(owner)
         return job
 
-    cdef int delegate(self, Step step, void *context, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t grain, int helpers, object owner, Mailbox *mailbox) except -1:
+    cdef int delegate(
+        self, Step step, void *context, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t grain, int helpers,
+        object owner, Mailbox *mailbox
+    ) except -1:
         """As `run`, without waiting: `owner` is put in the mailbox when it is done."""
         cdef Job *job = self.make(step, context, first, stop, grain, helpers, owner)
         job.mailbox = mailbox

@@ -7,7 +7,6 @@ from _uring.files cimport Visits
 from _uring.liburing cimport Library
 from _uring.memory cimport Buffer, Memory
 from _uring.opened cimport Descriptor
-from _uring.process cimport usable_cpus
 from _uring.steady cimport SteadyReads
 
 from _uring.liburing import find

@@ -98,7 +98,8 @@ cdef void read_one(Group *group, Py_ssize_t index) noexcept nogil:
     cdef ssize_t got
     while request.state == QUEUED and not group.abandoned:
         got = pread(
-            request.fd, request.data + request.done, min(request.length - request.done, LARGEST_READ), request.offset + <int64_t>request.done
+            request.fd, request.data + request.done, min(request.length - request.done, LARGEST_READ),
+            request.offset + <int64_t>request.done
         )
         advance(request, got if got >= 0 else -errno)
 

@@ -34,7 +34,7 @@ from _uring.liburing cimport (
     abi_timespec,
 )
 from _uring.process cimport coarse_clock_ns, fork_count
-from _uring.request cimport FINISHED, LARGEST_READ, PUSHED, QUEUED, advance
+from _uring.request cimport LARGEST_READ, PUSHED, QUEUED, advance
 
 cdef extern from * nogil:
     """
