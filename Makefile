@@ -72,13 +72,15 @@ soak: build ## random reads, faults and forks for SOAK_S seconds
 
 lint: build ## format, lint, types
 	$(BIN)/ruff format --check . && $(BIN)/ruff check .
+	$(BIN)/python tools/lint-cython src
 	$(BIN)/mypy
 
 check: lint ## the same, stubs and tidiness
 	$(BIN)/python -m pytest -q tests/test_typing.py tests/test_tidy.py
 
-format: $(VENV)/installed ## let ruff rewrite what it can
+format: $(VENV)/installed ## let ruff rewrite what it can; .pyx and .pxd are only looked at
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+	$(BIN)/python tools/lint-cython src
 
 clean: ## remove what was built
 	rm -rf build dist benchmarks/build $(VENV) src/*.egg-info benchmarks/*.egg-info src/_uring/*.so
