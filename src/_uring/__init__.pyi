@@ -233,12 +233,14 @@ class Reactor:
         timeout: tuple[float, float | None],
         asked: Callable[[], object],
         answered: Callable[[], object],
+        measured: Callable[[float, float, int], object],
     ) -> SteadyReads | None:
         """Reads of what `request` asks for, over `idle` connections; None with backend ``python``.
 
         give_back: takes a connection that others want. most: bytes of a range. absolute: which connections the request
         is for. good_s: how long it may be used. timeout: after how many seconds of silence a read is handed over, and
-        in all. asked, answered: called for each.
+        in all. asked, answered: called for each. measured: called for each large response with the seconds until its
+        head came, those from there to its end, and its bytes.
         """
     def stats(self) -> dict[str, int]:
         """Counters since the start: reads, bytes_asked, bytes_fetched, inline_hits, ring_enters, ring_reads,

@@ -427,6 +427,7 @@ class Reactor:
         timeout: object,
         asked: object,
         answered: object,
+        measured: object,
     ) -> None:
         """There is none without the extension."""
 

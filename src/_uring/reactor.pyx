@@ -112,8 +112,10 @@ cdef class Reactor:
     def writable(self, Buffer buffer not None):
         return memoryview(buffer.filling())
 
-    def steady(self, idle, request, give_back, *, most, absolute, good_s, timeout, asked, answered):
-        return SteadyReads(self.engine.memory, idle, request, give_back, most, absolute, good_s, timeout, asked, answered)
+    def steady(self, idle, request, give_back, *, most, absolute, good_s, timeout, asked, answered, measured):
+        return SteadyReads(
+            self.engine.memory, idle, request, give_back, most, absolute, good_s, timeout, asked, answered, measured
+        )
 
     def stats(self):
         in_flight = self.engine.in_flight  # first: this also lets go of what completed for nobody

@@ -107,9 +107,10 @@ cdef void read_one(Group *group, Py_ssize_t index) noexcept nogil:
 cdef class Batch:
     """Requests that one caller waits for together, and what is made of them when they are done (`finish`).
 
-    `piece`: longer reads are cut, to be under way in parallel. `depth`: most of them under way at once. `waiter`: who is to
-    be told, where nobody blocks on it; `error`: of what, where that is known before its end. `by_ring`: whether a ring may have it. `borrowed`: its memory is the caller's, who may not
-    leave while the kernel writes to it. `shared`: a loop's workers have it, and will report. A ring has it while `group.owner` is set.
+    `piece`: longer reads are cut, to be under way in parallel. `depth`: most of them under way at once. `waiter`: who is
+    to be told, where nobody blocks on it; `error`: of what, where that is known before its end. `by_ring`: whether a ring
+    may have it. `borrowed`: its memory is the caller's, who may not leave while the kernel writes to it. `shared`: a
+    loop's workers have it, and will report. A ring has it while `group.owner` is set.
     """
 
     def __cinit__(self):

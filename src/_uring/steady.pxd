@@ -12,7 +12,7 @@ cdef class SteadyReads:
     cdef Memory memory
     cdef IdleConnections idle
     cdef RangeRequest request
-    cdef object give_back, asked, answered
+    cdef object give_back, asked, answered, measured
     cdef int64_t size, most, until_ns, tick_ns, total_ns
     cdef bint absolute
 

@@ -53,11 +53,12 @@ cdef class SteadyReads:
         timeout,
         asked,
         answered,
+        measured,
     ):
         if len(request.before) + len(request.after) > REQUEST_ROOM:
             raise ValueError(f"the text of a request has at most {REQUEST_ROOM} bytes")
         self.memory, self.idle, self.request, self.give_back = memory, idle, request, give_back
-        self.asked, self.answered = asked, answered
+        self.asked, self.answered, self.measured = asked, answered, measured
         self.size, self.most, self.absolute = request.expected.known.size, most, absolute
         self.until_ns = monotonic_ns() + <int64_t>(good_s * 1e9)
         tick_s, total_s = timeout
@@ -158,7 +159,7 @@ cdef class SteadyReads:
         self.answered()
         if at.length >= MEASURED:
             wait_ns, receive_ns = at.head_ns - at.sent_ns, at.since_ns - at.head_ns
-            connection.pace.took(wait_ns / 1e9, receive_ns / 1e9, at.length)
+            self.measured(wait_ns / 1e9, receive_ns / 1e9, at.length)
         return 0
 
     cdef int give(self, Connection connection, bint surplus) except -1:
@@ -296,7 +297,7 @@ cdef class Batch:
         cdef Py_ssize_t i
         try:
             self.run_all()
-            for i in range(self.first, self.work.begun - self.work.busy):
+            for _ in range(self.first, self.work.begun - self.work.busy):
                 self.steady.answered()
             for i in range(self.first, self.work.begun):
                 buffers.append(self.buffers[i])
@@ -305,7 +306,7 @@ cdef class Batch:
             self.close()
             raise
         finally:
-            for i in range(self.first, self.work.begun):
+            for _ in range(self.first, self.work.begun):
                 self.steady.asked()
 
     cdef int run_all(self) except -1:
@@ -395,10 +396,9 @@ cdef class Batch:
     cdef int tell_pace(self) except -1:
         """What large responses show of how far away the server is, and how fast."""
         cdef int i
-        connection = next(one for one in self.connections if one is not None)
         for i in range(min(self.work.sampled, SAMPLES)):
             made = &self.work.samples[i]
-            connection.pace.took(made.waited / 1e9, made.received / 1e9, made.length)
+            self.steady.measured(made.waited / 1e9, made.received / 1e9, made.length)
         self.work.sampled = 0
         return 0
 

@@ -24,17 +24,17 @@ _SEES_ALL = hasattr(_uring.Connection, "has_nothing")
 class Connection(_uring.Connection):
     """One open connection. It belongs to one attempt at a time, or is idle in the pool."""
 
-    __slots__ = ("__weakref__", "_close", "_flags", "_waits_s", "origin", "pace", "scratch", "sock", "tls")
+    __slots__ = ("__weakref__", "_close", "_flags", "_waits_s", "latency", "origin", "scratch", "sock", "tls")
 
     def __init__(
         self,
         sock: socket.socket,
         origin: Origin,
         absolute: bool,
-        pace: Latency,
+        latency: Latency,
         closed: Callable[[], None],
     ) -> None:
-        """absolute: requests name the whole URL, as a proxy wants it. pace: that of the origin. closed: called once,
+        """absolute: requests name the whole URL, as a proxy wants it. latency: that of the origin. closed: called once,
         when it is.
         """
         super().__init__()
@@ -46,7 +46,7 @@ class Connection(_uring.Connection):
         self.attach(sock.fileno())
         self.origin = origin
         self.absolute = absolute
-        self.pace = pace
+        self.latency = latency
         self.scratch = memoryview(self.space)[:-1]
         # Closes the socket also where the loop that held it ends first, whatever the order of collection.
         self._close = weakref.finalize(self, _close, sock, closed)

@@ -130,7 +130,7 @@ class ConnectionPool:
         self._open: dict[Origin, int] = {}
         self._waiting: dict[Origin, deque[OnFree]] = {}
         self._moved = 0.0  # when somebody left a queue last, or began one
-        self._paces: dict[Origin, Latency] = {}
+        self._latencies: dict[Origin, Latency] = {}
 
     def forget(self) -> None:
         """In a forked child: the connections are the parent's. Closing them here does not end them there."""
@@ -361,11 +361,11 @@ class ConnectionPool:
         self.opened += 1
         CONNECTIONS.add()
         freed = partial(_free, weakref.ref(self), self._open, origin)
-        return Connection(sock, origin, absolute, self.pace(origin), freed)
+        return Connection(sock, origin, absolute, self.latency(origin), freed)
 
-    def pace(self, origin: Origin) -> Latency:
+    def latency(self, origin: Origin) -> Latency:
         """What is known of how fast it answers."""
-        return self._paces.setdefault(origin, Latency())
+        return self._latencies.setdefault(origin, Latency())
 
     def proxy_fields(self, origin: Origin) -> dict[str, str]:
         """Header fields for a proxy that sees the requests themselves."""

@@ -350,7 +350,7 @@ class Engine:
             raise Parked
         self.left_alone(attempt)
         read.left = 0  # it is cut out of the whole, or begins anew
-        whole = RangeRead(read._reactor, remote, -1, 0, found.total or remote.cap)
+        whole = read.of_whole(found.total or remote.cap)
         whole.version = read.version
         whole.left = 1
         self._downloads[remote] = [read]

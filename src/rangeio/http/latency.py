@@ -25,7 +25,7 @@ class Latency:
     def __init__(self) -> None:
         self._latest: deque[tuple[float, float]] = deque(maxlen=_LATEST)
 
-    def took(self, wait_s: float, receive_s: float, nbytes: int) -> None:
+    def record(self, wait_s: float, receive_s: float, nbytes: int) -> None:
         """A response of at least MEASURED bytes. wait_s: until its first byte; receive_s: from there to its last."""
         self._latest.append((wait_s, nbytes / max(receive_s, 1e-6)))
 

@@ -58,6 +58,10 @@ class RangeRead:
         self.left = self.filled = 0  # left: parts not complete
         self.done = False
 
+    def of_whole(self, stop: int) -> "RangeRead":
+        """A read of the whole object, which has at most so many bytes, for others to be cut out of."""
+        return RangeRead(self._reactor, self.remote, -1, 0, stop)
+
     @property
     def tick_s(self) -> float:
         """How often to look at its requests."""

@@ -62,6 +62,7 @@ def steady_reads(
         timeout=(remote.patience_s(timeout), timeout.total_s),
         asked=REQUESTS.add,
         answered=partial(RETRIES.succeeded, target.origin),
+        measured=pool.latency(target.origin).record,
     )
 
 
@@ -190,7 +191,7 @@ class PlainTransfer:
         connection.used = True
         RETRIES.succeeded(connection.origin)
         if nbytes >= MEASURED:
-            connection.pace.took(self._answered - self.sent, self.since - self._answered, nbytes)
+            connection.latency.record(self._answered - self.sent, self.since - self._answered, nbytes)
         if connection.holds_some():
             connection.close()
         else:

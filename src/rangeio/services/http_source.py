@@ -250,7 +250,7 @@ class HttpSource(Travels):
             landed.clear()  # the traceback of an error may hold this frame
 
     def near(self) -> int:
-        measured = self._pool.pace(self._remote.target.origin).gap()
+        measured = self._pool.latency(self._remote.target.origin).gap()
         return GAP if measured is None else measured
 
     def read_batch(self, offsets: Any, length: SupportsIndex) -> "Buffer":
