@@ -114,8 +114,8 @@ FLOORS = (
 # The same inside the core, .pyx and .py together.
 CORE_FLOORS = (
     "kernel surface",
-    "array_buffer http1 liburing memory process pure request waiters",
-    "connections loops",
+    "arenas array_buffer http1 liburing process pure request waiters",
+    "connections loops memory",
     "cursor descriptor pool ring threads transfer turns yields",
     "engine pinned transfer_set",
     "fallback files loop opened steady",

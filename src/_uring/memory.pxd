@@ -1,12 +1,6 @@
-"""Pool memory and the Buffer that hands it out."""
+"""The Buffer, and the memory that it is in."""
 
-from libc.stdint cimport int64_t, uint32_t, uint8_t
-
-
-cdef enum:
-    CLASSES = 16
-    PAGE = 4096
-    HUGE = 2097152
+from _uring.arenas cimport PAGE, Arenas, Block
 
 
 cdef enum:
@@ -16,43 +10,7 @@ cdef enum:
     LENT = 2
 
 
-cdef struct Arena:
-    # One mapping, cut into blocks of one size; a block above the largest class has an arena of its own.
-    char *base
-    size_t size
-    size_t block_size
-    uint32_t count
-    uint32_t live
-    int size_class
-    Block *free
-    Block *blocks
-    Arena *next
-    Arena *prev
-    int listed
-
-
-cdef struct Block:
-    char *base
-    Arena *arena
-    Block *next
-    uint32_t views
-
-
-cdef class Memory:
-    cdef Arena *partial[CLASSES]
-    cdef Arena *retained
-    cdef readonly size_t pool_bytes
-    cdef readonly size_t bytes_mapped
-    cdef readonly size_t bytes_live
-    cdef readonly Py_ssize_t buffers_live
-
-    cdef Block *take(self, size_t size) except NULL
-    cdef void give(self, Block *block) noexcept
-    cdef Arena *map_arena(self, size_t size, size_t block_size, int size_class) except NULL
-    cdef Block *take_large(self, size_t size) except NULL
-    cdef void give_large(self, Arena *arena) noexcept
-    cdef int mark_taken(self, Block *block, size_t size) except -1
-    cdef void unmap(self, Arena *arena) noexcept
+cdef class Memory(Arenas):
     cdef Buffer allocate(self, size_t size)
 
 

@@ -7,7 +7,7 @@ from libc.errno cimport EAGAIN, EINTR, EISDIR, errno
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memset
 
-from _uring.memory cimport PAGE
+from _uring.arenas cimport PAGE
 from _uring.process cimport coarse_clock_ns, page_size
 
 from _uring.surface import make_error

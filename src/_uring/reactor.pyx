@@ -9,8 +9,8 @@ from _uring.memory cimport Buffer, Memory
 from _uring.opened cimport Descriptor
 from _uring.steady cimport SteadyReads
 
+from _uring.arenas import default_pool_bytes
 from _uring.liburing import find
-from _uring.memory import default_pool_bytes
 from _uring.opened import open_descriptor
 from _uring.surface import Backend, make_error
 
