@@ -171,8 +171,10 @@ def test_memory_that_nobody_has_written_is_seen(lab: Lab, nbytes: int) -> None:
         nbytes = int(sys.argv[1])
         for _ in range(2):  # fresh memory, and memory that was used before
             buffer = reactor.allocate(nbytes)
-            assert bytes(buffer) == bytes([HANDED_OUT]) * nbytes
-            reactor.writable(buffer)[:] = bytes(nbytes)
+            memory = reactor.writable(buffer)
+            assert bytes(memory) == bytes([HANDED_OUT]) * nbytes
+            memory[:] = bytes(nbytes)
+            del memory
             assert bytes(buffer) == bytes(nbytes)
             del buffer
         """.replace("HANDED_OUT", str(HANDED_OUT)),

@@ -38,38 +38,58 @@ class ErrorFactory(Protocol):
 def set_error_factory(factory: ErrorFactory, tree: tuple[type[BaseException], ...] = ...) -> None: ...
 
 class Buffer:
-    """Read-only bytes in memory of the reactor, as one row of bytes or a table of records.
+    """Bytes that a read has returned: a row of bytes, or a table of records. Read-only, and not copied.
 
-    Supports the buffer protocol without a copy: ``memoryview(buffer)``, ``numpy.frombuffer(buffer, dtype)`` and
-    whatever takes bytes-like objects, such as ``pyarrow.py_buffer``, ``torch.frombuffer``, ``zlib`` or ``file.write``.
-    What insists on `bytes` (``json.loads``, say) is given a copy: ``bytes(buffer)``. The memory goes back to its pool
-    when the Buffer, its slices and every view of them are gone, whatever dies first.
+    Made by reads only: `Reader.read_batch` makes tables, the other methods rows, and `rangeio.from_bytes` makes a
+    Reader of bytes that you have.
+
+    What takes bytes-like objects takes a Buffer, without a copy: ``memoryview(buffer)``, ``numpy.frombuffer(buffer,
+    dtype)``, ``pyarrow.py_buffer``, ``torch.frombuffer``, ``zlib``, ``file.write``. What insists on `bytes`
+    (``json.loads``, say) is given a copy: ``bytes(buffer)``. Nothing that wants to write gets the memory (BufferError),
+    but for ``numpy(writable=True)``.
+
+    ``len(buffer)`` and ``buffer[i]`` count bytes; of a table they count records, and ``buffer[i]`` is one record, a
+    Buffer. ``buffer[a:b]`` is a Buffer, too, of the same memory; its step is 1 (ValueError). ``==`` compares the bytes
+    with those of any bytes-like object; shapes are not compared. A Buffer has no hash.
+
+    Slices, views and arrays share the memory of the read. It goes back to the pool when the last of them is gone; the
+    Reader may be closed before. A short slice keeps all of it: see `nbytes_pinned` and `compact`. `release` gives it
+    back early, and so does the end of a ``with buffer:``. After that every use of the bytes is a ValueError.
+
+    Threads: any number may use a Buffer at once, since nobody writes to it. `release` and ``numpy(writable=True)``
+    notice whoever still looks at the memory, in whatever thread.
 
     Pickles as a copy of its bytes and its shape, also through a multiprocessing queue, or by protocol 5 beside the
-    pickle (``buffer_callback``); it is unpickled into memory of the receiving process.
+    pickle (``buffer_callback``); it is unpickled into memory of the receiving process. `copy.copy` copies the bytes.
     """
 
     @property
-    def nbytes(self) -> int: ...
+    def nbytes(self) -> int:
+        """Bytes in all, also of a table; 0 after `release`."""
     @property
     def nbytes_pinned(self) -> int:
-        """Bytes of pool memory that this Buffer keeps from being reused."""
+        """Bytes of pool memory that this Buffer keeps from being reused: all that its read has taken."""
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """``(nbytes,)``; of a table ``(records, bytes of each)``; ``(0,)`` after `release`."""
     @property
-    def released(self) -> bool: ...
+    def released(self) -> bool:
+        """Whether the memory was given back by `release`."""
     def __len__(self) -> int:
         """Bytes; of a table, its records."""
     @overload
     def __getitem__(self, index: slice) -> Buffer: ...
     @overload
-    def __getitem__(self, index: SupportsIndex) -> int | Buffer: ...
+    def __getitem__(self, index: SupportsIndex) -> int | Buffer:
+        """A byte as an int, a record as a Buffer, or a slice as a Buffer; see the class."""
     def __eq__(self, other: object) -> bool:
         """Equal to any bytes-like object with the same bytes (shape is not compared)."""
     __hash__: None  # type: ignore[assignment]
-    def __bytes__(self) -> bytes: ...
+    def __bytes__(self) -> bytes:
+        """As `tobytes`."""
     def __buffer__(self, flags: int, /) -> memoryview: ...
-    def tobytes(self) -> bytes: ...
+    def tobytes(self) -> bytes:
+        """A copy of the bytes, those of a table row by row. ValueError after `release`."""
     def numpy(
         self,
         dtype: npt.DTypeLike = "u1",
@@ -79,19 +99,35 @@ class Buffer:
     ) -> npt.NDArray[Any]:
         """An array over the same memory, read-only.
 
-        With `writable` the memory is handed over if nothing else looks at it (no view, no slice): the array
-        may be written, and until it dies the Buffer gives out no other view (`BufferError`). Else a copy.
+        dtype: of its items, in the byte order that it says. shape: in items; by default one row, and of a table
+        (records, items of each) where a record is a whole number of items. ValueError if the bytes are not a whole
+        number of items, or do not fill the shape, if the items are Python objects, and after `release`.
+
+        With `writable` the memory is handed over if nothing else looks at it (no view, no slice): the array may be
+        written, and until it dies the Buffer gives out no other view (BufferError). Else, and always with the backend
+        ``python``, the array is a copy.
         """
     def compact(self) -> Buffer:
-        """Itself if it pins little more than its own bytes, else a copy that does."""
+        """This Buffer if it pins little more than its own bytes (`nbytes_pinned`), else a copy that does.
+
+        For what is kept long: a slice of 100 bytes keeps the megabytes of its read. ValueError after `release`.
+        """
     def release(self) -> None:
-        """Give the memory back now. `BufferError` while views exist; a second call does nothing."""
-    def __dlpack__(self, **kwargs: Any) -> Any: ...
-    def __dlpack_device__(self) -> tuple[int, int]: ...
-    def __enter__(self) -> Self: ...
+        """Give the memory back now. A second call does nothing.
+
+        BufferError while views of this Buffer exist: memoryviews, arrays. Slices are Buffers of their own: they stay
+        valid, and the memory goes when they are gone, too.
+        """
+    def __dlpack__(self, **kwargs: Any) -> Any:
+        """For ``numpy.from_dlpack`` and the like. BufferError if the consumer knows no read-only memory."""
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """``(1, 0)``: memory of the CPU."""
+    def __enter__(self) -> Self:
+        """Itself."""
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    ) -> None:
+        """As `release`."""
 
 class FileStat(NamedTuple):
     """What fstat(2) says of an open file now. `size` is None where the file system does not know it (/proc, /sys)."""
@@ -219,7 +255,10 @@ class Reactor:
     def allocate(self, shape: int | tuple[int, int]) -> Buffer:
         """A Buffer of so many bytes, or a table of (records, length), with whatever the memory held before."""
     def writable(self, buffer: Buffer) -> memoryview:
-        """The memory of a Buffer that nobody else has seen yet, to be filled (by a socket, say)."""
+        """The memory of a Buffer that `allocate` made, to be filled (by a socket, say).
+
+        BufferError once anybody has looked at its bytes, and for what a read of the core has returned: those are final.
+        """
     def steady(
         self,
         idle: IdleConnections,

@@ -58,7 +58,7 @@ class Memory:
         return sum(nbytes for _, nbytes in list(self._blocks.values()))
 
     def allocate(self, *shape: int) -> "Buffer":
-        """A Buffer of that shape, in bytes, holding whatever was there; `Buffer.fill_view` lets its maker write it."""
+        """A Buffer of that shape, in bytes, holding whatever was there; `memory_of` lets its maker write it."""
         block = _new_block(math.prod(shape))
         _watch(block, self._blocks)
         return self.expose(block.data, 0, shape)
@@ -101,13 +101,36 @@ def _watch(array: _Array, table: "dict[int, tuple[weakref.ref[_Array], int]]") -
 
 
 class Buffer(_Array):
-    """Read-only bytes, as one row or a table of records; see the surface for every method.
+    """Bytes that a read has returned: a row of bytes, or a table of records. Read-only, and not copied.
 
-    `release` cannot free the memory while the object lives (an unseen view, held by C code, would read freed
-    memory): it empties the Buffer, and the memory goes when the last reference to it does. As an operand it is no
-    array: `data += buffer` is what `data` makes of bytes.
+    Made by reads only: `Reader.read_batch` makes tables, the other methods rows, and `rangeio.from_bytes` makes a
+    Reader of bytes that you have.
+
+    What takes bytes-like objects takes a Buffer, without a copy: ``memoryview(buffer)``, ``numpy.frombuffer(buffer,
+    dtype)``, ``pyarrow.py_buffer``, ``torch.frombuffer``, ``zlib``, ``file.write``. What insists on `bytes`
+    (``json.loads``, say) is given a copy: ``bytes(buffer)``. Nothing that wants to write gets the memory (BufferError),
+    but for ``numpy(writable=True)``.
+
+    ``len(buffer)`` and ``buffer[i]`` count bytes; of a table they count records, and ``buffer[i]`` is one record, a
+    Buffer. ``buffer[a:b]`` is a Buffer, too, of the same memory; its step is 1 (ValueError). ``==`` compares the bytes
+    with those of any bytes-like object; shapes are not compared. A Buffer has no hash.
+
+    Slices, views and arrays share the memory of the read. It goes back to the pool when the last of them is gone; the
+    Reader may be closed before. A short slice keeps all of it: see `nbytes_pinned` and `compact`. `release` gives it
+    back early, and so does the end of a ``with buffer:``. After that every use of the bytes is a ValueError.
+
+    Threads: any number may use a Buffer at once, since nobody writes to it. `release` and ``numpy(writable=True)``
+    notice whoever still looks at the memory, in whatever thread.
+
+    Pickles as a copy of its bytes and its shape, also through a multiprocessing queue, or by protocol 5 beside the
+    pickle (``buffer_callback``); it is unpickled into memory of the receiving process. `copy.copy` copies the bytes.
     """
 
+    # `release` cannot free the memory while the object lives (an unseen view, held by C code, would read freed memory):
+    # it empties the Buffer, and the memory goes when the last reference to it does. As an operand it is no array:
+    # `data += buffer` is what `data` makes of bytes.
+
+    __module__ = "rangeio"  # where users find it
     # Below that of a plain array: what numpy computes from Buffers is an array, not a Buffer.
     __array_priority__ = -1e6
     __hash__ = None
@@ -117,35 +140,37 @@ class Buffer(_Array):
     _start: int
     _anchor: _Array
     _released = False
+    _unfinished = False
 
     def __new__(cls, *_: object) -> "Self":
         raise TypeError("a Buffer is made by a read; rangeio.from_bytes() makes a Reader of bytes you have")
 
     @property
     def nbytes_pinned(self) -> int:
-        """Bytes of memory that this Buffer keeps from being reused."""
+        """Bytes of pool memory that this Buffer keeps from being reused: all that its read has taken."""
         return self._block.nbytes
 
     @property
     def released(self) -> bool:
+        """Whether the memory was given back by `release`."""
         return self._released
 
     @property
     def nbytes(self) -> int:
+        """Bytes in all, also of a table; 0 after `release`."""
         return 0 if self._released else self._anchor.nbytes
 
     @property  # type: ignore[misc]  # of an array it may be set
     def shape(self) -> tuple[int, ...]:
+        """``(nbytes,)``; of a table ``(records, bytes of each)``; ``(0,)`` after `release`."""
         return (0,) if self._released else super().shape
 
     def __len__(self) -> int:
+        """Bytes; of a table, its records."""
         return self.shape[0]
 
-    def fill_view(self) -> memoryview:
-        """The memory, writable. Only for the maker of the Buffer, and only before anybody else has seen it."""
-        return self._block[self._start : self._start + self.nbytes]
-
     def __getitem__(self, index: Any) -> Any:
+        """A byte as an int, a record as a Buffer, or a slice as a Buffer; see the class."""
         self._check_usable()
         width = self.shape[1] if self.ndim == 2 else 1
         if isinstance(index, slice):
@@ -177,6 +202,7 @@ class Buffer(_Array):
         return len(self) > 0
 
     def __eq__(self, other: object) -> bool:
+        """Equal to any bytes-like object with the same bytes (shape is not compared)."""
         try:
             view = memoryview(cast(bytes, other))
         except (
@@ -197,9 +223,11 @@ class Buffer(_Array):
         return same if same is NotImplemented else not same
 
     def __bytes__(self) -> bytes:
+        """As `tobytes`."""
         return self.tobytes()
 
     def tobytes(self, order: Any = "C") -> bytes:
+        """A copy of the bytes, those of a table row by row. ValueError after `release`."""
         self._check_usable()
         return self._anchor.tobytes()
 
@@ -220,7 +248,16 @@ class Buffer(_Array):
         *,
         writable: bool = False,
     ) -> "npt.NDArray[Any]":
-        """A read-only array over the same memory. With `writable` always a copy: nothing here can prove it is alone."""
+        """An array over the same memory, read-only.
+
+        dtype: of its items, in the byte order that it says. shape: in items; by default one row, and of a table
+        (records, items of each) where a record is a whole number of items. ValueError if the bytes are not a whole
+        number of items, or do not fill the shape, if the items are Python objects, and after `release`.
+
+        With `writable` the memory is handed over if nothing else looks at it (no view, no slice): the array may be
+        written, and until it dies the Buffer gives out no other view (BufferError). Else, and always with the backend
+        ``python``, the array is a copy.
+        """
         self._check_usable()
         array: npt.NDArray[Any] = np.frombuffer(self._anchor, dtype=dtype)
         if writable:
@@ -231,21 +268,28 @@ class Buffer(_Array):
         return array.reshape(shape)
 
     def compact(self) -> "Buffer":
-        """Itself if it pins little more than its own bytes, else a copy that does."""
+        """This Buffer if it pins little more than its own bytes (`nbytes_pinned`), else a copy that does.
+
+        For what is kept long: a slice of 100 bytes keeps the megabytes of its read. ValueError after `release`.
+        """
         self._check_usable()
         return self if self.nbytes_pinned <= 2 * max(self.nbytes, _PAGE) else self.__copy__()
 
     def __copy__(self) -> "Buffer":
         self._check_usable()
         copy = self._memory.allocate(*self.shape)
-        copy.fill_view()[:] = self.fill_view()
+        memory_of(copy)[:] = memory_of(self)
         return copy
 
     def __deepcopy__(self, memo: object) -> "Buffer":
         return self.__copy__()
 
     def release(self) -> None:
-        """Give the memory back. `BufferError` while views exist; a second call does nothing."""
+        """Give the memory back now. A second call does nothing.
+
+        BufferError while views of this Buffer exist: memoryviews, arrays. Slices are Buffers of their own: they stay
+        valid, and the memory goes when they are gone, too.
+        """
         if self._released:
             return
         if self._is_viewed():
@@ -267,16 +311,24 @@ class Buffer(_Array):
     def _check_usable(self) -> None:
         if self._released:
             raise ValueError("this Buffer was released")
+        self._unfinished = False
 
     def __enter__(self) -> "Self":
+        """Itself."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """As `release`."""
         self.release()
 
+    def __dlpack_device__(self) -> Any:
+        """``(1, 0)``: memory of the CPU."""
+        return super().__dlpack_device__()
+
     def __dlpack__(self, **kwargs: Any) -> Any:
+        """For ``numpy.from_dlpack`` and the like. BufferError if the consumer knows no read-only memory."""
         return self.numpy().__dlpack__(**kwargs)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
@@ -329,6 +381,24 @@ class _OfTheLiving:
 
     def __set__(self, buffer: Buffer, value: object) -> None:
         raise AttributeError("a Buffer is read-only; numpy() gives an array of another kind")
+
+
+def memory_of(buffer: Buffer) -> memoryview:
+    """The memory of a Buffer, writable: for whoever makes it, before anybody else has seen it."""
+    return buffer._block[buffer._start : buffer._start + buffer.nbytes]
+
+
+def as_unfinished(buffer: Buffer) -> Buffer:
+    """The Buffer, which `unfinished_memory` lets its maker write, until somebody looks at it."""
+    buffer._unfinished = True
+    return buffer
+
+
+def unfinished_memory(buffer: Buffer) -> memoryview:
+    """As `memory_of`. BufferError if its methods have shown the bytes; views made by C code go unnoticed."""
+    if not buffer._unfinished:
+        raise BufferError("this Buffer is finished: only what was just allocated may be filled")
+    return memory_of(buffer)
 
 
 def _not_for_bytes(self: Buffer, *_: object) -> Any:

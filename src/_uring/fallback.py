@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeVar
 
-from _uring.array_buffer import Buffer
+from _uring.array_buffer import Buffer, as_unfinished, memory_of, unfinished_memory
 from _uring.descriptor import open_descriptor
 from _uring.loops import bind, current_key
 from _uring.pinned import SMALL, Pinned
@@ -215,7 +215,7 @@ class File:
                 self._refuse_beyond_end(starts, count)
             table = process.memory.allocate(starts.size, count)
             if table.nbytes:
-                self._fill_table(process, table.fill_view(), starts.tolist(), count)
+                self._fill_table(process, memory_of(table), starts.tolist(), count)
                 self._opened.check()
             return table
 
@@ -275,12 +275,12 @@ class File:
             data = self._opened.read_until_nothing(offset, want)
             want = got = len(data)
             buffer = process.memory.allocate(got)
-            buffer.fill_view()[:] = data
+            memory_of(buffer)[:] = data
         else:
             if want > SMALL:
                 want = max(0, min(want, (self._opened.size() or 0) - offset))
             buffer = process.memory.allocate(want)
-            got = self._opened.fill(buffer.fill_view(), offset)
+            got = self._opened.fill(memory_of(buffer), offset)
         if limit:
             process.count(want, got)
         return buffer if got == want else buffer[:got]
@@ -410,10 +410,12 @@ class Reactor:
         """A Buffer of so many bytes, or a table of (records, length); its content is whatever was there."""
         self._check_arguments(False)
         extents = shape if isinstance(shape, tuple) else (shape,)
-        return self._current().memory.allocate(*(byte_index(extent, "shape") for extent in extents))
+        return as_unfinished(
+            self._current().memory.allocate(*(byte_index(extent, "shape") for extent in extents))
+        )
 
     def writable(self, buffer: Buffer) -> memoryview:
-        return buffer.fill_view()
+        return unfinished_memory(buffer)
 
     def steady(
         self,

@@ -24,10 +24,12 @@ cdef class Buffer:
     cdef int dimensions
     cdef int exports
     cdef int lending
+    cdef bint unfinished  # nobody has seen the bytes, and whoever made it may write them
 
     cdef void resize(self, Py_ssize_t shift, Py_ssize_t size) noexcept
     cdef void tabulate(self, Py_ssize_t count, Py_ssize_t length) noexcept
     cdef Buffer view(self, Py_ssize_t start, Py_ssize_t size)
     cdef int check_usable(self) except -1
     cdef hand_over(self, numpy, dtype)
+    cdef offer(self)
     cdef default_shape(self, Py_ssize_t itemsize)

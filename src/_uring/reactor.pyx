@@ -107,10 +107,11 @@ cdef class Reactor:
         buffer = self.engine.memory.allocate(count * length)
         if isinstance(shape, tuple):
             buffer.tabulate(count, length)
+        buffer.unfinished = True
         return buffer
 
     def writable(self, Buffer buffer not None):
-        return memoryview(buffer.filling())
+        return buffer.offer()
 
     def steady(self, idle, request, give_back, *, most, absolute, good_s, timeout, asked, answered, measured):
         return SteadyReads(

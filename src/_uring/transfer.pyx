@@ -11,6 +11,7 @@ from libc.string cimport memcpy, memmove, memset
 from _uring.connections cimport HEAD_ROOM
 from _uring.http1 cimport INCOMPLETE, accept
 from _uring.kernel cimport MSG_DONTWAIT, MSG_NOSIGNAL, MSG_WAITALL, iovec, msghdr, recvmsg, socket_send
+from _uring.memory cimport Buffer
 from _uring.process cimport monotonic_ns
 
 from _uring.surface import Unfinished
@@ -239,6 +240,8 @@ cdef object unfinished(Transfer *at, Connection connection, destination):
     """See `Unfinished` in surface.py."""
     cdef Py_ssize_t in_space = at.head_length or (min(at.received, at.hint) if at.hint else at.received)
     head = PyBytes_FromStringAndSize(at.space, in_space)
+    if isinstance(destination, Buffer):
+        (<Buffer>destination).unfinished = True  # the engine writes the rest
     if not at.head_length and at.received > in_space:
         beyond = min(at.received - in_space, at.length)
         head += PyBytes_FromStringAndSize(at.body, beyond)
