@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ import rangeio
 from contract import DATA, Make, ReaderContract
 from faults.child import code
 from rangeio import Operator
+from rangeio.service import Capability, Options, Stat
+from rangeio.services.immediate import ImmediateSource
 
 
 @pytest.fixture
@@ -46,6 +49,39 @@ class TestFile(ReaderContract):
     @pytest.fixture
     def make(self, reactor: _uring.Reactor, tmp_path: Path, keep: Keep) -> Make:
         return lambda data: keep(rangeio.open(file_of(data, tmp_path), reactor=reactor))
+
+
+class Least(ImmediateSource):
+    """As little as a service can write: every other member is `ImmediateSource`'s."""
+
+    path, closed = "least", False
+    capability = Capability(positioned=True, suffix=True, list=False, pin="", backend="memory")
+
+    def __init__(self, reactor: _uring.Reactor, data: bytes) -> None:
+        self._reactor, self.data, self.size = reactor, data, len(data)
+
+    def _fetch_one(self, start: int, length: int, chunk: int | None) -> _uring.Buffer:
+        part = self.data[start : start + length]
+        buffer = self._reactor.allocate(len(part))
+        self._reactor.writable(buffer)[:] = part
+        return buffer
+
+    def stat(self) -> Stat:
+        self._check_open(None, None)
+        return Stat(self.path, self.size)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def least_of(data: bytes) -> rangeio.Reader:
+    return rangeio.Reader(Least(_uring.default_reactor(), data), Options(), partial(least_of, data))
+
+
+class TestLeastSource(ReaderContract):
+    @pytest.fixture
+    def make(self, keep: Keep) -> Make:
+        return lambda data: keep(least_of(data))
 
 
 class TestFileUnpinned(ReaderContract):

@@ -94,7 +94,7 @@ def shown(path: Path) -> str:
 FLOORS = (
     "_uring",
     "rangeio.errors rangeio.locks rangeio.waiting",
-    "rangeio.ranges rangeio.budget rangeio.flight rangeio.policy rangeio.traffic",
+    "rangeio.ranges rangeio.budget rangeio.flight rangeio.policy rangeio.reading rangeio.traffic",
     "rangeio.service rangeio.replies",
     "rangeio.http",
     "rangeio.s3",

@@ -163,11 +163,16 @@ class File:
     """What it pickles as, given by its owner: a function and its arguments. None if it does not pickle."""
     def fileno(self) -> int: ...
     def read_at(self, offset: SupportsIndex, limit: SupportsIndex) -> Buffer:
-        """`limit` bytes from `offset`; fewer only at the end of the file, none at or past it. `limit` 0 does no I/O."""
+        """`limit` bytes from `offset`; fewer only at the end of the file, none at or past it. `limit` 0 does no I/O.
+
+        ValueError for negative numbers, TypeError for anything but integers, OverflowError from 2**63 on, all before
+        any I/O.
+        """
     def read_into(self, buffer: SupportsBuffer, offset: SupportsIndex = 0) -> int:
         """Fill a writable C-contiguous buffer from `offset`; the bytes read, fewer than its size only at the end.
 
-        One that holds Python objects or pointers is a TypeError.
+        TypeError if it is read-only or holds Python objects or pointers, BufferError if it is not contiguous, before
+        any I/O.
         """
     def read_many(self, starts: Any, lengths: Any, concurrent: int = 0) -> list[Buffer]:
         """One Buffer for each (start, length), in order, each short only at the end of the file.
@@ -190,14 +195,15 @@ class File:
     def read_at_async(self, offset: SupportsIndex, limit: SupportsIndex) -> Awaitable[Buffer]:
         """As `read_at`, to be awaited under asyncio or trio. Arguments are checked by this call, not by the await.
 
-        What the page cache has is read before this returns: the awaitable is done already, or gives the loop one
-        turn when hot reads have held it for long. Cancelling returns at once; the read keeps its memory and file
-        until it completes.
+        What the page cache has is read before this returns: the awaitable is done already, or gives the loop one turn
+        when hot reads have held it for long. Cancelling returns at once; the read keeps its memory and file until it
+        completes.
         """
     def read_into_async(self, buffer: SupportsBuffer, offset: SupportsIndex = 0) -> Awaitable[int]:
         """As `read_into`, awaited. A cancellation ends when nobody writes to the buffer any more; no more is begun."""
     def read_many_async(self, starts: Any, lengths: Any, concurrent: int = 0) -> Awaitable[list[Buffer]]: ...
-    def read_batch_async(self, offsets: Any, length: SupportsIndex) -> Awaitable[Buffer]: ...
+    def read_batch_async(self, offsets: Any, length: SupportsIndex) -> Awaitable[Buffer]:
+        """As `read_batch`, awaited."""
     def begin_at(self, offset: int, limit: int, waiter: Waiter) -> None:
         """Start reading a range in the running loop; `waiter` is given the result, perhaps before this returns."""
     def stat(self) -> FileStat: ...

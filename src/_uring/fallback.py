@@ -79,21 +79,42 @@ class File:
         return self._opened.fd
 
     def read_at(self, offset: SupportsIndex, limit: SupportsIndex) -> Buffer:
+        """`limit` bytes from `offset`; fewer only at the end of the file, none at or past it. `limit` 0 does no I/O.
+
+        ValueError for negative numbers, TypeError for anything but integers, OverflowError from 2**63 on, all before
+        any I/O.
+        """
         return self._now(self._prepare_at(offset, limit))
 
     def read_into(self, buffer: "SupportsBuffer", offset: SupportsIndex = 0) -> int:
+        """Fill a writable C-contiguous buffer from `offset`; the bytes read, fewer than its size only at the end.
+
+        TypeError if it is read-only or holds Python objects or pointers, BufferError if it is not contiguous, before
+        any I/O.
+        """
         return self._now(self._prepare_into(buffer, offset))
 
     def read_many(self, starts: Any, lengths: Any, concurrent: int = 0) -> list[Buffer]:
         return self._now(self._prepare_many(starts, lengths, concurrent))
 
     def read_batch(self, offsets: Any, length: SupportsIndex) -> Buffer:
+        """The records of `length` bytes at `offsets` as one table of shape (len(offsets), length).
+
+        A record that would pass the end is an ``"eof"`` error (its index in `detail`); nothing is returned then.
+        """
         return self._now(self._prepare_batch(offsets, length))
 
     def read_at_async(self, offset: SupportsIndex, limit: SupportsIndex) -> Awaitable[Buffer]:
+        """As `read_at`, to be awaited under asyncio or trio. Arguments are checked by this call, not by the await.
+
+        What the page cache has is read before this returns: the awaitable is done already, or gives the loop one turn
+        when hot reads have held it for long. Cancelling returns at once; the read keeps its memory and file until it
+        completes.
+        """
         return self._later(self._prepare_at(offset, limit))
 
     def read_into_async(self, buffer: "SupportsBuffer", offset: SupportsIndex = 0) -> Awaitable[int]:
+        """As `read_into`, awaited. A cancellation ends when nobody writes to the buffer any more; no more is begun."""
         unclaimed, stopped = [True], threading.Event()
         read = self._prepare_into(buffer, offset, stopped)
         binding: Any = bind(current_key())
@@ -119,6 +140,7 @@ class File:
         return self._later(self._prepare_many(starts, lengths, concurrent))
 
     def read_batch_async(self, offsets: Any, length: SupportsIndex) -> Awaitable[Buffer]:
+        """As `read_batch`, awaited."""
         return self._later(self._prepare_batch(offsets, length))
 
     def begin_at(self, offset: int, limit: int, waiter: Waiter) -> None:

@@ -190,6 +190,11 @@ cdef class File(Opened):
         return buffer
 
     def read_at(self, offset, limit):
+        """`limit` bytes from `offset`; fewer only at the end of the file, none at or past it. `limit` 0 does no I/O.
+
+        ValueError for negative numbers, TypeError for anything but integers, OverflowError from 2**63 on, all before
+        any I/O.
+        """
         cdef int64_t start = to_bytes(offset, "offset")
         cdef int64_t want = to_bytes(limit, "limit")
         cdef Buffer buffer
@@ -207,6 +212,12 @@ cdef class File(Opened):
     # Awaited. Wrong arguments are refused by the call; what comes of a read, errors too, is handed out by the await.
 
     def read_at_async(self, offset, limit):
+        """As `read_at`, to be awaited under asyncio or trio. Arguments are checked by this call, not by the await.
+
+        What the page cache has is read before this returns: the awaitable is done already, or gives the loop one turn
+        when hot reads have held it for long. Cancelling returns at once; the read keeps its memory and file until it
+        completes.
+        """
         cdef int64_t start = to_bytes(offset, "offset")
         cdef int64_t want = to_bytes(limit, "limit")
         cdef Buffer buffer
@@ -265,6 +276,7 @@ cdef class File(Opened):
         return binding.wait(waiter)
 
     def read_into_async(self, buffer, offset=0):
+        """As `read_into`, awaited. A cancellation ends when nobody writes to the buffer any more; no more is begun."""
         cdef int64_t start = to_bytes(offset, "offset")
         view = writable_bytes(buffer)
         try:
@@ -292,6 +304,7 @@ cdef class File(Opened):
         return buffers
 
     def read_batch_async(self, offsets, length):
+        """As `read_batch`, awaited."""
         array, each = self.check_batch(offsets, length)
         try:
             self.held()
@@ -305,6 +318,11 @@ cdef class File(Opened):
         return loop_reads(self.engine, self.path).submit(read)
 
     def read_into(self, buffer, offset=0):
+        """Fill a writable C-contiguous buffer from `offset`; the bytes read, fewer than its size only at the end.
+
+        TypeError if it is read-only or holds Python objects or pointers, BufferError if it is not contiguous, before
+        any I/O.
+        """
         cdef int64_t start = to_bytes(offset, "offset")
         cdef int64_t filled = self.fill_inline(buffer, start) if self.inline_reads else -1
         if filled >= 0:
@@ -334,6 +352,10 @@ cdef class File(Opened):
             yield index, self.read_at(start, length)
 
     def read_batch(self, offsets, length):
+        """The records of `length` bytes at `offsets` as one table of shape (len(offsets), length).
+
+        A record that would pass the end is an ``"eof"`` error (its index in `detail`); nothing is returned then.
+        """
         array, each = self.check_batch(offsets, length)
         self.held()
         return self.run(read_batch(self, array, each))

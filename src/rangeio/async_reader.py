@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from functools import partial
+from functools import partial, update_wrapper
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeVar, overload
 
 from _uring import turn
@@ -32,14 +32,11 @@ from rangeio.ranges import (
     scatter,
 )
 from rangeio.reader import PlanOptions, check_on_error, chosen_for_call, size_after
+from rangeio.reading import HANDED_OUT, AwaitedReads, Destination, documents, setters
 from rangeio.replies import Counters, OnError, bytes_of, ended_early, exactly, fetch_async
 from rangeio.service import (
     Capability,
-    Destination,
     Options,
-    ReadAtAsync,
-    ReadBatchAsync,
-    ReadIntoAsync,
     Source,
     Stat,
 )
@@ -53,7 +50,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-class AsyncReader:
+class AsyncReader(AwaitedReads):
     """Reads byte ranges of one object, under asyncio (uvloop too) or trio. No cursor, no lock, no loop of its own.
 
     Made by `rangeio.open_async` and `Operator.open_async`, for ``async with`` or without. The object is opened at the
@@ -78,30 +75,10 @@ class AsyncReader:
         "_parent": None,
         "_source": None,
         "path": "What was asked for, without credentials.",
-        "read_at": """await read_at(offset, limit) -> Buffer
-
-    `limit` bytes from `offset`; fewer only at the end of the object, none at or past it. See `Reader.read_at`.
-
-    From the second call on this is, of a local file, the method of the native core itself: what the page cache has
-    costs as much as a blocking os.pread would.""",
-        "read_batch": """await read_batch(offsets, length) -> Buffer
-
-    The records of `length` bytes at `offsets` as one table. See `Reader.read_batch`.""",
-        "read_into": """await read_into(buffer, offset=0) -> int
-
-    Fill a writable C-contiguous buffer from `offset`; the bytes read. See `Reader.read_into`. Once the await has ended,
-    nothing writes to the buffer any more: a cancellation begins no more reads, and ends when the kernel is done with
-    those it has, some megabytes at most, which takes as long as the device takes to answer. Who has to leave at once,
-    whatever a device does, reads by `read_at`. After a cancellation the content of the buffer is undefined.
-
-    That is said of the await of each. `asyncio.gather` that is cancelled ends with the first of its reads, while others
-    are written to: use a TaskGroup (or a nursery), or await each of them, before the memory is used again.""",
+        **documents(AwaitedReads, "await "),
     }
 
     path: str
-    read_at: ReadAtAsync
-    read_into: ReadIntoAsync
-    read_batch: ReadBatchAsync
 
     def __init__(
         self,
@@ -130,10 +107,19 @@ class AsyncReader:
 
     def __getattr__(self, name: str) -> Any:
         """The reading methods, as long as their slots are empty: each opens first."""
-        first = _FIRST_CALLS.get(name)
-        if first is None:
+        if name not in _FIRST_CALLS:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return first.__get__(self)
+        if self._source is None:
+            return _FIRST_CALLS[name].__get__(self)
+        return self._filled(self._source)[HANDED_OUT.index(name)]
+
+    def _filled(self, source: Source) -> tuple[Any, ...]:
+        """The Source's methods, which empty slots hold from now on; where a method was replaced, that stays."""
+        methods = source.read_at_async, source.read_into_async, source.read_batch_async
+        for name, put, method in zip(HANDED_OUT, _SETTERS, methods, strict=True):
+            if _is_empty(self, name):
+                put(self, method)
+        return methods
 
     def _opened(self) -> Source:
         """The Source. From now on the slots hold its own methods."""
@@ -147,9 +133,7 @@ class AsyncReader:
                     if self._origin is not None:
                         self._source.again = _source_of, (self._origin,)
                 source = self._source
-            self.read_at = source.read_at_async
-            self.read_into = source.read_into_async
-            self.read_batch = source.read_batch_async
+            self._filled(source)
         return source
 
     async def _after_opening(self, read: Callable[[Source], Awaitable[_T]]) -> _T:
@@ -481,11 +465,20 @@ class AsyncReader:
         return source.start if isinstance(source, Window) else 0
 
 
+_SETTERS = setters(AsyncReader)
+_SLOTS = {name: vars(AsyncReader)[name] for name in HANDED_OUT}
 _FIRST_CALLS: dict[str, Any] = {
-    "read_at": AsyncReader._first_read_at,
-    "read_into": AsyncReader._first_read_into,
-    "read_batch": AsyncReader._first_read_batch,
+    name: update_wrapper(vars(AsyncReader)[f"_first_{name}"], getattr(AwaitedReads, name))
+    for name in HANDED_OUT
 }
+
+
+def _is_empty(reader: AsyncReader, name: str) -> bool:
+    try:
+        _SLOTS[name].__get__(reader)
+    except AttributeError:
+        return True
+    return False
 
 
 def _source_of(origin: Callable[[], AsyncReader]) -> Source:

@@ -31,13 +31,11 @@ from rangeio.ranges import (
     make_plan,
     scatter,
 )
+from rangeio.reading import Reads, documents, setters
 from rangeio.replies import Counters, Cutting, OnError, bytes_of, ended_early, exactly, fetch
 from rangeio.service import (
     Capability,
     Options,
-    ReadAt,
-    ReadBatch,
-    ReadInto,
     Source,
     Stat,
     check_names,
@@ -81,12 +79,16 @@ def chosen_for_call(options: Options, changes: PlanOptions) -> Options:
     return options.updated(given)
 
 
-class Reader:
+class Reader(Reads):
     """Reads byte ranges of one object. No cursor, no lock: any number of threads may read at once.
 
     Made by `rangeio.open`, `Operator.open`, `from_bytes` and `from_fd`. Every result is exactly the bytes asked for,
     fewer only where the object ends. Buffers stay valid after `close` and after the Reader is gone. Pickles as what it
     was opened with, and is opened anew where it is unpickled.
+
+    `read_at`, `read_into` and `read_batch` may be replaced, on a Reader or on the class, and so they may be wrapped or
+    mocked: ``unittest.mock.patch.object(reader, "read_at")``. `read_exact`, `read_range` and `read_to_end` call what is
+    there; everything else goes to the service.
 
     Raises, besides what each method says: ObjectChangedError if the object is no longer the one that was opened,
     ClosedError after `close`, and the classes of `rangeio.errors` for what the service cannot do.
@@ -97,30 +99,8 @@ class Reader:
         "_options": None,
         "_origin": None,
         "_source": None,
-        "read_at": """read_at(offset, limit) -> Buffer
-
-    `limit` bytes from `offset`; fewer only at the end of the object, none at or past it. `limit` 0 does no I/O.
-
-    ValueError for negative numbers, TypeError for anything but integers, OverflowError from 2**63 on, all before any
-    I/O. Cost: one request, or one per `chunk` bytes. Of a local file this is the method of the native core itself.
-    Source: pread(2); OpenDAL RFC-4382, RFC-7660.""",
-        "read_batch": """read_batch(offsets, length) -> Buffer
-
-    The records of `length` bytes at `offsets` as one table: np.asarray(result).shape == (len(offsets), length).
-
-    offsets: integers or an int64 array, in any order. UnexpectedEofError if a record would pass the end. Nothing is
-    merged; use `read_ranges` where records lie close together.""",
-        "read_into": """read_into(buffer, offset=0) -> int
-
-    Fill a writable C-contiguous buffer from `offset`; the bytes read, fewer than its size only at the end.
-
-    TypeError if it is read-only or holds Python objects or pointers, BufferError if it is not contiguous, before any
-    I/O. An exception of a signal handler (Ctrl-C) comes when the kernel is done with the buffer.""",
+        **documents(Reads),
     }
-
-    read_at: ReadAt
-    read_into: ReadInto
-    read_batch: ReadBatch
 
     def __init__(self, source: Source, options: Options, origin: Callable[[], Reader] | None = None) -> None:
         """origin: makes this Reader again in another process; None if that cannot be."""
@@ -130,9 +110,9 @@ class Reader:
         self._counters = Counters()
         if origin is not None:
             source.again = _source_of, (origin,)
-        self.read_at = source.read_at
-        self.read_into = source.read_into
-        self.read_batch = source.read_batch
+        _set_read_at(self, source.read_at)
+        _set_read_into(self, source.read_into)
+        _set_read_batch(self, source.read_batch)
 
     def read_exact(self, offset: SupportsIndex, n: SupportsIndex) -> Buffer:
         """Exactly `n` bytes from `offset`, or UnexpectedEofError."""
@@ -427,6 +407,9 @@ class Reader:
 def size_after(source: Source, told: int) -> int:
     """The size to plan by when `stat` has told one. It is proved if a byte had to be asked for."""
     return Told(told) if source.size is None else source.size
+
+
+_set_read_at, _set_read_into, _set_read_batch = setters(Reader)
 
 
 def _source_of(origin: Callable[[], Reader]) -> Source:

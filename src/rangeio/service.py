@@ -24,11 +24,10 @@ from _uring.surface import unpicklable
 from rangeio.errors import ConfigInvalidError, Error, closest
 from rangeio.policy import Retry, Timeout, hedge_of
 from rangeio.ranges import Offsets
+from rangeio.reading import Destination as Destination
+from rangeio.reading import SourceReads
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-    from typing_extensions import Buffer as SupportsBuffer
-
     from _uring import Buffer
     from _uring.waiters import Waiter
 
@@ -173,51 +172,11 @@ def _checked(name: str, value: Any) -> Any:
     return number
 
 
-# Before Python 3.12 numpy's stubs do not say that an array is a buffer.
-Destination: TypeAlias = "SupportsBuffer | npt.NDArray[Any]"
-
-
-class ReadAt(Protocol):
-    """`limit` bytes from `offset`, fewer only at the end of the object; no I/O if `limit` is 0."""
-
-    def __call__(self, offset: SupportsIndex, limit: SupportsIndex) -> "Buffer": ...
-
-
-class ReadInto(Protocol):
-    """Fill a writable C-contiguous buffer from `offset`; the bytes read, fewer than its size only at the end."""
-
-    def __call__(self, buffer: Destination, offset: SupportsIndex = 0) -> int: ...
-
-
-class ReadBatch(Protocol):
-    """The records of `length` bytes at `offsets`, as a table. UnexpectedEofError if one would pass the end."""
-
-    def __call__(self, offsets: Any, length: SupportsIndex) -> "Buffer": ...
-
-
-class ReadAtAsync(Protocol):
-    """As ReadAt, awaited. Arguments are checked by the call."""
-
-    def __call__(self, offset: SupportsIndex, limit: SupportsIndex) -> "Awaitable[Buffer]": ...
-
-
-class ReadIntoAsync(Protocol):
-    """As ReadInto, awaited. Nothing writes to the buffer once the await has ended, be it by a cancellation."""
-
-    def __call__(self, buffer: Destination, offset: SupportsIndex = 0) -> Awaitable[int]: ...
-
-
-class ReadBatchAsync(Protocol):
-    """As ReadBatch, awaited."""
-
-    def __call__(self, offsets: Any, length: SupportsIndex) -> "Awaitable[Buffer]": ...
-
-
 Again: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...]]
 """A function and its arguments, as `__reduce__` gives them."""
 
 
-class Travels:
+class Travels(SourceReads):
     """What pickles as something that is made anew where it is unpickled (`again`), and so do its bound methods."""
 
     __slots__ = ()
@@ -286,34 +245,28 @@ class Source(Protocol):
         """Bytes, if known without I/O; None otherwise."""
         ...
 
-    # The next three check their arguments themselves, because the Reader hands them out as its own methods.
-    @property
-    def read_at(self) -> ReadAt:
-        """Read one range."""
+    # The next six check their arguments themselves, because a Reader hands them out as its own methods.
+    def read_at(self, offset: SupportsIndex, limit: SupportsIndex) -> "Buffer":
+        """Read one range. See `Reads` for this one and the next two."""
         ...
 
-    @property
-    def read_into(self) -> ReadInto:
+    def read_into(self, buffer: Destination, offset: SupportsIndex = 0) -> int:
         """Read into the caller's memory."""
         ...
 
-    @property
-    def read_batch(self) -> ReadBatch:
+    def read_batch(self, offsets: Any, length: SupportsIndex) -> "Buffer":
         """Read records of one length."""
         ...
 
-    @property
-    def read_at_async(self) -> ReadAtAsync:
+    def read_at_async(self, offset: SupportsIndex, limit: SupportsIndex) -> "Awaitable[Buffer]":
         """Read one range."""
         ...
 
-    @property
-    def read_into_async(self) -> ReadIntoAsync:
+    def read_into_async(self, buffer: Destination, offset: SupportsIndex = 0) -> Awaitable[int]:
         """Read into the caller's memory."""
         ...
 
-    @property
-    def read_batch_async(self) -> ReadBatchAsync:
+    def read_batch_async(self, offsets: Any, length: SupportsIndex) -> "Awaitable[Buffer]":
         """Read records of one length."""
         ...
 

@@ -11,7 +11,8 @@ from _uring.surface import byte_array, byte_index, writable_bytes
 from rangeio.errors import Error, UnexpectedEofError, asked, from_native
 from rangeio.policy import Timeout
 from rangeio.ranges import OPEN, Offsets, Told
-from rangeio.service import Again, Capability, Destination, ReadAhead, Source, Stat
+from rangeio.reading import Destination, SourceReads
+from rangeio.service import Again, Capability, ReadAhead, Source, Stat
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer as SupportsBuffer
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from _uring.waiters import Waiter
 
 
-class Window:
+class Window(SourceReads):
     """Bytes `start` to `stop` of a Source, counted from 0. Errors name the bytes of the whole object.
 
     It borrows the Source: closing the window closes only windows of it, closing the Source ends them all.

@@ -10,25 +10,16 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from _uring.surface import without_frames
 from rangeio.errors import Error, PermissionDeniedError, from_native
-from rangeio.policy import Timeout
 from rangeio.ranges import OPEN, Offsets, split
 from rangeio.service import (
-    NEAR,
     Again,
     Capability,
     FileResults,
     Options,
-    ReadAhead,
-    ReadAt,
-    ReadAtAsync,
-    ReadBatch,
-    ReadBatchAsync,
-    ReadInto,
-    ReadIntoAsync,
     Stat,
-    Travels,
     rolled_up,
 )
+from rangeio.services.immediate import ImmediateSource
 
 if TYPE_CHECKING:
     from _uring import Buffer, File, Reactor
@@ -37,7 +28,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-class LocalSource(Travels):
+class LocalSource(ImmediateSource):
     """One open file. Reads of one range and of a batch, sync and async, are the File's own bound methods."""
 
     __slots__ = (
@@ -52,23 +43,12 @@ class LocalSource(Travels):
         "read_into_async",
     )
 
-    read_at: ReadAt
-    read_into: ReadInto
-    read_batch: ReadBatch
-    read_at_async: ReadAtAsync
-    read_into_async: ReadIntoAsync
-    read_batch_async: ReadBatchAsync
-
     def __init__(self, reactor: "Reactor", file: "File", *, pin: bool) -> None:
         self._reactor = reactor
         self._file = file
         self._pin = pin
-        self.read_at = file.read_at
-        self.read_into = cast("ReadInto", file.read_into)
-        self.read_batch = file.read_batch
-        self.read_at_async = file.read_at_async
-        self.read_into_async = cast("ReadIntoAsync", file.read_into_async)
-        self.read_batch_async = file.read_batch_async
+        for name, put in _SLOTS:
+            put(self, getattr(file, name))
 
     @property
     def again(self) -> Again | None:  # type: ignore[override]
@@ -83,10 +63,6 @@ class LocalSource(Travels):
     @property
     def path(self) -> str:
         return self._file.path
-
-    @property
-    def read_ahead(self) -> ReadAhead:
-        return NEAR
 
     @property
     def closed(self) -> bool:
@@ -194,9 +170,6 @@ class LocalSource(Travels):
                 without_frames(error)
                 yield index, error
 
-    def near(self) -> int:
-        return 0
-
     def stat(self) -> Stat:
         size, mtime_ns, device, inode = self._file.stat()
         pin = "" if size is None else f"{device:x}-{inode:x}-{size:x}-{mtime_ns:x}"
@@ -205,15 +178,11 @@ class LocalSource(Travels):
     def turn(self) -> Awaitable[object]:
         return self.read_at_async(0, 0)  # the core counts it among the reads that did not wait
 
-    async def stat_async(self) -> Stat:
-        """See `Source`. An fstat, made on the loop's thread."""
-        return self.stat()
-
-    def within(self, timeout: Timeout) -> "LocalSource":
-        return self
-
     def close(self) -> None:
         self._file.close()
+
+
+_SLOTS = [(name, vars(LocalSource)[name].__set__) for name in LocalSource.__slots__ if name[0] != "_"]
 
 
 @contextmanager
