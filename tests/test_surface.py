@@ -262,3 +262,34 @@ def test_methods_of_an_async_reader_can_be_wrapped(path: str, monkeypatch: pytes
             assert one.calls == 2
 
     asyncio.run(use())
+
+
+# --- names ---------------------------------------------------------------------------------------------------
+
+NAMES = """
+    AsyncReader Backend Buffer Capability ClosedError ConditionNotMatchError ConfigInvalidError ConnectionFailedError
+    ContentEncodedError Error IsDirectoryError NotDirectoryError NotFoundError NotModifiedError ObjectChangedError
+    Operator Options PermissionDeniedError Plan RangeNotSatisfiedError RangeNotSupportedError RateLimitedError Reactor
+    Reader Retry ServerError Stat Suffix TimedOutError Timeout UnauthenticatedError UnexpectedEofError UnexpectedError
+    UnsupportedError __version__ backend from_bytes from_bytes_async from_fd from_fd_async open open_async set_budget
+    stats
+"""
+
+
+def test_the_package_shows_its_public_names() -> None:
+    """A name that is added or taken away is a decision: it is written down here, and in the changelog."""
+    assert dir(rangeio) == sorted(rangeio.__all__) == NAMES.split()
+    star: dict[str, Any] = {}
+    exec("from rangeio import *", star)
+    assert star.keys() - {"__builtins__"} == set(NAMES.split())
+
+
+def test_public_modules_can_be_imported(lab: Lab) -> None:
+    program = code("""
+        import rangeio
+        assert rangeio.errors.Error is rangeio.Error
+        import rangeio.errors, rangeio.policy
+        from rangeio import errors
+        assert errors is rangeio.errors
+    """)
+    assert lab.run(program).facts() == {}

@@ -119,6 +119,11 @@ else:
             return "0+unknown"
 
 
+def __dir__() -> list[str]:
+    """The public names, and not those of the modules that are imported by them."""
+    return sorted(__all__)
+
+
 def backend() -> Backend:
     """What the process's reactor reads with: ``uring``, ``pool`` or ``python``, and why."""
     return _uring.default_reactor().backend
