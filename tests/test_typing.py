@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,19 @@ assert_type(str(rangeio.backend()), str)
 counters: dict[str, int] = rangeio.stats()
 """
 
+REVEALED = """
+import rangeio
+
+reveal_type(rangeio.Reader.read_at)
+reveal_type(rangeio.open("x").read_into)
+reveal_type(rangeio.open_async("x").read_batch)
+
+
+class Louder(rangeio.Reader):
+    def read_at(self, offset: object, limit: object) -> rangeio.Buffer:
+        return super().read_at(0, 1)
+"""
+
 MISTAKES = """
 import rangeio
 
@@ -111,6 +125,16 @@ def test_a_caller_is_typed(tmp_path: Path) -> None:
     path = tmp_path / "example.py"
     path.write_text(EXAMPLE)
     assert mypy(path) == []
+
+
+def test_reading_methods_are_methods(tmp_path: Path) -> None:
+    """With names of parameters, and to be overridden: to an editor, too, they are no variables."""
+    path = tmp_path / "revealed.py"
+    path.write_text(REVEALED)
+    found = [line.partition('type is "')[2] for line in mypy(path)]
+    assert [text.startswith("def (") for text in found] == [True] * 3
+    names = [re.findall(r"(\w+): ", text) for text in found]
+    assert names == [["self", "offset", "limit"], ["buffer", "offset"], ["offsets", "length"]]
 
 
 def test_mistakes_are_found(tmp_path: Path) -> None:
