@@ -13,6 +13,7 @@ import pytest
 
 import _uring
 import rangeio
+from _uring.loops import AsyncioBinding, TrioBinding
 from awaited import LOOPS, cancel_when, run_on
 from faults.child import Lab, code
 from faults.data import pattern, write_pattern
@@ -328,6 +329,41 @@ def test_what_ends_at_once_under_trio_is_held_by_no_cycle(reactor: _uring.Reacto
         trio.run(main)
     finally:
         gc.enable()
+
+
+@LOOPED
+@pytest.mark.parametrize("backend", ["python"], indirect=True)
+def test_the_thread_that_tells_holds_nothing_any_more(
+    reactor: _uring.Reactor, path: Path, loop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or it would hold the memory a moment longer than the task waits for it."""
+    need_module(loop)
+    space, told = bytearray(5000), []
+
+    def is_held() -> bool:
+        try:
+            space.append(0)
+        except BufferError:
+            return True
+        return False
+
+    async def main() -> None:
+        async with rangeio.open_async(path, reactor=reactor) as reader:
+            await reader.read_at(0, 1)
+            for binding in (AsyncioBinding, TrioBinding):
+
+                def tell(
+                    self: Any, *args: Any, original: Any = binding.call_soon_threadsafe, **named: Any
+                ) -> None:
+                    told.append(is_held())
+                    original(self, *args, **named)
+
+                monkeypatch.setattr(binding, "call_soon_threadsafe", tell)
+            assert await reader.read_into(space) == 5000
+
+    run_on(loop, main)
+    assert told == [False]
+    assert space[:5000] == pattern(0, 5000)
 
 
 @LOOPED

@@ -271,12 +271,14 @@ class File:
         """
         process = self._opened.enter()
         landed: list[Any] = [waiter]
+        reads = [read]
 
         def work() -> None:
             try:
                 if unclaimed is not None:
                     unclaimed.pop()  # IndexError: nobody waits any more
-                landed.extend((read(process), None))
+                # Taken out: this thread is not to hold the caller's memory when the task is told.
+                landed.extend((reads.pop()(process), None))
             except BaseException as raised:
                 landed.extend((None, _as_outcome(_bare(raised), self.path)))
             finally:
