@@ -90,6 +90,9 @@ class AwaitedReads:
         when the kernel is done with those it has, some megabytes at most, which takes as long as the device takes to
         answer. To leave at once, whatever the device does, read by `read_at`. After a cancellation the content
         of the buffer is undefined.
+
+        That is said of the await of each. `asyncio.gather` that is cancelled ends with the first of its reads, while
+        others are written to: use a TaskGroup (or a nursery), or await each of them, before the memory is used again.
         """
         raise NotImplementedError
 
