@@ -1,6 +1,7 @@
 """One range over one connection, in the core: wherever a response is cut, and however long its head is."""
 
 import errno
+import gc
 import random
 import select
 import socket
@@ -212,6 +213,20 @@ def test_into_memory_of_the_caller(place: Place) -> None:
     assert place.landed() == 500
     assert memory == DATA[3:503]
     memory.append(0)
+
+
+def test_memory_of_the_caller_in_a_cycle_is_collected(place: Place) -> None:
+    """A read that is under way when its loop is gone: nothing of it is left, and the process goes on."""
+    cycle: list[Any] = [place.loop]
+    memory = memoryview(bytearray(500))
+    cycle.append(place.loop.start(place.steady, 0, 500, memory, cycle))
+    del memory
+    cycle.append(cycle)
+    place.loop = _uring.LoopTransfers()  # type: ignore[misc]
+    del cycle
+    gc.collect()
+    gc.collect()
+    assert place.connection.sock.fileno() >= 0
 
 
 def test_cancelled(place: Place) -> None:

@@ -10,8 +10,7 @@ cdef class Awaited:
     cdef Connection connection
     cdef SteadyReads steady
     cdef object destination
-    cdef Py_buffer view
-    cdef bint viewed
+    cdef bint is_into
     cdef readonly object token
     cdef Py_ssize_t slot
 

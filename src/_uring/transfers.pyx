@@ -35,12 +35,20 @@ cdef enum:
     EVENTS = 64
 
 
+cdef char *address_of(view) except? NULL:
+    """Where the memory is that a memoryview holds in place, for as long as it lives.
+
+    It exports nothing to us: a memoryview in a reference cycle, with an export in the same cycle, is cleared all the same
+    by the garbage collection, and what it pointed to is gone when the export is released (CPython 3.11, memory_clear).
+    """
+    cdef Py_buffer memory
+    PyObject_GetBuffer(view, &memory, PyBUF_SIMPLE | PyBUF_WRITABLE)
+    PyBuffer_Release(&memory)
+    return <char *>memory.buf
+
+
 cdef class Awaited:
     """One range under way. token: what the caller gave."""
-
-    def __dealloc__(self):
-        if self.viewed:
-            PyBuffer_Release(&self.view)
 
     cdef object hand_over(self):
         connection, self.connection = self.connection, None
@@ -90,8 +98,7 @@ cdef class LoopTransfers:
                 buffer = steady.memory.allocate(count)
                 read.destination, place = buffer, buffer.data
             else:
-                PyObject_GetBuffer(into, &read.view, PyBUF_SIMPLE | PyBUF_WRITABLE)
-                read.viewed, read.destination, place = True, into, <char *>read.view.buf
+                read.is_into, read.destination, place = True, into, address_of(into)
             steady.asked()
             if not begin(&read.transfer, &steady.request.request, connection, start, count, place):
                 return read.hand_over()
@@ -166,7 +173,7 @@ cdef class LoopTransfers:
         read.steady.account(connection, &read.transfer)
         read.connection = read.destination = None
         read.steady.give(connection, read.transfer.surplus)
-        return read.transfer.length if read.viewed else destination
+        return read.transfer.length if read.is_into else destination
 
     def hand_over(self, Awaited read not None):
         """What it has come to, for the engine."""
