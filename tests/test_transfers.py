@@ -217,13 +217,12 @@ def test_into_memory_of_the_caller(place: Place) -> None:
 
 def test_memory_of_the_caller_in_a_cycle_is_collected(place: Place) -> None:
     """A read that is under way when its loop is gone: nothing of it is left, and the process goes on."""
-    cycle: list[Any] = [place.loop]
-    memory = memoryview(bytearray(500))
-    cycle.append(place.loop.start(place.steady, 0, 500, memory, cycle))
-    del memory
+    memory = memoryview(bytearray(500))  # the oldest of the cycle, which is cleared first
+    assert _uring.LoopTransfers is not None
+    cycle: list[Any] = [_uring.LoopTransfers()]
+    cycle.append(cycle[0].start(place.steady, 0, 500, memory, cycle))
     cycle.append(cycle)
-    place.loop = _uring.LoopTransfers()  # type: ignore[misc]
-    del cycle
+    del memory, cycle
     gc.collect()
     gc.collect()
     assert place.connection.sock.fileno() >= 0
