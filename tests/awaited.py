@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import rangeio
-from rangeio.waiting import pause
+from rangeio.awaitables import pause
 
 LOOPS = ("asyncio", "uvloop", "trio")
 _open_loops: "weakref.WeakValueDictionary[int, Loop]" = weakref.WeakValueDictionary()

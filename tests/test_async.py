@@ -20,7 +20,7 @@ from contract import Make, ReaderContract
 from faults.data import pattern, write_pattern
 from faults.machine import need_module
 from rangeio import Operator, Suffix
-from rangeio.waiting import pause
+from rangeio.awaitables import pause
 
 NBYTES = 8 << 20
 

@@ -19,7 +19,7 @@ from faults.child import Lab, code
 from faults.data import pattern, write_pattern
 from faults.machine import need, need_module
 from faults.stalling import Server
-from rangeio.waiting import pause
+from rangeio.awaitables import pause
 from servers.scripted import Answer, Asked, honest, scripted
 
 LOOPED = pytest.mark.parametrize("loop", LOOPS)
@@ -28,7 +28,7 @@ NBYTES = 8 << 20
 STALLED = code("""
     import asyncio, os, select, sys, threading, rangeio
     from awaited import run_on
-    from rangeio.waiting import pause
+    from rangeio.awaitables import pause
 
     space, said = bytearray(2000), []
 
@@ -401,7 +401,7 @@ def test_over_http_the_connection_is_closed(loop: str, known: bool) -> None:
 LEFT = code("""
     import asyncio, gc, mmap, os, sys, threading, time, _uring
     from awaited import at_once, run_on
-    from rangeio.waiting import checkpoint
+    from rangeio.awaitables import checkpoint
 
     path, loop, said = sys.argv[1], sys.argv[2], {}
     reactor = _uring.default_reactor()

@@ -15,7 +15,7 @@ import rangeio
 from awaited import LOOPS, Loop, run_on
 from faults.data import pattern, write_pattern
 from faults.machine import need_module
-from rangeio.waiting import checkpoint
+from rangeio.awaitables import checkpoint
 
 NBYTES = 1_000_003
 CHUNK = 65_536

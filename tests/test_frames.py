@@ -16,7 +16,7 @@ import _uring
 import rangeio
 from awaited import LOOPS, Loop
 from faults.machine import need_module
-from rangeio.waiting import pause
+from rangeio.awaitables import pause
 
 NBYTES = 1 << 20
 RANGES = [(start, start + 90_000) for start in range(0, 1_000_000, 100_000)]

@@ -14,9 +14,9 @@ import pytest
 import rangeio
 from awaited import LOOPS, beside, run_on
 from faults.machine import need_module
+from rangeio.awaitables import pause
 from rangeio.http.connection_pool import ConnectionPool, Security
 from rangeio.http.remote_object import Access
-from rangeio.waiting import pause
 from servers.opening import OPTIONS, MakeReader
 from servers.scripted import Answer, Asked, Script, honest, reply, scripted
 

@@ -16,12 +16,12 @@ import pytest
 import rangeio
 from awaited import LOOPS, at_once, beside, cancel_when, run_on
 from faults.machine import need_module
-from rangeio import traffic
+from rangeio import counters
+from rangeio.awaitables import pause
 from rangeio.http import drivers, responses
 from rangeio.http.connection_pool import ConnectionPool, Security
 from rangeio.http.urls import Origin
 from rangeio.policy import RETRIES, Retry, RetryBudget, Timeout
-from rangeio.waiting import pause
 from servers.scripted import Answer, Asked, honest, scripted, sockets
 
 pytest.importorskip("urllib3", reason="urllib3 is not installed (pip install 'rangeio[http]')")
@@ -268,8 +268,8 @@ HELD: dict[str, Callable[[Any], Any]] = {
     "opening": lambda reader: reader,
     "counters of a reader": lambda reader: reader._counters,
     "the first response": lambda _: responses._LEARNING,
-    "requests": lambda _: traffic.REQUESTS,
-    "connections": lambda _: traffic.CONNECTIONS,
+    "requests": lambda _: counters.REQUESTS,
+    "connections": lambda _: counters.CONNECTIONS,
 }
 
 

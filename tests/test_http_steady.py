@@ -17,11 +17,11 @@ import rangeio
 from _uring.loops import current_key
 from awaited import Awaited, Loop, run_on
 from faults.machine import need_module
+from rangeio.awaitables import pause
 from rangeio.http import awaited_reads
 from rangeio.http.remote_object import RemoteObject
 from rangeio.http.steady import PlainTransfers
 from rangeio.services import http_source
-from rangeio.waiting import pause
 from servers.odd import BAD, DATA, GOOD, OPTIONS, SIZE, changed
 from servers.scripted import (
     Answer,

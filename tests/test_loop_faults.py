@@ -20,8 +20,8 @@ from _uring.loops import AsyncioBinding, TrioBinding, bind, current_key
 from awaited import LOOPS, Loop, at_once, run_on
 from faults.data import pattern, write_pattern
 from faults.machine import need_module
+from rangeio.awaitables import checkpoint, pause
 from rangeio.budget import SHARED
-from rangeio.waiting import checkpoint, pause
 
 NBYTES = 5 << 20
 DATA = pattern(0, NBYTES)

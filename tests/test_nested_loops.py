@@ -17,7 +17,7 @@ from awaited import Loop
 from faults.child import Lab, code
 from faults.data import pattern, write_pattern
 from faults.machine import need_module
-from rangeio.waiting import pause
+from rangeio.awaitables import pause
 from servers.scripted import Scripted, honest, scripted
 
 NBYTES = 2 << 20

@@ -17,10 +17,10 @@ import pytest
 import rangeio
 from awaited import LOOPS, run_on
 from faults.machine import need_module
+from rangeio.awaitables import pause
 from rangeio.s3.endpoint import Endpoint
 from rangeio.s3.settings import Settings
 from rangeio.s3.signing import Keys
-from rangeio.waiting import pause
 from servers.scripted import Answer, Asked, honest, reply, scripted
 
 need_module("urllib3")

@@ -180,7 +180,7 @@ def test_less_than_it_says(reactor: _uring.Reactor, stalling: Server, size: int)
 STALLS = code("""
     import select, sys, rangeio
     from awaited import at_once, run_on
-    from rangeio.waiting import pause
+    from rangeio.awaitables import pause
 
     reads = {
         "read_at": lambda reader: reader.read_at(5, 500_000),

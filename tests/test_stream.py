@@ -271,7 +271,7 @@ def test_left_half_way_async(reactor: _uring.Reactor, path: Path, direct: bool, 
 
 async def idle() -> None:
     """Time for what was left to complete."""
-    from rangeio.waiting import pause
+    from rangeio.awaitables import pause
 
     await pause(0.05)
 

@@ -93,13 +93,13 @@ def shown(path: Path) -> str:
 # each other as long as that makes no circle.
 FLOORS = (
     "_uring",
-    "rangeio.errors rangeio.locks rangeio.waiting",
-    "rangeio.ranges rangeio.budget rangeio.flight rangeio.policy rangeio.reading rangeio.traffic",
-    "rangeio.service rangeio.replies",
+    "rangeio.errors rangeio.locks rangeio.awaitables",
+    "rangeio.ranges rangeio.budget rangeio.in_flight rangeio.policy rangeio.reading rangeio.counters",
+    "rangeio.service rangeio.results",
     "rangeio.http",
     "rangeio.s3",
-    "rangeio.adapters.async_files rangeio.adapters.files rangeio.services rangeio.iterating rangeio.streams"
-    " rangeio.window",
+    "rangeio.adapters.async_files rangeio.adapters.files rangeio.services rangeio.async_ranges rangeio.streams"
+    " rangeio.slices",
     "rangeio.reader",
     "rangeio.async_reader",
     "rangeio.operator",
@@ -423,15 +423,15 @@ def test_what_may_be_reached_still_is() -> None:
         ("_uring.loop", ".pyx", "fd = connection.sock.fileno()", "connection.sock"),
         ("_uring.pool", ".pyx", "pthread_mutex_lock(&crew.lock)", ""),
         ("_uring.steady", ".pyx", 'self._waiting = "pool._waiting"', ""),
-        ("rangeio.window", ".py", "def f(pool):\n    with pool.lock: pass", "pool.lock"),
+        ("rangeio.slices", ".py", "def f(pool):\n    with pool.lock: pass", "pool.lock"),
         (
-            "rangeio.window",
+            "rangeio.slices",
             ".py",
             "def f(pool):\n    return pool.connections._lock",
             "pool.connections._lock",
         ),
-        ("rangeio.window", ".py", "from rangeio.ranges import _cut", "rangeio.ranges._cut"),
-        ("rangeio.window", ".py", "import os\nos._exit(self._waiting)", ""),
+        ("rangeio.slices", ".py", "from rangeio.ranges import _cut", "rangeio.ranges._cut"),
+        ("rangeio.slices", ".py", "import os\nos._exit(self._waiting)", ""),
     ],
 )
 def test_reaching_is_seen(module: str, suffix: str, text: str, found: str) -> None:

@@ -22,7 +22,7 @@ from awaited import LOOPS, Loop, at_once
 from faults.data import pattern, write_pattern
 from faults.machine import need_module
 from rangeio import Operator
-from rangeio.waiting import checkpoint, pause
+from rangeio.awaitables import checkpoint, pause
 from servers.scripted import Answer, Asked, Scripted, honest, reply, scripted
 
 NBYTES = 200_000

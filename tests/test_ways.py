@@ -523,7 +523,7 @@ def test_who_waits_for_one_part_does_no_later_one_meanwhile() -> None:
 CANCEL = code("""
     import asyncio, select, sys, rangeio
     from awaited import run_on
-    from rangeio.waiting import pause
+    from rangeio.awaitables import pause
 
     loop, said = sys.argv[2], []
 

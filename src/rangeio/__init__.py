@@ -14,6 +14,7 @@ import _uring
 from _uring import Backend, Buffer, Reactor
 from rangeio.async_reader import AsyncReader
 from rangeio.budget import SHARED as _budget
+from rangeio.counters import stats as _traffic
 from rangeio.errors import (
     ClosedError,
     ConditionNotMatchError,
@@ -52,7 +53,6 @@ from rangeio.policy import Retry, Timeout
 from rangeio.ranges import Plan, Suffix
 from rangeio.reader import Reader
 from rangeio.service import Capability, Options, Stat
-from rangeio.traffic import stats as _traffic
 
 __all__ = [
     "open",

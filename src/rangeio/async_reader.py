@@ -11,9 +11,9 @@ from _uring import turn
 from _uring.surface import byte_array, byte_index, unpicklable, writable_bytes
 from rangeio import streams
 from rangeio.adapters.async_files import AsyncFile
+from rangeio.async_ranges import AsyncRanges
 from rangeio.budget import SHARED
 from rangeio.errors import Error, from_native
-from rangeio.iterating import AsyncRanges
 from rangeio.locks import begin_lock
 from rangeio.policy import Timeout
 from rangeio.ranges import (
@@ -33,14 +33,14 @@ from rangeio.ranges import (
 )
 from rangeio.reader import PlanOptions, check_on_error, chosen_for_call, size_after
 from rangeio.reading import HANDED_OUT, AwaitedReads, Destination, documents, setters
-from rangeio.replies import Counters, OnError, bytes_of, ended_early, exactly, fetch_async
+from rangeio.results import Counters, OnError, bytes_of, ended_early, exactly, fetch_async
 from rangeio.service import (
     Capability,
     Options,
     Source,
     Stat,
 )
-from rangeio.window import Window
+from rangeio.slices import Slice
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -381,14 +381,14 @@ class AsyncReader(AwaitedReads):
         first, last = bounds((start, stop), None)
         again = AsyncReader.slice, (self, first, last)
         return AsyncReader(
-            lambda: Window(self._opened(), first, last), self._options, self.path, parent=self, again=again
+            lambda: Slice(self._opened(), first, last), self._options, self.path, parent=self, again=again
         )
 
     def within(self, timeout: Timeout | float | None) -> AsyncReader:
         """This AsyncReader with other time limits: ``await reader.within(2).read_at(0, 10)``. See `Reader.within`."""
         limits = Timeout.of(timeout)
         return AsyncReader(
-            lambda: Window(self._opened(), 0, OPEN).within(limits),
+            lambda: Slice(self._opened(), 0, OPEN).within(limits),
             replace(self._options, timeout=limits),
             self.path,
             parent=self,
@@ -462,7 +462,7 @@ class AsyncReader(AwaitedReads):
     def _start(self) -> int:
         """Where in the object this Reader's offset 0 lies; errors and plans are of the whole object."""
         source = self._opened()
-        return source.start if isinstance(source, Window) else 0
+        return source.start if isinstance(source, Slice) else 0
 
 
 _SETTERS = setters(AsyncReader)

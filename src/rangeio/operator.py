@@ -14,15 +14,15 @@ from urllib.parse import unquote_to_bytes
 
 import _uring
 from rangeio.async_reader import AsyncReader
+from rangeio.awaitables import InTurns
 from rangeio.errors import ConfigInvalidError, Error, UnsupportedError, closest
-from rangeio.flight import Flight
+from rangeio.in_flight import Flight
 from rangeio.ranges import OPEN, Range, Suffix, bounds
 from rangeio.reader import PlanOptions, Reader, check_on_error, chosen_for_call
-from rangeio.replies import OnError
+from rangeio.results import OnError
 from rangeio.service import OPTION_NAMES, ListsAwaited, Options, Presigns, Service, Stat, check_names
 from rangeio.services.local import LocalService
 from rangeio.services.memory import MemoryService, MemorySource
-from rangeio.waiting import InTurns
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypedDict, cast, 
 from _uring.surface import unpicklable
 from rangeio import streams
 from rangeio.adapters.files import open_file
+from rangeio.awaitables import AtOnce, run_now
 from rangeio.budget import SHARED
 from rangeio.errors import ConfigInvalidError, Error
 from rangeio.policy import Timeout
@@ -32,7 +33,7 @@ from rangeio.ranges import (
     scatter,
 )
 from rangeio.reading import Reads, documents, setters
-from rangeio.replies import Counters, Cutting, OnError, bytes_of, ended_early, exactly, fetch
+from rangeio.results import Counters, Cutting, OnError, bytes_of, ended_early, exactly, fetch
 from rangeio.service import (
     Capability,
     Options,
@@ -40,8 +41,7 @@ from rangeio.service import (
     Stat,
     check_names,
 )
-from rangeio.waiting import AtOnce, run_now
-from rangeio.window import Window
+from rangeio.slices import Slice
 
 if TYPE_CHECKING:
     import io
@@ -215,7 +215,7 @@ class Reader(Reads):
         plans of it name the bytes of the whole object.
         """
         first, last = bounds((start, stop), None)
-        return Reader(Window(self._source, first, last), self._options, self._origin)
+        return Reader(Slice(self._source, first, last), self._options, self._origin)
 
     def within(self, timeout: Timeout | float | None) -> Reader:
         """This Reader with other time limits, for one call or many: ``reader.within(2).read_at(0, 10)``.
@@ -225,7 +225,7 @@ class Reader(Reads):
         """
         limits = Timeout.of(timeout)
         origin = self._origin and partial(_reopened_within, self._origin, limits)
-        source = Window(self._source, 0, OPEN).within(limits)
+        source = Slice(self._source, 0, OPEN).within(limits)
         return Reader(source, replace(self._options, timeout=limits), origin)
 
     def stream(
@@ -341,13 +341,13 @@ class Reader(Reads):
     def __reduce__(self) -> tuple[Any, ...]:
         if self._origin is None:
             raise unpicklable(self.path)
-        window = self._source if isinstance(self._source, Window) else None
-        return _reopened, (self._origin, window and (window.start, window.stop))
+        part = self._source if isinstance(self._source, Slice) else None
+        return _reopened, (self._origin, part and (part.start, part.stop))
 
     @property
     def _start(self) -> int:
         """Where in the object this Reader's offset 0 lies; errors and plans are of the whole object."""
-        return self._source.start if isinstance(self._source, Window) else 0
+        return self._source.start if isinstance(self._source, Slice) else 0
 
     def _lay_out(self, checked: Checked, options: Options) -> Layout:
         starts, stops = checked.within(self._size_for(checked.needs_size))
@@ -420,6 +420,6 @@ def _reopened_within(origin: Callable[[], Reader], timeout: Timeout) -> Reader:
     return origin().within(timeout)
 
 
-def _reopened(origin: Callable[[], Reader], window: tuple[int, int] | None) -> Reader:
+def _reopened(origin: Callable[[], Reader], part: tuple[int, int] | None) -> Reader:
     reader = origin()
-    return reader if window is None else reader.slice(*window)
+    return reader if part is None else reader.slice(*part)

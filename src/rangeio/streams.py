@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import numpy as np
 
 from _uring import turn
+from rangeio.awaitables import pause, settle
 from rangeio.budget import SHARED
 from rangeio.errors import Error
-from rangeio.flight import Flight
+from rangeio.in_flight import Flight
 from rangeio.ranges import OPEN, certain
 from rangeio.service import Options, Source
-from rangeio.waiting import pause, settle
 
 if TYPE_CHECKING:
     from _uring import Buffer

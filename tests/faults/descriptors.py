@@ -17,8 +17,8 @@ from typing import Any
 
 import rangeio
 from awaited import Loop
+from rangeio.awaitables import pause, run_now
 from rangeio.policy import RETRIES
-from rangeio.waiting import pause, run_now
 
 RANGES = [(at, at + 100) for at in range(0, 50_000, 5_000)]
 SHAPES: dict[str, Callable[[Any], Any]] = {

@@ -11,6 +11,7 @@ from functools import partial
 
 from _uring import Expected
 from _uring.surface import MEASURED, Unfinished
+from rangeio.counters import REQUESTS
 from rangeio.errors import Error
 from rangeio.http.connecting import Connecting
 from rangeio.http.connection import WOULD_BLOCK, Connection
@@ -27,7 +28,6 @@ from rangeio.http.range_read import RangeRead
 from rangeio.http.response_parser import Body, ConnectionEnded, Plain, ResponseParser
 from rangeio.http.urls import Origin
 from rangeio.policy import RETRIES
-from rangeio.traffic import REQUESTS
 
 # Receives for one connection before others get their turn.
 _RECEIVES_PER_TURN = 16

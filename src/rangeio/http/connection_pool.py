@@ -20,13 +20,13 @@ from typing import Any, TypeAlias
 
 from _uring import IdleConnections
 from _uring.surface import MOST_IDLE_S
+from rangeio.counters import CONNECTIONS
 from rangeio.errors import ConfigInvalidError, Error
 from rangeio.http.connection import Connection
 from rangeio.http.latency import Latency
 from rangeio.http.proxies import connection, parse_proxy, proxy_for
 from rangeio.http.redaction import secrets_of_fields
 from rangeio.http.urls import Origin
-from rangeio.traffic import CONNECTIONS
 
 PER_HOST = 64
 IN_ALL = 256

@@ -11,12 +11,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from _uring.surface import MEASURED, REQUEST_ROOM, Unfinished
+from rangeio.counters import REQUESTS
 from rangeio.http.connection import WOULD_BLOCK, Connection
 from rangeio.http.drivers import Readiness, fork_count
 from rangeio.http.range_read import RangeRead
 from rangeio.http.remote_object import RemoteObject
 from rangeio.policy import RETRIES, Timeout
-from rangeio.traffic import REQUESTS
 
 if TYPE_CHECKING:
     from _uring import Reactor

@@ -11,7 +11,7 @@ from rangeio.http.urls import Address
 from rangeio.http.validation import http_date
 from rangeio.s3.credentials import KeyRing
 from rangeio.s3.endpoint import Endpoint, check_region
-from rangeio.s3.replies import WRONG_REGION, Refused
+from rangeio.s3.responses import WRONG_REGION, Refused
 from rangeio.s3.signing import Signer
 
 DEFAULT_REGION = "us-east-1"

@@ -10,7 +10,7 @@ from urllib.parse import unquote_plus
 
 from rangeio.errors import UnexpectedError
 from rangeio.http.validation import http_date
-from rangeio.s3.replies import Refused, parse_refusal
+from rangeio.s3.responses import Refused, parse_refusal
 from rangeio.s3.xml import read_xml
 from rangeio.service import Stat
 

@@ -12,6 +12,7 @@ from _uring import ready, turn
 from _uring.loops import bind, current_key
 from _uring.surface import MEASURED, Unfinished, byte_array, byte_index, writable_bytes
 from _uring.waiters import tell
+from rangeio.awaitables import by_await, checkpoint
 from rangeio.errors import Error, asked, from_native
 from rangeio.http import awaited_reads
 from rangeio.http.connection_pool import PER_HOST, HeldConnections
@@ -27,7 +28,6 @@ from rangeio.policy import Timeout
 from rangeio.ranges import OPEN, Offsets
 from rangeio.service import FAR, Capability, Destination, Options, ReadAhead, Stat, Travels
 from rangeio.services.http_options import CONCURRENT, GAP
-from rangeio.waiting import by_await, checkpoint
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer as SupportsBuffer

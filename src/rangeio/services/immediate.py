@@ -4,12 +4,12 @@ from collections.abc import Awaitable, Iterator
 from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
 from _uring.surface import byte_array, byte_index, without_frames, writable_bytes
+from rangeio.awaitables import at_once
 from rangeio.errors import Error, UnexpectedEofError, asked, from_native
 from rangeio.policy import Timeout
 from rangeio.ranges import Offsets
 from rangeio.reading import Destination
 from rangeio.service import NEAR, ReadAhead, Stat, Travels
-from rangeio.waiting import at_once
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer as SupportsBuffer

@@ -22,7 +22,7 @@ from rangeio.s3.account import Account
 from rangeio.s3.credentials import Given, KeyRing, checked_keys, of_machine
 from rangeio.s3.endpoint import Addressing, Endpoint, check_bucket
 from rangeio.s3.listing import MOST_OF_A_PAGE, Progress, parse_page
-from rangeio.s3.replies import WRONG_KEYS, explained, parse_refusal
+from rangeio.s3.responses import WRONG_KEYS, explained, parse_refusal
 from rangeio.s3.settings import Settings
 from rangeio.s3.signing import LONGEST_S, Keys
 from rangeio.service import Capability, FileResults, Options, Stat

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from _uring.waiters import Waiter
 
 
-class Window(SourceReads):
+class Slice(SourceReads):
     """Bytes `start` to `stop` of a Source, counted from 0. Errors name the bytes of the whole object.
 
-    It borrows the Source: closing the window closes only windows of it, closing the Source ends them all.
+    It borrows the Source: closing the slice closes only slices of it, closing the Source ends them all.
     """
 
     def __init__(self, source: Source, start: int, stop: int) -> None:
-        outer = source if isinstance(source, Window) else None  # a window of a window reads the same Source
+        outer = source if isinstance(source, Slice) else None  # a slice of a slice reads the same Source
         self.source: Source = outer.source if outer else source
         self.start: int = min(outer.start + start, outer.stop) if outer else start
         self.stop: int = min(outer.start + stop, outer.stop) if outer else stop
@@ -37,7 +37,7 @@ class Window(SourceReads):
         self._closed = False
 
     def __reduce__(self) -> Again:
-        return Window, (self.source, self.start, self.stop)
+        return Slice, (self.source, self.start, self.stop)
 
     @property
     def path(self) -> str:
@@ -164,9 +164,9 @@ class Window(SourceReads):
     def _within(self, whole: Stat) -> Stat:
         return replace(whole, size=self._size_within(whole.size))
 
-    def within(self, timeout: Timeout) -> "Window":
+    def within(self, timeout: Timeout) -> "Slice":
         """The same bytes with other time limits; it ends with this one."""
-        timed = Window(self.source.within(timeout), self.start, self.stop)
+        timed = Slice(self.source.within(timeout), self.start, self.stop)
         timed._outer = self
         return timed
 

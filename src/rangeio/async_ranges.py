@@ -5,9 +5,9 @@ from typing import Any, TypeVar
 
 from _uring import turn
 from rangeio.errors import Error
-from rangeio.flight import Flight
+from rangeio.in_flight import Flight
 from rangeio.ranges import Layout
-from rangeio.replies import Counters, Cutting, OnError
+from rangeio.results import Counters, Cutting, OnError
 from rangeio.service import Source
 
 _T = TypeVar("_T")
