@@ -396,6 +396,115 @@ def test_over_http_the_connection_is_closed(loop: str, known: bool) -> None:
         run_on(loop, main)
 
 
+# --- left before anybody began it -------------------------------------------------------------------------
+
+QUEUED = code(
+    STALLED,
+    """
+    import itertools, _uring
+    from awaited import at_once, cancel_when
+    loop, stuck, begun, read = *sys.argv[3:4], int(sys.argv[4]), [], []
+
+    async def stall(reader):
+        begun.append(True)
+        read.append(bytes(await reader.read_at(299_000, 2000)) == pattern(299_000, 301_000))
+
+    async def cancel(begin, turns):
+        "Once the workers are all at reads that stall, or will be before they come to this one."
+        while len(begun) < stuck:
+            await pause(0.001)
+        for _ in range(10):
+            await pause(0.001)
+        left = itertools.count()
+        await cancel_when(loop, lambda: next(left) > turns, begin())
+
+    async def main():
+        async with rangeio.open_async(sys.argv[1]) as stalled, rangeio.open_async(sys.argv[2]) as other:
+            await stalled.read_at(0, 1), await other.read_at(0, 1)
+            await at_once(loop, [lambda: stall(stalled)] * stuck + [lambda: leave(stalled, other)])
+            await at_once(loop, [lambda: see(other)])
+        say(read=read, leaks=leaks())
+    """,
+)
+
+
+@LOOPED
+@pytest.mark.parametrize("which", ["cached", "stalled", "ranges"])
+def test_what_no_worker_has_begun_ends_at_once(
+    lab: Lab, stalling: Server, pattern_file: Path, loop: str, which: str
+) -> None:
+    """However long other reads stall; and what it has held is let go, memory of ours too."""
+    need_module(loop)
+    program = code(
+        QUEUED,
+        """
+        which, space = sys.argv[5], bytearray(4 << 20)
+
+        async def leave(stalled, other):
+            if which == "ranges":
+                await cancel(lambda: other.read_ranges([(0, 2 << 20), (2 << 20, 4 << 20)]), 5)
+            else:
+                await cancel(lambda: (other if which == "cached" else stalled).read_into(space, 0), 5)
+            space[:] = b"-" * len(space)  # ours again
+            say(held=held(), live=_uring.default_reactor().stats()["buffers_live"] - stuck)
+
+        async def see(other):
+            mine = space == b"-" * len(space)
+            say(mine=mine, read=await other.read_into(space, 0), same=space == pattern(0, len(space)))
+
+        run_on(loop, main)
+        """,
+    )
+    child = lab.start(program, stalling.path("stall-300000"), pattern_file, loop, 12, which)
+    facts = child.line(10)
+    assert not facts["held"]
+    assert facts["live"] == 0 or lab.backend == "python"  # which takes memory when a worker begins
+    stalling.release()
+    assert child.line() == {"mine": True, "read": 4 << 20, "same": True}
+    assert child.finish().facts() == {"read": [True] * 12, "leaks": {}}
+
+
+@LOOPED
+@pytest.mark.parametrize("lab", ["uring", "pool"], indirect=True)
+def test_of_what_a_worker_has_begun_no_more_is_begun(
+    lab: Lab, stalling: Server, pattern_file: Path, loop: str
+) -> None:
+    """One worker is at the first of three pieces when it is cancelled; the others have no time before."""
+    need_module(loop)
+    program = code(
+        QUEUED,
+        """
+        space = bytearray(3 << 20)
+
+        async def leave(stalled, other):
+            async with rangeio.open_async(sys.argv[5]) as wide:
+                await wide.read_at(0, 1)
+                await cancel(lambda: watched(wide.read_into(space, 0)), 50)
+            piece = 1 << 20
+            say(first=space[:piece] == pattern(0, piece), rest=any(space[piece:]), held=held())
+
+        async def watched(reading):
+            threading.Timer(0.5, lambda: say(ended=bool(said), held=held())).start()
+            try:
+                await reading
+            finally:
+                said.append(True)
+
+        async def see(other):
+            say(read=await other.read_into(space, 0), same=space == pattern(0, len(space)))
+
+        run_on(loop, main)
+        """,
+    )
+    paths = stalling.path("stall-300000"), pattern_file, loop, 7, stalling.path("wide-300000")
+    child = lab.start(program, *paths)
+    assert child.line() == {"ended": False, "held": True}
+    stalling.release()
+    assert child.line() == {"first": True, "rest": False, "held": False}
+    assert child.line() == {"read": 3 << 20, "same": True}
+    assert child.finish().facts() == {"read": [True] * 7, "leaks": {}}
+
+
 # --- left, and then more goes wrong ---------------------------------------------------------------------
 
 LEFT = code("""

@@ -115,8 +115,8 @@ class File:
 
     def read_into_async(self, buffer: "SupportsBuffer", offset: SupportsIndex = 0) -> Awaitable[int]:
         """As `read_into`, awaited. A cancellation ends when nobody writes to the buffer any more; no more is begun."""
-        unclaimed, stopped = [True], threading.Event()
-        read = self._prepare_into(buffer, offset, stopped)
+        stopped = threading.Event()
+        unclaimed = [self._prepare_into(buffer, offset, stopped)]
         binding: Any = bind(current_key())
 
         def cancelled() -> None:
@@ -130,7 +130,7 @@ class File:
 
         waiter = binding.holding(cancelled)
         try:
-            self._start(read, binding, waiter, unclaimed)
+            self._start(unclaimed, binding, waiter)
         except Exception as error:
             return refused(error)
         result: Awaitable[int] = binding.wait(waiter)
@@ -144,7 +144,7 @@ class File:
         return self._later(self._prepare_batch(offsets, length))
 
     def begin_at(self, offset: int, limit: int, waiter: Waiter) -> None:
-        self._start(self._prepare_at(offset, limit, strict=True), bind(current_key()), waiter)
+        self._start([self._prepare_at(offset, limit, strict=True)], bind(current_key()), waiter)
 
     def iter_many(
         self, starts: Any, lengths: Any, concurrent: int = 0, ordered: bool = False
@@ -256,29 +256,24 @@ class File:
         binding: Any = bind(current_key())
         waiter = binding.waiter(None)
         try:
-            self._start(read, binding, waiter)
+            self._start([read], binding, waiter)
         except Exception as error:
             return refused(error)
         result: Awaitable[_T] = binding.wait(waiter)
         return result
 
-    def _start(
-        self, read: _Read[_T], binding: Any, waiter: Waiter, unclaimed: "list[bool] | None" = None
-    ) -> None:
+    def _start(self, unclaimed: list[_Read[_T]], binding: Any, waiter: Waiter) -> None:
         """Have a worker thread read, and tell the loop. A file closed meanwhile is read to the end of this.
 
-        unclaimed: emptied when it begins; empty before, it does not.
+        unclaimed: the read, taken out when it begins; taken out before, by who cancels, it does not.
         """
         process = self._opened.enter()
         landed: list[Any] = [waiter]
-        reads = [read]
 
         def work() -> None:
             try:
-                if unclaimed is not None:
-                    unclaimed.pop()  # IndexError: nobody waits any more
                 # Taken out: this thread is not to hold the caller's memory when the task is told.
-                landed.extend((reads.pop()(process), None))
+                landed.extend((unclaimed.pop()(process), None))
             except BaseException as raised:
                 landed.extend((None, _as_outcome(_bare(raised), self.path)))
             finally:

@@ -253,6 +253,8 @@ cdef class LoopReads:
         self.waiting.pop(batch, None)
         if batch.group.owner != NULL:
             self.ring.abandon(batch)
+        if batch.shared and self.made_after_forks == fork_count and self.engine.crew().withdraw(batch, self.mailbox):
+            batch.shared = False
         return 0
 
     cdef bint is_under_way(self, Batch batch):

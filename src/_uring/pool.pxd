@@ -72,6 +72,7 @@ cdef class Pool:
         self, Step step, void *context, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t grain, int helpers,
         object owner, Mailbox *mailbox
     ) except -1
+    cdef bint withdraw(self, object owner, Mailbox *mailbox)
     cdef void redirect_mail(self, Mailbox *mailbox, int event) noexcept
     cdef object next_mail(self, Mailbox *mailbox)
     cdef void close_mail(self, Mailbox *mailbox)

@@ -400,6 +400,25 @@ cdef class Pool:
                 pthread_mutex_unlock(&self.crew.lock)
         return 0
 
+    cdef bint withdraw(self, object owner, Mailbox *mailbox):
+        """Have nothing more begun of what was delegated for that owner. True: nothing was, and the job is gone. False: it is done,
+        or workers are at a piece of it, the last of whom reports."""
+        cdef Job *job
+        cdef bint unclaimed = False
+        pthread_mutex_lock(&self.crew.lock)
+        job = self.crew.first
+        while job != NULL and (job.mailbox != mailbox or job.owner != <void *>owner):
+            job = job.next
+        if job != NULL:
+            rangeio_store(&job.claimed, job.count)
+            unlist(self.crew, job)
+            unclaimed = job.active == 0  # none was in it before, or it would not be listed
+            mailbox.pending -= unclaimed
+        pthread_mutex_unlock(&self.crew.lock)
+        if unclaimed:
+            self.drop(job)
+        return unclaimed
+
     cdef void redirect_mail(self, Mailbox *mailbox, int event) noexcept:
         """Have another eventfd tell of it, or none (-1) for now; of what lies there already, too."""
         pthread_mutex_lock(&self.crew.lock)

@@ -7,6 +7,7 @@
     stall-N         a read that touches byte N waits until the server is told ``release``
     unsized-N       the same, and st_size says 0
     size-N          st_size says N
+    wide-N          as stall-N, of three times FILE_BYTES
 
 Run as a program: ``stalling.py MOUNTPOINT``; one line of JSON for each event, one word on stdin for each order.
 Every read reaches the server as it was asked (direct_io): the kernel keeps no page of these files.
@@ -36,19 +37,19 @@ FILE_BYTES = 1 << 20
 SIZES = (0, 1000, FILE_BYTES + 4000)
 NAMES = (
     *("plain", "short-1000", "short-70000", "eio-500000", "slow-20", "stall-300000", "stall-700000"),
-    *("unsized-300000", *(f"size-{size}" for size in SIZES)),
+    *("unsized-300000", "wide-300000", *(f"size-{size}" for size in SIZES)),
 )
 
 
 def told_size(name: str) -> int:
     """What st_size says of a file; its content is the same as of all."""
     action, _, number = name.partition("-")
-    sizes = {"size": number, "unsized": 0}
+    sizes = {"size": number, "unsized": 0, "wide": 3 * FILE_BYTES}
     return int(sizes.get(action, FILE_BYTES))
 
 
 def serve(mountpoint: str) -> None:
-    content = pattern(0, FILE_BYTES)
+    content = pattern(0, 3 * FILE_BYTES)
     released = threading.Event()
     speaking = threading.Lock()
 
@@ -59,7 +60,7 @@ def serve(mountpoint: str) -> None:
 
     def read(name: str, size: int, offset: int) -> bytes:
         action, _, number = name.partition("-")
-        stop = min(offset + size, FILE_BYTES)
+        stop = min(offset + size, len(content) if action == "wide" else FILE_BYTES)
         place = int(number or -1)
         if action == "short":
             stop = min(stop, offset + place)
@@ -67,7 +68,7 @@ def serve(mountpoint: str) -> None:
             time.sleep(place / 1000)
         elif offset <= place < stop and action == "eio":
             raise OSError(errno.EIO, name)
-        elif offset <= place < stop and action in ("stall", "unsized") and not released.is_set():
+        elif offset <= place < stop and action in ("stall", "unsized", "wide") and not released.is_set():
             say(event="stalled", file=name, offset=offset)
             released.wait()
             say(event="answered", file=name, offset=offset)
