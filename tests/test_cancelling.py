@@ -835,3 +835,43 @@ def test_the_workers_reports_come_by_another_descriptor_when_theirs_is_closed(
     assert child.line() == {"ended": [], "held": True}
     stalling.release()
     assert child.finish().facts() == {"said": [2000], "same": True, "after": True}
+
+
+@pytest.mark.parametrize("lab", ["uring", "pool"], indirect=True)
+def test_what_a_loop_reads_without_a_thread_is_reported_once(lab: Lab, stalling: Server) -> None:
+    """There was none to be had, so the loop's own thread reads; meanwhile others get one."""
+    program = code(
+        STALLED,
+        """
+        import resource
+
+        def limit(size):
+            resource.setrlimit(resource.RLIMIT_AS, (size, -1))
+
+        def others():
+            input()
+            limit(-1)
+            say(other=len(rangeio.open(sys.argv[2]).read_at(0, 4096)))
+
+        async def main():
+            async with rangeio.open_async(sys.argv[1]) as reader:
+                reader._opened()
+                thread = threading.Thread(target=others)
+                thread.start()
+                with open("/proc/self/statm") as file:
+                    limit(int(file.read().split()[0]) * os.sysconf("SC_PAGESIZE") + (64 << 10))
+                got = await reader.read_into(space, 299_000)
+                thread.join()
+                say(got=got, same=space == pattern(299_000, 301_000))
+
+        run_on("asyncio", main)
+        say(held=held(), leaks=leaks())
+        """,
+    )
+    child = lab.start(program, stalling.path("stall-300000"), stalling.path("plain"))
+    stalling.wait_for("stalled")
+    child.tell()
+    assert child.line() == {"other": 4096}
+    stalling.release()
+    assert child.line() == {"got": 2000, "same": True}
+    assert child.finish().facts() == {"held": False, "leaks": {}}

@@ -392,12 +392,14 @@ cdef class Pool:
             mailbox.pending += 1
             pthread_mutex_unlock(&self.crew.lock)
             self.post(job)
+            pthread_mutex_lock(&self.crew.lock)
             if self.crew.threads == 0:
+                unlist(self.crew, job)  # a thread that others come to have meanwhile would report it, too
+                pthread_mutex_unlock(&self.crew.lock)
                 work(job)
                 pthread_mutex_lock(&self.crew.lock)
-                unlist(self.crew, job)
                 report(self.crew, job)
-                pthread_mutex_unlock(&self.crew.lock)
+            pthread_mutex_unlock(&self.crew.lock)
         return 0
 
     cdef bint withdraw(self, object owner, Mailbox *mailbox):
