@@ -875,3 +875,45 @@ def test_what_a_loop_reads_without_a_thread_is_reported_once(lab: Lab, stalling:
     stalling.release()
     assert child.line() == {"got": 2000, "same": True}
     assert child.finish().facts() == {"held": False, "leaks": {}}
+
+
+@pytest.mark.parametrize("lab", ["pool"], indirect=True)
+def test_a_workers_report_is_not_written_to_a_file_of_somebody_elses(lab: Lab, stalling: Server) -> None:
+    """Who closed the descriptor of the reports, and whose file has its number now. asyncio does not tell of it."""
+    program = code(
+        STALLED,
+        """
+        import tempfile, time
+
+        async def main():
+            async with rangeio.open_async(sys.argv[1]) as reader:
+                await reader.read_at(0, 1)
+                task = asyncio.ensure_future(reader.read_into(space, 299_000))
+                await until_told()
+                [ours] = [number for number in range(3, 100) if of(number) == "anon_inode:[eventfd]"]
+                with tempfile.TemporaryFile() as file:
+                    os.dup2(file.fileno(), ours)
+                    say(taken=True)
+                    until = time.monotonic() + 10
+                    while not space[-1] and time.monotonic() < until:
+                        await pause(0.001)
+                    threading.Event().wait(0.1)  # for the worker to report
+                    say(read=space == pattern(299_000, 301_000), written=os.fstat(file.fileno()).st_size)
+                    os._exit(0)
+
+        def of(number):
+            try:
+                return os.readlink(f"/proc/self/fd/{number}")
+            except OSError:
+                return ""
+
+        assert pattern(300_999, 301_000) != bytes(1)
+        asyncio.run(main())
+        """,
+    )
+    child = lab.start(program, stalling.path("stall-300000"))
+    stalling.wait_for("stalled")
+    child.tell()
+    assert child.line() == {"taken": True}
+    stalling.release()
+    assert child.finish().facts() == {"read": True, "written": 0}

@@ -21,7 +21,7 @@ from libc.stdlib cimport calloc, free
 
 from _uring.liburing cimport abi_sq_pending
 from _uring.pool cimport Mailbox, Step
-from _uring.process cimport fork_count
+from _uring.process cimport alarm_of, fork_count, is_intact
 from _uring.request cimport Group, Request, read_one, sweep_one
 from _uring.turns cimport copied_at_once, hand_out
 
@@ -327,10 +327,11 @@ cdef class LoopReads:
         if mailbox == NULL:
             raise MemoryError("cannot allocate a mailbox")
         try:
-            mailbox.event = self.event = self.watch_event()
+            self.event = self.watch_event()
         except BaseException:
             free(mailbox)
             raise
+        mailbox.alarm = alarm_of(self.event)
         self.mailbox = mailbox
         return 0
 
@@ -403,12 +404,14 @@ cdef class LoopReads:
                 self.binding.unwatch(self.ring.ring.ring_fd)
             self.engine.part_with(self.ring)
             self.ring = None
+        intact = self.mailbox != NULL and is_intact(&self.mailbox.alarm)
         if self.mailbox != NULL:
             self.engine.crew().close_mail(self.mailbox)
             self.mailbox = NULL
         if self.event >= 0:
             self.binding.unwatch(self.event)
-            os.close(self.event)
+            if intact:
+                os.close(self.event)
             self.event = -1
 
     @property

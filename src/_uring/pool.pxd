@@ -2,6 +2,7 @@
 
 from libc.stdint cimport int64_t
 
+from _uring.process cimport Alarm
 from _uring.request cimport Batch, Group
 
 
@@ -38,7 +39,7 @@ cdef struct Job:
 cdef struct Mailbox:
     # Where jobs that nobody waits for are reported: a list under the crew's lock, and an eventfd.
     Job *first
-    int event
+    Alarm alarm
     int pending
     int closed
 

@@ -13,13 +13,12 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport EINTR
 from libc.stdlib cimport calloc, free
 
-from _uring.process cimport fork_count
+from _uring.process cimport alarm_of, fork_count, sound
 from _uring.request cimport Batch
 
 cdef extern from * nogil:
     """
     #include <errno.h>
-    #include <sys/eventfd.h>
     #include <pthread.h>
     #include <sched.h>
     #include <signal.h>
@@ -118,7 +117,6 @@ cdef extern from * nogil:
     #define rangeio_load(counter) __atomic_load_n(counter, __ATOMIC_ACQUIRE)
     #define rangeio_store(counter, value) __atomic_store_n(counter, value, __ATOMIC_RELEASE)
     """
-    int eventfd_write(int fd, unsigned long long count)
     int pthread_mutex_init(pthread_mutex_t *lock, void *attributes)
     int pthread_mutex_destroy(pthread_mutex_t *lock)
     int pthread_mutex_lock(pthread_mutex_t *lock)
@@ -177,7 +175,7 @@ cdef void report(Crew *crew, Job *job) noexcept nogil:
     if mailbox != NULL and not mailbox.closed:
         job.next = mailbox.first
         mailbox.first = job
-        eventfd_write(mailbox.event, 1)
+        sound(&mailbox.alarm)
     elif mailbox != NULL or job.abandoned:
         if mailbox != NULL and mailbox.pending == 0:
             free(mailbox)
@@ -424,9 +422,9 @@ cdef class Pool:
     cdef void redirect_mail(self, Mailbox *mailbox, int event) noexcept:
         """Have another eventfd tell of it, or none (-1) for now; of what lies there already, too."""
         pthread_mutex_lock(&self.crew.lock)
-        mailbox.event = event
+        mailbox.alarm = alarm_of(event)
         if mailbox.first != NULL:
-            eventfd_write(event, 1)
+            sound(&mailbox.alarm)
         pthread_mutex_unlock(&self.crew.lock)
 
     cdef object next_mail(self, Mailbox *mailbox):

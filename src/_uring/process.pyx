@@ -1,9 +1,13 @@
 """Facts of the process that a read has to know: how often it was forked, the time, the CPUs, the page."""
 
+from libc.errno cimport EBADF, errno
+
 cdef extern from *:
     """
     #include <pthread.h>
     #include <sched.h>
+    #include <sys/eventfd.h>
+    #include <sys/stat.h>
     #include <time.h>
     #include <unistd.h>
     """
@@ -18,6 +22,11 @@ cdef extern from *:
     int clock_gettime(int clock, timespec *now) nogil
     int CLOCK_MONOTONIC
     int CLOCK_MONOTONIC_COARSE
+    struct stat_t "stat":
+        uint64_t st_dev
+        uint64_t st_ino
+    int fstat(int fd, stat_t *answer) nogil
+    int eventfd_write(int fd, unsigned long long count) nogil
     long sysconf(int name) nogil
     int _SC_PAGESIZE
 
@@ -56,3 +65,31 @@ cdef int usable_cpus() noexcept nogil:
     if sched_getaffinity(0, sizeof(mask), &mask) != 0:
         return 1
     return CPU_COUNT(&mask)
+
+
+cdef Alarm alarm_of(int event) noexcept nogil:
+    """-1 for none."""
+    cdef Alarm alarm
+    cdef stat_t answer
+    alarm.event, alarm.device, alarm.inode = event, 0, 0
+    if event >= 0 and fstat(event, &answer) == 0:
+        alarm.device, alarm.inode = answer.st_dev, answer.st_ino
+    return alarm
+
+
+cdef bint is_intact(Alarm *alarm) noexcept nogil:
+    """Whether the descriptor is still the eventfd: who closed it may have opened another file under its number.
+
+    Eventfds are all one inode to fstat(2), which tells files, pipes and sockets from them.
+    """
+    cdef stat_t answer
+    if alarm.event < 0:
+        return False
+    if fstat(alarm.event, &answer) != 0:
+        return errno != EBADF  # a filter refuses to tell
+    return answer.st_dev == alarm.device and answer.st_ino == alarm.inode
+
+
+cdef void sound(Alarm *alarm) noexcept nogil:
+    if is_intact(alarm):
+        eventfd_write(alarm.event, 1)
