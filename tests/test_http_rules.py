@@ -217,6 +217,17 @@ def test_200_is_sliced(desk: Desk) -> None:
         small.read_at(100_000, 5)
 
 
+def test_a_sliced_200_is_cut_beyond_the_piece_that_was_asked_for(desk: Desk) -> None:
+    """It has brought more than its piece by then: what is asked for next begins where that ends."""
+
+    def script(asked: Asked) -> Answer:
+        return cut(whole(asked), 90_000, "close") if asked.number == 0 else whole(asked)
+
+    reader = desk.open(script, on_no_range="slice", chunk=20_000)
+    assert reader.read_at(10_000, 150_000) == DATA[10_000:160_000]
+    assert all(start < stop for start, stop in desk.server.ranges)
+
+
 def test_200_is_downloaded_once(desk: Desk) -> None:
     reader = desk.open(whole, on_no_range="download")
     wanted = [(0, 50), (100_000, 100_100), (SIZE - 5, SIZE + 5)]

@@ -323,6 +323,8 @@ class Attempt(Connecting):
         elif version.strong or version.modified:
             self.at += response.placed
             self.placed += response.placed
+            if self.at >= self.stop:  # a whole object in place of a range brought more than was asked for
+                self.stop = min(self.read.stop, self.at + max(1, self.stop - self.first))
         else:
             self.begin_again()
         self.fail(error)
