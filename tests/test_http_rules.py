@@ -217,6 +217,19 @@ def test_200_is_sliced(desk: Desk) -> None:
         small.read_at(100_000, 5)
 
 
+def test_an_empty_object_whose_response_announces_a_byte(desk: Desk) -> None:
+    """Content-Range says that there is none; the connection ends in place of the byte."""
+
+    def script(asked: Asked) -> Answer:
+        if asked.method == "HEAD":
+            return reply(200, Content_Length="0")
+        return Answer(reply(206, Content_Range="bytes 0-0/0", Content_Length="1").data, "close")
+
+    reader = desk.open(script, retry=1)
+    assert reader.stat().size == 0
+    assert desk.open(script, retry=1).read_at(0, 10) == b""
+
+
 def test_a_sliced_200_is_cut_beyond_the_piece_that_was_asked_for(desk: Desk) -> None:
     """It has brought more than its piece by then: what is asked for next begins where that ends."""
 

@@ -96,8 +96,11 @@ class ResponseParser:
 
     @property
     def is_full(self) -> bool:
-        """Whether all bytes that the head announces are there, though the end of the body may be missing."""
-        return self._body.whole and self.filled >= self._end
+        """Whether all bytes that are wanted of it are there, though the end of the body may be missing."""
+        if self._body.whole:
+            return self.filled >= self._end
+        wants_none = not self._end and not self._skip and self._body.grow is None
+        return self.head is not None and wants_none
 
     def space(self) -> memoryview:
         """Where the next bytes should be put; never empty before it is `done`."""

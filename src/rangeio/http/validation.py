@@ -253,7 +253,7 @@ def judge(head: Head, at: int, stop: int, limit: int, on_no_range: OnNoRange, ca
     first, last, total = content_range(head)
     if head.status == 416:
         return End(total)
-    if head.status == 204 or (head.status == 206 and total == 0 and first is None and not head.length):
+    if head.status == 204 or (head.status == 206 and total == 0 and first is None):
         return End(0)  # how some servers say that the object is empty
     if head.status == 206 or (head.status == 200 and first is not None and first <= at):
         return _partial(head, at, stop, first, last, total)
