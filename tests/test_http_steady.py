@@ -432,12 +432,12 @@ def test_a_watch_that_ends_late(name: str, monkeypatch: pytest.MonkeyPatch) -> N
     held: list[Any] = []
     wait, go_on = threading.Event(), threading.Event()
 
-    class HeldConnections(awaited_reads._Watch):
+    class HeldConnections(awaited_reads.HeldByLoop):
         def __init__(self, place: awaited_reads.LoopReads) -> None:
             super().__init__(place)
             held.append(self)
 
-    monkeypatch.setattr(awaited_reads, "_Watch", HeldConnections)
+    monkeypatch.setattr(awaited_reads, "HeldByLoop", HeldConnections)
     monkeypatch.setattr(awaited_reads, "_KEPT_S", 0.01)
 
     def script(asked: Asked) -> Answer:

@@ -98,9 +98,6 @@ cdef class IdleConnections:
         self.connections.append(connection)
         return True
 
-    def give(self, Connection connection not None):
-        return self.put(connection)
-
     def keep(self, Connection connection not None):
         connection.idle_ns = monotonic_ns()
         self.connections.append(connection)

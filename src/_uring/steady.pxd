@@ -49,7 +49,7 @@ cdef class Batch:
     cdef Batch one_by_one(self)
     cdef int refill(self) except -1
     cdef int wait(self) except -1
-    cdef int tell_pace(self) except -1
+    cdef int report_samples(self) except -1
     cdef void end_in_time(self) noexcept
     cdef bint is_late(self) noexcept
     cdef int give(self, Connection connection, Slot *slot) except -1

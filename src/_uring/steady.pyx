@@ -385,7 +385,7 @@ cdef class Batch:
             with nogil:
                 found = work_on(&self.work, <int>(self.steady.tick_ns // 1000000))
         if self.work.sampled:
-            self.tell_pace()
+            self.report_samples()
         if found == LOOK:
             self.end_in_time()
             PyErr_CheckSignals()
@@ -393,7 +393,7 @@ cdef class Batch:
                 found = UNUSUAL
         return found
 
-    cdef int tell_pace(self) except -1:
+    cdef int report_samples(self) except -1:
         """What large responses show of how far away the server is, and how fast."""
         cdef int i
         for i in range(min(self.work.sampled, SAMPLES)):

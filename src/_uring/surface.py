@@ -94,17 +94,14 @@ class Connection(Protocol):
 class IdleConnections(Protocol):
     """The idle connections to one server, the one used last first. Any thread: each call is one step under the GIL.
 
-    wanted: others wait for them, or nobody is to keep them. Then `give` refuses them, and the pool decides.
+    wanted: others wait for them, or nobody is to keep them. Then the core gives none back here: the pool decides.
     """
 
     wanted: bool
 
     def __len__(self) -> int: ...
-    def give(self, connection: Any, /) -> bool:
-        """Keep it; False if it is wanted."""
-
     def keep(self, connection: Any, /) -> None:
-        """Keep it in any case."""
+        """Give it back, wanted or not."""
 
     def take(self) -> Any:
         """The one used last, or None."""

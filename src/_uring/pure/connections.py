@@ -29,31 +29,15 @@ class Connection:
 class IdleConnections:
     """See `IdleConnections` in surface.py. A lock makes each call one step. A forked child makes others."""
 
-    __slots__ = ("_connections", "_lock", "_wanted")
+    __slots__ = ("_connections", "_lock", "wanted")
 
     def __init__(self) -> None:
         self._connections: list[Any] = []
         self._lock = threading.RLock()
-        self._wanted = False
-
-    @property
-    def wanted(self) -> bool:
-        return self._wanted
-
-    @wanted.setter
-    def wanted(self, wanted: bool) -> None:
-        with self._lock:
-            self._wanted = wanted
+        self.wanted = False  # of the core only: here all are given back to the pool
 
     def __len__(self) -> int:
         return len(self._connections)
-
-    def give(self, connection: Any) -> bool:
-        with self._lock:
-            connection.idle_at = time.monotonic()
-            if not self._wanted:
-                self._connections.append(connection)
-            return not self._wanted
 
     def keep(self, connection: Any) -> None:
         with self._lock:

@@ -14,7 +14,7 @@ from _uring.surface import MEASURED, Unfinished
 from rangeio.counters import REQUESTS
 from rangeio.errors import Error
 from rangeio.http.connecting import Connecting
-from rangeio.http.connection import WOULD_BLOCK, Connection
+from rangeio.http.connection import RECEIVES_PER_TURN, WOULD_BLOCK, Connection
 from rangeio.http.connection_pool import SERIAL
 from rangeio.http.engine_protocol import EngineProtocol, Parked, Unsolicited
 from rangeio.http.error_mapping import (
@@ -28,9 +28,6 @@ from rangeio.http.range_read import RangeRead
 from rangeio.http.response_parser import Body, ConnectionEnded, Plain, ResponseParser
 from rangeio.http.urls import Origin
 from rangeio.policy import RETRIES
-
-# Receives for one connection before others get their turn.
-_RECEIVES_PER_TURN = 16
 
 
 class Attempt(Connecting):
@@ -104,17 +101,21 @@ class Attempt(Connecting):
     def _send(self, connection: Connection) -> None:
         connection.stop_waiting()
         self.connection = connection
-        self.response = self._response(connection)
-        self.outcome = None
-        self.since = self.sent = time.monotonic()
-        REQUESTS.add()
         try:
             self.engine.driver.watch(connection.fd, self._readable)
         except OSError as error:  # no descriptor is left
             self.abandon()
             self.fail(connecting_failed(error, None))
             return
-        self._send_rest(connection, memoryview(self._request(connection)))
+        self._ask(connection)
+
+    def _ask(self, connection: Connection) -> None:
+        """Send the request for what is wanted now, over a connection that is watched."""
+        expected = self._expected()
+        self.response, self.outcome = self._response(connection, expected), None
+        self.since = self.sent = time.monotonic()
+        REQUESTS.add()
+        self._send_rest(connection, memoryview(self._request(connection, expected)))
 
     def _expected(self) -> Expected | None:
         """What a plain response says; None where it would decide about more than its bytes, or nothing is known."""
@@ -123,16 +124,14 @@ class Attempt(Connecting):
             return None
         return remote.expected
 
-    def _response(self, connection: Connection) -> ResponseParser:
-        expected = self._expected()
+    def _response(self, connection: Connection, expected: Expected | None) -> ResponseParser:
         plain = None if expected is None else Plain(expected, self.at, self.stop, self._plain_body)
         return ResponseParser(connection.scratch, self._judge, bodiless=self.method == "HEAD", plain=plain)
 
-    def _request(self, connection: Connection) -> bytes:
+    def _request(self, connection: Connection, expected: Expected | None) -> bytes:
         remote, at, stop = self.read.remote, self.at, self.stop
-        if self._expected() is not None:
-            texts = remote.range_request(self.target, connection.absolute)
-            return b"%b%d-%d%b" % (texts.before, at, stop - 1, texts.after)
+        if expected is not None:
+            return remote.range_request_text(self.target, connection.absolute, at, stop)
         upto = None if self.method == "HEAD" else stop
         return remote.request(self.method, at, upto, self.read.version, self.target, connection.absolute)
 
@@ -149,7 +148,7 @@ class Attempt(Connecting):
         """Go on with what was begun in the steady state, and with all that has come."""
         connection = self.connection = begun.connection
         connection.stop_waiting()
-        response = self.response = self._response(connection)
+        response = self.response = self._response(connection, self._expected())
         self.outcome, self.sent, self.since = None, begun.sent, begun.since
         self.engine.driver.watch(connection.fd, self._readable)
         try:
@@ -192,7 +191,7 @@ class Attempt(Connecting):
             return
         self.since = time.monotonic()
         receive = connection.receive
-        turns = _RECEIVES_PER_TURN
+        turns = RECEIVES_PER_TURN
         try:
             while not response.done:
                 space = response.space()
@@ -240,12 +239,9 @@ class Attempt(Connecting):
         self.read, self.first, self.at, self.stop = read, start, start, stop
         self.attempts = self.hops = self.placed = 0
         self.hedged = self.clamped = self.refused = self.moved = self.restarted = False
-        self.rival = self.outcome = None
+        self.rival = None
         self.target = read.remote.target
-        self.response = self._response(connection)
-        self.since = self.sent = time.monotonic()
-        REQUESTS.add()
-        self._send_rest(connection, memoryview(self._request(connection)))
+        self._ask(connection)
 
     def _decide(self, response: ResponseParser) -> None:
         """Do what the head decided, now that the body is there."""

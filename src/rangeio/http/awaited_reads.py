@@ -14,7 +14,7 @@ from _uring.loops import bind, current_key
 from _uring.surface import Unfinished
 from _uring.waiters import Waiter, tell
 from rangeio.errors import Error
-from rangeio.http.drivers import LoopDriver
+from rangeio.http.drivers import HeldByLoop, LoopDriver
 from rangeio.http.engine import Engine
 from rangeio.http.error_mapping import as_error, defect, guarded
 from rangeio.http.range_read import RangeRead
@@ -26,25 +26,25 @@ if TYPE_CHECKING:
 _KEPT_S = 1.0
 
 MakeEngine = Callable[..., Engine]
-"""A Engine of the same options: given driver, landed and wanted."""
+"""An Engine of the same options: given driver, landed and wanted."""
 
 
 class Awaited:
-    """One read under way, and who waits for it. run: the engine's, once it goes on with the read."""
+    """One read under way, and who waits for it. engine: that which goes on with the read, if one does."""
 
-    __slots__ = ("began", "make_engine", "place", "read", "run", "transfer", "waiter")
+    __slots__ = ("began", "engine", "make_engine", "place", "read", "transfer", "waiter")
 
     def __init__(self, place: "LoopReads", read: RangeRead, waiter: Waiter, make_engine: MakeEngine) -> None:
         self.place, self.read, self.waiter, self.make_engine = place, read, waiter, make_engine
         self.began = time.monotonic()
         self.transfer: Any = None
-        self.run: Engine | None = None
+        self.engine: Engine | None = None
 
     def landed(self, _: int, result: Any) -> None:
         """It is over, by the engine."""
-        run, self.run = self.run, None
-        if run is not None:
-            run.cancel()
+        engine, self.engine = self.engine, None
+        if engine is not None:
+            engine.cancel()
         self.tell(result)
 
     def tell(self, result: Any) -> None:
@@ -65,13 +65,13 @@ class Awaited:
             return
         waiter = self.waiter
         driver = LoopDriver(self.place.key)
-        run = self.run = self.make_engine(driver, self.landed, wanted=lambda: not waiter.done())
-        run.adopt(self.read, begun, self.began)
+        engine = self.engine = self.make_engine(driver, self.landed, wanted=lambda: not waiter.done())
+        engine.adopt(self.read, begun, self.began)
 
     def cancel(self) -> None:
         """Nobody waits for it any more."""
-        if self.run is not None:
-            self.run.cancel()
+        if self.engine is not None:
+            self.engine.cancel()
         elif self.transfer is not None:
             self.place.transfers.cancel(self.transfer)
 
@@ -102,7 +102,7 @@ class LoopReads:
         awaited.transfer = found
         if not self._watched:
             self._watched = True
-            self.binding.watch(self.transfers.fileno(), _Watch(self))
+            self.binding.watch(self.transfers.fileno(), HeldByLoop(self))
         if awaited.began + read.tick_s < self._due:
             self._tick_in(read.tick_s)
         return awaited
@@ -136,7 +136,7 @@ class LoopReads:
         elif time.monotonic() - self._used < _KEPT_S:
             self._tick_in(_KEPT_S)
         elif self._watched:
-            # For good: a loop that is amid calling its _Watch back lets go of it only when another watch has begun.
+            # For good: a loop that is amid calling its HeldByLoop back lets go of it only when another watch has begun.
             self.binding.unwatch(self.transfers.fileno())
             self.end()
 
@@ -148,21 +148,6 @@ class LoopReads:
         if not self.transfers.inherited:
             for transfer in self.transfers.under_way():
                 self.transfers.cancel(transfer)
-
-
-class _Watch:
-    """What a loop calls back, and lets go of when it ends: nothing else holds it."""
-
-    __slots__ = ("_place",)
-
-    def __init__(self, place: LoopReads) -> None:
-        self._place = place
-
-    def __call__(self) -> None:
-        self._place.ready()
-
-    def __del__(self) -> None:
-        self._place.end()
 
 
 _BY_LOOP: "weakref.WeakValueDictionary[tuple[int, bool], LoopReads]" = weakref.WeakValueDictionary()

@@ -15,6 +15,9 @@ from rangeio.http.urls import Origin
 WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 """What is raised where nothing can be had, or sent, at once."""
 
+RECEIVES_PER_TURN = 16
+"""Receives for one connection before others get their turn."""
+
 # Windows has none. There, and under TLS, which takes no flags, it is the socket that does not wait.
 _NOW = getattr(socket, "MSG_DONTWAIT", 0)
 # Whether the core looks at a socket, whatever is spoken over it and however it waits.

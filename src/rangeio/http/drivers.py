@@ -282,7 +282,7 @@ class _LoopWatch:
         self._forks = _forks
         self.ended = False
         self._binding: Any = bind(key)
-        self._binding.watch(self.readiness.fileno(), _Called(self))
+        self._binding.watch(self.readiness.fileno(), HeldByLoop(self))
         self._look()
 
     @property
@@ -320,19 +320,29 @@ class _LoopWatch:
             self.readiness.close()
 
 
-class _Called:
+class EndsWithLoop(Protocol):
+    """What belongs to one loop, and ends with it."""
+
+    def ready(self) -> None:
+        """Something that the loop watches for it is readable."""
+
+    def end(self) -> None:
+        """The loop watches no longer."""
+
+
+class HeldByLoop:
     """What a loop calls back, and lets go of when it ends: nothing else holds it."""
 
-    __slots__ = ("_watch",)
+    __slots__ = ("_place",)
 
-    def __init__(self, watch: _LoopWatch) -> None:
-        self._watch = watch
+    def __init__(self, place: EndsWithLoop) -> None:
+        self._place = place
 
     def __call__(self) -> None:
-        self._watch.ready()
+        self._place.ready()
 
     def __del__(self) -> None:
-        self._watch.end()
+        self._place.end()
 
 
 def _loop_watch(key: Any) -> _LoopWatch:

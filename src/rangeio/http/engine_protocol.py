@@ -1,4 +1,4 @@
-"""What a attempt, as of `parts`, and its home, the engine, say to each other."""
+"""What an attempt and its engine say to each other."""
 
 from typing import Any, Protocol
 
@@ -10,7 +10,7 @@ from rangeio.http.response_parser import Body
 
 
 class Parked(Exception):
-    """The whole object is being downloaded by another part; wait for it. Of that attempt: the server sends ranges after
+    """The whole object is being downloaded by another attempt; wait for it. Of that one: the server sends ranges after
     all, so that nobody need wait for it.
     """
 
@@ -20,25 +20,25 @@ class Unsolicited(Exception):
 
 
 class EngineProtocol(Protocol):
-    """Who has sent a attempt, and hears what becomes of it."""
+    """The engine, as an attempt knows it: who began it, and hears what becomes of it."""
 
     driver: Driver
     pool: ConnectionPool
 
     def holds_none(self) -> bool:
-        """Whether none of its parts has a connection."""
+        """Whether none of its attempts has a connection."""
 
     def judge(self, attempt: Any, head: Head) -> Body:
-        """What to take of a response. It sets the part's `outcome`, or raises Error or Parked."""
+        """What to take of a response. It sets the attempt's `outcome`, or raises Error or Parked."""
 
     def next_piece(self, attempt: Any) -> "tuple[RangeRead, int, int] | None":
-        """What to ask for next over the connection of a part whose plain response is complete."""
+        """What to ask for next over the connection of an attempt whose plain response is complete."""
 
     def piece_arrived(self, read: RangeRead, nbytes: int) -> None:
-        """A piece of a read is in its place, and its part goes on with another one."""
+        """A piece of a read is in its place, and its attempt goes on with another one."""
 
     def arrived(self, attempt: Any) -> None:
-        """All that a part has asked for is there."""
+        """All that an attempt has asked for is there."""
 
     def won(self, attempt: Any) -> None:
         """It was answered before its rival."""

@@ -249,6 +249,11 @@ class RemoteObject:
             self._range_request = key, found
         return found
 
+    def range_request_text(self, target: Address, absolute: bool, start: int, stop: int) -> bytes:
+        """The bytes to send for `start` to `stop`, by `range_request`."""
+        request = self.range_request(target, absolute)
+        return b"%b%d-%d%b" % (request.before, start, stop - 1, request.after)
+
     def _head(self, method: str, target: Address, absolute: bool) -> str:
         key = (method, target, absolute, self.stamp())
         known, text = self._prefix

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from _uring.surface import MEASURED, REQUEST_ROOM, Unfinished
 from rangeio.counters import REQUESTS
-from rangeio.http.connection import WOULD_BLOCK, Connection
+from rangeio.http.connection import RECEIVES_PER_TURN, WOULD_BLOCK, Connection
 from rangeio.http.drivers import Readiness, fork_count
 from rangeio.http.range_read import RangeRead
 from rangeio.http.remote_object import RemoteObject
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 # After this a request is made up anew: its signature may have expired, or the credentials.
 _GOOD_S = 0.5
-# Receives for one connection before others get their turn.
-_RECEIVES_PER_TURN = 16
 
 
 def is_plain(read: RangeRead, most: int) -> bool:
@@ -119,10 +117,9 @@ class PlainTransfer:
         if connection is None:
             return None
         try:
-            request = remote.range_request(target, connection.absolute)
             made = cls(read, connection)
             REQUESTS.add()
-            made._send(b"%b%d-%d%b" % (request.before, read.start, read.stop - 1, request.after))
+            made._send(remote.range_request_text(target, connection.absolute, read.start, read.stop))
         except BaseException:
             connection.close()
             raise
@@ -247,7 +244,7 @@ class PlainTransfers:
 
     def _readable(self, transfer: PlainTransfer) -> None:
         connection = transfer.connection
-        transfer.receive(connection.receive, _RECEIVES_PER_TURN)
+        transfer.receive(connection.receive, RECEIVES_PER_TURN)
         while not transfer.over and connection.holds_some():  # of which no event tells
             transfer.receive(connection.receive, 1)
         if transfer.over:
