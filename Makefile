@@ -65,7 +65,7 @@ asan: $(VENV)/installed ## the core's tests under AddressSanitizer
 	tools/with-asan $(BIN)/python -m pytest $(ARGS)
 
 fuzz: build ## the simulation of the HTTP engine, and fuzzing of responses, for FUZZ_S seconds each
-	RANGEIO_FUZZ_S=$(FUZZ_S) $(BIN)/python -m pytest -s -o faulthandler_timeout=0 tests/test_http_simulation.py tests/test_http_fuzz.py $(ARGS)
+	RANGEIO_FUZZ_S=$(FUZZ_S) $(BIN)/python -m pytest -s -o faulthandler_timeout=0 tests/http/test_http_simulation.py tests/http/test_http_fuzz.py $(ARGS)
 
 soak: build ## random reads, faults and forks for SOAK_S seconds
 	RANGEIO_SOAK_S=$(SOAK_S) $(BIN)/python -m pytest -m soak $(ARGS)
@@ -76,7 +76,7 @@ lint: build ## format, lint, types
 	$(BIN)/mypy
 
 check: lint ## the same, stubs and tidiness
-	$(BIN)/python -m pytest -q tests/test_typing.py tests/test_tidy.py
+	$(BIN)/python -m pytest -q tests/project/test_typing.py tests/project/test_tidy.py
 
 format: $(VENV)/installed ## let ruff rewrite what it can; .pyx and .pxd are only looked at
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .

@@ -7,15 +7,10 @@ import os
 from importlib import import_module
 from typing import Any
 
-from _uring import fallback
-from _uring.surface import (
-    Backend,
-    ErrorFactory,
-    ErrorKind,
-    FileStat,
-    set_default_reactor,
-    set_error_factory,
-)
+from _uring.errors import ErrorFactory, ErrorKind, set_error_factory
+from _uring.pickling import set_default_reactor
+from _uring.pure import reactor as pure_reactor
+from _uring.records import Backend, FileStat
 
 __all__ = [
     "Backend",
@@ -30,12 +25,12 @@ __all__ = [
     "LoopTransfers",
     "RangeRequest",
     "Reactor",
+    "yield_if_due",
     "default_reactor",
     "extension_error",
     "ready",
     "refused",
     "set_error_factory",
-    "turn",
 ]
 
 _forced = os.environ.get("RANGEIO_BACKEND", "") or "auto"
@@ -44,7 +39,7 @@ _native: Any = None
 try:
     _native = import_module("_uring.reactor")
 except ImportError as error:
-    fallback.reason = f"the compiled extension is not there: {error}"
+    pure_reactor.reason = f"the compiled extension is not there: {error}"
     _extension_error = (
         f"{error}; to build it, install a C compiler and the headers of Python, then reinstall it"
         " (pip install --force-reinstall --no-deps --no-cache-dir --no-binary rangeio rangeio)"
@@ -52,18 +47,19 @@ except ImportError as error:
 
 LoopTransfers: Any = None
 if _native is None or _forced == "python":
-    from _uring.fallback import Buffer, File
+    from _uring.pure.buffer import Buffer
     from _uring.pure.connections import Connection, IdleConnections
+    from _uring.pure.coop import ready, refused, yield_if_due
+    from _uring.pure.file import File
     from _uring.pure.http1 import Expected, RangeRequest
-    from _uring.yields import ready, refused, turn
 else:
     from _uring.connections import Connection, IdleConnections
+    from _uring.coop import ready, refused, yield_if_due
     from _uring.file import File
     from _uring.http1 import Expected
     from _uring.memory import Buffer
     from _uring.transfer import RangeRequest
     from _uring.transfers import LoopTransfers
-    from _uring.turns import ready, refused, turn
 
 
 class Reactor:
@@ -73,7 +69,7 @@ class Reactor:
         if backend == "auto":
             backend = _forced
         if backend == "python" or (backend == "auto" and _native is None):
-            return fallback.Reactor(**options)
+            return pure_reactor.Reactor(**options)
         if _native is None:
             raise ImportError(
                 f"backend {backend!r} was asked for, but the compiled extension is not there: {_extension_error}"

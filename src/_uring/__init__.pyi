@@ -1,7 +1,7 @@
 """The surface of the native core: all that `rangeio` may use of it.
 
 The same names come from the compiled extension (backends ``uring`` and ``pool``) and from
-`_uring.fallback` (backend ``python``), so nothing above needs to know which one runs.
+`_uring.pure.reactor` (backend ``python``), so nothing above needs to know which one runs.
 
 Rules that hold for every call:
 
@@ -20,8 +20,8 @@ import numpy.typing as npt
 from typing_extensions import Buffer as SupportsBuffer
 from typing_extensions import Self
 
-from _uring import surface
-from _uring.surface import SteadyReads
+from _uring import records
+from _uring.records import SteadyReads
 from _uring.waiters import Waiter
 
 _T = TypeVar("_T")
@@ -306,7 +306,7 @@ def refused(error: BaseException) -> Awaitable[Any]:
     Only for what the error factory makes; anything else (RuntimeError, where no loop runs) is raised by this call.
     """
 
-def turn() -> Awaitable[None]:
+def yield_if_due() -> Awaitable[None]:
     """``ready(None)``: for the head of a coroutine that may end without having waited."""
 
 def default_reactor() -> Reactor:
@@ -316,7 +316,7 @@ def extension_error() -> str:
     """Why the compiled extension is not there; empty if it is."""
 
 class Expected:
-    """See `Expected` in surface.py."""
+    """See `Expected` in records.py."""
 
     def __init__(
         self, size: int, etag: bytes | None, modified: bytes | None, encoding: bytes | None, /
@@ -332,7 +332,7 @@ class Expected:
     def accepts(self, head: bytes | bytearray | memoryview, start: int, stop: int, /) -> int: ...
 
 class RangeRequest:
-    """See `RangeRequest` in surface.py."""
+    """See `RangeRequest` in records.py."""
 
     def __init__(self, before: bytes, after: bytes, expected: Expected, /) -> None: ...
     @property
@@ -343,7 +343,7 @@ class RangeRequest:
     def expected(self) -> Expected: ...
 
 class Connection:
-    """See `Connection` in surface.py."""
+    """See `Connection` in records.py."""
 
     used: bool
     absolute: bool
@@ -359,7 +359,7 @@ class Connection:
         """Whether it is open and nothing has come. Not there with backend ``python``."""
 
 class IdleConnections:
-    """See `IdleConnections` in surface.py."""
+    """See `IdleConnections` in records.py."""
 
     wanted: bool
 
@@ -371,5 +371,5 @@ class IdleConnections:
     def longest_s(self) -> float: ...
     def clear(self) -> list[Any]: ...
 
-LoopTransfers: Callable[[], surface.LoopTransfers] | None
+LoopTransfers: Callable[[], records.LoopTransfers] | None
 """None with backend ``python``."""

@@ -18,7 +18,7 @@ cimport cython
 from libc.stdlib cimport calloc, free
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_PRIVATE, PROT_READ, PROT_WRITE, madvise, mmap, munmap
 
-from _uring.surface import GIVEN_BACK, HANDED_OUT, poisons
+from _uring.poison import GIVEN_BACK, HANDED_OUT, poisons
 
 cdef extern from *:
     """

@@ -20,11 +20,11 @@ from _uring.process cimport monotonic_ns
 
 import os
 
-from _uring.surface import MOST_IDLE_S
+from _uring.records import MOST_IDLE_S
 
 
 cdef class Connection:
-    """See `Connection` in surface.py."""
+    """See `Connection` in records.py."""
 
     def __cinit__(self, *_, **__):
         self.fd = -1
@@ -66,7 +66,7 @@ cdef int64_t MOST_IDLE_NS = <int64_t>(MOST_IDLE_S * 1e9)
 
 
 cdef class IdleConnections:
-    """See `IdleConnections` in surface.py."""
+    """See `IdleConnections` in records.py."""
 
     def __cinit__(self):
         self.connections = []

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from operator import index
 from typing import Any
 
-from _uring.surface import OFFSET_MAX, writable_bytes
+from _uring.arguments import OFFSET_MAX, writable_bytes
 
 GROWTH = 4
 

@@ -4,7 +4,7 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from _uring.liburing cimport Library
 from _uring.memory cimport Memory
-from _uring.pool cimport Pool, Step
+from _uring.workers cimport WorkerPool, Step
 from _uring.request cimport Batch
 from _uring.ring cimport Ring
 
@@ -23,7 +23,7 @@ cdef struct Counters:
 cdef class Engine:
     cdef readonly Memory memory
     cdef readonly Library library
-    cdef Pool pool
+    cdef WorkerPool pool
     cdef Counters counters
     cdef readonly int entries
     cdef readonly int workers
@@ -35,7 +35,7 @@ cdef class Engine:
     cdef readonly str refusal
     cdef readonly Py_ssize_t files_open
 
-    cdef Pool crew(self)
+    cdef WorkerPool worker_pool(self)
     cdef Ring ring(self)
     cdef Ring make_ring(self, uint32_t flags)
     cdef list living_rings(self)

@@ -15,7 +15,7 @@ from cpython.object cimport PyObject
 from libc.stdint cimport uint32_t
 
 from _uring.liburing cimport explain
-from _uring.pool cimport Step
+from _uring.workers cimport Step
 from _uring.process cimport usable_cpus
 from _uring.request cimport Group, read_one, sweep_one
 
@@ -56,10 +56,10 @@ cdef class Engine:
             if ring is not None:
                 ring.shut()
 
-    cdef Pool crew(self):
+    cdef WorkerPool worker_pool(self):
         """The worker threads; new ones in a forked child, where the parent's do not exist."""
         if self.pool is None or not self.pool.usable():
-            self.pool = Pool(self.workers)
+            self.pool = WorkerPool(self.workers)
         return self.pool
 
     cdef Ring ring(self):
@@ -178,7 +178,9 @@ cdef class Engine:
         while first < group.count and group.misses < 8:
             stop = min(first + turn, group.count)
             if share:
-                self.crew().run(<Step>sweep_one, group, first, stop, 8 if turn == SWEEP_SMALL else 1, self.helpers, True, batch)
+                self.worker_pool().run(
+                    <Step>sweep_one, group, first, stop, 8 if turn == SWEEP_SMALL else 1, self.helpers, True, batch
+                )
             else:
                 with nogil:
                     for i in range(first, stop):
@@ -210,7 +212,7 @@ cdef class Engine:
         cdef Group *group = &batch.group
         while group.unfinished:  # once, and in a child forked meanwhile once more
             self.counters.pool_reads += group.unfinished
-            self.crew().run(<Step>read_one, group, 0, group.count, 1, min(self.workers, batch.depth), False, batch)
+            self.worker_pool().run(<Step>read_one, group, 0, group.count, 1, min(self.workers, batch.depth), False, batch)
             batch.settle()
         return 0
 

@@ -3,11 +3,11 @@
 from libc.stdint cimport int64_t
 
 from _uring.memory cimport Buffer
-from _uring.opened cimport Descriptor, Opened
+from _uring.open_file cimport Descriptor, OpenFile
 from _uring.reads cimport FileRead
 
 
-cdef class File(Opened):
+cdef class File(OpenFile):
     cdef int fd
     cdef bint inline_reads
     cdef public object again

@@ -15,28 +15,18 @@ from libc.string cimport memcpy, strchr
 
 from _uring.engine cimport Engine
 from _uring.iteration cimport Iteration
-from _uring.loop cimport LoopReads, loop_reads
-from _uring.opened cimport CHECK_EVERY_NS, SMALL, Descriptor
+from _uring.kernel cimport RWF_NOWAIT, iovec, preadv2
+from _uring.loop_reads cimport LoopReads, loop_reads
+from _uring.open_file cimport CHECK_EVERY_NS, SMALL, Descriptor
 from _uring.process cimport coarse_clock_ns
 from _uring.reads cimport FileRead, read_at, read_batch, read_into, read_many
-from _uring.turns cimport hand_out, note_hit, refuse
+from _uring.coop cimport hand_out, note_hit, refuse
 
 from numpy import ndarray
 
-from _uring.surface import FileStat, byte_array, byte_arrays, byte_index, unpicklable, writable_bytes
-
-cdef extern from *:
-    """
-    #include <sys/uio.h>
-    #ifndef RWF_NOWAIT
-    #define RWF_NOWAIT 8
-    #endif
-    """
-    struct iovec:
-        void *iov_base
-        size_t iov_len
-    ssize_t preadv2(int fd, iovec *parts, int count, int64_t offset, int flags) nogil
-    int RWF_NOWAIT
+from _uring.arguments import byte_array, byte_arrays, byte_index, writable_bytes
+from _uring.pickling import unpicklable
+from _uring.records import FileStat
 
 # How much of a file of unknown size is read at a time.
 cdef int64_t GROWING_PIECE = 256 << 10
@@ -60,7 +50,7 @@ cdef object plain_type = None
 
 
 cdef bint is_plain(object destination, Py_ssize_t itemsize) noexcept:
-    """Whether it is known to hold no pointers. `check_plain` of surface.py says what is wrong with it."""
+    """Whether it is known to hold no pointers. `check_plain` of arguments.py says what is wrong with it."""
     global plain_type
     cdef Py_buffer view
     cdef bint plain
@@ -96,7 +86,7 @@ cdef bint has_no_pointers(const char *format) noexcept:
 
 
 @cython.final
-cdef class File(Opened):
+cdef class File(OpenFile):
     """See the stub for the surface. Made by Reactor.open and Reactor.from_fd."""
 
     def __cinit__(self, Engine engine, str path, Descriptor plain, direct, bint pin):

@@ -188,7 +188,7 @@ cdef Py_ssize_t accept(const Known *known, const char *text, Py_ssize_t length, 
 
 
 cdef class Expected:
-    """See `Expected` in surface.py."""
+    """See `Expected` in records.py."""
 
     def __init__(self, int64_t size, bytes etag, bytes modified, bytes encoding):
         self.etag, self.modified, self.encoding = etag, modified, encoding
@@ -201,7 +201,7 @@ cdef class Expected:
         return self.known.size
 
     def accepts(self, head, int64_t start, int64_t stop):
-        """See surface.py."""
+        """See records.py."""
         cdef Py_buffer view
         PyObject_GetBuffer(head, &view, PyBUF_SIMPLE)
         try:

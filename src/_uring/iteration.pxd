@@ -3,14 +3,14 @@
 from libc.stdint cimport int64_t
 
 from _uring.engine cimport Engine
-from _uring.opened cimport Descriptor, Opened
+from _uring.open_file cimport Descriptor, OpenFile
 from _uring.reads cimport ReadAt
 from _uring.ring cimport Ring
 
 
 cdef class Iteration:
     cdef Engine engine
-    cdef Opened file
+    cdef OpenFile file
     cdef const int64_t[::1] starts
     cdef const int64_t[::1] lengths
     cdef Ring ring

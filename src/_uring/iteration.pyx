@@ -12,7 +12,7 @@ from collections import deque
 
 from cpython.exc cimport PyErr_CheckSignals
 
-from _uring.opened cimport SMALL
+from _uring.open_file cimport SMALL
 from _uring.reads cimport read_at
 
 cdef int DEFAULT_DEPTH = 32
@@ -24,7 +24,7 @@ cdef int AT_ONCE = 8
 cdef class Iteration:
     """An iterator of (index, Buffer). `close()` stops it; what is under way then completes into memory nobody sees."""
 
-    def __init__(self, Engine engine, Opened file, starts, lengths, int depth, bint ordered):
+    def __init__(self, Engine engine, OpenFile file, starts, lengths, int depth, bint ordered):
         self.engine, self.file, self.starts, self.lengths = engine, file, starts, lengths
         self.depth = depth if depth > 0 else DEFAULT_DEPTH
         self.ready, self.under_way = deque(), set()

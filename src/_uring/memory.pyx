@@ -12,7 +12,7 @@ from libc.string cimport memcmp, memcpy
 
 from pickle import PickleBuffer
 
-from _uring.surface import restored_buffer
+from _uring.pickling import restored_buffer
 
 cdef extern from *:
     """

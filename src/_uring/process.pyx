@@ -2,30 +2,22 @@
 
 from libc.errno cimport EBADF, errno
 
+from _uring.kernel cimport clock_gettime, fstat, stat_t, timespec
+
 cdef extern from *:
     """
     #include <pthread.h>
     #include <sched.h>
     #include <sys/eventfd.h>
-    #include <sys/stat.h>
-    #include <time.h>
     #include <unistd.h>
     """
     ctypedef struct cpu_set_t:
         pass
-    struct timespec:
-        long tv_sec
-        long tv_nsec
     int pthread_atfork(void (*prepare)(), void (*parent)(), void (*child)() noexcept nogil)
     int sched_getaffinity(int pid, size_t size, cpu_set_t *mask) nogil
     int CPU_COUNT(cpu_set_t *mask) nogil
-    int clock_gettime(int clock, timespec *now) nogil
     int CLOCK_MONOTONIC
     int CLOCK_MONOTONIC_COARSE
-    struct stat_t "stat":
-        uint64_t st_dev
-        uint64_t st_ino
-    int fstat(int fd, stat_t *answer) nogil
     int eventfd_write(int fd, unsigned long long count) nogil
     long sysconf(int name) nogil
     int _SC_PAGESIZE

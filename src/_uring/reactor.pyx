@@ -3,16 +3,17 @@
 import os
 
 from _uring.file cimport File
-from _uring.files cimport Visits
+from _uring.read_files cimport Visits
 from _uring.liburing cimport Library
 from _uring.memory cimport Buffer, Memory
-from _uring.opened cimport Descriptor
+from _uring.open_file cimport Descriptor
 from _uring.steady cimport SteadyReads
 
 from _uring.arenas import default_pool_bytes
 from _uring.liburing import find
-from _uring.opened import open_descriptor
-from _uring.surface import Backend, make_error
+from _uring.open_file import open_descriptor
+from _uring.errors import make_error
+from _uring.records import Backend
 
 # Files open at one time in read_files; a quarter of the usual soft limit of 1024.
 cdef Py_ssize_t OPEN_AT_ONCE = 256

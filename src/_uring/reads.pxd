@@ -3,19 +3,19 @@
 from libc.stdint cimport int64_t
 
 from _uring.memory cimport Buffer
-from _uring.opened cimport Descriptor, Opened
+from _uring.open_file cimport Descriptor, OpenFile
 from _uring.request cimport Batch
 
 
 cdef class FileRead(Batch):
-    cdef Opened file
+    cdef OpenFile file
     cdef Descriptor plain
     cdef Descriptor source
     cdef int64_t size
     cdef bint direct
     cdef bint strict
 
-    cdef int begin(self, Opened file, Descriptor plain, Py_ssize_t count, object start, object want) except -1
+    cdef int begin(self, OpenFile file, Descriptor plain, Py_ssize_t count, object start, object want) except -1
     cdef int queue(self, char *data, int64_t start, int64_t length) except -1
     cdef int check_failure(self) except -1
     cdef tuple asked_by(self, Py_ssize_t request)
@@ -59,7 +59,7 @@ cdef class ReadBounced(ReadMany):
     cdef int64_t length
 
 
-cdef ReadAt read_at(Opened file, int64_t start, int64_t want, Descriptor plain=*)
-cdef ReadInto read_into(Opened file, object view, int64_t start)
-cdef ReadMany read_many(Opened file, object starts, object lengths, int concurrent)
-cdef FileRead read_batch(Opened file, object offsets, int64_t length)
+cdef ReadAt read_at(OpenFile file, int64_t start, int64_t want, Descriptor plain=*)
+cdef ReadInto read_into(OpenFile file, object view, int64_t start)
+cdef ReadMany read_many(OpenFile file, object starts, object lengths, int concurrent)
+cdef FileRead read_batch(OpenFile file, object offsets, int64_t length)

@@ -13,10 +13,10 @@ from cpython.memoryview cimport PyMemoryView_GET_BUFFER
 from libc.errno cimport EIO
 from libc.string cimport memcpy
 
-from _uring.opened cimport SMALL
+from _uring.open_file cimport SMALL
 from _uring.request cimport Request
 
-from _uring.surface import make_error
+from _uring.errors import make_error
 
 # Pieces of a long read, and how many of them are under way. Through the page cache 1 MiB at depth 8 keeps a device busy; O_DIRECT
 # into huge pages gains another tenth with 4 MiB (bench: one_gib).
@@ -32,7 +32,7 @@ cdef int64_t LARGEST_FIXED = 64 << 10
 cdef class FileRead(Batch):
     """What all kinds share. `strict`: the pin is looked at when it is done, however small it was."""
 
-    cdef int begin(self, Opened file, Descriptor plain, Py_ssize_t count, object start, object want) except -1:
+    cdef int begin(self, OpenFile file, Descriptor plain, Py_ssize_t count, object start, object want) except -1:
         self.file = file
         self.plain = file.held() if plain is None else plain
         self.size = file.trusted_size(self.plain, start, want)
@@ -119,7 +119,7 @@ cdef class ReadAt(FileRead):
         return self.buffer
 
 
-cdef ReadAt read_at(Opened file, int64_t start, int64_t want, Descriptor plain=None):
+cdef ReadAt read_at(OpenFile file, int64_t start, int64_t want, Descriptor plain=None):
     """plain: read by that one, and not refused if the file is closed."""
     cdef ReadAt read = ReadAt()
     cdef int64_t span
@@ -151,7 +151,7 @@ cdef class ReadInto(FileRead):
         return got
 
 
-cdef ReadInto read_into(Opened file, object view, int64_t start):
+cdef ReadInto read_into(OpenFile file, object view, int64_t start):
     cdef ReadInto read = ReadInto()
     cdef char *data = <char *>PyMemoryView_GET_BUFFER(view).buf
     read.start, read.want = start, PyMemoryView_GET_BUFFER(view).len
@@ -197,7 +197,7 @@ cdef class ReadMany(FileRead):
         return self.results()
 
 
-cdef ReadMany fill_many(ReadMany read, Opened file, object starts, object lengths, int concurrent):
+cdef ReadMany fill_many(ReadMany read, OpenFile file, object starts, object lengths, int concurrent):
     cdef Py_ssize_t i
     cdef int64_t start, span
     cdef Buffer buffer
@@ -217,7 +217,7 @@ cdef ReadMany fill_many(ReadMany read, Opened file, object starts, object length
     return read
 
 
-cdef ReadMany read_many(Opened file, object starts, object lengths, int concurrent):
+cdef ReadMany read_many(OpenFile file, object starts, object lengths, int concurrent):
     return fill_many(ReadMany(), file, starts, lengths, concurrent)
 
 
@@ -260,7 +260,7 @@ cdef class ReadBounced(ReadMany):
         return self.table
 
 
-cdef FileRead read_batch(Opened file, object offsets, int64_t length):
+cdef FileRead read_batch(OpenFile file, object offsets, int64_t length):
     cdef ReadBatch read = ReadBatch()
     cdef ReadBounced bounced
     cdef int64_t joined = length

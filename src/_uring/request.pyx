@@ -11,23 +11,9 @@ is ever recycled, whatever becomes of the caller.
 from libc.errno cimport EAGAIN, EINTR, EINVAL, EIO, errno
 from libc.stdlib cimport free, realloc
 from libc.string cimport memset
+from _uring.kernel cimport RWF_NOWAIT, iovec, pread, preadv2
 
-from _uring.surface import as_failure
-
-cdef extern from *:
-    """
-    #include <sys/uio.h>
-    #include <unistd.h>
-    #ifndef RWF_NOWAIT
-    #define RWF_NOWAIT 8
-    #endif
-    """
-    struct iovec:
-        void *iov_base
-        size_t iov_len
-    ssize_t pread(int fd, void *data, size_t size, int64_t offset) nogil
-    ssize_t preadv2(int fd, iovec *parts, int count, int64_t offset, int flags) nogil
-    int RWF_NOWAIT
+from _uring.errors import as_failure
 
 # After so many reads that were not in the page cache the rest is not asked one by one: it is cold.
 cdef Py_ssize_t MISSES_TO_STOP = 8

@@ -15,6 +15,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport EAGAIN, EBUSY, EINTR, ETIME
 from libc.string cimport memset
 
+from _uring.kernel cimport close, fstat, iovec, stat_t
 from _uring.liburing cimport (
     ABI_OP_READ,
     ABI_OP_READ_FIXED,
@@ -38,25 +39,14 @@ from _uring.request cimport LARGEST_READ, PUSHED, QUEUED, advance
 
 cdef extern from * nogil:
     """
-    #include <sys/stat.h>
-    #include <sys/uio.h>
     #include <time.h>
-    #include <unistd.h>
     static void rangeio_sleep_ms(long ms)
     {
         struct timespec t = {0, ms * 1000000};
         nanosleep(&t, NULL);
     }
     """
-    struct stat_t "stat":
-        uint64_t st_dev
-        uint64_t st_ino
-    int fstat(int fd, stat_t *answer)
-    int close(int fd)
     void rangeio_sleep_ms(long ms)
-    struct iovec:
-        void *iov_base
-        size_t iov_len
 
 # How long a wait goes on before Python's signal handlers get their turn: Ctrl-C is answered within this time even when the
 # signal was delivered to another thread.

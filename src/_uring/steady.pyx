@@ -27,7 +27,7 @@ from _uring.transfer_set cimport EVENTS, GONE, IDLE, LOOK, SAMPLES, Slot, next_o
 
 import os
 
-from _uring.surface import MEASURED, REQUEST_ROOM
+from _uring.records import MEASURED, REQUEST_ROOM
 
 # How soon Ctrl-C is answered by a batch that is never without work; one that waits is woken by it.
 cdef int64_t LOOK_EVERY_NS = 50000000
@@ -39,7 +39,7 @@ cdef int64_t AHEAD_BYTES = 128 << 20
 
 
 cdef class SteadyReads:
-    """See `SteadyReads` in surface.py. Any thread."""
+    """See `SteadyReads` in records.py. Any thread."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ cdef class SteadyReads:
         return None if self.idle.wanted else self.idle.take_quiet(self.absolute)
 
     def read_at(self, offset, limit):
-        """See surface.py."""
+        """See records.py."""
         cdef long long start, count
         cdef Buffer buffer
         cdef Connection connection
@@ -104,7 +104,7 @@ cdef class SteadyReads:
         return buffer if found is None else found
 
     def read_into(self, view, long long start):
-        """See surface.py."""
+        """See records.py."""
         cdef Py_buffer memory
         cdef int64_t count
         cdef Connection connection
@@ -171,12 +171,12 @@ cdef class SteadyReads:
         return 0
 
     def read_many(self, starts, lengths, list buffers not None, Py_ssize_t concurrent, double began):
-        """See surface.py."""
+        """See records.py."""
         cdef Batch batch = self.batch(starts, lengths, len(buffers), concurrent, began)
         return None if batch is None else batch.run(buffers)
 
     def iter_many(self, starts, lengths, Py_ssize_t first, Py_ssize_t concurrent, double began):
-        """See surface.py."""
+        """See records.py."""
         cdef Batch batch = self.batch(starts, lengths, first, concurrent, began)
         return None if batch is None else batch.one_by_one()
 
@@ -293,7 +293,7 @@ cdef class Batch:
         return 0
 
     cdef object run(self, list buffers):
-        """See `SteadyReads.read_many` in surface.py."""
+        """See `SteadyReads.read_many` in records.py."""
         cdef Py_ssize_t i
         try:
             self.run_all()
@@ -332,7 +332,7 @@ cdef class Batch:
         return self
 
     def next(self):
-        """See surface.py."""
+        """See records.py."""
         cdef Py_ssize_t index
         if self.forks != fork_count:
             self.over = True
@@ -423,11 +423,11 @@ cdef class Batch:
         return self.work.begun
 
     def unfinished(self):
-        """See surface.py."""
+        """See records.py."""
         return self.release(True)
 
     def close(self):
-        """See surface.py."""
+        """See records.py."""
         self.release(False)
 
     cdef int give(self, Connection connection, Slot *slot) except -1:

@@ -14,7 +14,7 @@ from _uring.kernel cimport MSG_DONTWAIT, MSG_NOSIGNAL, MSG_WAITALL, iovec, msghd
 from _uring.memory cimport Buffer
 from _uring.process cimport monotonic_ns
 
-from _uring.surface import Unfinished
+from _uring.records import Unfinished
 
 cdef enum:
     # The texts of a request, and two numbers with what is between them.
@@ -26,7 +26,7 @@ cdef enum:
 
 
 cdef class RangeRequest:
-    """See `RangeRequest` in surface.py."""
+    """See `RangeRequest` in records.py."""
 
     def __init__(self, bytes before not None, bytes after not None, Expected expected not None):
         self.before, self.after, self.expected = before, after, expected
@@ -237,7 +237,7 @@ cdef int receive_all(Transfer *at) noexcept nogil:
 
 
 cdef object unfinished(Transfer *at, Connection connection, destination):
-    """See `Unfinished` in surface.py."""
+    """See `Unfinished` in records.py."""
     cdef Py_ssize_t in_space = at.head_length or (min(at.received, at.hint) if at.hint else at.received)
     head = PyBytes_FromStringAndSize(at.space, in_space)
     if isinstance(destination, Buffer):

@@ -6,7 +6,7 @@ from _uring.kernel cimport EPOLL_CTL_DEL, MSG_DONTWAIT, epoll_ctl, epoll_event, 
 from _uring.process cimport monotonic_ns
 from _uring.transfer cimport DONE, UNUSUAL, WAITING, Transfer, prepare, receive, send
 
-from _uring.surface import MEASURED
+from _uring.records import MEASURED
 
 cdef int64_t SAMPLED = MEASURED
 

@@ -57,7 +57,7 @@ cdef class Awaited:
 
 
 cdef class LoopTransfers:
-    """See `LoopTransfers` in surface.py. One thread."""
+    """See `LoopTransfers` in records.py. One thread."""
 
     def __cinit__(self):
         self.epoll = epoll_create1(EPOLL_CLOEXEC)
@@ -80,7 +80,7 @@ cdef class LoopTransfers:
         return self.forks != fork_count
 
     def start(self, SteadyReads steady not None, int64_t start, int64_t count, into, token):
-        """See surface.py."""
+        """See records.py."""
         cdef Awaited read
         cdef Connection connection
         cdef Buffer buffer
@@ -137,7 +137,7 @@ cdef class LoopTransfers:
         return 0
 
     def poll(self):
-        """See surface.py."""
+        """See records.py."""
         cdef epoll_event[EVENTS] events
         cdef Awaited read
         cdef int i, count = epoll_wait(self.epoll, events, EVENTS, 0)
@@ -183,7 +183,7 @@ cdef class LoopTransfers:
         return read.hand_over()
 
     def late(self):
-        """See surface.py."""
+        """See records.py."""
         cdef Awaited read
         cdef int64_t now = monotonic_ns()
         cdef list found = []
@@ -196,7 +196,7 @@ cdef class LoopTransfers:
         return [read for read in self.slots if read is not None]
 
     def cancel(self, Awaited read not None):
-        """See surface.py."""
+        """See records.py."""
         if read.slot >= 0:
             self.remove(read)
         connection, read.connection, read.destination = read.connection, None, None

@@ -1,10 +1,10 @@
-"""What a task waits for: waiters, what a loop has to do for them, and how they are told. `loops` has the loops."""
+"""What a task waits for: waiters, what a loop does for them, and how they are told. `event_loops` has the loops."""
 
 import sys
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from typing import Any, Protocol, TypeAlias
 
-from _uring.surface import as_failure
+from _uring.errors import as_failure
 
 Failed: TypeAlias = Callable[[BaseException], None]
 

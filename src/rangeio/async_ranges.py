@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
-from _uring import turn
+from _uring import yield_if_due
 from rangeio.errors import Error
 from rangeio.in_flight import Flight
 from rangeio.ranges import Layout
@@ -48,7 +48,7 @@ class AsyncRanges(AsyncIterator[tuple[int, _T]]):
 
     async def __anext__(self) -> tuple[int, _T]:
         if self._ready or self._ended:
-            await turn()  # as the flight gives one to each that it hands out
+            await yield_if_due()  # as the flight gives one to each that it hands out
         try:
             while not self._ready and not self._ended:
                 await self._next()
@@ -87,7 +87,7 @@ class AsyncRanges(AsyncIterator[tuple[int, _T]]):
             source.begin_at(starts[index], lengths[index], waiter, chunk=chunk)
 
         self._cutting = cutting
-        self._flight = Flight(begin, len(starts), source.turn, depth=self._depth)
+        self._flight = Flight(begin, len(starts), source.yield_if_due, depth=self._depth)
         if cutting.empty:
             nothing = source.read_at(0, 0)
             self._ready = [(index, nothing[:]) for index in cutting.empty]
@@ -95,7 +95,7 @@ class AsyncRanges(AsyncIterator[tuple[int, _T]]):
     async def aclose(self) -> None:
         """Stop reading. A second call does nothing."""
         self.end()
-        await turn()
+        await yield_if_due()
 
     def end(self) -> None:
         """As `aclose`, which has nothing to wait for."""

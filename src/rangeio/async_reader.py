@@ -7,8 +7,9 @@ from dataclasses import replace
 from functools import partial, update_wrapper
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeVar, overload
 
-from _uring import turn
-from _uring.surface import byte_array, byte_index, unpicklable, writable_bytes
+from _uring import yield_if_due
+from _uring.arguments import byte_array, byte_index, writable_bytes
+from _uring.pickling import unpicklable
 from rangeio import streams
 from rangeio.adapters.async_files import AsyncFile
 from rangeio.async_ranges import AsyncRanges
@@ -137,7 +138,7 @@ class AsyncReader(AwaitedReads):
         return source
 
     async def _after_opening(self, read: Callable[[Source], Awaitable[_T]]) -> _T:
-        await turn()
+        await yield_if_due()
         return await read(self._opened())
 
     def _first_read_at(self, offset: SupportsIndex, limit: SupportsIndex) -> Awaitable[Buffer]:
@@ -286,7 +287,7 @@ class AsyncReader(AwaitedReads):
 
     async def _size_for(self, needed: bool) -> int | None:
         """As `Reader._size_for`."""
-        await turn()
+        await yield_if_due()
         source = self._opened()
         size = source.size
         if size is None and needed:
@@ -397,7 +398,7 @@ class AsyncReader(AwaitedReads):
 
     async def stat(self) -> Stat:
         """What the service says of the object now. ObjectChangedError if that is not what was opened."""
-        await turn()
+        await yield_if_due()
         return await self._opened().stat_async()
 
     @property
@@ -433,11 +434,11 @@ class AsyncReader(AwaitedReads):
     async def aclose(self) -> None:
         """As `close`."""
         self.close()
-        await turn()
+        await yield_if_due()
 
     async def __aenter__(self) -> Self:
         """Opens, so that what is not there is missed here."""
-        await turn()
+        await yield_if_due()
         self._opened()
         return self
 

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
-from _uring import ready, refused, turn
-from _uring.loops import bind, current_key
+from _uring import ready, refused, yield_if_due
+from _uring.event_loops import bind, current_key
 
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
@@ -81,7 +81,7 @@ class InTurns(AtOnce[_T]):
     __slots__ = ()
 
     async def __anext__(self) -> _T:
-        await turn()
+        await yield_if_due()
         return await super().__anext__()
 
 

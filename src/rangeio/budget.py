@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, TypeVar
 
-from _uring.loops import bind, current_key
+from _uring.event_loops import bind, current_key
 from _uring.waiters import tell, tell_failure
 
 _T = TypeVar("_T")

@@ -8,8 +8,8 @@ that nobody sees.
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from _uring.loops import bind, current_key
-from _uring.surface import without_frames
+from _uring.errors import without_frames
+from _uring.event_loops import bind, current_key
 from _uring.waiters import Waiter
 from rangeio.errors import Error
 

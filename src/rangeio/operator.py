@@ -237,7 +237,7 @@ class Operator:
         flight = Flight(
             lambda index, waiter: self._begin(*single[index][1], chosen, waiter),
             len(single),
-            _uring.turn,
+            _uring.yield_if_due,
             depth=chosen.concurrent or _FILES_AT_ONCE,
         )
         while (landed := await flight.next()) is not None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from _uring.surface import OFFSET_MAX, byte_index
+from _uring.arguments import OFFSET_MAX, byte_index
 
 if TYPE_CHECKING:
     from _uring import Buffer

@@ -9,7 +9,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypedDict, cast, overload
 
-from _uring.surface import unpicklable
+from _uring.pickling import unpicklable
 from rangeio import streams
 from rangeio.adapters.files import open_file
 from rangeio.awaitables import AtOnce, run_now

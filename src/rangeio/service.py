@@ -20,7 +20,7 @@ from typing import (
     runtime_checkable,
 )
 
-from _uring.surface import unpicklable
+from _uring.pickling import unpicklable
 from rangeio.errors import ConfigInvalidError, Error, closest
 from rangeio.policy import Retry, Timeout, hedge_of
 from rangeio.ranges import Offsets
@@ -310,7 +310,7 @@ class Source(Protocol):
         """
         ...
 
-    def turn(self) -> Awaitable[object]:
+    def yield_if_due(self) -> Awaitable[object]:
         """Give other tasks of the loop a turn, if reads that did not have to wait have held it for long.
 
         ClosedError, by the call or the await, if reads are refused.

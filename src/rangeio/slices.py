@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 import numpy as np
 
 from _uring import refused
-from _uring.surface import byte_array, byte_index, writable_bytes
+from _uring.arguments import byte_array, byte_index, writable_bytes
 from rangeio.errors import Error, UnexpectedEofError, asked, from_native
 from rangeio.policy import Timeout
 from rangeio.ranges import OPEN, Offsets, Told
@@ -152,9 +152,9 @@ class Slice(SourceReads):
         self._check_open(None, None)
         return self._within(self.source.stat())
 
-    def turn(self) -> Awaitable[object]:
+    def yield_if_due(self) -> Awaitable[object]:
         self._check_open(None, None)
-        return self.source.turn()
+        return self.source.yield_if_due()
 
     async def stat_async(self) -> Stat:
         """See `Source`."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
-from _uring import turn
+from _uring import yield_if_due
 from rangeio.awaitables import pause, settle
 from rangeio.budget import SHARED
 from rangeio.errors import Error
@@ -111,7 +111,7 @@ class AsyncStream(AsyncIterator["Buffer"]):
 
     async def __anext__(self) -> "Buffer":
         if self._ended:
-            await turn()
+            await yield_if_due()
         elif self._flight is None:
             self._flight = self._launch(*await self._begin())
         if self._ended or self._flight is None:
@@ -156,12 +156,14 @@ class AsyncStream(AsyncIterator["Buffer"]):
             first = start + index * chunk
             source.begin_at(first, min(chunk, stop - first), waiter)
 
-        return Flight(begin, count, source.turn, depth=self._course.depth(self._loan.nbytes), ordered=True)
+        return Flight(
+            begin, count, source.yield_if_due, depth=self._course.depth(self._loan.nbytes), ordered=True
+        )
 
     async def aclose(self) -> None:
         """Stop reading. A second call does nothing."""
         self.end()
-        await turn()
+        await yield_if_due()
 
     def end(self) -> None:
         """As `aclose`, which has nothing to wait for."""

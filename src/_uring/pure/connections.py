@@ -8,7 +8,7 @@ HEAD_ROOM = 8192
 
 
 class Connection:
-    """See `Connection` in surface.py. Reading over it is left to who derives from this."""
+    """See `Connection` in records.py. Reading over it is left to who derives from this."""
 
     __slots__ = ("absolute", "fd", "idle_at", "space", "used")
 
@@ -27,7 +27,7 @@ class Connection:
 
 
 class IdleConnections:
-    """See `IdleConnections` in surface.py. A lock makes each call one step. A forked child makes others."""
+    """See `IdleConnections` in records.py. A lock makes each call one step. A forked child makes others."""
 
     __slots__ = ("_connections", "_lock", "wanted")
 

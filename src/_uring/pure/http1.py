@@ -15,7 +15,7 @@ _LENGTH = re.compile(rb"[0-9]{1,18}")
 
 
 class Expected:
-    """See `Expected` in surface.py."""
+    """See `Expected` in records.py."""
 
     __slots__ = ("encoding", "etag", "modified", "size")
 
@@ -53,7 +53,7 @@ class Expected:
 
 
 class RangeRequest:
-    """See `RangeRequest` in surface.py."""
+    """See `RangeRequest` in records.py."""
 
     __slots__ = ("after", "before", "expected")
 

@@ -7,8 +7,8 @@ from operator import index
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
-from _uring import turn
-from _uring.surface import OFFSET_MAX, byte_index, writable_bytes
+from _uring import yield_if_due
+from _uring.arguments import OFFSET_MAX, byte_index, writable_bytes
 from rangeio.service import Destination, Source
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class AsyncFile(AsyncIterator[bytes]):
         return self._read(_limit(size))
 
     async def _read(self, size: int) -> bytes:
-        await turn()
+        await yield_if_due()
         self._check_open()
         if size <= len(self._ahead):
             return self._take(size)
@@ -63,7 +63,7 @@ class AsyncFile(AsyncIterator[bytes]):
         return self._readinto(writable_bytes(buffer))  # type: ignore[arg-type]
 
     async def _readinto(self, view: memoryview) -> int:
-        await turn()
+        await yield_if_due()
         self._check_open()
         done = min(len(view), len(self._ahead))
         view[:done] = self._take(done)
@@ -77,21 +77,21 @@ class AsyncFile(AsyncIterator[bytes]):
 
     async def read1(self, size: int = -1) -> bytes:
         """At most `size` bytes with at most one read."""
-        await turn()
+        await yield_if_due()
         if not self._ahead:
             await self._fill(1)
         return self._take(len(self._ahead) if size < 0 else min(size, len(self._ahead)))
 
     async def peek(self, size: int = 1) -> bytes:
         """What comes next, without moving: at least one byte, if there is one."""
-        await turn()
+        await yield_if_due()
         if not self._ahead:
             await self._fill(max(1, size))
         return bytes(self._ahead)
 
     async def readline(self, size: int | None = -1) -> bytes:
         """To the next newline, which is included, or at most `size` bytes."""
-        await turn()
+        await yield_if_due()
         limit = _limit(size)
         parts: list[bytes] = []
         found = 0
@@ -132,7 +132,7 @@ class AsyncFile(AsyncIterator[bytes]):
 
         OSError (EINVAL) before the start and beyond 2**63 - 1, as of real files.
         """
-        await turn()
+        await yield_if_due()
         self._check_open()
         place = index(offset)
         if whence == os.SEEK_CUR:
@@ -150,36 +150,36 @@ class AsyncFile(AsyncIterator[bytes]):
 
     async def tell(self) -> int:
         """Where it is, counted from the start of the range."""
-        await turn()
+        await yield_if_due()
         self._check_open()
         return self._at
 
     async def readable(self) -> bool:
         """True."""
-        await turn()
+        await yield_if_due()
         return True
 
     async def seekable(self) -> bool:
         """True."""
-        await turn()
+        await yield_if_due()
         return True
 
     async def writable(self) -> bool:
         """False."""
-        await turn()
+        await yield_if_due()
         return False
 
     async def close(self) -> None:
         """Refuse everything from now on; the Reader stays open."""
         self._close()
-        await turn()
+        await yield_if_due()
 
     def _close(self) -> None:
         self.closed = True
         self._ahead = memoryview(b"")
 
     async def __aenter__(self) -> "Self":
-        await turn()
+        await yield_if_due()
         await self._opened()
         return self
 

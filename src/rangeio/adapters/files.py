@@ -4,8 +4,8 @@ import io
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from _uring.arguments import writable_bytes
 from _uring.cursor import Cursor
-from _uring.surface import writable_bytes
 from rangeio.ranges import OPEN
 from rangeio.service import NEAR, Source
 

@@ -10,7 +10,7 @@ from errno import EAGAIN
 from functools import partial
 
 from _uring import Expected
-from _uring.surface import MEASURED, Unfinished
+from _uring.records import MEASURED, Unfinished
 from rangeio.counters import REQUESTS
 from rangeio.errors import Error
 from rangeio.http.connecting import Connecting

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import _uring
-from _uring.loops import bind, current_key
-from _uring.surface import Unfinished
+from _uring.event_loops import bind, current_key
+from _uring.records import Unfinished
 from _uring.waiters import Waiter, tell
 from rangeio.errors import Error
 from rangeio.http.drivers import HeldByLoop, LoopDriver
@@ -21,7 +21,7 @@ from rangeio.http.range_read import RangeRead
 from rangeio.http.steady import PlainTransfers
 
 if TYPE_CHECKING:
-    from _uring.surface import LoopTransfers, SteadyReads
+    from _uring.records import LoopTransfers, SteadyReads
 
 _KEPT_S = 1.0
 

@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from _uring import IdleConnections
-from _uring.surface import MOST_IDLE_S
+from _uring.records import MOST_IDLE_S
 from rangeio.counters import CONNECTIONS
 from rangeio.errors import ConfigInvalidError, Error
 from rangeio.http.connection import Connection

@@ -16,7 +16,7 @@ from functools import partial
 from itertools import count
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-from _uring.loops import bind
+from _uring.event_loops import bind
 from rangeio.errors import from_native
 from rangeio.http.connection import cut_off_all
 
@@ -367,7 +367,7 @@ def _later(key: Any, seconds: float, callback: Callable[[], None]) -> None:
 
 
 class LoopDriver:
-    """A running event loop, as what `_uring.loops` binds."""
+    """A running event loop, as what `_uring.event_loops` binds."""
 
     def __init__(self, key: Any) -> None:
         self._key = key

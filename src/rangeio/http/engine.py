@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from _uring.surface import Unfinished
+from _uring.records import Unfinished
 from rangeio.errors import Error, RangeNotSupportedError
 from rangeio.http import responses
 from rangeio.http.attempt import Attempt

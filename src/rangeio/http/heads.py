@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from _uring.surface import OFFSET_MAX
+from _uring.arguments import OFFSET_MAX
 from rangeio.http.redaction import Quoted
 
 

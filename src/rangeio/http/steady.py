@@ -10,7 +10,7 @@ from errno import EAGAIN
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from _uring.surface import MEASURED, REQUEST_ROOM, Unfinished
+from _uring.records import MEASURED, REQUEST_ROOM, Unfinished
 from rangeio.counters import REQUESTS
 from rangeio.http.connection import RECEIVES_PER_TURN, WOULD_BLOCK, Connection
 from rangeio.http.drivers import Readiness, fork_count
@@ -20,7 +20,7 @@ from rangeio.policy import RETRIES, Timeout
 
 if TYPE_CHECKING:
     from _uring import Reactor
-    from _uring.surface import SteadyReads
+    from _uring.records import SteadyReads
 
 # After this a request is made up anew: its signature may have expired, or the credentials.
 _GOOD_S = 0.5
@@ -204,7 +204,7 @@ class PlainTransfer:
 
 
 class PlainTransfers:
-    """Reads that an event loop awaits, over TLS, and where there is no core: see `LoopTransfers` in surface.py."""
+    """Reads that an event loop awaits, over TLS, and where there is no core: see `LoopTransfers` in records.py."""
 
     def __init__(self) -> None:
         self._forks = fork_count()

@@ -11,7 +11,7 @@ from datetime import timezone
 from email.utils import parsedate_to_datetime
 from typing import Literal
 
-from _uring.surface import OFFSET_MAX
+from _uring.arguments import OFFSET_MAX
 from rangeio.errors import (
     ConditionNotMatchError,
     ContentEncodedError,

@@ -8,9 +8,10 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
-from _uring import ready, turn
-from _uring.loops import bind, current_key
-from _uring.surface import MEASURED, Unfinished, byte_array, byte_index, writable_bytes
+from _uring import ready, yield_if_due
+from _uring.arguments import byte_array, byte_index, writable_bytes
+from _uring.event_loops import bind, current_key
+from _uring.records import MEASURED, Unfinished
 from _uring.waiters import tell
 from rangeio.awaitables import by_await, checkpoint
 from rangeio.errors import Error, asked, from_native
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer as SupportsBuffer
 
     from _uring import Buffer, Reactor
-    from _uring.surface import SteadyReads
+    from _uring.records import SteadyReads
     from _uring.waiters import Waiter
 
 
@@ -267,7 +268,7 @@ class HttpSource(Travels):
         return self._batch(starts, count)
 
     async def _batch(self, starts: Offsets, count: int) -> "Buffer":
-        await turn()
+        await yield_if_due()
         ask = starts.size and count and self.size is None
         size = (await self.stat_async()).size if ask else self.size
         records = Records(self.path, starts, count)
@@ -304,7 +305,7 @@ class HttpSource(Travels):
             version=version.number,
         )
 
-    def turn(self) -> Awaitable[object]:
+    def yield_if_due(self) -> Awaitable[object]:
         self._check_open(None, None)
         return checkpoint()
 
@@ -481,7 +482,7 @@ class HttpSource(Travels):
                 for read in reads:
                     run.add(read)
             if waiter.done():  # out of an object that is kept: nothing was waited for
-                await turn()
+                await yield_if_due()
             await binding.wait(waiter)
         finally:
             run.cancel()

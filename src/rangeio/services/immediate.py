@@ -3,7 +3,8 @@
 from collections.abc import Awaitable, Iterator
 from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
-from _uring.surface import byte_array, byte_index, without_frames, writable_bytes
+from _uring.arguments import byte_array, byte_index, writable_bytes
+from _uring.errors import without_frames
 from rangeio.awaitables import at_once
 from rangeio.errors import Error, UnexpectedEofError, asked, from_native
 from rangeio.policy import Timeout
@@ -139,7 +140,7 @@ class ImmediateSource(Travels):
     def begin_at(self, offset: int, limit: int, waiter: "Waiter", *, chunk: int | None = None) -> None:
         waiter.set_result(self.read_at(offset, limit))
 
-    def turn(self) -> Awaitable[object]:
+    def yield_if_due(self) -> Awaitable[object]:
         return at_once(self._check_open, None, None)
 
     def stat_async(self) -> Awaitable[Stat]:

@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from _uring.surface import without_frames
+from _uring.errors import without_frames
 from rangeio.errors import Error, PermissionDeniedError, from_native
 from rangeio.ranges import OPEN, Offsets, split
 from rangeio.service import (
@@ -175,7 +175,7 @@ class LocalSource(ImmediateSource):
         pin = "" if size is None else f"{device:x}-{inode:x}-{size:x}-{mtime_ns:x}"
         return Stat(self.path, size, pin=pin, mtime_ns=mtime_ns)
 
-    def turn(self) -> Awaitable[object]:
+    def yield_if_due(self) -> Awaitable[object]:
         return self.read_at_async(0, 0)  # the core counts it among the reads that did not wait
 
     def close(self) -> None:

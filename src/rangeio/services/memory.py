@@ -5,7 +5,7 @@ from errno import ENOENT
 from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 from zlib import crc32
 
-from _uring.surface import byte_index, writable_bytes
+from _uring.arguments import byte_index, writable_bytes
 from rangeio.errors import Error, NotFoundError, closest
 from rangeio.ranges import OPEN, split
 from rangeio.reading import Destination

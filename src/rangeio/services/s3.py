@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from _uring import turn
+from _uring import yield_if_due
 from rangeio.errors import ConfigInvalidError, Error, NotFoundError, UnexpectedError, asked
 from rangeio.http.connection_pool import ConnectionPool, Security
 from rangeio.http.fields import checked_fields
@@ -342,7 +342,7 @@ class AsyncListing(AsyncIterator[Stat]):
         self._ready: deque[Stat] = deque()
 
     async def __anext__(self) -> Stat:
-        await turn()
+        await yield_if_due()
         while not self._ready:
             source = self._pages.next()
             if source is None:

@@ -1,0 +1,100 @@
+"""Checked arguments: offsets, lengths, and memory to read into."""
+
+import operator
+import re
+from array import array
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, SupportsIndex
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from typing_extensions import Buffer as SupportsBuffer
+
+OFFSET_MAX = 2**63 - 1
+"""Largest offset, length and end: off_t is signed. What would end beyond it ends there."""
+
+
+def byte_index(value: SupportsIndex, name: str) -> int:
+    """`value` as a plain int from 0 to 2**63 - 1. TypeError for floats, ValueError below, OverflowError above."""
+    number = operator.index(value)
+    if number < 0:
+        raise ValueError(f"{name} must not be negative, got {number}")
+    if number > OFFSET_MAX:
+        raise OverflowError(f"{name} must be below 2**63, got {number}")
+    return number
+
+
+def byte_array(values: Any, name: str) -> "npt.NDArray[np.int64]":
+    """`values` as a C-contiguous int64 array of one dimension; every one under the rules of `byte_index`.
+
+    A copy, also of an int64 array: what the caller does with his while an awaited read is under way must not matter.
+    """
+    if not isinstance(values, np.ndarray):
+        if isinstance(values, (str, bytes, bytearray)) or not isinstance(values, Iterable):
+            raise TypeError(f"{name} must be a sequence of integers, not {type(values).__name__}")
+        values = values if isinstance(values, (list, tuple)) else list(values)
+        try:
+            # array("q") refuses floats and takes whatever has __index__, at a quarter of the cost of a Python loop.
+            numbers = np.frombuffer(array("q", values), dtype=np.int64)
+        except OverflowError:
+            numbers = np.array([byte_index(value, name) for value in values])  # raises, and says for which
+    elif values.dtype.kind not in "iub":
+        raise TypeError(f"{name} must be integers, not {values.dtype}")
+    elif values.dtype.kind == "u" and values.size and int(values.max()) > OFFSET_MAX:
+        raise OverflowError(f"{name}: every one must be below 2**63, got {values.max()}")
+    else:
+        numbers = np.array(values, dtype=np.int64, order="C")
+    if numbers.ndim != 1:
+        raise ValueError(f"{name} must have one dimension, not {numbers.ndim}")
+    if numbers.size and (least := int(numbers.min())) < 0:
+        raise ValueError(f"{name} must not be negative, got {least}")
+    return numbers
+
+
+def byte_arrays(starts: Any, lengths: Any) -> "tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]":
+    """The checked arguments of a batch: two arrays of one size."""
+    first, second = byte_array(starts, "starts"), byte_array(lengths, "lengths")
+    if first.size != second.size:
+        raise ValueError(f"starts and lengths differ in size: {first.size} and {second.size}")
+    return first, second
+
+
+# In the format of a buffer (PEP 3118): objects, pointers, functions, and C strings by reference. Zf, Zd and Zg are
+# complex numbers. Names of fields stand between colons.
+_POINTERS = re.compile(r"[OPz&]|X\{|Z(?![fdg])")
+_NAMES = re.compile(r":[^:]*:")
+
+
+def check_plain(format: str) -> None:
+    """TypeError if memory of that format holds pointers: bytes of a file, taken for one, would end the process."""
+    if _POINTERS.search(_NAMES.sub("", format)):
+        raise TypeError(
+            f"the destination holds objects or pointers (format {format!r}); read into bytes or numbers instead"
+        )
+
+
+def writable_bytes(destination: "SupportsBuffer") -> memoryview:
+    """The bytes of `destination`, to be filled. TypeError unless writable and of plain numbers, BufferError unless
+    C-contiguous.
+    """
+    try:
+        view = memoryview(destination)
+    except ValueError:
+        # numpy has no format for dates, which are plain numbers, and none for its strings, which are pointers.
+        if not isinstance(destination, np.ndarray):
+            raise
+        if destination.dtype.hasobject:
+            check_plain("O")
+        view = destination.view(np.ndarray).view(f"V{destination.itemsize}").data
+    if view.format != "B":
+        check_plain(view.format)
+    if view.readonly:
+        raise TypeError(f"the destination must be writable; this {type(destination).__name__} is read-only")
+    if not view.c_contiguous:
+        raise BufferError("the destination must be C-contiguous; copy it, or read into a contiguous part")
+    if view.nbytes == 0:
+        return memoryview(bytearray())
+    # Through numpy because memoryview.cast() refuses formats it does not know, such as those of records.
+    return np.frombuffer(view, dtype=np.uint8).data

@@ -1,0 +1,58 @@
+"""One open file as the kernel knows it."""
+
+from libc.stdint cimport int64_t, uint64_t
+
+from _uring.engine cimport Engine
+
+cdef int64_t SMALL
+cdef int64_t CHECK_EVERY_NS
+
+
+cdef class Descriptor:
+    cdef Engine engine
+    cdef readonly int fd
+    cdef bint first
+    cdef bint owned
+    cdef bint touched
+
+    cdef void touch(self) noexcept
+
+
+cdef class Identity:
+    cdef uint64_t device
+    cdef uint64_t inode
+    cdef int64_t size
+    cdef int64_t mtime_ns
+    cdef uint64_t mode
+
+    cdef int read(self, int fd) except -1
+    cdef bint is_of(self, void *seen) noexcept
+    cdef str difference(self, Identity now)
+
+
+cdef class OpenFile:
+    cdef Engine engine
+    cdef readonly str path
+    cdef Descriptor plain
+    cdef Descriptor scattered
+    cdef Descriptor straight
+    cdef bint pin
+    cdef bint synthetic
+    cdef Identity identity
+    cdef int64_t checked_ns
+    cdef int64_t border
+    cdef int asynchronous
+    cdef readonly int alignment
+    cdef readonly str direct_reason
+
+    cdef bint identify(self) except -1
+    cdef bint may_lie(self) noexcept
+    cdef bint goes_on(self) except -1
+    cdef int start_direct(self, object wanted) except -1
+    cdef Descriptor held(self)
+    cdef int64_t trusted_size(self, Descriptor plain, object start, object want) except -2
+    cdef int64_t verify(self, Descriptor plain, object offset, object limit) except -2
+    cdef int came_short(self, Descriptor plain, int64_t start, int64_t want, int64_t got) except -1
+    cdef bint by_ring(self, Descriptor plain)
+    cdef Descriptor source(self, Descriptor plain, Py_ssize_t count)
+    cdef void drop(self) noexcept

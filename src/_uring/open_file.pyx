@@ -1,0 +1,358 @@
+"""One open file as the kernel knows it: its descriptors, its identity, and what O_DIRECT wants of it."""
+
+import os
+
+cimport cython
+from libc.errno cimport EAGAIN, EINTR, EISDIR, errno
+from libc.stdint cimport uint8_t, uint32_t
+from libc.string cimport memset
+
+from _uring.arenas cimport PAGE
+from _uring.kernel cimport (
+    O_CLOEXEC,
+    O_DIRECT,
+    O_NOATIME,
+    O_NOCTTY,
+    O_NONBLOCK,
+    O_RDONLY,
+    RWF_NOWAIT,
+    S_IFBLK,
+    S_IFDIR,
+    S_IFMT,
+    S_IFREG,
+    c_open,
+    close,
+    fstat,
+    in_ns,
+    iovec,
+    pread,
+    preadv2,
+    stat_t,
+)
+from _uring.process cimport coarse_clock_ns, page_size
+
+from _uring.errors import make_error
+
+cdef extern from *:
+    """
+    #include <sys/ioctl.h>
+    #include <sys/syscall.h>
+    #include <sys/sysmacros.h>
+    #include <sys/vfs.h>
+    #ifndef BLKGETSIZE64
+    #define BLKGETSIZE64 _IOR(0x12, 114, size_t)
+    #endif
+    /* statx(2), Linux 6.1: the request bit, and where the answer lies; older libc headers have neither. */
+    #define RANGEIO_STATX_DIOALIGN 0x2000u
+    #define RANGEIO_AT_EMPTY_PATH 0x1000
+    static long rangeio_statx(int fd, void *answer)
+    {
+    #ifdef SYS_statx
+        return syscall(SYS_statx, fd, "", RANGEIO_AT_EMPTY_PATH, RANGEIO_STATX_DIOALIGN, answer);
+    #else
+        return -1;
+    #endif
+    }
+    """
+    struct statfs_t "statfs":
+        long f_type
+    int fstatfs(int fd, statfs_t *answer) nogil
+    int fcntl(int fd, int command, ...) nogil
+    int ioctl(int fd, unsigned long request, ...) nogil
+    int posix_fadvise(int fd, int64_t offset, int64_t length, int advice) nogil
+    unsigned major(uint64_t device) nogil
+    long rangeio_statx(int fd, void *answer) nogil
+    int F_GETFL, F_SETFL, POSIX_FADV_RANDOM
+    unsigned long BLKGETSIZE64
+
+# A read up to this is small: copying it takes some 6 us with the GIL held, and it trusts the identity seen in the last second
+# (an fstat each would cost a third of it).
+SMALL = 64 << 10
+CHECK_EVERY_NS = 1000000000
+# A batch of so many reads is scattered: the kernel's read-ahead would fetch what nobody asked for.
+cdef Py_ssize_t SCATTERED = 4
+# File systems that make up their content on reading; st_size and st_mtime say nothing there (linux/magic.h). Some of their
+# files wait when they are read, or can be read once only, so these are not tried (`goes_on`).
+cdef set SYNTHETIC = {
+    0x9FA0,  # proc
+    0x62656572,  # sysfs
+    0x27E0EB,  # cgroup
+    0x63677270,  # cgroup2
+    0x64626720,  # debugfs
+    0x74726163,  # tracefs
+    0xCAFE4A11,  # bpf
+    0x62656570,  # configfs
+    0x73636673,  # securityfs
+    0x42494E4D,  # binfmt_misc
+    0x65735543,  # fusectl
+    0xF97CFF8C,  # selinuxfs
+    0x43415D53,  # smackfs
+    0x7655821,  # resctrl
+    0xDE5E81E4,  # efivarfs
+    0x6165676C,  # pstore
+}
+
+
+@cython.final
+@cython.no_gc_clear  # `__dealloc__` counts in the engine; what cycles there are go through objects that may be cleared
+cdef class Descriptor:
+    """A file descriptor that is closed when the last user, a read still under way for instance, lets go of it.
+
+    first: of its file, which is counted by it; others are further descriptions of the same one. owned: to be closed.
+    """
+
+    def __cinit__(self, Engine engine, int fd, bint first=True):
+        self.engine = engine
+        self.fd = fd
+        self.first = first
+        self.owned = True
+        engine.files_open += first
+
+    cdef void touch(self) noexcept:
+        """The first read has been made, and with it the access time is of now; the next need not look at it again.
+
+        Updating it costs a cached read of 4 KiB a twelfth (touch_atime). Only of descriptions that are ours alone;
+        the kernel refuses it to those who do not own the file (open(2), O_NOATIME), and then nothing changes.
+        """
+        self.touched = True
+        fcntl(self.fd, F_SETFL, fcntl(self.fd, F_GETFL) | O_NOATIME)
+
+    def __dealloc__(self):
+        self.engine.files_open -= self.first
+        if self.owned:
+            close(self.fd)
+
+
+@cython.final
+cdef class Identity:
+    """What must not change while a file is pinned."""
+
+    cdef int read(self, int fd) except -1:
+        cdef stat_t answer
+        cdef int result
+        cdef uint64_t blocks_size = 0
+        with nogil:
+            result = fstat(fd, &answer)
+        if result != 0:
+            raise OSError(errno, os.strerror(errno))
+        self.device, self.inode, self.mode = answer.st_dev, answer.st_ino, answer.st_mode
+        self.size = answer.st_size
+        self.mtime_ns = in_ns(&answer.st_mtim)
+        if (self.mode & S_IFMT) == S_IFBLK and ioctl(fd, BLKGETSIZE64, &blocks_size) == 0:
+            self.size = <int64_t>blocks_size
+        return answer.st_blocks == 0 and answer.st_size <= page_size
+
+    cdef bint is_of(self, void *seen) noexcept:
+        """Whether a regular file of which fstat said this is the same, and as it was."""
+        cdef stat_t *answer = <stat_t *>seen
+        return (
+            self.mode & S_IFMT == S_IFREG and answer.st_dev == self.device and answer.st_ino == self.inode
+            and answer.st_size == self.size and in_ns(&answer.st_mtim) == self.mtime_ns
+        )
+
+    cdef str difference(self, Identity now):
+        """What became of the file, in words; empty if nothing did."""
+        if (self.device, self.inode) != (now.device, now.inode):
+            return "it is another file now"
+        if now.size != self.size:
+            return f"it {'shrank' if now.size < self.size else 'grew'} from {self.size} to {now.size} bytes"
+        if now.mtime_ns != self.mtime_ns:
+            return "it was written to (its modification time changed)"
+        return ""
+
+
+def open_descriptor(Engine engine, path, int flags=0, bint first=True):
+    """Open without ever blocking on a FIFO, and without leaving O_NONBLOCK on (io_uring would answer EAGAIN)."""
+    cdef bytes name = os.fsencode(path)
+    cdef const char *raw = name
+    cdef int fd
+    if b"\0" in name:
+        raise ValueError(f"embedded null byte in the path {path!r}")
+    while True:
+        with nogil:
+            fd = c_open(raw, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | flags)
+        if fd >= 0 or errno != EINTR:
+            break
+    if fd < 0:
+        raise make_error("errno", errno, os.fsdecode(name))
+    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK)
+    return Descriptor(engine, fd, first)
+
+
+cdef class OpenFile:
+    """An open regular file or block device. What of it changes: nothing while it is pinned."""
+
+    def __cinit__(self, Engine engine, str path, Descriptor plain, direct, bint pin):
+        cdef bint maybe_synthetic
+        cdef statfs_t system
+        self.engine, self.path, self.plain, self.pin = engine, path, plain, pin
+        maybe_synthetic = self.identify()
+        self.refuse_unseekable()
+        if maybe_synthetic and fstatfs(self.plain.fd, &system) == 0 and system.f_type in SYNTHETIC:
+            self.synthetic = True
+        elif self.may_lie():
+            self.synthetic = self.goes_on()
+        self.border = 1
+        self.asynchronous = -1
+        self.checked_ns = coarse_clock_ns()
+        self.start_direct(direct)
+
+    cdef bint identify(self) except -1:
+        """See what the file is; whether it may be made up."""
+        self.identity = Identity()
+        try:
+            return self.identity.read(self.plain.fd)
+        except OSError as error:
+            raise make_error("errno", error.errno, self.path)
+
+    def refuse_unseekable(self):
+        cdef uint64_t kind = self.identity.mode & S_IFMT
+        if kind == S_IFDIR:
+            raise make_error("errno", EISDIR, self.path)
+        if kind != S_IFREG and kind != S_IFBLK:
+            raise make_error(
+                "unsupported", 0, self.path, detail="not a regular file: a FIFO, socket or character device has no offsets to read at"
+            )
+
+    cdef bint may_lie(self) noexcept:
+        """Whether st_size may be less than there is to read. Of a file system on a block device the kernel itself ends reads
+        there; others, such as FUSE and 9p, may pass them on to a server that knows better. 0 is what those say that do not
+        know at all.
+        """
+        return self.identity.mode & S_IFMT == S_IFREG and (self.identity.size == 0 or major(self.identity.device) == 0)
+
+    cdef bint goes_on(self) except -1:
+        """Whether there are bytes behind the size that fstat tells, and it has not just grown: then the size means nothing."""
+        cdef char byte
+        cdef int64_t end
+        cdef ssize_t got
+        while True:
+            end = self.identity.size
+            with nogil:
+                got = pread(self.plain.fd, &byte, 1, end)
+            if got <= 0:
+                return False  # what fails here fails again, and is told, when it is read
+            self.identify()
+            if self.identity.size <= end:
+                return True
+
+    cdef int start_direct(self, object wanted) except -1:
+        """Open the O_DIRECT descriptor if it is wanted and the file system has it; say why not otherwise."""
+        cdef uint8_t[256] answer
+        cdef uint32_t *fields = <uint32_t *>answer
+        memset(answer, 0, sizeof(answer))
+        self.alignment = 0 if self.synthetic else PAGE
+        if rangeio_statx(self.plain.fd, answer) == 0 and fields[0] & 0x2000:
+            self.alignment = max(fields[38], fields[39])  # stx_dio_mem_align, stx_dio_offset_align
+        if wanted is not True:
+            self.direct_reason = "not asked for" if wanted is False else "auto: through the page cache"
+            return 0
+        if self.alignment == 0 or self.alignment > PAGE or self.synthetic:
+            self.direct_reason = "asked for, but statx(2) says that this file has no direct I/O; reading through the page cache"
+            return 0
+        try:
+            self.straight = self.reopen(self.plain, O_DIRECT)
+        except OSError as error:
+            self.alignment = 0
+            self.direct_reason = f"asked for, but the file system refused O_DIRECT ({error.strerror}); reading through the page cache"
+            return 0
+        self.border = self.alignment
+        self.direct_reason = f"asked for; offsets and lengths are aligned to {self.alignment} bytes"
+        return 0
+
+    def reopen(self, Descriptor plain, int flags):
+        """A second description of the same inode, whatever has become of its name."""
+        return open_descriptor(self.engine, f"/proc/self/fd/{plain.fd}", flags, first=False)
+
+    cdef Descriptor held(self):
+        """The descriptor, for as long as the caller keeps it; the "closed" error after close()."""
+        if self.plain is None:
+            raise make_error("closed", 0, self.path, detail="the reader was closed; open it again")
+        return self.plain
+
+    cdef int64_t trusted_size(self, Descriptor plain, object start, object want) except -2:
+        """The size to plan a read with: seen within the last second if the read is small and
+        ends before it, else of now."""
+        if self.pin and not self.synthetic and want is not None and <int64_t>want <= SMALL:
+            if <int64_t>start <= self.identity.size - <int64_t>want and coarse_clock_ns() - self.checked_ns < CHECK_EVERY_NS:
+                return self.identity.size
+        return self.verify(plain, start, want)
+
+    cdef int64_t verify(self, Descriptor plain, object offset, object limit) except -2:
+        """Look at the file's identity again; its size now, or 2**63 - 1 where unknown. A pinned file must not have changed."""
+        cdef Identity now
+        cdef stat_t answer
+        cdef str difference
+        cdef int result
+        with nogil:
+            result = fstat(plain.fd, &answer)
+        if result == 0 and not self.synthetic and self.identity.is_of(&answer):
+            self.checked_ns = coarse_clock_ns()
+            return self.identity.size
+        now = Identity()
+        try:
+            now.read(plain.fd)
+        except OSError as error:
+            raise make_error("errno", error.errno, self.path, offset, limit)
+        if self.synthetic:
+            return 0x7FFFFFFFFFFFFFFF
+        if self.pin:
+            difference = self.identity.difference(now)
+            if difference:
+                self.checked_ns = 0  # no second of trust: every read from now on looks, and fails
+                raise make_error("changed", 0, self.path, offset, limit, difference)
+        self.identity = now
+        self.checked_ns = coarse_clock_ns()
+        return now.size
+
+    cdef int came_short(self, Descriptor plain, int64_t start, int64_t want, int64_t got) except -1:
+        """The file ended before the size it had when the read began."""
+        cdef int64_t size = self.verify(plain, start, want)
+        if not self.synthetic and got < want and start + got < size:
+            raise make_error(
+                "eof", 0, self.path, start, want, f"the file system says {size} bytes but gave only {got} from there"
+            )
+        return 0
+
+    cdef bint by_ring(self, Descriptor plain):
+        """Whether the file system can start a read and complete it later.
+
+        Where it cannot (FUSE, older NFS), io_uring blocks a kernel thread a read, as a worker of ours would, or even the
+        caller; and on FUSE with direct_io a short read continued by the kernel (6.18) comes back with the wrong bytes.
+        """
+        cdef iovec nothing
+        cdef char byte
+        if self.asynchronous < 0:
+            nothing.iov_base, nothing.iov_len = &byte, 1
+            # Past every end: a question that starts no read-ahead.
+            self.asynchronous = preadv2(plain.fd, &nothing, 1, <int64_t>1 << 62, RWF_NOWAIT) >= 0 or errno == EAGAIN
+        return self.asynchronous
+
+    cdef Descriptor source(self, Descriptor plain, Py_ssize_t count):
+        """The descriptor to read with: without the page cache, without read-ahead, or plain.
+
+        Another thread may close the file whenever the GIL is given up, here or before; the caller's `plain` stays.
+        """
+        cdef Descriptor scattered
+        if self.straight is not None:
+            return self.straight
+        if count < SCATTERED:
+            return plain
+        if self.scattered is not None:
+            return self.scattered
+        if self.plain is not None:
+            # For those who come while this one is opened. Two would be one too many, and to close any descriptor of the file before
+            # all others drops the locks that the process has on it (fcntl(2)).
+            self.scattered = plain
+        try:
+            scattered = self.reopen(plain, 0)
+            posix_fadvise(scattered.fd, 0, 0, POSIX_FADV_RANDOM)
+        except OSError:
+            scattered = plain  # /proc not mounted, or the file is not ours to open: only read-ahead is lost
+        if self.plain is not None:
+            self.scattered = scattered
+        return scattered
+
+    cdef void drop(self) noexcept:
+        """Let go of the descriptors; reads still under way hold them until they complete."""
+        self.plain = self.scattered = self.straight = None

@@ -1,0 +1,177 @@
+"""Descriptors for the pure-Python backend: what may be opened, what it is, and reading it by position."""
+
+import errno
+import os
+import stat
+import threading
+import time
+
+from _uring.errors import make_error
+from _uring.records import FileStat
+
+# Most bytes of one read(2) on Linux, whatever the word size; more is cut by the kernel.
+_READ_MAX = 0x7FFFF000
+# Times that a read is tried again a millisecond after EAGAIN.
+_PATIENCE = 1000
+_OPEN_FLAGS = (
+    os.O_RDONLY
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_NOCTTY", 0)
+    | getattr(os, "O_NONBLOCK", 0)  # so that a FIFO without a writer does not hold us
+    | getattr(os, "O_BINARY", 0)
+)
+_SYNTHETIC = frozenset(
+    [
+        "binfmt_misc",
+        "bpf",
+        "cgroup",
+        "cgroup2",
+        "configfs",
+        "debugfs",
+        "efivarfs",
+        "fusectl",
+        "proc",
+        "pstore",
+        "resctrl",
+        "securityfs",
+        "selinuxfs",
+        "smackfs",
+        "sysfs",
+        "tracefs",
+    ]
+)
+_seek_lock = threading.Lock()
+
+
+def read_into(fd: int, view: memoryview, offset: int) -> int:
+    """Fill `view` from `offset`; the bytes read, fewer than its size only where the file ends. EINTR: PEP 475."""
+    done = patience = 0
+    while done < len(view):
+        part = view[done : done + _READ_MAX]
+        try:
+            got = _read_once(fd, part, offset + done)
+        except BlockingIOError:
+            # Of a regular file only a strange file system says so, and means: later.
+            patience += 1
+            if patience > _PATIENCE:
+                raise
+            time.sleep(0.001)
+            continue
+        if got == 0:
+            break
+        if got > len(part):  # it has been written past the end of the memory, or not at all
+            raise OSError(errno.EIO, f"{got} bytes came where {len(part)} were asked for")
+        done += got
+    return done
+
+
+def _read_once(fd: int, part: memoryview, offset: int) -> int:
+    if hasattr(os, "preadv"):
+        return os.preadv(fd, [part], offset)
+    data = pread(fd, len(part), offset)
+    part[: len(data)] = data
+    return len(data)
+
+
+def pread(fd: int, limit: int, offset: int) -> bytes:
+    if hasattr(os, "pread"):
+        return os.pread(fd, limit, offset)
+    with _seek_lock:  # Windows: the descriptor has one cursor for all threads
+        os.lseek(fd, offset, os.SEEK_SET)
+        return os.read(fd, limit)
+
+
+def open_descriptor(path: str) -> int:
+    try:
+        fd = os.open(path, _OPEN_FLAGS)
+        if hasattr(os, "set_blocking"):
+            os.set_blocking(fd, True)
+        return fd
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise make_error(
+                "unsupported", path=path, detail="a socket, or a device with nothing behind it"
+            ) from error
+        code = errno.EISDIR if os.name == "nt" and os.path.isdir(path) else error.errno
+        raise make_error("errno", code or errno.EIO, path) from error
+
+
+def identify(fd: int, path: str) -> FileStat:
+    """What is open there now. Anything that has no bytes by position is refused."""
+    try:
+        status = os.fstat(fd)
+        mode = status.st_mode
+        if stat.S_ISBLK(mode):
+            # The times of a block device are those of its node; they say nothing of its content.
+            return FileStat(_device_size(fd, path), 0, status.st_dev, status.st_ino)
+    except OSError as error:
+        raise make_error("errno", error.errno or errno.EIO, path) from error
+    if stat.S_ISDIR(mode):
+        raise make_error("errno", errno.EISDIR, path)
+    if not stat.S_ISREG(mode):
+        what = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}.get(
+            stat.S_IFMT(mode), "a character device"
+        )
+        raise make_error(
+            "unsupported", path=path, detail=f"{what} has no bytes by position; read it as a stream"
+        )
+    return FileStat(status.st_size, status.st_mtime_ns, status.st_dev, status.st_ino)
+
+
+def is_synthetic(fd: int) -> bool:
+    """Whether the file system makes the content up while it is read, so that sizes and times mean nothing."""
+    status = os.fstat(fd)
+    # Most files have blocks, and so cost no search; an empty or sparse one costs some 50 us.
+    return getattr(status, "st_blocks", 1) == 0 and _filesystem(status.st_dev) in _SYNTHETIC
+
+
+def goes_on(fd: int) -> bool:
+    """Whether there are bytes behind st_size, and the file has not just grown: then its size says nothing.
+
+    Of a file system on a block device the kernel itself ends reads there. Others, such as FUSE and 9p, may pass them on
+    to a server that knows better; 0 is what those say that do not know at all.
+    """
+    size = -1
+    status = os.fstat(fd)
+    on_device = not hasattr(os, "major") or os.major(status.st_dev) != 0
+    if not stat.S_ISREG(status.st_mode) or (status.st_size and on_device):
+        return False
+    while status.st_size > size:
+        size = status.st_size
+        try:
+            if not pread(fd, 1, size):
+                return False
+        except OSError:  # met again, and told, when it is read
+            return False
+        status = os.fstat(fd)
+    return True
+
+
+def _device_size(fd: int, path: str) -> int:
+    """Bytes of a block device, by a descriptor of our own: that of the caller may have its cursor in use."""
+    own = os.open(f"/proc/self/fd/{fd}" if os.path.exists("/proc/self/fd") else path, os.O_RDONLY)
+    try:
+        return os.lseek(own, 0, os.SEEK_END)
+    finally:
+        os.close(own)
+
+
+def _filesystem(device: int) -> str:
+    """The type of the file system with that device number, empty if not to be found. Source: proc_pid_mountinfo(5)."""
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as table:
+            for line in table:
+                mount, _, source = line.partition(" - ")
+                major, _, minor = mount.split()[2].partition(":")
+                if os.makedev(int(major), int(minor)) == device:
+                    return source.split()[0]
+    except OSError:
+        pass
+    return ""
+
+
+def difference(pinned: FileStat, now: FileStat) -> str:
+    before, after = pinned.size or 0, now.size or 0
+    if after != before:
+        return f"{'truncated' if after < before else 'grown'} from {before} to {after} bytes"
+    return f"rewritten: still {after} bytes, but modified since it was opened"

@@ -1,0 +1,333 @@
+"""A file of the backend ``python``: reads by position, awaited ones by worker threads."""
+
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar
+
+from _uring.arguments import OFFSET_MAX, byte_array, byte_arrays, byte_index, writable_bytes
+from _uring.errors import as_failure, is_failure, make_error, without_frames
+from _uring.event_loops import bind, current_key
+from _uring.pickling import unpicklable
+from _uring.pure.buffer import Buffer, memory_of
+from _uring.pure.coop import refused
+from _uring.pure.open_file import SMALL, OpenFile
+from _uring.pure.workers import Process
+from _uring.records import FileStat
+from _uring.waiters import Waiter, tell, tell_failure
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer as SupportsBuffer
+
+# How much of an awaited `read_into` is read between two looks whether it was cancelled.
+_PIECE = 8 << 20
+
+_T = TypeVar("_T")
+_Read = Callable[[Process], _T]
+
+
+class File:
+    """One open regular file, read by position. No cursor; any thread may call anything.
+
+    Each read is prepared, which checks its arguments, and then either made now or handed to a worker thread, whose
+    result an event loop waits for.
+    """
+
+    direct = False
+    direct_reason = "the python backend does not use O_DIRECT"
+    alignment = 0
+
+    def __init__(self, opened: OpenFile) -> None:
+        self._opened = opened
+        self.path = opened.path
+        self.again: tuple[Callable[..., Any], tuple[Any, ...]] | None = None
+
+    @property
+    def closed(self) -> bool:
+        return self._opened.closed
+
+    @property
+    def size(self) -> int | None:
+        if self._opened.pin is not None:
+            return self._opened.pin.size
+        return self._now(lambda _: self._opened.size())
+
+    def fileno(self) -> int:
+        if self.closed:
+            raise make_error("closed", path=self.path)
+        return self._opened.fd
+
+    def read_at(self, offset: SupportsIndex, limit: SupportsIndex) -> Buffer:
+        """`limit` bytes from `offset`; fewer only at the end of the file, none at or past it. `limit` 0 does no I/O.
+
+        ValueError for negative numbers, TypeError for anything but integers, OverflowError from 2**63 on, all before
+        any I/O.
+        """
+        return self._now(self._prepare_at(offset, limit))
+
+    def read_into(self, buffer: "SupportsBuffer", offset: SupportsIndex = 0) -> int:
+        """Fill a writable C-contiguous buffer from `offset`; the bytes read, fewer than its size only at the end.
+
+        TypeError if it is read-only or holds Python objects or pointers, BufferError if it is not contiguous, before
+        any I/O.
+        """
+        return self._now(self._prepare_into(buffer, offset))
+
+    def read_many(self, starts: Any, lengths: Any, concurrent: int = 0) -> list[Buffer]:
+        return self._now(self._prepare_many(starts, lengths, concurrent))
+
+    def read_batch(self, offsets: Any, length: SupportsIndex) -> Buffer:
+        """The records of `length` bytes at `offsets` as one table of shape (len(offsets), length).
+
+        A record that would pass the end is an ``"eof"`` error (its index in `detail`); nothing is returned then.
+        """
+        return self._now(self._prepare_batch(offsets, length))
+
+    def read_at_async(self, offset: SupportsIndex, limit: SupportsIndex) -> Awaitable[Buffer]:
+        """As `read_at`, to be awaited under asyncio or trio. Arguments are checked by this call, not by the await.
+
+        What the page cache has is read before this returns: the awaitable is done already, or gives the loop one turn
+        when hot reads have held it for long. Cancelling returns at once; the read keeps its memory and file until it
+        completes.
+        """
+        return self._later(self._prepare_at(offset, limit))
+
+    def read_into_async(self, buffer: "SupportsBuffer", offset: SupportsIndex = 0) -> Awaitable[int]:
+        """As `read_into`, awaited. A cancellation ends when nobody writes to the buffer any more; no more is begun."""
+        stopped = threading.Event()
+        unclaimed = [self._prepare_into(buffer, offset, stopped)]
+        binding: Any = bind(current_key())
+
+        def cancelled() -> None:
+            """Let the task go when nobody writes to its memory: at once, if no worker has begun."""
+            stopped.set()
+            try:
+                unclaimed.pop()
+            except IndexError:
+                return  # the worker tells
+            waiter.set_result(None)
+
+        waiter = binding.holding(cancelled)
+        try:
+            self._start(unclaimed, binding, waiter)
+        except Exception as error:
+            return refused(error)
+        result: Awaitable[int] = binding.wait(waiter)
+        return result
+
+    def read_many_async(self, starts: Any, lengths: Any, concurrent: int = 0) -> Awaitable[list[Buffer]]:
+        return self._later(self._prepare_many(starts, lengths, concurrent))
+
+    def read_batch_async(self, offsets: Any, length: SupportsIndex) -> Awaitable[Buffer]:
+        """As `read_batch`, awaited."""
+        return self._later(self._prepare_batch(offsets, length))
+
+    def begin_at(self, offset: int, limit: int, waiter: Waiter) -> None:
+        self._start([self._prepare_at(offset, limit, strict=True)], bind(current_key()), waiter)
+
+    def iter_many(
+        self, starts: Any, lengths: Any, concurrent: int = 0, ordered: bool = False
+    ) -> Iterator[tuple[int, Buffer]]:
+        starts, lengths = (array.tolist() for array in byte_arrays(starts, lengths))
+        depth = byte_index(concurrent, "concurrent")
+        process = self._opened.enter()
+        self._opened.leave(process)
+        return process.as_completed(
+            len(starts),
+            depth,
+            lambda i: self._now(self._prepare_at(starts[i], lengths[i], strict=True)),
+            ordered=ordered,
+        )
+
+    def stat(self) -> FileStat:
+        now = self._now(lambda _: self._opened.check())
+        return now._replace(size=None) if self._opened.synthetic else now
+
+    def close(self) -> None:
+        self._opened.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_opened"):
+            self._opened.close()
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        if self.again is None:
+            raise unpicklable(self.path)
+        return self.again
+
+    def __repr__(self) -> str:
+        return f"<File {self.path!r}{' closed' if self.closed else ''}>"
+
+    def _prepare_at(
+        self, offset: SupportsIndex, limit: SupportsIndex, *, strict: bool = False
+    ) -> _Read[Buffer]:
+        """strict: look at the pin however small it is: it is one of many, of which all are to be of one version."""
+        start, count = byte_index(offset, "offset"), byte_index(limit, "limit")
+
+        def read(process: Process) -> Buffer:
+            buffer = self._fetch(process, start, count)
+            if strict and count:
+                self._opened.check(start, count)
+            else:
+                self._opened.recheck(start, count)
+            return buffer
+
+        return read
+
+    def _prepare_into(
+        self, buffer: "SupportsBuffer", offset: SupportsIndex, stopped: "threading.Event | None" = None
+    ) -> _Read[int]:
+        """stopped: looked at now and then, by a read that may have to end early."""
+        start, view = byte_index(offset, "offset"), writable_bytes(buffer)
+        most = len(view) if stopped is None else _PIECE
+
+        def read(process: Process) -> int:
+            got, space = 0, view[: OFFSET_MAX - start]
+            while got < len(space) and not (stopped and stopped.is_set()):
+                piece = space[got : got + most]
+                got += (came := self._opened.fill(piece, start + got))
+                if came < len(piece):
+                    break
+            self._opened.recheck(start, len(view))
+            process.count(len(view), got)
+            return got
+
+        return read
+
+    def _prepare_many(self, starts: Any, lengths: Any, concurrent: int) -> _Read[list[Buffer]]:
+        first, count = (array.tolist() for array in byte_arrays(starts, lengths))
+        depth = byte_index(concurrent, "concurrent")
+
+        def read(process: Process) -> list[Buffer]:
+            buffers = process.spread(len(first), depth, lambda i: self._fetch(process, first[i], count[i]))
+            if any(count):
+                self._opened.check()
+            return buffers
+
+        return read
+
+    def _prepare_batch(self, offsets: Any, length: SupportsIndex) -> _Read[Buffer]:
+        starts, count = byte_array(offsets, "offsets"), byte_index(length, "length")
+        if starts.size * count > OFFSET_MAX:
+            raise OverflowError(f"{starts.size} records of {count} bytes are more than 2**63 - 1 bytes")
+
+        def read(process: Process) -> Buffer:
+            if starts.size and count:
+                self._refuse_beyond_end(starts, count)
+            table = process.memory.allocate(starts.size, count)
+            if table.nbytes:
+                self._fill_table(process, memory_of(table), starts.tolist(), count)
+                self._opened.check()
+            return table
+
+        return read
+
+    def _now(self, read: _Read[_T]) -> _T:
+        process = self._opened.enter()
+        try:
+            return read(process)
+        except Exception as error:
+            raise _bare(error) from error.__cause__
+        finally:
+            self._opened.leave(process)
+
+    def _later(self, read: _Read[_T]) -> Awaitable[_T]:
+        binding: Any = bind(current_key())
+        waiter = binding.waiter(None)
+        try:
+            self._start([read], binding, waiter)
+        except Exception as error:
+            return refused(error)
+        result: Awaitable[_T] = binding.wait(waiter)
+        return result
+
+    def _start(self, unclaimed: list[_Read[_T]], binding: Any, waiter: Waiter) -> None:
+        """Have a worker thread read, and tell the loop. A file closed meanwhile is read to the end of this.
+
+        unclaimed: the read, taken out when it begins; taken out before, by who cancels, it does not.
+        """
+        process = self._opened.enter()
+        landed: list[Any] = [waiter]
+
+        def work() -> None:
+            try:
+                # Taken out: this thread is not to hold the caller's memory when the task is told.
+                landed.extend((unclaimed.pop()(process), None))
+            except BaseException as raised:
+                landed.extend((None, _as_outcome(_bare(raised), self.path)))
+            finally:
+                self._opened.leave(process)
+            try:
+                binding.call_soon_threadsafe(_settle, landed, failed=partial(_fail, landed, self.path))
+            except (
+                Exception
+            ):  # the loop is closed (RuntimeError, of some loops another): nobody waits any more
+                pass
+
+        process.delegate(work)
+
+    def _fetch(self, process: Process, offset: int, limit: int) -> Buffer:
+        """One range in a Buffer of its own, memory taken for what the file has of it at most."""
+        want = min(limit, OFFSET_MAX - offset)
+        if self._opened.synthetic:
+            data = self._opened.read_until_nothing(offset, want)
+            want = got = len(data)
+            buffer = process.memory.allocate(got)
+            memory_of(buffer)[:] = data
+        else:
+            if want > SMALL:
+                want = max(0, min(want, (self._opened.size() or 0) - offset))
+            buffer = process.memory.allocate(want)
+            got = self._opened.fill(memory_of(buffer), offset)
+        if limit:
+            process.count(want, got)
+        return buffer if got == want else buffer[:got]
+
+    def _refuse_beyond_end(self, starts: Any, length: int) -> None:
+        """Before memory is taken for them: a wrong length must not cost a huge allocation."""
+        size = self._opened.check().size
+        if size is not None and not self._opened.synthetic and starts.max() > size - length:
+            index = int((starts > size - length).argmax())
+            raise self._short_record(index, int(starts[index]), length, max(0, size - int(starts[index])))
+
+    def _fill_table(self, process: Process, view: memoryview, starts: list[int], length: int) -> None:
+        def fill(index: int) -> None:
+            got = self._opened.fill(view[index * length : (index + 1) * length], starts[index])
+            process.count(length, got)
+            if got < length:
+                raise self._short_record(index, starts[index], length, got)
+
+        process.spread(len(starts), 0, fill)
+
+    def _short_record(self, index: int, offset: int, length: int, got: int) -> BaseException:
+        return make_error("eof", 0, self.path, offset, length, f"record {index} has {got} of {length} bytes")
+
+
+def _bare(error: BaseException) -> BaseException:
+    """What a read may end with, without the frames that it came from: they hold the Buffers of the read, and whoever
+    has the error would keep them. The frames of the native backends hold none. An exception that nobody expects keeps
+    its own, which say where it is from.
+    """
+    return without_frames(error) if is_failure(error) or isinstance(error, MemoryError) else error
+
+
+def _as_outcome(error: BaseException, path: str) -> BaseException:
+    """As `as_failure`; but memory that is missing is no defect, and in the native backends a MemoryError."""
+    return error if isinstance(error, MemoryError) else as_failure(error, path)
+
+
+def _settle(landed: list[Any]) -> None:
+    """In the loop's thread: give a task what it waits for, if it still does.
+
+    landed: the waiter, the result, the failure. It is emptied, for the thread that read may not get on for a while, and
+    would keep the Buffer meanwhile; so would the waiter.
+    """
+    tell(*landed)
+    landed.clear()
+
+
+def _fail(landed: list[Any], path: str, error: BaseException) -> None:
+    """`_settle` raised, or was not called."""
+    waits = [(waiter, path, None, None) for waiter in landed[:1]]
+    landed.clear()
+    tell_failure(waits, error)

@@ -1,0 +1,496 @@
+"""Worker threads. They never touch a Python object: a job is a C function called with every index of a range.
+
+Two uses: a caller lets workers help with what does not wait (copying from the page cache), taking part itself; or it lets them
+do what may wait (pread without a ring, opening files) and watches for signals meanwhile. Threads are made when first needed
+and sleep on a futex.
+
+A caller that leaves early (Ctrl-C) abandons its job. The job lies in memory of its owner, to which this file holds a
+reference until the last worker is out of it; that reference is dropped later, by a thread that has the GIL.
+"""
+
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.errno cimport EINTR
+from libc.stdlib cimport calloc, free
+
+from _uring.process cimport alarm_of, fork_count, sound
+from _uring.request cimport Batch
+
+cdef extern from * nogil:
+    """
+    #include <errno.h>
+    #include <pthread.h>
+    #include <sched.h>
+    #include <signal.h>
+    #include <time.h>
+
+    static void rangeio_cond_init(pthread_cond_t *cond)
+    {
+        pthread_condattr_t attributes;
+        pthread_condattr_init(&attributes);
+        pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+        pthread_cond_init(cond, &attributes);
+        pthread_condattr_destroy(&attributes);
+    }
+
+    /* True when woken, false after `ms`. */
+    static int rangeio_cond_wait_ms(pthread_cond_t *cond, pthread_mutex_t *lock, long ms)
+    {
+        struct timespec until;
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_nsec += ms * 1000000;
+        until.tv_sec += until.tv_nsec / 1000000000;
+        until.tv_nsec %= 1000000000;
+        return pthread_cond_timedwait(cond, lock, &until) != ETIMEDOUT;
+    }
+
+    #if defined(__x86_64__) || defined(__i386__)
+    #define rangeio_relax() __builtin_ia32_pause()
+    #elif defined(__aarch64__)
+    #define rangeio_relax() __asm__ volatile("yield")
+    #else
+    #define rangeio_relax() ((void)0)
+    #endif
+
+    /* Whether this thread, and so the caller, may run on more than one processor now. */
+    static int rangeio_has_company(void)
+    {
+    #ifdef CPU_COUNT
+        cpu_set_t set;
+        if (sched_getaffinity(0, sizeof(set), &set) == 0) return CPU_COUNT(&set) > 1;
+    #endif
+        return 0;
+    }
+
+    static int rangeio_past(const struct timespec *begun, long ns)
+    {
+        struct timespec now;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        return (now.tv_sec - begun->tv_sec) * 1000000000L + now.tv_nsec - begun->tv_nsec > ns;
+    }
+
+    /* Stay on the processor until `*place` is not NULL, or for `ns`. */
+    static void rangeio_linger_for(void *place, long ns)
+    {
+        struct timespec begun;
+        clock_gettime(CLOCK_MONOTONIC, &begun);
+        do
+            for (int i = 0; i < 16; i++) {
+                if (__atomic_load_n((void **)place, __ATOMIC_RELAXED) != NULL) return;
+                rangeio_relax();
+            }
+        while (!rangeio_past(&begun, ns));
+    }
+
+    /* The same while `*count` is not 0. */
+    static void rangeio_linger_while(int *count, long ns)
+    {
+        struct timespec begun;
+        clock_gettime(CLOCK_MONOTONIC, &begun);
+        do
+            for (int i = 0; i < 16; i++) {
+                if (__atomic_load_n(count, __ATOMIC_RELAXED) == 0) return;
+                rangeio_relax();
+            }
+        while (!rangeio_past(&begun, ns));
+    }
+
+    /* A detached thread with a small stack and every signal blocked: Ctrl-C is for threads that run Python. */
+    static int rangeio_spawn(void *(*body)(void *), void *argument)
+    {
+        pthread_t thread;
+        pthread_attr_t attributes;
+        sigset_t all, before;
+        int result;
+        pthread_attr_init(&attributes);
+        pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+        pthread_attr_setstacksize(&attributes, 256 << 10);
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, &before);
+        result = pthread_create(&thread, &attributes, body, argument);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        pthread_attr_destroy(&attributes);
+        return result;
+    }
+
+    #define rangeio_claim(counter, grain) __atomic_fetch_add(counter, grain, __ATOMIC_ACQ_REL)
+    #define rangeio_load(counter) __atomic_load_n(counter, __ATOMIC_ACQUIRE)
+    #define rangeio_store(counter, value) __atomic_store_n(counter, value, __ATOMIC_RELEASE)
+    """
+    int pthread_mutex_init(pthread_mutex_t *lock, void *attributes)
+    int pthread_mutex_destroy(pthread_mutex_t *lock)
+    int pthread_mutex_lock(pthread_mutex_t *lock)
+    int pthread_mutex_unlock(pthread_mutex_t *lock)
+    int pthread_cond_wait(pthread_cond_t *cond, pthread_mutex_t *lock)
+    int pthread_cond_signal(pthread_cond_t *cond)
+    int pthread_cond_broadcast(pthread_cond_t *cond)
+    int pthread_cond_destroy(pthread_cond_t *cond)
+    void rangeio_cond_init(pthread_cond_t *cond)
+    int rangeio_has_company()
+    void rangeio_linger_for(void *place, long ns)
+    void rangeio_linger_while(int *count, long ns)
+    int rangeio_cond_wait_ms(pthread_cond_t *cond, pthread_mutex_t *lock, long ms)
+    int rangeio_spawn(void *(*body)(void *) noexcept nogil, void *argument)
+    Py_ssize_t rangeio_claim(Py_ssize_t *counter, Py_ssize_t grain)
+    Py_ssize_t rangeio_load(Py_ssize_t *counter)
+    void rangeio_store(Py_ssize_t *counter, Py_ssize_t value)
+
+# As for a ring: how long a wait goes on before signal handlers get their turn.
+cdef long WAIT_MS = 100
+# A helper that has just helped stays on its processor for the next batch: to wake a thread costs some 20 us on a virtual
+# machine, half of a batch of 128 hot reads. One at a time, and only where there is a second processor to stay on.
+cdef long LINGER_NS = 40000
+# Threads that may be stuck in stalled reads (a dead network file system) before new reads wait for them.
+cdef int MOST_STUCK = 64
+
+
+cdef void work(Job *job) noexcept nogil:
+    """Take indices until none is left. Run by workers and by a caller that takes part."""
+    cdef Py_ssize_t at, stop
+    while True:
+        at = rangeio_claim(&job.claimed, job.grain)
+        if at >= job.count:
+            return
+        stop = min(at + job.grain, job.count)
+        while at < stop:
+            job.step(job.context, at)
+            at += 1
+
+
+cdef void unlist(PoolState *state, Job *job) noexcept nogil:
+    cdef Job **link = &state.first
+    while link[0] != NULL:
+        if link[0] == job:
+            link[0] = job.next
+            job.listed = 0
+            return
+        link = &link[0].next
+
+
+cdef void report(PoolState *state, Job *job) noexcept nogil:
+    """The last worker left a job that is used up. Called under the lock."""
+    cdef Mailbox *mailbox = job.mailbox
+    if mailbox != NULL:
+        mailbox.pending -= 1
+    if mailbox != NULL and not mailbox.closed:
+        job.next = mailbox.first
+        mailbox.first = job
+        sound(&mailbox.alarm)
+    elif mailbox != NULL or job.abandoned:
+        if mailbox != NULL and mailbox.pending == 0:
+            free(mailbox)
+        job.next = state.dead
+        state.dead = job
+    else:
+        pthread_cond_signal(&job.over)
+
+
+cdef void *worker(void *argument) noexcept nogil:
+    cdef PoolState *state = <PoolState *>argument
+    cdef Job *job
+    cdef bint last, linger = False
+    pthread_mutex_lock(&state.lock)
+    while True:
+        while state.first == NULL and not state.stopping:
+            if linger and state.lingering == 0:
+                linger = False
+                state.lingering += 1
+                pthread_mutex_unlock(&state.lock)
+                rangeio_linger_for(&state.first, LINGER_NS)
+                pthread_mutex_lock(&state.lock)
+                state.lingering -= 1
+                continue
+            state.idle += 1
+            pthread_cond_wait(&state.work, &state.lock)
+            state.idle -= 1
+        if state.stopping:
+            break
+        job = state.first
+        job.active += 1
+        if job.active >= job.limit:
+            unlist(state, job)
+        pthread_mutex_unlock(&state.lock)
+        work(job)
+        linger = job.helping and rangeio_has_company()
+        pthread_mutex_lock(&state.lock)
+        if job.listed:
+            unlist(state, job)
+        job.active -= 1
+        if job.helping:
+            state.company = linger
+        if job.active == 0:
+            report(state, job)
+    state.threads -= 1
+    last = state.threads == 0
+    pthread_mutex_unlock(&state.lock)
+    if last:
+        dismiss(state)
+    return NULL
+
+
+cdef void dismiss(PoolState *state) noexcept nogil:
+    pthread_cond_destroy(&state.work)
+    pthread_mutex_destroy(&state.lock)
+    free(state)
+
+
+cdef class WorkerPool:
+    """At most `workers` threads, shared by all callers of a reactor."""
+
+    def __cinit__(self, int workers):
+        self.workers = max(1, workers)
+        self.made_after_forks = fork_count
+        self.state = <PoolState *>calloc(1, sizeof(PoolState))
+        if self.state == NULL:
+            raise MemoryError("cannot allocate a thread pool")
+        pthread_mutex_init(&self.state.lock, NULL)
+        rangeio_cond_init(&self.state.work)
+
+    def __dealloc__(self):
+        cdef bint last
+        # After a fork the threads are not here and the lock may be held by one of them: leave it all.
+        if self.state == NULL or self.made_after_forks != fork_count:
+            return
+        self.release_dead()
+        pthread_mutex_lock(&self.state.lock)
+        self.state.stopping = 1
+        last = self.state.threads == 0
+        pthread_cond_broadcast(&self.state.work)
+        pthread_mutex_unlock(&self.state.lock)
+        if last:
+            dismiss(self.state)
+
+    @property
+    def threads(self):
+        return self.state.threads
+
+    cdef bint usable(self) noexcept:
+        return self.made_after_forks == fork_count
+
+    cdef void post(self, Job *job) noexcept nogil:
+        """Put a job where workers find it, waking or making as many as it may use."""
+        cdef PoolState *state = self.state
+        cdef Job **tail
+        cdef int wanted, _
+        pthread_mutex_lock(&state.lock)
+        tail = &state.first
+        while tail[0] != NULL:
+            tail = &tail[0].next
+        tail[0] = job
+        job.listed = 1
+        wanted = min(job.limit, self.workers) - state.lingering
+        for _ in range(min(wanted, state.idle)):
+            pthread_cond_signal(&state.work)
+        wanted -= state.idle
+        while wanted > 0 and state.threads < self.workers:
+            if rangeio_spawn(worker, state) != 0:
+                break  # no more threads to be had: those there are, or the caller, do it
+            state.threads += 1
+            wanted -= 1
+        pthread_mutex_unlock(&state.lock)
+
+    cdef int finish(self, Job *job) noexcept nogil:
+        """Wait until no worker is in the job and nothing is left to claim. -EINTR every WAIT_MS, to look for signals."""
+        cdef PoolState *state = self.state
+        cdef bint woken
+        pthread_mutex_lock(&state.lock)
+        if job.listed and (rangeio_load(&job.claimed) >= job.count or job.abandoned):
+            unlist(state, job)
+        if job.listed and state.threads == 0:
+            unlist(state, job)
+            pthread_mutex_unlock(&state.lock)
+            work(job)
+            return 0
+        if job.active and job.helping and state.company:
+            # It has one stride of copies to finish, which takes as long as to fall asleep and to be woken.
+            pthread_mutex_unlock(&state.lock)
+            rangeio_linger_while(&job.active, LINGER_NS)
+            pthread_mutex_lock(&state.lock)
+        while job.active or job.listed:
+            woken = rangeio_cond_wait_ms(&job.over, &state.lock, WAIT_MS)
+            if not woken and (job.active or job.listed):
+                if job.active == 0 and state.threads < MOST_STUCK and rangeio_spawn(worker, state) == 0:
+                    state.threads += 1  # every worker is stuck in a read that stalls: others must not wait for it
+                pthread_mutex_unlock(&state.lock)
+                return -EINTR
+        pthread_mutex_unlock(&state.lock)
+        return 0
+
+    cdef int run(
+        self, Step step, void *context, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t grain, int helpers,
+        bint take_part, object owner
+    ) except -1:
+        """Call step(context, i) for every i from first to stop, by `helpers` workers and perhaps the caller. `owner` owns context.
+
+        In a child that is forked meanwhile some are not done when this returns, and the pool is not `usable`.
+        """
+        cdef Job *job = self.make(step, context, first, stop, grain, helpers, owner)
+        cdef int result
+        job.helping = take_part
+        try:
+            while True:
+                with nogil:
+                    if not job.listed and job.active == 0 and helpers:
+                        self.post(job)
+                        helpers = 0
+                    if take_part:
+                        work(job)
+                    result = self.finish(job)
+                if result == 0:
+                    break
+                PyErr_CheckSignals()
+                if not self.usable():
+                    break  # a signal handler forked, and this is the child: the workers are its parent's
+        except BaseException:
+            if isinstance(owner, Batch):
+                (<Batch>owner).group.abandoned = 1
+                if (<Batch>owner).borrowed:
+                    self.drain(job)
+            self.abandon(job)
+            raise
+        self.drop(job)
+        return 0
+
+    cdef void drain(self, Job *job):
+        """Wait until no worker writes to memory that its owner is about to use for something else, or to free."""
+        if not self.usable():
+            return
+        with nogil:
+            pthread_mutex_lock(&self.state.lock)
+            if job.listed:
+                unlist(self.state, job)
+            while job.active:
+                pthread_cond_wait(&job.over, &self.state.lock)
+            pthread_mutex_unlock(&self.state.lock)
+
+    cdef Job *make(
+        self, Step step, void *context, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t grain, int helpers,
+        object owner
+    ) except NULL:
+        cdef Job *job = <Job *>calloc(1, sizeof(Job))
+        if job == NULL:
+            raise MemoryError("cannot allocate a job")
+        self.release_dead()
+        job.step, job.context, job.grain, job.limit = step, context, grain, helpers
+        job.claimed, job.count = first, stop
+        job.owner = <void *>owner
+        rangeio_cond_init(&job.over)
+        Py_INCREF(owner)
+        return job
+
+    cdef int delegate(
+        self, Step step, void *context, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t grain, int helpers,
+        object owner, Mailbox *mailbox
+    ) except -1:
+        """As `run`, without waiting: `owner` is put in the mailbox when it is done."""
+        cdef Job *job = self.make(step, context, first, stop, grain, helpers, owner)
+        job.mailbox = mailbox
+        with nogil:
+            pthread_mutex_lock(&self.state.lock)
+            mailbox.pending += 1
+            pthread_mutex_unlock(&self.state.lock)
+            self.post(job)
+            pthread_mutex_lock(&self.state.lock)
+            if self.state.threads == 0:
+                unlist(self.state, job)  # a thread that others come to have meanwhile would report it, too
+                pthread_mutex_unlock(&self.state.lock)
+                work(job)
+                pthread_mutex_lock(&self.state.lock)
+                report(self.state, job)
+            pthread_mutex_unlock(&self.state.lock)
+        return 0
+
+    cdef bint withdraw(self, object owner, Mailbox *mailbox):
+        """Have nothing more begun of what was delegated for that owner. True: nothing was, and the job is gone. False: it is done,
+        or workers are at a piece of it, the last of whom reports."""
+        cdef Job *job
+        cdef bint unclaimed = False
+        pthread_mutex_lock(&self.state.lock)
+        job = self.state.first
+        while job != NULL and (job.mailbox != mailbox or job.owner != <void *>owner):
+            job = job.next
+        if job != NULL:
+            rangeio_store(&job.claimed, job.count)
+            unlist(self.state, job)
+            unclaimed = job.active == 0  # none was in it before, or it would not be listed
+            mailbox.pending -= unclaimed
+        pthread_mutex_unlock(&self.state.lock)
+        if unclaimed:
+            self.drop(job)
+        return unclaimed
+
+    cdef void redirect_mail(self, Mailbox *mailbox, int event) noexcept:
+        """Have another eventfd tell of it, or none (-1) for now; of what lies there already, too."""
+        pthread_mutex_lock(&self.state.lock)
+        mailbox.alarm = alarm_of(event)
+        if mailbox.first != NULL:
+            sound(&mailbox.alarm)
+        pthread_mutex_unlock(&self.state.lock)
+
+    cdef object next_mail(self, Mailbox *mailbox):
+        """Take the owner of a job that is done; None if there is none. One by one: nothing is lost where taking all would fail."""
+        cdef object owner
+        cdef Job *job
+        pthread_mutex_lock(&self.state.lock)
+        job = mailbox.first
+        if job != NULL:
+            mailbox.first = job.next
+        pthread_mutex_unlock(&self.state.lock)
+        if job == NULL:
+            return None
+        owner = <object>job.owner
+        self.drop(job)
+        return owner
+
+    cdef void close_mail(self, Mailbox *mailbox):
+        """Nobody takes the mail any more: jobs that end later go to the dead, and the last of them frees the mailbox."""
+        cdef bint idle
+        cdef Job *job
+        pthread_mutex_lock(&self.state.lock)
+        mailbox.closed = 1
+        idle = mailbox.pending == 0
+        # Under the same lock: unless it is idle, a worker may free the mailbox from here on.
+        job = mailbox.first
+        mailbox.first = NULL
+        pthread_mutex_unlock(&self.state.lock)
+        self.drop_all(job)
+        if idle:
+            free(mailbox)
+
+    cdef void abandon(self, Job *job):
+        """The caller leaves: nothing more is claimed, and the last worker in it puts the job among the dead."""
+        cdef bint over
+        if not self.usable():
+            self.drop(job)  # the threads in it, and perhaps the lock they hold, are the parent's
+            return
+        rangeio_store(&job.claimed, job.count)
+        pthread_mutex_lock(&self.state.lock)
+        if job.listed:
+            unlist(self.state, job)
+        job.abandoned = 1
+        over = job.active == 0
+        pthread_mutex_unlock(&self.state.lock)
+        if over:
+            self.drop(job)
+
+    cdef Job *drop(self, Job *job) noexcept:
+        """Let go of a job that is over; the one that was behind it in its list."""
+        cdef object owner = <object>job.owner
+        cdef Job *following = job.next
+        pthread_cond_destroy(&job.over)
+        free(job)
+        Py_DECREF(owner)
+        return following
+
+    cdef void drop_all(self, Job *job) noexcept:
+        while job != NULL:
+            job = self.drop(job)
+
+    cdef void release_dead(self):
+        """Drop what abandoned jobs still held."""
+        cdef Job *job
+        pthread_mutex_lock(&self.state.lock)
+        job = self.state.dead
+        self.state.dead = NULL
+        pthread_mutex_unlock(&self.state.lock)
+        self.drop_all(job)

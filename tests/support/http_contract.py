@@ -1,0 +1,75 @@
+"""The contract of a Reader over HTTP, for each service that reads so."""
+
+from typing import Any
+
+import pytest
+from awaited import Awaited
+from contract import DATA, RANGES, RESULTS, Make, ReaderContract
+
+import rangeio
+
+
+class HttpContract(ReaderContract):
+    """What is asked of a server is not known before: the size, above all."""
+
+    @pytest.fixture(params=["pool"])
+    def backend(self, request: pytest.FixtureRequest) -> str:
+        """The memory is the same whatever reads files; one is enough."""
+        name: str = request.param
+        return name
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {},
+            {"gap": None},
+            {"gap": 50},
+            {"gap": "auto"},
+            {"gap": 2**40, "max_merged": None},
+            {"max_merged": 1},
+            {"chunk": 10_000},
+            {"chunk": 70_000, "concurrent": 2},
+            {"concurrent": 1},
+            {"gap": None, "chunk": 100_000, "concurrent": 64},
+        ],
+        ids=str,
+    )
+    def test_read_ranges(self, reader: rangeio.Reader, options: Any) -> None:
+        assert reader.read_ranges(RANGES, **options) == RESULTS
+        assert reader.read_ranges(RANGES, on_error="return", **options) == RESULTS
+        found = dict(reader.iter_ranges(iter(RANGES), **options))
+        assert [found[index] for index in range(len(RANGES))] == RESULTS
+
+    def test_plan(self, reader: rangeio.Reader) -> None:
+        assert reader.stat().size == len(DATA)
+        super().test_plan(reader)
+
+    def test_size_and_stat(self, reader: rangeio.Reader) -> None:
+        assert reader.stat().size == len(DATA)
+        super().test_size_and_stat(reader)
+
+    def test_empty_object(self, make: Make) -> None:
+        assert make(b"").stat().size == 0
+        super().test_empty_object(lambda data: asked(make(data)))
+
+
+def asked(reader: rangeio.Reader) -> rangeio.Reader:
+    """The reader, with its size known."""
+    reader.stat()
+    return reader
+
+
+class Asking(Awaited):
+    """As Awaited; its size is asked for where an AsyncReader says that it does not know it yet."""
+
+    @property
+    def size(self) -> int | None:
+        known = self.reader.size
+        asked_for: int | None = self._run("stat").size if known is None else known
+        return asked_for
+
+    def slice(self, *args: Any) -> "Asking":
+        return Asking(self.reader.slice(*args), self.loop)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Asking, (self.reader, self.loop)
