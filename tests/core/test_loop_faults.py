@@ -360,7 +360,7 @@ def test_what_a_result_is_made_of_raises(
             reads = begin() if native else {}
             os.utime(copy, ns=(1, 1))
             with monkeypatch.context() as patch:
-                patch.setattr(f"_uring.{'opened' if native else 'pinned'}.make_error", wrong)
+                patch.setattr(f"_uring.{'open_file' if native else 'pure.open_file'}.make_error", wrong)
                 await at_once(
                     loop.name,
                     [partial(outcome, name, read) for name, read in (reads or begin()).items()],

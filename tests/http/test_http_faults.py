@@ -27,6 +27,7 @@ from servers.proxy import Fault, first, refusal
 
 import rangeio
 from rangeio.http import connection_pool as connections
+from rangeio.http import drivers
 from rangeio.policy import RetryBudget
 
 pytest.importorskip("urllib3", reason="urllib3 is not installed (pip install 'rangeio[http]')")
@@ -266,6 +267,15 @@ def test_the_time_asked_for_is_waited(line: Line) -> None:
     line.proxy.script = first(1, refusal(503, Retry_After="1"))
     assert read(line.open()) == EXPECTED
     assert time.monotonic() - began >= 1.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", [name for name in PLAIN if not name.startswith("sync")])
+def test_a_wait_that_outlasts_the_watch_of_a_loop(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a retry waits nothing is watched, and the loop may let go of the descriptor by which it watches."""
+    monkeypatch.setattr(drivers, "_KEPT_S", 0.001)
+    line.proxy.script = first(1, refusal(503, Retry_After="1"))
+    assert read(line.open()) == EXPECTED
 
 
 # --- who does not wait ---------------------------------------------------------------------------------------

@@ -375,7 +375,9 @@ class LoopDriver:
 
     def watch(self, fd: int, callback: Callable[[], object]) -> None:
         """See `Driver`."""
-        if self._watch is None:
+        if (
+            self._watch is None or not self._watch.serves
+        ):  # it ends while nothing is watched, as before a retry
             self._watch = _loop_watch(self._key)
         self._watch.readiness.watch(fd, callback)
 
