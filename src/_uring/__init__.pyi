@@ -1,15 +1,15 @@
-"""The surface of the native core: all that `rangeio` may use of it.
+"""The interface of the native core: everything that `rangeio` may use of it.
 
-The same names come from the compiled extension (backends ``uring`` and ``pool``) and from
-`_uring.pure.reactor` (backend ``python``), so nothing above needs to know which one runs.
+The compiled extension (backends ``uring`` and ``pool``) and `_uring.pure.reactor` (backend ``python``)
+provide the same names, so the layers above do not need to know which one runs.
 
-Rules that hold for every call:
+Rules for every call:
 
-- Offsets and lengths are bytes, integers by ``operator.index`` (numpy integers pass, floats are
-  `TypeError`), at least 0 (`ValueError`), below 2**63 (`OverflowError`). They are checked before any I/O.
-- A result is full, or ends at the end of the object; one past the end is empty, not an error.
-- Every call may be made from any thread; the GIL is not held while a call waits.
-- Errors other than those of arguments come from the factory given to `set_error_factory`.
+- Offsets and lengths are in bytes. They are converted with ``operator.index`` (numpy integers pass, floats are a
+  `TypeError`), and must be at least 0 (`ValueError`) and below 2**63 (`OverflowError`). This is checked before any I/O.
+- A result is complete, or ends at the end of the object. A read past the end returns no bytes, not an error.
+- All calls are thread-safe. A call that waits releases the GIL.
+- Errors, except those for invalid arguments, come from the factory given to `set_error_factory`.
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -29,7 +29,7 @@ _T = TypeVar("_T")
 ErrorKind = Literal["errno", "changed", "eof", "closed", "unsupported", "failed"]
 
 class ErrorFactory(Protocol):
-    """Make the exception to raise. `errno` is 0 unless `kind` is ``"errno"``; offset and limit may be None."""
+    """Create the exception to raise. `errno` is 0 unless `kind` is ``"errno"``. offset and limit may be None."""
 
     def __call__(
         self, kind: ErrorKind, errno: int, path: str, offset: int | None, limit: int | None, detail: str
@@ -38,58 +38,59 @@ class ErrorFactory(Protocol):
 def set_error_factory(factory: ErrorFactory, tree: tuple[type[BaseException], ...] = ...) -> None: ...
 
 class Buffer:
-    """Bytes that a read has returned: a row of bytes, or a table of records. Read-only, and not copied.
+    """The bytes that a read returns: one-dimensional, or a table of records. Read-only, and not copied.
 
-    Made by reads only: `Reader.read_batch` makes tables, the other methods rows, and `rangeio.from_bytes` makes a
-    Reader of bytes that you have.
+    Only reads create Buffers. `Reader.read_batch` returns tables, the other methods one-dimensional Buffers.
+    `rangeio.from_bytes` makes a Reader of existing bytes.
 
-    What takes bytes-like objects takes a Buffer, without a copy: ``memoryview(buffer)``, ``numpy.frombuffer(buffer,
-    dtype)``, ``pyarrow.py_buffer``, ``torch.frombuffer``, ``zlib``, ``file.write``. What insists on `bytes`
-    (``json.loads``, say) is given a copy: ``bytes(buffer)``. Nothing that wants to write gets the memory (BufferError),
-    but for ``numpy(writable=True)``.
+    Everything that accepts bytes-like objects accepts a Buffer, without a copy: ``memoryview(buffer)``,
+    ``numpy.frombuffer(buffer, dtype)``, ``pyarrow.py_buffer``, ``torch.frombuffer``, ``zlib``, ``file.write``. Where
+    `bytes` is required (``json.loads``, for example), copy with ``bytes(buffer)``. A request for writable memory is a
+    BufferError; for a writable array, use ``numpy(writable=True)``.
 
-    ``len(buffer)`` and ``buffer[i]`` count bytes; of a table they count records, and ``buffer[i]`` is one record, a
-    Buffer. ``buffer[a:b]`` is a Buffer, too, of the same memory; its step is 1 (ValueError). ``==`` compares the bytes
-    with those of any bytes-like object; shapes are not compared. A Buffer has no hash.
+    ``len(buffer)`` and ``buffer[i]`` count bytes. In a table they count records, and ``buffer[i]`` is one record, a
+    Buffer. ``buffer[a:b]`` is a Buffer of the same memory; its step must be 1 (ValueError). ``==`` compares the bytes
+    with those of any bytes-like object, and ignores shapes. A Buffer has no hash.
 
-    Slices, views and arrays share the memory of the read. It goes back to the pool when the last of them is gone; the
-    Reader may be closed before. A short slice keeps all of it: see `nbytes_pinned` and `compact`. `release` gives it
-    back early, and so does the end of a ``with buffer:``. After that every use of the bytes is a ValueError.
+    Slices, views and arrays share the memory of the read. It returns to the pool when the last of them is freed; the
+    Reader may be closed before. A short slice keeps all of it: see `nbytes_pinned` and `compact`. `release`, or the
+    end of a ``with buffer:``, frees it early. After that every access to the bytes is a ValueError.
 
-    Threads: any number may use a Buffer at once, since nobody writes to it. `release` and ``numpy(writable=True)``
-    notice whoever still looks at the memory, in whatever thread.
+    Threads: any number may use a Buffer at the same time, since it is read-only. `release` and
+    ``numpy(writable=True)`` check for views that exist in any thread.
 
-    Pickles as a copy of its bytes and its shape, also through a multiprocessing queue, or by protocol 5 beside the
-    pickle (``buffer_callback``); it is unpickled into memory of the receiving process. `copy.copy` copies the bytes.
+    Pickles as a copy of its bytes and its shape, also through a multiprocessing queue. Protocol 5 can pass the bytes
+    out of band (``buffer_callback``). It is unpickled into memory of the receiving process. `copy.copy` copies the
+    bytes.
     """
 
     @property
     def nbytes(self) -> int:
-        """Bytes in all, also of a table; 0 after `release`."""
+        """Total number of bytes, also of a table; 0 after `release`."""
     @property
     def nbytes_pinned(self) -> int:
-        """Bytes of pool memory that this Buffer keeps from being reused: all that its read has taken."""
+        """Bytes of pool memory that this Buffer keeps allocated: the whole block of its read."""
     @property
     def shape(self) -> tuple[int, ...]:
-        """``(nbytes,)``; of a table ``(records, bytes of each)``; ``(0,)`` after `release`."""
+        """``(nbytes,)``, or ``(records, bytes per record)`` for a table; ``(0,)`` after `release`."""
     @property
     def released(self) -> bool:
-        """Whether the memory was given back by `release`."""
+        """Whether `release` has freed the memory."""
     def __len__(self) -> int:
-        """Bytes; of a table, its records."""
+        """The number of bytes; for a table, of records."""
     @overload
     def __getitem__(self, index: slice) -> Buffer: ...
     @overload
     def __getitem__(self, index: SupportsIndex) -> int | Buffer:
-        """A byte as an int, a record as a Buffer, or a slice as a Buffer; see the class."""
+        """A byte as an int, a record as a Buffer, or a slice as a Buffer. See the class."""
     def __eq__(self, other: object) -> bool:
-        """Equal to any bytes-like object with the same bytes (shape is not compared)."""
+        """Equal to any bytes-like object with the same bytes. Shapes are not compared."""
     __hash__: None  # type: ignore[assignment]
     def __bytes__(self) -> bytes:
         """As `tobytes`."""
     def __buffer__(self, flags: int, /) -> memoryview: ...
     def tobytes(self) -> bytes:
-        """A copy of the bytes, those of a table row by row. ValueError after `release`."""
+        """A copy of the bytes; of a table, row by row. ValueError after `release`."""
     def numpy(
         self,
         dtype: npt.DTypeLike = "u1",
@@ -97,40 +98,40 @@ class Buffer:
         *,
         writable: bool = False,
     ) -> npt.NDArray[Any]:
-        """An array over the same memory, read-only.
+        """A read-only array over the same memory.
 
-        dtype: of its items, in the byte order that it says. shape: in items; by default one row, and of a table
-        (records, items of each) where a record is a whole number of items. ValueError if the bytes are not a whole
-        number of items, or do not fill the shape, if the items are Python objects, and after `release`.
+        dtype: type of its items, including the byte order. shape: in items. The default is one dimension; for a table
+        it is (records, items per record) if a record is a whole number of items. ValueError if the bytes are not a
+        whole number of items or do not fill the shape, if the items are Python objects, and after `release`.
 
-        With `writable` the memory is handed over if nothing else looks at it (no view, no slice): the array may be
-        written, and until it dies the Buffer gives out no other view (BufferError). Else, and always with the backend
+        writable: lend the memory to a writable array if there are no other views or slices. Until that array is freed,
+        other access to the Buffer is a BufferError. If there are views or slices, and always with the backend
         ``python``, the array is a copy.
         """
     def compact(self) -> Buffer:
         """This Buffer if it pins little more than its own bytes (`nbytes_pinned`), else a copy that does.
 
-        For what is kept long: a slice of 100 bytes keeps the megabytes of its read. ValueError after `release`.
+        For Buffers kept for long: a slice of 100 bytes keeps the megabytes of its read. ValueError after `release`.
         """
     def release(self) -> None:
-        """Give the memory back now. A second call does nothing.
+        """Free the memory now. A second call does nothing.
 
-        BufferError while views of this Buffer exist: memoryviews, arrays. Slices are Buffers of their own: they stay
-        valid, and the memory goes when they are gone, too.
+        BufferError while views of this Buffer exist: memoryviews or arrays. Slices are separate Buffers. They stay
+        valid, and the memory is freed only when they are freed, too.
         """
     def __dlpack__(self, **kwargs: Any) -> Any:
-        """For ``numpy.from_dlpack`` and the like. BufferError if the consumer knows no read-only memory."""
+        """For ``numpy.from_dlpack`` and the like. BufferError if the consumer does not support read-only memory."""
     def __dlpack_device__(self) -> tuple[int, int]:
-        """``(1, 0)``: memory of the CPU."""
+        """``(1, 0)``: CPU memory."""
     def __enter__(self) -> Self:
-        """Itself."""
+        """Return this Buffer."""
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """As `release`."""
 
 class FileStat(NamedTuple):
-    """What fstat(2) says of an open file now. `size` is None where the file system does not know it (/proc, /sys)."""
+    """The current fstat(2) of an open file. `size` is None where the file system does not report it (/proc, /sys)."""
 
     size: int | None
     mtime_ns: int
@@ -138,7 +139,7 @@ class FileStat(NamedTuple):
     inode: int
 
 class File:
-    """One open regular file, read by position. No cursor, no lock; made by `Reactor.open`."""
+    """One open regular file, read by position. No cursor, no lock. Created by `Reactor.open`."""
 
     @property
     def path(self) -> str: ...
@@ -146,80 +147,80 @@ class File:
     def closed(self) -> bool: ...
     @property
     def size(self) -> int | None:
-        """Bytes at the time of opening (of now, if not pinned); None where the file system does not know it."""
+        """Size in bytes when opened (now, if not pinned). None where the file system does not report it."""
     @property
     def direct(self) -> bool:
         """Whether reads use O_DIRECT."""
     @property
     def direct_reason(self) -> str:
-        """Why `direct` is what it is, for people to read."""
+        """Why `direct` has its value, as text for people."""
     @property
     def alignment(self) -> int:
-        """What O_DIRECT wants offsets and lengths to be multiples of; 0 where it is not supported.
+        """The alignment that O_DIRECT requires of offsets and lengths. 0 where O_DIRECT is not supported.
 
-        4096 where statx(2) does not say (before Linux 6.1, and some file systems), until `direct=True` has tried it.
+        4096 where statx(2) does not report it (before Linux 6.1, and some file systems), until `direct=True` has tried.
         """
     again: tuple[Callable[..., Any], tuple[Any, ...]] | None
-    """What it pickles as, given by its owner: a function and its arguments. None if it does not pickle."""
+    """What the file pickles as: a function and its arguments, set by its owner. None: it cannot be pickled."""
     def fileno(self) -> int: ...
     def read_at(self, offset: SupportsIndex, limit: SupportsIndex) -> Buffer:
-        """`limit` bytes from `offset`; fewer only at the end of the file, none at or past it. `limit` 0 does no I/O.
+        """Read `limit` bytes from `offset`: fewer only at the end of the file, none past it. `limit` 0 does no I/O.
 
-        ValueError for negative numbers, TypeError for anything but integers, OverflowError from 2**63 on, all before
-        any I/O.
+        ValueError for negative numbers, TypeError for non-integers, OverflowError from 2**63 on. All are raised
+        before any I/O.
         """
     def read_into(self, buffer: SupportsBuffer, offset: SupportsIndex = 0) -> int:
-        """Fill a writable C-contiguous buffer from `offset`; the bytes read, fewer than its size only at the end.
+        """Fill a writable C-contiguous buffer from `offset`. Return the bytes read: less than its size only at the end.
 
-        TypeError if it is read-only or holds Python objects or pointers, BufferError if it is not contiguous, before
-        any I/O.
+        TypeError if the buffer is read-only or holds Python objects or pointers, BufferError if it is not contiguous.
+        Both are raised before any I/O.
         """
     def read_many(self, starts: Any, lengths: Any, concurrent: int = 0) -> list[Buffer]:
-        """One Buffer for each (start, length), in order, each short only at the end of the file.
+        """Return one Buffer for each (start, length), in order. Each is short only at the end of the file.
 
-        starts, lengths: sequences of int or int64 arrays of the same size. The requests are sent as they are:
-        nothing is merged. concurrent: most requests in flight, 0 for the reactor's choice.
+        starts, lengths: sequences of int or int64 arrays of the same size. Ranges are not merged. concurrent: maximum
+        number of requests in flight; 0 lets the reactor choose.
         """
     def iter_many(
         self, starts: Any, lengths: Any, concurrent: int = 0, ordered: bool = False
     ) -> Iterator[tuple[int, Buffer]]:
-        """As `read_many`, each as (index, Buffer) as soon as it is complete. Closing the iterator stops reading.
+        """As `read_many`, but yield each (index, Buffer) as soon as it is complete. Closing the iterator stops reading.
 
-        ordered: in the order given; then at most `concurrent` are under way or wait for their turn.
+        ordered: yield in the given order. At most `concurrent` ranges are then in flight or complete but not yet due.
         """
     def read_batch(self, offsets: Any, length: SupportsIndex) -> Buffer:
-        """The records of `length` bytes at `offsets` as one table of shape (len(offsets), length).
+        """Read the records of `length` bytes at `offsets` into one table of shape (len(offsets), length).
 
-        A record that would pass the end is an ``"eof"`` error (its index in `detail`); nothing is returned then.
+        If any record extends past the end, the call raises an ``"eof"`` error with the index of the record in `detail`.
         """
     def read_at_async(self, offset: SupportsIndex, limit: SupportsIndex) -> Awaitable[Buffer]:
-        """As `read_at`, to be awaited under asyncio or trio. Arguments are checked by this call, not by the await.
+        """As `read_at`, to be awaited under asyncio or trio. This call checks the arguments, not the await.
 
-        What the page cache has is read before this returns: the awaitable is done already, or gives the loop one turn
-        when hot reads have held it for long. Cancelling returns at once; the read keeps its memory and file until it
-        completes.
+        Cached bytes are read before this returns. The awaitable is then already done, or yields to the loop once if
+        the task's budget for cached reads is used up. Cancelling returns at once; the read keeps its memory and its
+        file until it completes.
         """
     def read_into_async(self, buffer: SupportsBuffer, offset: SupportsIndex = 0) -> Awaitable[int]:
-        """As `read_into`, awaited. A cancellation ends when nobody writes to the buffer any more; no more is begun."""
+        """As `read_into`, awaited. Cancelling starts no further I/O, and ends once no I/O writes to the buffer."""
     def read_many_async(self, starts: Any, lengths: Any, concurrent: int = 0) -> Awaitable[list[Buffer]]: ...
     def read_batch_async(self, offsets: Any, length: SupportsIndex) -> Awaitable[Buffer]:
         """As `read_batch`, awaited."""
     def begin_at(self, offset: int, limit: int, waiter: Waiter) -> None:
-        """Start reading a range in the running loop; `waiter` is given the result, perhaps before this returns."""
+        """Start reading a range in the running loop. `waiter` gets the result, possibly before this returns."""
     def stat(self) -> FileStat: ...
     def close(self) -> None:
-        """Refuse new reads; reads in flight complete, Buffers stay valid. A second call does nothing."""
+        """Refuse new reads. Reads in flight complete, and Buffers stay valid. A second call does nothing."""
 
 class Backend(NamedTuple):
-    """What the reactor reads with. `str()` of it is the name."""
+    """The mechanism that the reactor reads with. `str()` of it is the name."""
 
     name: Literal["uring", "pool", "python"]
     reason: str
-    """Why this one: the library and features found, or what refused the ring and what to do about it."""
+    """Why it was chosen: the library and features found, or what refused the ring and how to fix that."""
     liburing: str
-    """Path of the liburing in use, empty if none."""
+    """Path of the liburing in use; empty if none."""
     tried: tuple[tuple[str, str], ...]
-    """Every liburing that was considered, with what came of it."""
+    """Every liburing that was tried, with the outcome."""
 
 class Reactor:
     """Owns the memory, the rings and the worker threads."""
@@ -246,24 +247,24 @@ class Reactor:
         pin: bool = True,
         path: str = "",
     ) -> File:
-        """As `open`, of a file that is open already.
+        """As `open`, for a file that is already open.
 
-        closefd: take `fd` over, and close it; not if this raises.
+        closefd: take over `fd` and close it later. If this call raises, `fd` is not taken over.
         """
     def read_files(
         self, jobs: Sequence[tuple[str, int, int | None]], *, pin: bool = True
     ) -> list[Buffer | BaseException]:
-        """(path, start, stop) each; opens and reads many at once, a bounded number of files open at a time.
+        """Open and read many files at once, with a bounded number of them open at a time. jobs: (path, start, stop).
 
-        `stop` None reads to the end. A job that fails has its exception in its place. pin: a file that was written to
-        between its opening and the end of its read is a ``"changed"`` error; else the bytes may be of both versions.
+        `stop` None reads to the end. A job that fails has its exception in the list. pin: a file that is written to
+        between its opening and the end of its read is a ``"changed"`` error; otherwise the bytes may mix both versions.
         """
     def allocate(self, shape: int | tuple[int, int]) -> Buffer:
-        """A Buffer of so many bytes, or a table of (records, length), with whatever the memory held before."""
+        """A Buffer of `shape` bytes, or a table of (records, length). The memory is not initialized."""
     def writable(self, buffer: Buffer) -> memoryview:
-        """The memory of a Buffer that `allocate` made, to be filled (by a socket, say).
+        """A writable view of a Buffer from `allocate`, to be filled (from a socket, for example).
 
-        BufferError once anybody has looked at its bytes, and for what a read of the core has returned: those are final.
+        BufferError once its bytes have been accessed, and for a Buffer that a read has returned: those are final.
         """
     def steady(
         self,
@@ -280,40 +281,41 @@ class Reactor:
         answered: Callable[[], object],
         measured: Callable[[float, float, int], object],
     ) -> SteadyReads | None:
-        """Reads of what `request` asks for, over `idle` connections; None with backend ``python``.
+        """Reads of the object that `request` names, over `idle` connections. None with backend ``python``.
 
-        give_back: takes a connection that others want. most: bytes of a range. absolute: which connections the request
-        is for. good_s: how long it may be used. timeout: after how many seconds of silence a read is handed over, and
-        in all. asked, answered: called for each. measured: called for each large response with the seconds until its
-        head came, those from there to its end, and its bytes.
+        give_back: called with a connection that others wait for. most: maximum bytes of a range. absolute: whether the
+        connections need the whole URL in the request. good_s: seconds that the request stays valid. timeout: seconds of
+        silence after which a read is handed over, and seconds in total. asked, answered: called for each request and
+        response. measured: called for each large response with the seconds until its head, from there to its end, and
+        its size in bytes.
         """
     def stats(self) -> dict[str, int]:
         """Counters since the start: reads, bytes_asked, bytes_fetched, inline_hits, ring_enters, ring_reads,
-        pool_reads, fallbacks; and of now: buffers_live, bytes_live, bytes_pooled, bytes_mapped, files_open
-        (each once, until the last read of it has ended), in_flight."""
+        pool_reads, fallbacks. Current values: buffers_live, bytes_live, bytes_pooled, bytes_mapped, files_open
+        (a file counts until its last read has ended), in_flight."""
     def close(self) -> None: ...
 
 def ready(value: _T, nbytes: int = 0) -> Awaitable[_T]:
-    """An awaitable of a value that is there already, of so many bytes.
+    """An awaitable of an available value. nbytes: its size.
 
-    Awaiting it takes no turn of the loop. But after 64 of them or 4 MiB the loop gets one, so that other tasks go on
-    and cancellations arrive. It counts with the reads that the page cache answers.
+    Awaiting it does not suspend the task. But after 64 of them, or 4 MiB, it yields to the loop once, so that other
+    tasks run and cancellations arrive. Cached reads count towards the same budget.
     """
 
 def refused(error: BaseException) -> Awaitable[Any]:
     """An awaitable that raises `error`, and counts as `ready` does.
 
-    Only for what the error factory makes; anything else (RuntimeError, where no loop runs) is raised by this call.
+    Only for errors that the error factory makes. Others (RuntimeError, where no loop runs) are raised by this call.
     """
 
 def yield_if_due() -> Awaitable[None]:
-    """``ready(None)``: for the head of a coroutine that may end without having waited."""
+    """``ready(None)``: for the start of a coroutine that may return without suspending."""
 
 def default_reactor() -> Reactor:
-    """The process's reactor, made on first use (backend from RANGEIO_BACKEND) and made anew in a forked child."""
+    """The process's reactor, created on first use (backend from RANGEIO_BACKEND). A forked child goes on using it."""
 
 def extension_error() -> str:
-    """Why the compiled extension is not there; empty if it is."""
+    """Why the compiled extension is not available; empty if it is."""
 
 class Expected:
     """See `Expected` in records.py."""
@@ -356,7 +358,7 @@ class Connection:
     def idle_s(self) -> float: ...
     def attach(self, fd: int, /) -> None: ...
     def has_nothing(self) -> bool:
-        """Whether it is open and nothing has come. Not there with backend ``python``."""
+        """Whether it is open and no bytes have arrived. Not available with backend ``python``."""
 
 class IdleConnections:
     """See `IdleConnections` in records.py."""

@@ -1,4 +1,4 @@
-"""Blocks of memory, cut out of huge pages."""
+"""Blocks of memory, allocated from huge pages."""
 
 from libc.stdint cimport uint8_t, uint32_t
 
@@ -10,7 +10,7 @@ cdef enum:
 
 
 cdef struct Arena:
-    # One mapping, cut into blocks of one size; a block above the largest class has an arena of its own.
+    # One mapping, divided into blocks of one size. A block above the largest size class has its own arena.
     char *base
     size_t size
     size_t block_size
@@ -44,5 +44,5 @@ cdef class Arenas:
     cdef Arena *map_arena(self, size_t size, size_t block_size, int size_class) except NULL
     cdef Block *take_large(self, size_t size) except NULL
     cdef void give_large(self, Arena *arena) noexcept
-    cdef int mark_taken(self, Block *block, size_t size) except -1
+    cdef int mark_allocated(self, Block *block, size_t size) except -1
     cdef void unmap(self, Arena *arena) noexcept

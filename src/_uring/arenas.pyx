@@ -1,15 +1,15 @@
-"""Memory that reads land in: arenas of huge pages, cut into blocks of some sizes.
+"""The memory that reads write to: arenas of huge pages, divided into blocks of fixed size classes.
 
-Fresh memory costs more than reading a cached file: the kernel hands out new pages at 0.5-2 GB/s and copies into touched
-ones at 10-15 GB/s. So blocks are recycled, last used first, and arenas are 2 MiB pages (`madvise(MADV_HUGEPAGE)` before
-the first touch: MAP_POPULATE first would give 4 KiB pages), which also cuts the CPU of O_DIRECT by five.
+Fresh memory costs more than reading a cached file: the kernel provides new pages at 0.5-2 GB/s, and copies into touched
+pages at 10-15 GB/s. So blocks are recycled, last used first, and arenas use 2 MiB pages (`madvise(MADV_HUGEPAGE)` before
+the first touch: MAP_POPULATE first would give 4 KiB pages). Huge pages also cut the CPU time of O_DIRECT to a fifth.
 
-Every structure here is changed with the GIL held and never while a read is under way on the block concerned, so there is
-no lock. The kernel writes to a block only while a Batch holds its Buffer (request.pyx); `Buffer.__dealloc__` (memory.pyx) and
-`Buffer.release` are the only places where a block goes back.
+All structures here are changed with the GIL held, and never while a read is in flight on the block concerned, so there is
+no lock. The kernel writes to a block only while a Batch holds its Buffer (request.pyx). Only `Buffer.__dealloc__` (memory.pyx)
+and `Buffer.release` free a block.
 
-In debug builds, and with RANGEIO_POISON=1, memory that is handed out is filled with one pattern and memory given back with
-another (poison.h). Under AddressSanitizer nobody may touch what was given back, nor what lies behind what was asked for.
+In debug builds, and with RANGEIO_POISON=1, allocated memory is filled with one pattern and freed memory with another
+(poison.h). AddressSanitizer reports access to freed memory, and to bytes of a block beyond the requested size.
 """
 
 import os
@@ -18,7 +18,7 @@ cimport cython
 from libc.stdlib cimport calloc, free
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_PRIVATE, PROT_READ, PROT_WRITE, madvise, mmap, munmap
 
-from _uring.poison import GIVEN_BACK, HANDED_OUT, poisons
+from _uring.poison import ALLOCATED, FREED, poisons
 
 cdef extern from *:
     """
@@ -33,15 +33,15 @@ cdef extern from *:
 
 cdef extern from "poison.h":
     bint RANGEIO_IS_DEBUG, rangeio_poison
-    uint8_t rangeio_handed_out, rangeio_given_back
+    uint8_t rangeio_allocated_byte, rangeio_freed_byte
     void rangeio_allow(char *place, size_t size)
-    void rangeio_mark_given(char *place, size_t size)
-    int rangeio_mark_taken(char *place, size_t size, size_t whole)
+    void rangeio_mark_freed(char *place, size_t size)
+    int rangeio_mark_allocated(char *place, size_t size, size_t whole)
 
 rangeio_poison = poisons(RANGEIO_IS_DEBUG)
-rangeio_handed_out, rangeio_given_back = HANDED_OUT, GIVEN_BACK
+rangeio_allocated_byte, rangeio_freed_byte = ALLOCATED, FREED
 
-# Steps of at most 1.5x waste a third at worst; all are whole pages, which is what O_DIRECT wants.
+# Steps of at most 1.5x waste a third at worst. All sizes are whole pages, as O_DIRECT requires.
 cdef size_t[CLASSES] class_size
 class_size[:] = [k << 10 for k in (4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048)]
 cdef uint8_t[513] class_of_pages  # HUGE / PAGE + 1
@@ -57,7 +57,7 @@ cdef void fill_class_table() noexcept:
 
 fill_class_table()
 
-# Blocks up to this size serve small reads, whose latency the first touch would dominate.
+# Blocks up to this size serve small reads. Without prefaulting, the first touch would dominate their latency.
 cdef size_t PREFAULT_BELOW = 64 << 10
 
 
@@ -67,7 +67,7 @@ def default_pool_bytes():
 
 
 cdef char *map_pages(size_t size, bint prefault) noexcept nogil:
-    """Map `size` bytes (a multiple of 2 MiB) on a 2 MiB border, backed by huge pages where the kernel has some."""
+    """Map `size` bytes (a multiple of 2 MiB), aligned to 2 MiB, and backed by huge pages if the kernel has some."""
     cdef char *raw = <char *>mmap(NULL, size + HUGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
     cdef char *base
     cdef size_t head, at = 0
@@ -88,13 +88,13 @@ cdef char *map_pages(size_t size, bint prefault) noexcept nogil:
 
 @cython.no_gc
 cdef class Arenas:
-    """The memory of one reactor. `pool_bytes` bounds what is kept free for reuse, never what is handed out."""
+    """The memory of one reactor. `pool_bytes` bounds the free memory kept for reuse, not the memory in use."""
 
     def __cinit__(self, size_t pool_bytes):
         self.pool_bytes = pool_bytes
 
     def __dealloc__(self):
-        # Every Buffer holds them, so no block is out: all arenas are free.
+        # Every Buffer holds a reference to this object, so no block is in use: all arenas are free.
         cdef int size_class
         cdef Arena *arena
         for size_class in range(CLASSES):
@@ -112,7 +112,7 @@ cdef class Arenas:
         return self.bytes_mapped - self.bytes_live
 
     cdef Block *take(self, size_t size) except NULL:
-        """A block of at least `size` bytes, on a page border."""
+        """A page-aligned block of at least `size` bytes."""
         cdef int size_class
         cdef Arena *arena
         cdef Block *block
@@ -124,7 +124,7 @@ cdef class Arenas:
             arena = self.map_arena(HUGE, class_size[size_class], size_class)
             link(&self.partial[size_class], arena)
         block = arena.free
-        self.mark_taken(block, size)
+        self.mark_allocated(block, size)
         arena.free = block.next
         arena.live += 1
         if arena.free == NULL:
@@ -135,7 +135,7 @@ cdef class Arenas:
         return block
 
     cdef Block *take_large(self, size_t size) except NULL:
-        """The smallest retained arena that fits without wasting a quarter, else a new one."""
+        """The smallest retained arena that fits and wastes at most a quarter, else a new one."""
         cdef size_t whole = (size + HUGE - 1) // HUGE * HUGE
         cdef Arena *best = NULL
         cdef Arena *arena = self.retained
@@ -147,7 +147,7 @@ cdef class Arenas:
             arena = arena.next
         if best == NULL:
             best = self.map_arena(whole, whole, CLASSES)
-        self.mark_taken(&best.blocks[0], size)
+        self.mark_allocated(&best.blocks[0], size)
         if best.listed:
             unlink(&self.retained, best)
         best.live = 1
@@ -163,7 +163,7 @@ cdef class Arenas:
         self.buffers_live -= 1
         if block.views:
             return
-        rangeio_mark_given(block.base, arena.block_size)
+        rangeio_mark_freed(block.base, arena.block_size)
         arena.live -= 1
         self.bytes_live -= arena.block_size
         if arena.size_class == CLASSES:
@@ -195,7 +195,7 @@ cdef class Arenas:
         if arena != NULL:
             arena.blocks = <Block *>calloc(count, sizeof(Block))
         if arena != NULL and arena.blocks != NULL:
-            with nogil:  # mapping and first touch may take milliseconds; nothing of this object changes meanwhile
+            with nogil:  # mapping and first touch may take milliseconds; this block changes nothing of `self`
                 base = map_pages(size, block_size <= PREFAULT_BELOW)
         if base == NULL:
             if arena != NULL:
@@ -210,17 +210,17 @@ cdef class Arenas:
             arena.blocks[i].next = &arena.blocks[i + 1] if i + 1 < count else NULL
         arena.free = arena.blocks
         self.bytes_mapped += size
-        rangeio_mark_given(base, size)
+        rangeio_mark_freed(base, size)
         return arena
 
-    cdef int mark_taken(self, Block *block, size_t size) except -1:
-        """Let the first `size` bytes of a block be used."""
-        if rangeio_mark_taken(block.base, size, block.arena.block_size) != 0:
-            raise SystemError(f"a block of {block.arena.block_size} bytes was written to after it had been given back")
+    cdef int mark_allocated(self, Block *block, size_t size) except -1:
+        """Allow the use of the first `size` bytes of a block."""
+        if rangeio_mark_allocated(block.base, size, block.arena.block_size) != 0:
+            raise SystemError(f"a block of {block.arena.block_size} bytes was written to after it was freed")
         return 0
 
     cdef void unmap(self, Arena *arena) noexcept:
-        rangeio_allow(arena.base, arena.size)  # the addresses may be another's next
+        rangeio_allow(arena.base, arena.size)  # the addresses may be mapped by other code next
         munmap(arena.base, arena.size)
         self.bytes_mapped -= arena.size
         free(arena.blocks)

@@ -1,4 +1,4 @@
-"""What runs a Batch: the page cache first, then the ring or the workers."""
+"""Runs a Batch: the page cache first, then the ring or the workers."""
 
 from libc.stdint cimport uint32_t, uint64_t
 

@@ -1,11 +1,11 @@
-"""What runs a Batch. One way for every read that may be long:
+"""Runs a Batch, in the same two steps for every read that may be long:
 
-1. the sweep: whatever the page cache has is copied at once (`preadv2(RWF_NOWAIT)`), by the caller and, when there is much
-   to copy and a CPU to spare, by a worker beside it;
-2. the ring takes the rest; or, without a ring, the workers do, by pread.
+1. Sweep: copy everything that is cached (`preadv2(RWF_NOWAIT)`). The caller does this, helped by workers if there is much to
+   copy and a CPU to spare.
+2. The ring reads the rest. Without a ring, the workers read it, with pread.
 
-So a hot batch costs a loop of system calls and no more, a cold one gets the depth of the device, and the two need not
-be told apart beforehand.
+So a cached batch costs only a loop of system calls, an uncached one uses the full queue depth of the device, and nothing
+needs to know beforehand which it is.
 """
 
 import weakref
@@ -22,19 +22,19 @@ from _uring.request cimport Group, read_one, sweep_one
 cdef extern from "Python.h":
     PyObject *PyThreadState_GetDict()  # borrowed
 
-# Below this the hand-over to a second thread (a futex wake-up, 2-5 us) costs more than it gains.
+# Below these, waking a second thread (futex, 2-5 us) costs more than it gains.
 cdef Py_ssize_t SHARE_REQUESTS = 16
 cdef size_t SHARE_BYTES = 256 << 10
-# Requests swept between two looks for signals: some 10 ms of copying.
+# Requests swept between two checks for signals: about 10 ms of copying.
 cdef Py_ssize_t SWEEP_SMALL = 16384
 cdef Py_ssize_t SWEEP_LARGE = 128
 
-# Shared rings that were left with reads under way, of all engines: those reads keep their engine, so it could not let go of itself.
+# Shared rings dropped with reads in flight, of all engines. Not per engine: those reads hold their engine, so this would be a cycle.
 cdef list parked = []
 
 
 cdef class Engine:
-    """The memory, rings and threads of one reactor. Each thread gets a ring of its own, on its first read that waits."""
+    """The memory, rings and threads of one reactor. Each thread gets its own ring on its first read that waits."""
 
     def __cinit__(self, Memory memory, Library library, int entries, int workers, bint must_ring):
         self.memory = memory
@@ -49,7 +49,7 @@ cdef class Engine:
         self.refusal = ""
 
     def __del__(self):
-        """Close the rings of threads that live on. None of them has a read under way: that would hold its file, and so this."""
+        """Close the rings of threads that are still alive. None has a read in flight: that would hold its file, and so this."""
         cdef Ring ring
         for reference in self.rings:
             ring = reference()
@@ -57,13 +57,13 @@ cdef class Engine:
                 ring.shut()
 
     cdef WorkerPool worker_pool(self):
-        """The worker threads; new ones in a forked child, where the parent's do not exist."""
+        """The worker threads. A forked child gets new ones: the parent's do not exist there."""
         if self.pool is None or not self.pool.usable():
             self.pool = WorkerPool(self.workers)
         return self.pool
 
     cdef Ring ring(self):
-        """This thread's ring, or None where there cannot be one."""
+        """This thread's ring, or None if none can be made."""
         cdef Ring ring
         cdef dict here
         if self.library is None:
@@ -82,7 +82,7 @@ cdef class Engine:
 
     cdef Ring make_ring(self, uint32_t flags):
         cdef Ring ring = Ring(self.library, self.entries, flags)
-        # Without callbacks, unlike a WeakSet: a signal handler that raised in one would raise for nobody.
+        # Weak references without callbacks, unlike a WeakSet: an exception of a signal handler in a callback would be lost.
         self.rings = [reference for reference in self.rings if reference() is not None]
         self.rings.append(weakref.ref(ring))
         return ring
@@ -98,7 +98,7 @@ cdef class Engine:
         return found
 
     cdef Ring shared_ring(self):
-        """A ring that any thread may use, one at a time; None where there cannot be one."""
+        """A ring that any thread may use, one at a time. None if none can be made."""
         if self.library is None:
             return None
         self.unpark()
@@ -109,15 +109,15 @@ cdef class Engine:
             return None
 
     cdef int refuse(self, error) except -1:
-        """Remember why a ring could not be had, or say so where one was insisted on."""
-        self.refusal = explain(error.errno, "io_uring_setup")  # the one call that making a ring can fail by
+        """Record why no ring could be made. Raise if the backend was forced to be a ring."""
+        self.refusal = explain(error.errno, "io_uring_setup")  # the only call that can fail when a ring is made
         self.counters.fallbacks += 1
         if self.must_ring:
             raise error
         return 0
 
     cdef int note_refusal(self, Ring ring) except -1:
-        """Remember that a ring is refused which worked before."""
+        """Record that the kernel refuses a ring that worked before."""
         self.refusal = explain(ring.refused, "io_uring_enter")
         self.counters.fallbacks += 1
         return 0
@@ -129,14 +129,14 @@ cdef class Engine:
         return 0
 
     cdef int part_with(self, Ring ring) except -1:
-        """Let go of a shared ring, keeping it while reads are under way: dropping it now would mean to wait for them."""
+        """Drop a shared ring. Park it while reads are in flight: closing it now would wait for them."""
         self.count_ring(ring)
         if ring.in_flight and not ring.inherited():
             parked.append(ring)
         return 0
 
     cdef int unpark(self) except -1:
-        """Drop the parked rings whose last read has completed since, and what this thread's ring still held for nobody."""
+        """Drop parked rings whose last read has completed, and the ended batches that this thread's ring still holds."""
         cdef Ring ring = (<dict><object>PyThreadState_GetDict()).get(self.key)
         if ring is not None and ring.in_flight and ring.usable():
             ring.reap()
@@ -145,16 +145,16 @@ cdef class Engine:
             if not ring.inherited():
                 ring.reap()
                 ring.forget_ended()
-            if (ring.inherited() or ring.in_flight == 0) and ring in parked:  # not, where another thread was faster
+            if (ring.inherited() or ring.in_flight == 0) and ring in parked:  # unless another thread was faster
                 parked.remove(ring)
         return 0
 
     def forget_ring(self):
-        """Drop the calling thread's ring, for a reactor that closes."""
+        """Drop the calling thread's ring when the reactor closes."""
         (<dict><object>PyThreadState_GetDict()).pop(self.key, None)
 
     cdef int run(self, Batch batch) except -1:
-        """Read everything in the batch. Failures stay with their requests; this raises only for signals."""
+        """Read everything in the batch. Failures are recorded in their requests; this raises only for signals."""
         cdef Ring ring
         self.sweep(batch)
         if batch.group.unfinished and batch.by_ring:
@@ -166,7 +166,7 @@ cdef class Engine:
         return 0
 
     cdef int sweep(self, Batch batch) except -1:
-        """Copy what is cached."""
+        """Copy everything that is cached."""
         cdef Group *group = &batch.group
         cdef Py_ssize_t first = 0, stop, i
         cdef Py_ssize_t turn = SWEEP_LARGE if batch.bytes > <size_t>group.count << 16 else SWEEP_SMALL
@@ -210,26 +210,26 @@ cdef class Engine:
 
     cdef int run_by_workers(self, Batch batch) except -1:
         cdef Group *group = &batch.group
-        while group.unfinished:  # once, and in a child forked meanwhile once more
+        while group.unfinished:  # one pass, and another in a child that was forked meanwhile
             self.counters.pool_reads += group.unfinished
             self.worker_pool().run(<Step>read_one, group, 0, group.count, 1, min(self.workers, batch.depth), False, batch)
             batch.settle()
         return 0
 
     def forget_closed_loops(self):
-        """Let go of what belongs to loops that are closed: nothing else tells."""
+        """Drop the LoopReads of closed loops. A loop does not notify when it closes, so this is polled."""
         for key, reads in list(self.loops.items()):
-            if reads.is_closed and self.loops.pop(key, None) is not None:  # not, where another thread was faster
+            if reads.is_closed and self.loops.pop(key, None) is not None:  # unless another thread was faster
                 reads.close()
 
     @property
     def has_ring(self):
-        """Whether some thread reads by a ring now."""
+        """Whether any thread has a usable ring now."""
         return any((<Ring>ring).usable() for ring in self.living_rings())
 
     @property
     def in_flight(self):
-        """Reads that the kernel has of every ring, abandoned ones included."""
+        """Reads in flight in the kernel, over all rings, including abandoned ones."""
         self.forget_closed_loops()
         self.unpark()
         if self.pool is not None and self.pool.usable():
@@ -238,7 +238,7 @@ cdef class Engine:
 
 
 cdef int forget_closed_rings(dict here) except -1:
-    """Drop from a thread's state the rings of reactors that are gone."""
+    """Drop the rings of closed reactors from a thread's state."""
     for key in [key for key, ring in here.items() if isinstance(ring, Ring) and not (<Ring>ring).open]:
         del here[key]
     return 0

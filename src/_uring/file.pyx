@@ -1,7 +1,7 @@
-"""The public face of one open file: arguments in, results out.
+"""The public interface of one open file: checks arguments, runs reads, returns results.
 
-A small read of cached bytes takes one system call with the GIL held and touches no other object than its Buffer; it is the
-path that `Reader.read_at` is, with nothing in between. Whatever may wait is made a read (reads.pyx) and goes to the engine.
+A small cached read makes one system call with the GIL held and creates no object other than its Buffer. `Reader.read_at` is
+this method itself, without a wrapper. A read that may block becomes a FileRead (reads.pyx) and goes to the engine.
 """
 
 cimport cython
@@ -28,12 +28,12 @@ from _uring.arguments import byte_array, byte_arrays, byte_index, writable_bytes
 from _uring.pickling import unpicklable
 from _uring.records import FileStat
 
-# How much of a file of unknown size is read at a time.
+# Bytes per read of a file whose size is unknown.
 cdef int64_t GROWING_PIECE = 256 << 10
 
 
 cdef inline int64_t to_bytes(object value, str name) except -1:
-    """An offset or length; the common case without a call."""
+    """Convert an offset or length; the common case makes no Python call."""
     cdef long long number
     if PyLong_CheckExact(value):
         try:
@@ -45,12 +45,12 @@ cdef inline int64_t to_bytes(object value, str name) except -1:
     return byte_index(value, name)
 
 
-# The type of array whose memory was looked at last: numpy takes 50 ns and more to write its format down.
+# The last array dtype that was found to hold no pointers: numpy takes at least 50 ns to build the format string.
 cdef object plain_type = None
 
 
 cdef bint is_plain(object destination, Py_ssize_t itemsize) noexcept:
-    """Whether it is known to hold no pointers. `check_plain` of arguments.py says what is wrong with it."""
+    """Whether the destination is known to hold no pointers. If not, `check_plain` in arguments.py raises the error."""
     global plain_type
     cdef Py_buffer view
     cdef bint plain
@@ -87,7 +87,7 @@ cdef bint has_no_pointers(const char *format) noexcept:
 
 @cython.final
 cdef class File(OpenFile):
-    """See the stub for the surface. Made by Reactor.open and Reactor.from_fd."""
+    """The stub documents the interface. Created by Reactor.open and Reactor.from_fd."""
 
     def __cinit__(self, Engine engine, str path, Descriptor plain, direct, bint pin):
         self.fd = plain.fd
@@ -123,7 +123,7 @@ cdef class File(OpenFile):
         self.drop()
 
     cdef int64_t fill_inline(self, object destination, int64_t start) except? -1:
-        """Fill a small destination from the page cache; -1 where that cannot be done, whatever the reason."""
+        """Fill a small destination from the page cache. Return -1 if that is not possible for any reason."""
         cdef Py_buffer view
         cdef iovec part
         cdef Descriptor plain
@@ -131,7 +131,7 @@ cdef class File(OpenFile):
         try:
             PyObject_GetBuffer(destination, &view, PyBUF_WRITABLE | PyBUF_ANY_CONTIGUOUS)
         except (TypeError, BufferError, ValueError):
-            return -1  # writable_bytes() says what is wrong with it
+            return -1  # writable_bytes() raises the error
         if (
             0 < view.len <= SMALL
             and is_plain(destination, view.itemsize)
@@ -141,16 +141,16 @@ cdef class File(OpenFile):
             part.iov_base, part.iov_len = view.buf, view.len
             got = preadv2(self.fd, &part, 1, start, RWF_NOWAIT)
             got = got if got == view.len else -1
-        plain = self.plain  # the owner of the memory may close the file when he gets it back (PEP 688)
+        plain = self.plain  # releasing the view may run Python code of the memory's owner (PEP 688), which may close the file
         PyBuffer_Release(&view)
         if got > 0:
             self.count_hit(plain, start, got)
         return got
 
     cdef int count_hit(self, Descriptor plain, int64_t start, int64_t bytes) except -1:
-        """Account for a read made inline; look at the pin when that is due.
+        """Count an inline read. Verify the pin if the last check is more than a second old.
 
-        The caller holds `plain`: another thread may close the file during the fstat of `verify`.
+        The caller holds `plain`: another thread may close the file during the fstat in `verify`.
         """
         if coarse_clock_ns() - self.checked_ns > CHECK_EVERY_NS:
             self.verify(plain, start, bytes)
@@ -163,27 +163,27 @@ cdef class File(OpenFile):
         return 0
 
     cdef Buffer read_inline(self, int64_t start, int64_t want):
-        """The whole read from the page cache, or None: not all of it is there, or the end of the file is near."""
+        """Read the whole range from the page cache. None if it is not all cached, or passes the end of the file."""
         cdef Buffer buffer
         cdef iovec part
         cdef ssize_t got
         if self.pin and start > self.identity.size - want:
-            return None  # what lies there now is of another version, or nothing
+            return None  # past the pinned end there is nothing, or data of another version
         buffer = self.engine.memory.allocate(want)
         part.iov_base, part.iov_len = buffer.data, want
         got = preadv2(self.fd, &part, 1, start, RWF_NOWAIT)
         if got != want:
             if got < 0 and errno == EOPNOTSUPP:
-                self.inline_reads = False  # this file system cannot tell; errors are met by the read that waits
+                self.inline_reads = False  # the file system has no RWF_NOWAIT; other errors come from the blocking read
             return None
         self.count_hit(self.plain, start, want)
         return buffer
 
     def read_at(self, offset, limit):
-        """`limit` bytes from `offset`; fewer only at the end of the file, none at or past it. `limit` 0 does no I/O.
+        """Read `limit` bytes from `offset`: fewer only at the end of the file, none past it. `limit` 0 does no I/O.
 
-        ValueError for negative numbers, TypeError for anything but integers, OverflowError from 2**63 on, all before
-        any I/O.
+        ValueError for negative numbers, TypeError for non-integers, OverflowError from 2**63 on. All are raised
+        before any I/O.
         """
         cdef int64_t start = to_bytes(offset, "offset")
         cdef int64_t want = to_bytes(limit, "limit")
@@ -199,14 +199,14 @@ cdef class File(OpenFile):
             return self.read_growing(start, want)
         return self.run(read_at(self, start, want))
 
-    # Awaited. Wrong arguments are refused by the call; what comes of a read, errors too, is handed out by the await.
+    # Async methods. Invalid arguments raise in the call; results and errors of the read come from the await.
 
     def read_at_async(self, offset, limit):
-        """As `read_at`, to be awaited under asyncio or trio. Arguments are checked by this call, not by the await.
+        """As `read_at`, to be awaited under asyncio or trio. This call checks the arguments, not the await.
 
-        What the page cache has is read before this returns: the awaitable is done already, or gives the loop one turn
-        when hot reads have held it for long. Cancelling returns at once; the read keeps its memory and file until it
-        completes.
+        Cached bytes are read before this returns. The awaitable is then already done, or yields to the loop once if
+        the task's budget for cached reads is used up. Cancelling returns at once; the read keeps its memory and its
+        file until it completes.
         """
         cdef int64_t start = to_bytes(offset, "offset")
         cdef int64_t want = to_bytes(limit, "limit")
@@ -226,7 +226,7 @@ cdef class File(OpenFile):
             return refuse(error)
 
     def begin_at(self, offset, limit, waiter):
-        """Start reading a range and tell `waiter` of the result, perhaps before this returns."""
+        """Start reading a range. `waiter` gets the result, possibly before this returns."""
         cdef int64_t start = to_bytes(offset, "offset")
         cdef int64_t want = to_bytes(limit, "limit")
         cdef FileRead read
@@ -237,7 +237,7 @@ cdef class File(OpenFile):
         elif want <= SMALL and self.inline_reads:
             buffer = self.read_inline(start, want)
             if buffer is not None and self.pin:
-                self.verify(plain, start, want)  # it is one of many, of which all are to be of one version
+                self.verify(plain, start, want)  # one of many ranges, which must all be of one version
         if buffer is not None:
             if want:
                 note_hit(want)
@@ -266,7 +266,7 @@ cdef class File(OpenFile):
         return binding.wait(waiter)
 
     def read_into_async(self, buffer, offset=0):
-        """As `read_into`, awaited. A cancellation ends when nobody writes to the buffer any more; no more is begun."""
+        """As `read_into`, awaited. Cancelling starts no further I/O, and ends once no I/O writes to the buffer."""
         cdef int64_t start = to_bytes(offset, "offset")
         view = writable_bytes(buffer)
         try:
@@ -308,10 +308,10 @@ cdef class File(OpenFile):
         return loop_reads(self.engine, self.path).submit(read)
 
     def read_into(self, buffer, offset=0):
-        """Fill a writable C-contiguous buffer from `offset`; the bytes read, fewer than its size only at the end.
+        """Fill a writable C-contiguous buffer from `offset`. Return the bytes read: less than its size only at the end.
 
-        TypeError if it is read-only or holds Python objects or pointers, BufferError if it is not contiguous, before
-        any I/O.
+        TypeError if the buffer is read-only or holds Python objects or pointers, BufferError if it is not contiguous.
+        Both are raised before any I/O.
         """
         cdef int64_t start = to_bytes(offset, "offset")
         cdef int64_t filled = self.fill_inline(buffer, start) if self.inline_reads else -1
@@ -342,9 +342,9 @@ cdef class File(OpenFile):
             yield index, self.read_at(start, length)
 
     def read_batch(self, offsets, length):
-        """The records of `length` bytes at `offsets` as one table of shape (len(offsets), length).
+        """Read the records of `length` bytes at `offsets` into one table of shape (len(offsets), length).
 
-        A record that would pass the end is an ``"eof"`` error (its index in `detail`); nothing is returned then.
+        If any record extends past the end, the call raises an ``"eof"`` error with the index of the record in `detail`.
         """
         array, each = self.check_batch(offsets, length)
         self.held()
@@ -363,7 +363,7 @@ cdef class File(OpenFile):
         return read.finish()
 
     cdef Buffer read_growing(self, int64_t start, int64_t want):
-        """From a file that does not know its size, piece by piece until a read comes short."""
+        """Read from a file of unknown size, piece by piece until a read comes short."""
         cdef Descriptor plain = self.held()
         cdef Buffer part
         cdef list parts = []
@@ -398,7 +398,7 @@ cdef class File(OpenFile):
 
 
 cdef class Growing:
-    """`read_growing` on an event loop: the waiter of one piece after the other, and then that of `waiter` is told."""
+    """`read_growing` on an event loop: acts as the waiter of each piece in turn, then passes the result to `waiter`."""
 
     def __init__(self, File file, int64_t start, int64_t want, waiter):
         self.file, self.plain, self.waiter = file, file.held(), waiter
@@ -422,13 +422,13 @@ cdef class Growing:
         try:
             if self.begin_pieces():
                 self.waiter.set_result(self.file.joined(self.parts, self.total))
-        except BaseException as error:  # in a callback of the loop, where nobody else would tell the waiter
+        except BaseException as error:  # in a loop callback: nothing else would resolve the waiter
             if not self.waiter.done():
                 self.waiter.set_exception(error)
         return 0
 
     cdef bint begin_pieces(self) except -1:
-        """Begin pieces until one has to be waited for; whether all have come. Not by calls of each other: there may be many."""
+        """Read pieces until one has to be waited for. True if all have arrived. A loop, not recursion: there may be many."""
         while not self.ended:
             self.asked = min(self.want - self.total, GROWING_PIECE)
             self.landed, self.beginning = False, True

@@ -1,15 +1,15 @@
-"""Reads awaited on an event loop.
+"""Async reads of one event loop.
 
-A read that the page cache answers is done before it is awaited (`coop`). What must wait goes to a ring that belongs to the
-loop: requests of one turn go in with one io_uring_enter, and the ring's own descriptor, watched by the loop, says when to
-reap. Copies too long for the loop's thread are made by the workers, who report through an eventfd; so is everything where there
-is no ring.
+A cached read completes before it is awaited (`coop`). A read that must wait goes to a ring that belongs to the loop. All
+requests of one loop iteration are submitted with one io_uring_enter. The loop watches the ring's descriptor, which becomes
+readable when there are completions to reap. Workers make the copies that are too long for the loop's thread, and report through
+an eventfd. Without a ring, workers do all reads.
 
-A waiter may be gone (cancelled) when its read completes. The batch then ends like any other, and nobody is told. Of a read into
-memory of the caller's the waiter stays until nobody writes there any more (`leave`), whatever it is told then.
+A waiter may be cancelled before its read completes. The batch then completes like any other, without a result. For a read into
+the caller's memory, a cancelled waiter stays pending until no more bytes are written there (`cancel_borrowed`).
 
-Whoever waits is told in any case. What making the result raises is its error; what anything else in a callback raises is the
-error of every read that is under way in that loop, because nobody knows what was left undone. The loop and the ring go on.
+Every waiter gets a result or an error. An exception in `finish` is the error of that read. An exception anywhere else in a
+callback is the error of every read in flight in that loop, because it is not known what was left undone. Loop and ring stay usable.
 """
 
 import os
@@ -20,8 +20,8 @@ from libc.stdint cimport uint32_t
 from libc.stdlib cimport calloc, free
 
 from _uring.liburing cimport abi_sq_pending
-from _uring.workers cimport Mailbox, Step
-from _uring.process cimport alarm_of, fork_count, is_intact
+from _uring.workers cimport CompletionQueue, Step
+from _uring.process cimport fork_count, is_intact, notifier_of
 from _uring.request cimport Group, Request, read_one, sweep_one
 from _uring.coop cimport copied_at_once, hand_out
 
@@ -39,7 +39,7 @@ cdef extern from *:
 
 
 cdef LoopReads loop_reads(Engine engine, str path):
-    """The running loop's reads, for one of that file; RuntimeError outside of a loop."""
+    """The LoopReads of the running loop; RuntimeError outside of a loop. path: named in errors."""
     cdef LoopReads reads
     key = current_key()
     reads = engine.loops.get(key)
@@ -47,7 +47,7 @@ cdef LoopReads loop_reads(Engine engine, str path):
         engine.forget_closed_loops()
         try:
             reads = LoopReads(engine, bind(key))
-        except Exception as error:  # no ring to be had where it must be one, or the loop does not watch it
+        except Exception as error:  # a ring is required but cannot be made, or the loop cannot watch it
             raise as_failure(error, path)
         engine.loops[key] = reads
     return reads
@@ -69,17 +69,17 @@ cdef class LoopReads:
         """An awaitable of the batch's result."""
         if batch.group.unfinished and not self.sweep(batch):
             if batch.borrowed:
-                waiter = self.binding.holding(partial(self.leave, batch), self.failed)
+                waiter = self.binding.holding(partial(self.cancel_borrowed, batch), self.failed)
             elif batch.group.count > 1:
                 waiter = self.binding.waiter(partial(self.cancel, batch), self.failed)
             else:
-                waiter = self.binding.waiter(None)  # one request is soon over: who looks for the waiter finds it done
+                waiter = self.binding.waiter(None)  # one request completes soon; `settle` sees that the waiter was cancelled
             self.take(batch, waiter)
             return self.binding.wait(waiter)
         return hand_out(batch.finish(), batch.bytes)
 
     cdef int take(self, Batch batch, object waiter) except -1:
-        """Start a batch for a waiter. Raises where that cannot be done, and then the waiter is not told."""
+        """Start a batch for a waiter. If it cannot be started, raise, and leave the waiter pending."""
         batch.waiter = waiter
         try:
             self.begin(batch)
@@ -89,7 +89,7 @@ cdef class LoopReads:
         return 0
 
     cdef bint sweep(self, Batch batch):
-        """Copy at once what is cached, if it is little; whether that was all."""
+        """Copy what is cached, if the batch is small. True if that completed the batch."""
         cdef Group *group = &batch.group
         cdef Py_ssize_t i
         if batch.sweepable and batch.bytes <= copied_at_once() and group.misses == 0:
@@ -101,7 +101,7 @@ cdef class LoopReads:
         return group.unfinished == 0
 
     cdef int begin(self, Batch batch) except -1:
-        """Start a batch that has a waiter, or go on with it."""
+        """Start a batch that has a waiter, or continue it."""
         self.pending.add(batch)
         if self.ring is None or not self.ring.usable() or not batch.by_ring:
             self.share(batch, <Step>read_one)
@@ -112,7 +112,7 @@ cdef class LoopReads:
         return 0
 
     cdef int send(self, Batch batch) except -1:
-        """Give the batch to the ring; it is submitted at the loop's next turn, with all others of this one."""
+        """Queue the batch for the ring. It is submitted in the next loop iteration, with all others of this iteration."""
         self.waiting[batch] = None
         batch.group.notify = 1
         self.ring.start(batch)
@@ -120,33 +120,33 @@ cdef class LoopReads:
         return 0
 
     cdef bint serves(self):
-        """Whether callbacks have anything to do: not in a child forked by one of the loop's tasks. The ring is not mapped
-        there, and what the eventfd tells is for the parent."""
+        """Whether callbacks may act. Not in a child that one of the loop's tasks forked: the ring is not mapped there, and
+        the eventfd reports to the parent."""
         return not self.shut and self.made_after_forks == fork_count
 
     def flush(self):
         self.flush_due = False
         if self.serves():
-            self.turn()
+            self.pump()
 
     def on_ready(self):
         if self.serves():
             self.ring.reap()
-            self.turn()
+            self.pump()
 
     def on_lost(self):
-        """The loop cannot watch the ring any more: somebody closed its descriptor."""
+        """The loop can no longer watch the ring: its descriptor was closed by other code."""
         if self.serves():
             self.ring.refuse(EBADF)
-            self.turn()
+            self.pump()
 
-    cdef int turn(self) except -1:
-        """Push what may be under way, submit it, and settle what has completed."""
+    cdef int pump(self) except -1:
+        """Push requests up to the depth, submit them, and settle the batches that have completed."""
         cdef Batch batch
         cdef list full = []
         for batch in self.waiting:
             while self.ring.fill(&batch.group, batch.depth):
-                # An entry each time: a burst is as much as a hot device likes at once, and the queue may be shorter than the batch.
+                # Submit in bursts: a burst is as much as a busy device takes at once, and the queue may be shorter than the batch.
                 if abi_sq_pending(&self.ring.ring) >= <uint32_t>self.ring.entries // 2:
                     self.ring.enter(0)
             if batch.group.next >= batch.group.count:
@@ -165,7 +165,7 @@ cdef class LoopReads:
         return self.settle_ended()
 
     cdef int settle_ended(self) except -1:
-        cdef Ring ring = self.ring  # whoever is told may have this closed
+        cdef Ring ring = self.ring  # a resolved waiter may close this object
         cdef Batch batch = ring.next_ended()
         while batch is not None:
             self.settle(batch)
@@ -173,13 +173,13 @@ cdef class LoopReads:
         return 0
 
     cdef bint can_push(self):
-        """Whether completions that were reaped at once have made room: no event will tell of that."""
+        """Whether requests can be pushed now. After completions that were reaped at once, no event will trigger that."""
         cdef Batch batch
         if self.ring.refused:
-            # What the kernel has of a refused ring may complete without an event: look again and again, it is soon over.
+            # Reads in flight of a refused ring may complete without an event: poll until they are done, which is soon.
             return self.ring.in_flight != 0
         if abi_sq_pending(&self.ring.ring):
-            return True  # an enter left it behind that was refused for the moment (EAGAIN, EBUSY)
+            return True  # left by an enter that was refused temporarily (EAGAIN, EBUSY)
         if self.ring.in_flight >= self.ring.most:
             return False
         for batch in self.waiting:
@@ -203,14 +203,14 @@ cdef class LoopReads:
         return 0
 
     cdef int leave_ring(self) except -1:
-        """The ring is refused: the workers read what it has not taken, each batch when the ring has nothing of it any more."""
+        """The kernel refuses the ring: the workers read what it has not taken, each batch once nothing of it is in flight."""
         cdef Batch batch
-        if not self.left:
-            self.left = True
+        if not self.ring_abandoned:
+            self.ring_abandoned = True
             self.engine.note_refusal(self.ring)
-            self.binding.unwatch(self.ring.ring.ring_fd)  # before its number comes to be another's, perhaps our own
+            self.binding.unwatch(self.ring.ring.ring_fd)  # before its number is reused, perhaps by us
         for batch in list(self.pending):
-            # Of those the ring has begun; one that is done, or was left, is for `settle_ended`.
+            # Only batches the ring has started. `settle_ended` handles those that are complete or abandoned.
             if batch.group.owner != NULL and batch.group.in_flight == 0 and not batch.group.listed:
                 self.waiting.pop(batch, None)
                 batch.group.notify = 0
@@ -220,13 +220,13 @@ cdef class LoopReads:
         return 0
 
     cdef void settle(self, Batch batch) noexcept:
-        """Tell the waiter of a batch that is done; if it raises, that as well."""
+        """Resolve the waiter of a completed batch with its result or error."""
         waiter = batch.waiter
         if batch.error is not None:
             self.end(batch, batch.error)
         elif waiter is not None and not waiter.done():
             try:
-                # Abandoned, it was cancelled, and its waiter waited for this.
+                # An abandoned batch was cancelled, and its waiter was held until now.
                 waiter.set_result(None if batch.group.abandoned else batch.finish())
             except BaseException as error:
                 self.end(batch, error)
@@ -234,58 +234,58 @@ cdef class LoopReads:
         self.pending.discard(batch)
 
     cdef void end(self, Batch batch, error) noexcept:
-        """Tell the waiter of a batch what went wrong with it."""
+        """Fail the waiter of a batch with an error."""
         waiter = batch.waiter
-        self.let_go(batch)
-        batch.error = None  # its traceback will hold who waits, and what that holds
+        self.detach(batch)
+        batch.error = None  # its traceback will reference the waiting task and everything that holds
         if waiter is not None:
             tell_failure([(waiter, *batch.asked())], error)
 
-    cdef int let_go(self, Batch batch) except -1:
-        """Nobody waits for the batch any more, and nothing more of it is begun. What is under way keeps its memory."""
+    cdef int detach(self, Batch batch) except -1:
+        """Detach the batch from its waiter and start no more of it. Requests in flight keep their memory."""
         batch.waiter = None
         self.pending.discard(batch)
         return self.withdraw(batch)
 
     cdef int withdraw(self, Batch batch) except -1:
-        """Begin nothing more of the batch."""
-        batch.group.abandoned = 1  # workers leave it after the piece they are at
+        """Start no more requests of the batch."""
+        batch.group.abandoned = 1  # workers stop after their current piece
         self.waiting.pop(batch, None)
         if batch.group.owner != NULL:
             self.ring.abandon(batch)
-        if batch.shared and self.made_after_forks == fork_count and self.engine.worker_pool().withdraw(batch, self.mailbox):
+        if batch.shared and self.made_after_forks == fork_count and self.engine.worker_pool().withdraw(batch, self.completions):
             batch.shared = False
         return 0
 
     cdef bint is_under_way(self, Batch batch):
-        """Whether somebody has some of it and is going to tell: the ring, or workers. In a forked child they are the parent's."""
+        """Whether the ring or workers have some of it and will report. In a forked child those belong to the parent."""
         return batch.group.owner != NULL or batch.shared and self.made_after_forks == fork_count
 
     def cancel(self, Batch batch):
         """The task that awaited the batch was cancelled."""
         if batch.waiter is not None:
-            self.let_go(batch)
+            self.detach(batch)
 
     def failed(self, error):
-        """A callback raised: end every read that is under way. See the head of this module."""
+        """A callback raised: fail every read in flight. See the module docstring."""
         cdef Batch batch
         cdef list waits = []
         self.flush_due = False
         for batch in self.pending:
-            waits.append((Leaving(self, batch) if batch.borrowed else batch.waiter, *batch.asked()))
+            waits.append((DeferredFailure(self, batch) if batch.borrowed else batch.waiter, *batch.asked()))
         self.recall()
         for batch in list(self.pending):
             if not batch.borrowed:
-                self.let_go(batch)
+                self.detach(batch)
         try:
             tell_failure(waits, error)
         finally:
-            self.hear_the_rest()
+            self.resume_after_failure()
 
-    cdef int hear_the_rest(self) except -1:
-        """After a callback that raised: take what it has not, and see to it that the loop comes back for what is under way."""
+    cdef int resume_after_failure(self) except -1:
+        """After a callback that raised: take the completions it has missed, and have the loop call again for reads in flight."""
         if self.serves():
-            self.take_mail()
+            self.take_completed()
         if self.serves() and self.ring is not None:
             self.settle_ended()
         if self.serves() and self.ring is not None and self.can_push():
@@ -293,19 +293,19 @@ cdef class LoopReads:
         return 0
 
     cdef int recall(self) except -1:
-        """Take back from the ring what was pushed and not submitted: nobody comes to do that."""
+        """Take back the requests that were pushed but not submitted: nothing else will submit them."""
         if self.ring is not None and not self.ring.inherited():
             self.ring.recall()
         return 0
 
-    cdef int let_all_go(self) except -1:
+    cdef int detach_all(self) except -1:
         self.recall()
         for batch in list(self.pending):
-            self.let_go(batch)
+            self.detach(batch)
         return 0
 
-    def leave(self, Batch batch):
-        """The task that awaited a batch in memory of its own was cancelled: begin no more of it, and let the task go when
+    def cancel_borrowed(self, Batch batch):
+        """The task that awaited a batch in its own memory was cancelled. Start no more of the batch; resolve the waiter once
         neither the kernel nor a worker has any of it."""
         if batch.waiter is not None:
             self.withdraw(batch)
@@ -313,26 +313,26 @@ cdef class LoopReads:
                 self.settle(batch)
 
     cdef object share(self, Batch batch, Step step):
-        """Have the workers do it; `on_event` hears of it."""
+        """Have the workers read it. They report to `on_event`."""
         cdef int helpers = max(1, self.engine.helpers) if step == <Step>sweep_one else min(self.engine.workers, batch.depth)
-        if self.mailbox == NULL:
-            self.open_mail()
+        if self.completions == NULL:
+            self.open_completions()
         self.engine.counters.pool_reads += batch.group.unfinished if step == <Step>read_one else 0
-        self.engine.worker_pool().delegate(step, &batch.group, 0, batch.group.count, 1, helpers, batch, self.mailbox)
+        self.engine.worker_pool().delegate(step, &batch.group, 0, batch.group.count, 1, helpers, batch, self.completions)
         batch.shared = True
 
-    cdef int open_mail(self) except -1:
-        """Where this fails (no descriptor is to be had), nothing has changed."""
-        cdef Mailbox *mailbox = <Mailbox *>calloc(1, sizeof(Mailbox))
-        if mailbox == NULL:
-            raise MemoryError("cannot allocate a mailbox")
+    cdef int open_completions(self) except -1:
+        """Make the completion queue. If this fails (no descriptor is left), nothing has changed."""
+        cdef CompletionQueue *completions = <CompletionQueue *>calloc(1, sizeof(CompletionQueue))
+        if completions == NULL:
+            raise MemoryError("cannot allocate a completion queue")
         try:
             self.event = self.watch_event()
         except BaseException:
-            free(mailbox)
+            free(completions)
             raise
-        mailbox.alarm = alarm_of(self.event)
-        self.mailbox = mailbox
+        completions.notifier = notifier_of(self.event)
+        self.completions = completions
         return 0
 
     cdef int watch_event(self) except -1:
@@ -346,11 +346,11 @@ cdef class LoopReads:
         return event
 
     def on_event_lost(self):
-        """The loop cannot watch the eventfd any more: somebody closed it. Another takes its place, as soon as one is to be had."""
-        if not self.serves() or self.mailbox == NULL:
+        """The loop can no longer watch the eventfd: other code closed it. Replace it as soon as one can be opened."""
+        if not self.serves() or self.completions == NULL:
             return
         if self.event >= 0:
-            self.engine.worker_pool().redirect_mail(self.mailbox, -1)  # its number may come to be another's
+            self.engine.worker_pool().redirect_completions(self.completions, -1)  # its number may be reused
             self.binding.unwatch(self.event)
             self.event = -1
         try:
@@ -358,7 +358,7 @@ cdef class LoopReads:
         except OSError:
             self.binding.call_soon(self.on_event_lost, self.failed)
         else:
-            self.engine.worker_pool().redirect_mail(self.mailbox, self.event)
+            self.engine.worker_pool().redirect_completions(self.completions, self.event)
 
     def on_event(self):
         if not self.serves():
@@ -369,13 +369,13 @@ cdef class LoopReads:
             pass
         except OSError:
             self.on_event_lost()
-        self.take_mail()
+        self.take_completed()
 
-    cdef int take_mail(self) except -1:
-        """Go on with what workers have done, or tell of it."""
+    cdef int take_completed(self) except -1:
+        """Take the batches that workers have finished: settle each, or continue it on the ring."""
         cdef Batch batch
-        while self.mailbox != NULL:
-            batch = self.engine.worker_pool().next_mail(self.mailbox)
+        while self.completions != NULL:
+            batch = self.engine.worker_pool().next_completed(self.completions)
             if batch is None:
                 break
             batch.shared = False
@@ -391,23 +391,23 @@ cdef class LoopReads:
         return 0
 
     def close(self):
-        """The loop is gone: nobody is told anything any more. What is under way keeps its memory until it completes."""
+        """The loop is closed: no waiter is resolved any more. Reads in flight keep their memory until they complete."""
         if self.shut:
             return
         self.shut = True
         if self.made_after_forks != fork_count:
-            # The parent's, and so is the loop: they share its epoll instance, and to unwatch would take the ring from the parent's.
+            # Ring and loop are the parent's. The epoll instance is shared, so unwatching here would unwatch the ring in the parent.
             return
-        self.let_all_go()
+        self.detach_all()
         if self.ring is not None:
-            if not self.left:
+            if not self.ring_abandoned:
                 self.binding.unwatch(self.ring.ring.ring_fd)
             self.engine.part_with(self.ring)
             self.ring = None
-        intact = self.mailbox != NULL and is_intact(&self.mailbox.alarm)
-        if self.mailbox != NULL:
-            self.engine.worker_pool().close_mail(self.mailbox)
-            self.mailbox = NULL
+        intact = self.completions != NULL and is_intact(&self.completions.notifier)
+        if self.completions != NULL:
+            self.engine.worker_pool().close_completions(self.completions)
+            self.completions = NULL
         if self.event >= 0:
             self.binding.unwatch(self.event)
             if intact:
@@ -419,12 +419,12 @@ cdef class LoopReads:
         return self.shut or self.binding.is_closed()
 
     def __del__(self):
-        if not Py_IsFinalizing():  # then nobody waits, and the modules that bindings use may be gone
+        if not Py_IsFinalizing():  # at exit no task waits, and the modules that bindings use may be unloaded
             self.close()
 
 
-cdef class Leaving:
-    """For `tell_failure`, the waiter of a batch in memory of the caller's: the error is what it is told of when it may go."""
+cdef class DeferredFailure:
+    """Stands in for the waiter of a batch in the caller's memory: stores the error until the waiter may be resolved."""
 
     def __cinit__(self, LoopReads reads, Batch batch):
         self.reads, self.batch = reads, batch
@@ -434,4 +434,4 @@ cdef class Leaving:
 
     def set_exception(self, error):
         self.batch.error = error
-        self.reads.leave(self.batch)
+        self.reads.cancel_borrowed(self.batch)

@@ -1,10 +1,10 @@
-"""The Buffer, and the memory that it is in."""
+"""The Buffer and its memory."""
 
 from _uring.arenas cimport PAGE, Arenas, Block
 
 
 cdef enum:
-    # Who may look at a Buffer's memory: anybody to read; the one view being made, to write; only that view.
+    # Access to a Buffer's memory. KEPT: read-only views. OFFERED: the view being made may write. LENT: no access but that view.
     KEPT = 0
     OFFERED = 1
     LENT = 2
@@ -24,7 +24,7 @@ cdef class Buffer:
     cdef int dimensions
     cdef int exports
     cdef int lending
-    cdef bint unfinished  # nobody has seen the bytes, and whoever made it may write them
+    cdef bint unfinished  # no bytes were read yet, so its creator may still write them
 
     cdef void resize(self, Py_ssize_t shift, Py_ssize_t size) noexcept
     cdef void tabulate(self, Py_ssize_t count, Py_ssize_t length) noexcept

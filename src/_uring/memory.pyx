@@ -1,4 +1,4 @@
-"""The Buffer that a read hands out, in a block of the reactor's memory (arenas.pyx)."""
+"""The Buffer that a read returns, in a block of the reactor's memory (arenas.pyx)."""
 
 import operator
 
@@ -16,7 +16,7 @@ from _uring.pickling import restored_buffer
 
 cdef extern from *:
     """
-    /* What a static type says of its module is the front of this name. */
+    /* A static type takes its __module__ from the first part of tp_name. */
     #define rangeio_name_buffer(type) (((PyTypeObject *)(type))->tp_name = "rangeio.Buffer")
     """
     void rangeio_name_buffer(object type)
@@ -31,7 +31,7 @@ cdef class Memory(Arenas):
     """The arenas of one reactor, and the Buffers in them."""
 
     cdef Buffer allocate(self, size_t size):
-        """A Buffer of `size` bytes whose content is whatever the memory held before."""
+        """A Buffer of `size` uninitialized bytes."""
         cdef Buffer buffer = Buffer.__new__(Buffer)
         buffer.memory = self
         buffer.data = empty
@@ -46,48 +46,49 @@ cdef class Memory(Arenas):
 @cython.freelist(512)
 @cython.final
 cdef class Buffer:
-    """Bytes that a read has returned: a row of bytes, or a table of records. Read-only, and not copied.
+    """The bytes that a read returns: one-dimensional, or a table of records. Read-only, and not copied.
 
-    Made by reads only: `Reader.read_batch` makes tables, the other methods rows, and `rangeio.from_bytes` makes a
-    Reader of bytes that you have.
+    Only reads create Buffers. `Reader.read_batch` returns tables, the other methods one-dimensional Buffers.
+    `rangeio.from_bytes` makes a Reader of existing bytes.
 
-    What takes bytes-like objects takes a Buffer, without a copy: ``memoryview(buffer)``, ``numpy.frombuffer(buffer,
-    dtype)``, ``pyarrow.py_buffer``, ``torch.frombuffer``, ``zlib``, ``file.write``. What insists on `bytes`
-    (``json.loads``, say) is given a copy: ``bytes(buffer)``. Nothing that wants to write gets the memory (BufferError),
-    but for ``numpy(writable=True)``.
+    Everything that accepts bytes-like objects accepts a Buffer, without a copy: ``memoryview(buffer)``,
+    ``numpy.frombuffer(buffer, dtype)``, ``pyarrow.py_buffer``, ``torch.frombuffer``, ``zlib``, ``file.write``. Where
+    `bytes` is required (``json.loads``, for example), copy with ``bytes(buffer)``. A request for writable memory is a
+    BufferError; for a writable array, use ``numpy(writable=True)``.
 
-    ``len(buffer)`` and ``buffer[i]`` count bytes; of a table they count records, and ``buffer[i]`` is one record, a
-    Buffer. ``buffer[a:b]`` is a Buffer, too, of the same memory; its step is 1 (ValueError). ``==`` compares the bytes
-    with those of any bytes-like object; shapes are not compared. A Buffer has no hash.
+    ``len(buffer)`` and ``buffer[i]`` count bytes. In a table they count records, and ``buffer[i]`` is one record, a
+    Buffer. ``buffer[a:b]`` is a Buffer of the same memory; its step must be 1 (ValueError). ``==`` compares the bytes
+    with those of any bytes-like object, and ignores shapes. A Buffer has no hash.
 
-    Slices, views and arrays share the memory of the read. It goes back to the pool when the last of them is gone; the
-    Reader may be closed before. A short slice keeps all of it: see `nbytes_pinned` and `compact`. `release` gives it
-    back early, and so does the end of a ``with buffer:``. After that every use of the bytes is a ValueError.
+    Slices, views and arrays share the memory of the read. It returns to the pool when the last of them is freed; the
+    Reader may be closed before. A short slice keeps all of it: see `nbytes_pinned` and `compact`. `release`, or the
+    end of a ``with buffer:``, frees it early. After that every access to the bytes is a ValueError.
 
-    Threads: any number may use a Buffer at once, since nobody writes to it. `release` and ``numpy(writable=True)``
-    notice whoever still looks at the memory, in whatever thread.
+    Threads: any number may use a Buffer at the same time, since it is read-only. `release` and
+    ``numpy(writable=True)`` check for views that exist in any thread.
 
-    Pickles as a copy of its bytes and its shape, also through a multiprocessing queue, or by protocol 5 beside the
-    pickle (``buffer_callback``); it is unpickled into memory of the receiving process. `copy.copy` copies the bytes.
+    Pickles as a copy of its bytes and its shape, also through a multiprocessing queue. Protocol 5 can pass the bytes
+    out of band (``buffer_callback``). It is unpickled into memory of the receiving process. `copy.copy` copies the
+    bytes.
     """
 
     def __init__(self):
-        raise TypeError("a Buffer is made by a read; rangeio.from_bytes() makes a Reader of bytes you have")
+        raise TypeError("only a read creates a Buffer; rangeio.from_bytes() makes a Reader of existing bytes")
 
     def __dealloc__(self):
-        # Views hold the Buffer (Py_buffer.obj), so none is left here.
+        # Views hold a reference to the Buffer (Py_buffer.obj), so none exists here.
         if self.block != NULL:
             self.memory.give(self.block)
 
     cdef void resize(self, Py_ssize_t shift, Py_ssize_t size) noexcept:
-        """Show `size` bytes from `shift` on, as one row. Only before anybody else has seen the Buffer."""
+        """Reduce the Buffer to `size` bytes from `shift` on, in one dimension. Only before it is returned to a caller."""
         self.data += shift
         self.bytes = size
         self.dimensions = 1
         self.extent[0], self.stride[0] = size, 1
 
     cdef void tabulate(self, Py_ssize_t count, Py_ssize_t length) noexcept:
-        """Show the bytes as `count` records of `length`."""
+        """Shape the bytes as `count` records of `length`."""
         self.dimensions = 2
         self.extent[0], self.stride[0] = count, length
         self.extent[1], self.stride[1] = length, 1
@@ -105,42 +106,42 @@ cdef class Buffer:
         return part
 
     cdef int check_usable(self) except -1:
-        """To be called before anybody is shown the bytes. They are final from then on."""
+        """Call before every access to the bytes. From then on they are final."""
         if self.data == NULL:
             raise ValueError("this Buffer was released")
         if self.lending == LENT:
-            raise BufferError("this Buffer's memory was handed out writable; it shows nothing else until that array is gone")
+            raise BufferError("this Buffer's memory is lent to a writable array; it has no other access until that array is freed")
         self.unfinished = False
         return 0
 
     @property
     def nbytes(self):
-        """Bytes in all, also of a table; 0 after `release`."""
+        """Total number of bytes, also of a table; 0 after `release`."""
         return self.bytes
 
     @property
     def nbytes_pinned(self):
-        """Bytes of pool memory that this Buffer keeps from being reused: all that its read has taken."""
+        """Bytes of pool memory that this Buffer keeps allocated: the whole block of its read."""
         return self.block.arena.block_size if self.block != NULL else 0
 
     @property
     def shape(self):
-        """``(nbytes,)``; of a table ``(records, bytes of each)``; ``(0,)`` after `release`."""
+        """``(nbytes,)``, or ``(records, bytes per record)`` for a table; ``(0,)`` after `release`."""
         if self.dimensions == 2:
             return self.extent[0], self.extent[1]
         return (self.extent[0],)
 
     @property
     def released(self):
-        """Whether the memory was given back by `release`."""
+        """Whether `release` has freed the memory."""
         return self.data == NULL
 
     def __len__(self):
-        """Bytes; of a table, its records."""
+        """The number of bytes; for a table, of records."""
         return self.extent[0]
 
     def __getitem__(self, index):
-        """A byte as an int, a record as a Buffer, or a slice as a Buffer; see the class."""
+        """A byte as an int, a record as a Buffer, or a slice as a Buffer. See the class."""
         cdef Py_ssize_t start, stop, step, i
         cdef Py_ssize_t width = self.extent[1] if self.dimensions == 2 else 1
         cdef Buffer part
@@ -164,13 +165,13 @@ cdef class Buffer:
         return <unsigned char>self.data[i]
 
     def __getbuffer__(self, Py_buffer *view, int flags):
-        # Who fills a table sees it as one row: memoryview cannot assign slices of two dimensions.
+        # A writable view of a table is one-dimensional: memoryview cannot assign to slices in two dimensions.
         cdef bint flat = self.dimensions == 1 or self.lending == OFFERED
         self.check_usable()
         if flags & PyBUF_WRITABLE and self.lending != OFFERED:
-            raise BufferError("a Buffer is read-only; numpy(writable=True) hands its memory over")
+            raise BufferError("a Buffer is read-only; use numpy(writable=True) for a writable array")
         if (flags & PyBUF_F_CONTIGUOUS) == PyBUF_F_CONTIGUOUS and not flat and self.extent[0] > 1 and self.extent[1] > 1:
-            raise BufferError("a table of records lies row by row, not in Fortran's order")
+            raise BufferError("a table of records is C-contiguous, not Fortran-contiguous")
         view.buf = self.data
         view.obj = self
         view.len = self.bytes
@@ -190,7 +191,7 @@ cdef class Buffer:
             self.lending = KEPT
 
     def __eq__(self, other):
-        """Equal to any bytes-like object with the same bytes (shape is not compared)."""
+        """Equal to any bytes-like object with the same bytes. Shapes are not compared."""
         cdef Py_buffer view
         cdef bint same
         try:
@@ -207,7 +208,7 @@ cdef class Buffer:
     __hash__ = None
 
     def tobytes(self):
-        """A copy of the bytes, those of a table row by row. ValueError after `release`."""
+        """A copy of the bytes; of a table, row by row. ValueError after `release`."""
         self.check_usable()
         return PyBytes_FromStringAndSize(self.data, self.bytes)
 
@@ -223,18 +224,18 @@ cdef class Buffer:
         return f"<rangeio.Buffer of {shape} bytes: {head!r}{'...' if self.bytes > 16 else ''}>"
 
     def numpy(self, dtype="u1", shape=None, *, writable=False):
-        """An array over the same memory, read-only.
+        """A read-only array over the same memory.
 
-        dtype: of its items, in the byte order that it says. shape: in items; by default one row, and of a table
-        (records, items of each) where a record is a whole number of items. ValueError if the bytes are not a whole
-        number of items, or do not fill the shape, if the items are Python objects, and after `release`.
+        dtype: type of its items, including the byte order. shape: in items. The default is one dimension; for a table
+        it is (records, items per record) if a record is a whole number of items. ValueError if the bytes are not a
+        whole number of items or do not fill the shape, if the items are Python objects, and after `release`.
 
-        With `writable` the memory is handed over if nothing else looks at it (no view, no slice): the array may be
-        written, and until it dies the Buffer gives out no other view (BufferError). Else, and always with the backend
+        writable: lend the memory to a writable array if there are no other views or slices. Until that array is freed,
+        other access to the Buffer is a BufferError. If there are views or slices, and always with the backend
         ``python``, the array is a copy.
         """
         import numpy
-        dtype = numpy.dtype(dtype)  # may run Python code, which must not find the memory on offer
+        dtype = numpy.dtype(dtype)  # may run Python code, so before the memory is OFFERED
         self.check_usable()
         if writable and not (self.exports == 0 and self.block != NULL and self.block.views == 1):
             array = numpy.frombuffer(self.tobytes(), dtype=dtype).copy()
@@ -245,7 +246,7 @@ cdef class Buffer:
         return array.reshape(self.default_shape(array.itemsize) if shape is None else shape)
 
     cdef hand_over(self, numpy, dtype):
-        """An array that may write: sound only because no other view exists now, and none is given out while it lives."""
+        """A writable array. This is safe because no other view exists, and none can be made while the array lives."""
         self.lending = OFFERED
         try:
             return numpy.frombuffer(self, dtype=dtype)
@@ -253,9 +254,9 @@ cdef class Buffer:
             self.lending = LENT if self.exports else KEPT
 
     cdef offer(self):
-        """A writable view, for whoever made this Buffer and fills it (Reactor.writable)."""
+        """A writable view, for the creator of this Buffer to fill it (Reactor.writable)."""
         if self.exports or not self.unfinished:
-            raise BufferError("this Buffer is finished: only what was just allocated may be filled")
+            raise BufferError("this Buffer is finished: only a newly allocated Buffer may be filled")
         self.lending = OFFERED
         try:
             return memoryview(self)
@@ -271,7 +272,7 @@ cdef class Buffer:
     def compact(self):
         """This Buffer if it pins little more than its own bytes (`nbytes_pinned`), else a copy that does.
 
-        For what is kept long: a slice of 100 bytes keeps the megabytes of its read. ValueError after `release`.
+        For Buffers kept for long: a slice of 100 bytes keeps the megabytes of its read. ValueError after `release`.
         """
         cdef Buffer copy
         self.check_usable()
@@ -284,10 +285,10 @@ cdef class Buffer:
         return copy
 
     def release(self):
-        """Give the memory back now. A second call does nothing.
+        """Free the memory now. A second call does nothing.
 
-        BufferError while views of this Buffer exist: memoryviews, arrays. Slices are Buffers of their own: they stay
-        valid, and the memory goes when they are gone, too.
+        BufferError while views of this Buffer exist: memoryviews or arrays. Slices are separate Buffers. They stay
+        valid, and the memory is freed only when they are freed, too.
         """
         if self.exports:
             raise BufferError(f"{self.exports} view(s) of this Buffer exist; delete them first (numpy arrays, memoryviews)")
@@ -300,7 +301,7 @@ cdef class Buffer:
         self.extent[0] = 0
 
     def __enter__(self):
-        """Itself."""
+        """Return this Buffer."""
         return self
 
     def __exit__(self, *_):
@@ -308,18 +309,18 @@ cdef class Buffer:
         self.release()
 
     def __dlpack__(self, **kwargs):
-        """For ``numpy.from_dlpack`` and the like. BufferError if the consumer knows no read-only memory."""
+        """For ``numpy.from_dlpack`` and the like. BufferError if the consumer does not support read-only memory."""
         return self.numpy().__dlpack__(**kwargs)
 
     def __dlpack_device__(self):
-        """``(1, 0)``: memory of the CPU."""
+        """``(1, 0)``: CPU memory."""
         return (1, 0)  # kDLCPU
 
     def __reduce__(self):
         return self.__reduce_ex__(2)
 
     def __reduce_ex__(self, protocol):
-        """A copy of the bytes; from protocol 5 on they may travel beside the pickle."""
+        """Pickle a copy of the bytes; from protocol 5 on, they may be passed out of band."""
         self.check_usable()
         return restored_buffer, (PickleBuffer(self) if protocol >= 5 else self.tobytes(), self.shape)
 

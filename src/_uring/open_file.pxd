@@ -1,4 +1,4 @@
-"""One open file as the kernel knows it."""
+"""One open file: descriptors, identity, alignment."""
 
 from libc.stdint cimport int64_t, uint64_t
 
@@ -46,8 +46,8 @@ cdef class OpenFile:
     cdef readonly str direct_reason
 
     cdef bint identify(self) except -1
-    cdef bint may_lie(self) noexcept
-    cdef bint goes_on(self) except -1
+    cdef bint may_misreport_size(self) noexcept
+    cdef bint has_bytes_past_size(self) except -1
     cdef int start_direct(self, object wanted) except -1
     cdef Descriptor held(self)
     cdef int64_t trusted_size(self, Descriptor plain, object start, object want) except -2

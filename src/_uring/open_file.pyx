@@ -1,4 +1,4 @@
-"""One open file as the kernel knows it: its descriptors, its identity, and what O_DIRECT wants of it."""
+"""One open file: its descriptors, its identity (the pin), and the alignment that O_DIRECT requires."""
 
 import os
 
@@ -42,7 +42,7 @@ cdef extern from *:
     #ifndef BLKGETSIZE64
     #define BLKGETSIZE64 _IOR(0x12, 114, size_t)
     #endif
-    /* statx(2), Linux 6.1: the request bit, and where the answer lies; older libc headers have neither. */
+    /* statx(2), Linux 6.1: the request bit, and the offset of the answer. Older libc headers define neither. */
     #define RANGEIO_STATX_DIOALIGN 0x2000u
     #define RANGEIO_AT_EMPTY_PATH 0x1000
     static long rangeio_statx(int fd, void *answer)
@@ -65,14 +65,14 @@ cdef extern from *:
     int F_GETFL, F_SETFL, POSIX_FADV_RANDOM
     unsigned long BLKGETSIZE64
 
-# A read up to this is small: copying it takes some 6 us with the GIL held, and it trusts the identity seen in the last second
-# (an fstat each would cost a third of it).
+# Reads up to this size are small: the copy takes about 6 us with the GIL held, and relies on an identity check that is at most
+# a second old (an fstat per read would cost a third of it).
 SMALL = 64 << 10
 CHECK_EVERY_NS = 1000000000
-# A batch of so many reads is scattered: the kernel's read-ahead would fetch what nobody asked for.
+# A batch of at least this many reads is scattered: the kernel's read-ahead would fetch bytes that no read needs.
 cdef Py_ssize_t SCATTERED = 4
-# File systems that make up their content on reading; st_size and st_mtime say nothing there (linux/magic.h). Some of their
-# files wait when they are read, or can be read once only, so these are not tried (`goes_on`).
+# File systems that generate content when read; st_size and st_mtime mean nothing there (linux/magic.h). Some of their files
+# block when read, or can be read only once, so `has_bytes_past_size` does not probe them.
 cdef set SYNTHETIC = {
     0x9FA0,  # proc
     0x62656572,  # sysfs
@@ -94,11 +94,12 @@ cdef set SYNTHETIC = {
 
 
 @cython.final
-@cython.no_gc_clear  # `__dealloc__` counts in the engine; what cycles there are go through objects that may be cleared
+@cython.no_gc_clear  # `__dealloc__` uses the engine; every reference cycle also contains an object that can be cleared
 cdef class Descriptor:
-    """A file descriptor that is closed when the last user, a read still under way for instance, lets go of it.
+    """A file descriptor, closed when its last user (such as a read in flight) drops its reference.
 
-    first: of its file, which is counted by it; others are further descriptions of the same one. owned: to be closed.
+    first: the file's first descriptor, which counts it in `files_open`. Others are further open file descriptions of the
+    same file. owned: close it at the end.
     """
 
     def __cinit__(self, Engine engine, int fd, bint first=True):
@@ -109,10 +110,10 @@ cdef class Descriptor:
         engine.files_open += first
 
     cdef void touch(self) noexcept:
-        """The first read has been made, and with it the access time is of now; the next need not look at it again.
+        """Set O_NOATIME after the first read, which has updated the access time; later reads need not update it again.
 
-        Updating it costs a cached read of 4 KiB a twelfth (touch_atime). Only of descriptions that are ours alone;
-        the kernel refuses it to those who do not own the file (open(2), O_NOATIME), and then nothing changes.
+        The update costs a twelfth of a cached 4 KiB read (touch_atime). Only for open file descriptions that nobody else
+        uses. The kernel refuses O_NOATIME to users who do not own the file (open(2)); then nothing changes.
         """
         self.touched = True
         fcntl(self.fd, F_SETFL, fcntl(self.fd, F_GETFL) | O_NOATIME)
@@ -125,7 +126,7 @@ cdef class Descriptor:
 
 @cython.final
 cdef class Identity:
-    """What must not change while a file is pinned."""
+    """The attributes that must not change while a file is pinned."""
 
     cdef int read(self, int fd) except -1:
         cdef stat_t answer
@@ -143,7 +144,7 @@ cdef class Identity:
         return answer.st_blocks == 0 and answer.st_size <= page_size
 
     cdef bint is_of(self, void *seen) noexcept:
-        """Whether a regular file of which fstat said this is the same, and as it was."""
+        """Whether an fstat result shows the same regular file, unchanged."""
         cdef stat_t *answer = <stat_t *>seen
         return (
             self.mode & S_IFMT == S_IFREG and answer.st_dev == self.device and answer.st_ino == self.inode
@@ -151,7 +152,7 @@ cdef class Identity:
         )
 
     cdef str difference(self, Identity now):
-        """What became of the file, in words; empty if nothing did."""
+        """Describe how the file changed; empty if it did not."""
         if (self.device, self.inode) != (now.device, now.inode):
             return "it is another file now"
         if now.size != self.size:
@@ -162,7 +163,7 @@ cdef class Identity:
 
 
 def open_descriptor(Engine engine, path, int flags=0, bint first=True):
-    """Open without ever blocking on a FIFO, and without leaving O_NONBLOCK on (io_uring would answer EAGAIN)."""
+    """Open without blocking on a FIFO, then clear O_NONBLOCK (io_uring would complete reads with EAGAIN)."""
     cdef bytes name = os.fsencode(path)
     cdef const char *raw = name
     cdef int fd
@@ -180,7 +181,7 @@ def open_descriptor(Engine engine, path, int flags=0, bint first=True):
 
 
 cdef class OpenFile:
-    """An open regular file or block device. What of it changes: nothing while it is pinned."""
+    """An open regular file or block device. While pinned, its identity does not change."""
 
     def __cinit__(self, Engine engine, str path, Descriptor plain, direct, bint pin):
         cdef bint maybe_synthetic
@@ -190,15 +191,15 @@ cdef class OpenFile:
         self.refuse_unseekable()
         if maybe_synthetic and fstatfs(self.plain.fd, &system) == 0 and system.f_type in SYNTHETIC:
             self.synthetic = True
-        elif self.may_lie():
-            self.synthetic = self.goes_on()
+        elif self.may_misreport_size():
+            self.synthetic = self.has_bytes_past_size()
         self.border = 1
         self.asynchronous = -1
         self.checked_ns = coarse_clock_ns()
         self.start_direct(direct)
 
     cdef bint identify(self) except -1:
-        """See what the file is; whether it may be made up."""
+        """Record the file's identity. Return whether its content may be generated on reading."""
         self.identity = Identity()
         try:
             return self.identity.read(self.plain.fd)
@@ -214,15 +215,15 @@ cdef class OpenFile:
                 "unsupported", 0, self.path, detail="not a regular file: a FIFO, socket or character device has no offsets to read at"
             )
 
-    cdef bint may_lie(self) noexcept:
-        """Whether st_size may be less than there is to read. Of a file system on a block device the kernel itself ends reads
-        there; others, such as FUSE and 9p, may pass them on to a server that knows better. 0 is what those say that do not
-        know at all.
+    cdef bint may_misreport_size(self) noexcept:
+        """Whether st_size may be less than there is to read. On a block-device file system the kernel itself ends reads at
+        st_size. Others, such as FUSE and 9p, may pass reads on to a server that returns more. Size 0 may mean that the
+        size is unknown.
         """
         return self.identity.mode & S_IFMT == S_IFREG and (self.identity.size == 0 or major(self.identity.device) == 0)
 
-    cdef bint goes_on(self) except -1:
-        """Whether there are bytes behind the size that fstat tells, and it has not just grown: then the size means nothing."""
+    cdef bint has_bytes_past_size(self) except -1:
+        """Whether there are bytes past the size that fstat reports and the file has not just grown. Its size then means nothing."""
         cdef char byte
         cdef int64_t end
         cdef ssize_t got
@@ -231,13 +232,13 @@ cdef class OpenFile:
             with nogil:
                 got = pread(self.plain.fd, &byte, 1, end)
             if got <= 0:
-                return False  # what fails here fails again, and is told, when it is read
+                return False  # an error here recurs, and is reported, when the file is read
             self.identify()
             if self.identity.size <= end:
                 return True
 
     cdef int start_direct(self, object wanted) except -1:
-        """Open the O_DIRECT descriptor if it is wanted and the file system has it; say why not otherwise."""
+        """Open the O_DIRECT descriptor if requested and supported. `direct_reason` says what was decided and why."""
         cdef uint8_t[256] answer
         cdef uint32_t *fields = <uint32_t *>answer
         memset(answer, 0, sizeof(answer))
@@ -245,41 +246,41 @@ cdef class OpenFile:
         if rangeio_statx(self.plain.fd, answer) == 0 and fields[0] & 0x2000:
             self.alignment = max(fields[38], fields[39])  # stx_dio_mem_align, stx_dio_offset_align
         if wanted is not True:
-            self.direct_reason = "not asked for" if wanted is False else "auto: through the page cache"
+            self.direct_reason = "not requested" if wanted is False else "auto: through the page cache"
             return 0
         if self.alignment == 0 or self.alignment > PAGE or self.synthetic:
-            self.direct_reason = "asked for, but statx(2) says that this file has no direct I/O; reading through the page cache"
+            self.direct_reason = "requested, but statx(2) reports no direct I/O for this file; reading through the page cache"
             return 0
         try:
             self.straight = self.reopen(self.plain, O_DIRECT)
         except OSError as error:
             self.alignment = 0
-            self.direct_reason = f"asked for, but the file system refused O_DIRECT ({error.strerror}); reading through the page cache"
+            self.direct_reason = f"requested, but the file system refused O_DIRECT ({error.strerror}); reading through the page cache"
             return 0
         self.border = self.alignment
-        self.direct_reason = f"asked for; offsets and lengths are aligned to {self.alignment} bytes"
+        self.direct_reason = f"requested; offsets and lengths are aligned to {self.alignment} bytes"
         return 0
 
     def reopen(self, Descriptor plain, int flags):
-        """A second description of the same inode, whatever has become of its name."""
+        """Open a second file description of the same inode, even if the file was renamed or deleted."""
         return open_descriptor(self.engine, f"/proc/self/fd/{plain.fd}", flags, first=False)
 
     cdef Descriptor held(self):
-        """The descriptor, for as long as the caller keeps it; the "closed" error after close()."""
+        """The descriptor, which stays open while the caller holds it. The "closed" error after close()."""
         if self.plain is None:
             raise make_error("closed", 0, self.path, detail="the reader was closed; open it again")
         return self.plain
 
     cdef int64_t trusted_size(self, Descriptor plain, object start, object want) except -2:
-        """The size to plan a read with: seen within the last second if the read is small and
-        ends before it, else of now."""
+        """The size to plan a read with: up to a second old if the read is small and ends before it,
+        else the current size."""
         if self.pin and not self.synthetic and want is not None and <int64_t>want <= SMALL:
             if <int64_t>start <= self.identity.size - <int64_t>want and coarse_clock_ns() - self.checked_ns < CHECK_EVERY_NS:
                 return self.identity.size
         return self.verify(plain, start, want)
 
     cdef int64_t verify(self, Descriptor plain, object offset, object limit) except -2:
-        """Look at the file's identity again; its size now, or 2**63 - 1 where unknown. A pinned file must not have changed."""
+        """Check the file's identity, and raise if a pinned file has changed. Return the current size, or 2**63 - 1 if unknown."""
         cdef Identity now
         cdef stat_t answer
         cdef str difference
@@ -299,39 +300,39 @@ cdef class OpenFile:
         if self.pin:
             difference = self.identity.difference(now)
             if difference:
-                self.checked_ns = 0  # no second of trust: every read from now on looks, and fails
+                self.checked_ns = 0  # the last check counts as expired: every later read checks again, and fails
                 raise make_error("changed", 0, self.path, offset, limit, difference)
         self.identity = now
         self.checked_ns = coarse_clock_ns()
         return now.size
 
     cdef int came_short(self, Descriptor plain, int64_t start, int64_t want, int64_t got) except -1:
-        """The file ended before the size it had when the read began."""
+        """Raise the "eof" error if the file still reports more bytes than the read returned."""
         cdef int64_t size = self.verify(plain, start, want)
         if not self.synthetic and got < want and start + got < size:
             raise make_error(
-                "eof", 0, self.path, start, want, f"the file system says {size} bytes but gave only {got} from there"
+                "eof", 0, self.path, start, want, f"the file system reports {size} bytes but returned only {got} from there"
             )
         return 0
 
     cdef bint by_ring(self, Descriptor plain):
         """Whether the file system can start a read and complete it later.
 
-        Where it cannot (FUSE, older NFS), io_uring blocks a kernel thread a read, as a worker of ours would, or even the
-        caller; and on FUSE with direct_io a short read continued by the kernel (6.18) comes back with the wrong bytes.
+        If not (FUSE, older NFS), io_uring blocks one kernel thread per read, as a worker thread would, or even the caller.
+        On FUSE with direct_io, a short read that the kernel continues (6.18) returns the wrong bytes.
         """
         cdef iovec nothing
         cdef char byte
         if self.asynchronous < 0:
             nothing.iov_base, nothing.iov_len = &byte, 1
-            # Past every end: a question that starts no read-ahead.
+            # Past the end of any file, so that the probe starts no read-ahead.
             self.asynchronous = preadv2(plain.fd, &nothing, 1, <int64_t>1 << 62, RWF_NOWAIT) >= 0 or errno == EAGAIN
         return self.asynchronous
 
     cdef Descriptor source(self, Descriptor plain, Py_ssize_t count):
-        """The descriptor to read with: without the page cache, without read-ahead, or plain.
+        """The descriptor to read with: O_DIRECT, without read-ahead, or plain.
 
-        Another thread may close the file whenever the GIL is given up, here or before; the caller's `plain` stays.
+        Another thread may close the file whenever the GIL is released, here or earlier; the caller's `plain` stays open.
         """
         cdef Descriptor scattered
         if self.straight is not None:
@@ -341,18 +342,18 @@ cdef class OpenFile:
         if self.scattered is not None:
             return self.scattered
         if self.plain is not None:
-            # For those who come while this one is opened. Two would be one too many, and to close any descriptor of the file before
-            # all others drops the locks that the process has on it (fcntl(2)).
+            # For threads that get here while this one is being opened. A second one would have to be closed again, and closing any
+            # descriptor of the file drops all locks that the process holds on it (fcntl(2)).
             self.scattered = plain
         try:
             scattered = self.reopen(plain, 0)
             posix_fadvise(scattered.fd, 0, 0, POSIX_FADV_RANDOM)
         except OSError:
-            scattered = plain  # /proc not mounted, or the file is not ours to open: only read-ahead is lost
+            scattered = plain  # /proc is not mounted, or the file may not be reopened: read-ahead just stays on
         if self.plain is not None:
             self.scattered = scattered
         return scattered
 
     cdef void drop(self) noexcept:
-        """Let go of the descriptors; reads still under way hold them until they complete."""
+        """Drop the descriptors. Reads in flight hold them until they complete."""
         self.plain = self.scattered = self.straight = None

@@ -1,4 +1,4 @@
-"""How what belongs to one process is restored in another, or refuses to go there."""
+"""Pickling: restores Buffers in another process, and refuses objects that cannot be restored."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -10,13 +10,13 @@ _default_reactor: Callable[[], Any]
 
 
 def set_default_reactor(reactor: Callable[[], Any]) -> None:
-    """Say whose memory is used where nobody is there to choose: `reactor()`."""
+    """Set the function that returns the reactor whose memory unpickled Buffers use."""
     global _default_reactor
     _default_reactor = reactor
 
 
 def restored_buffer(data: "SupportsBuffer", shape: tuple[int, ...]) -> Any:
-    """A Buffer of this process, with bytes that came in a pickle or beside it."""
+    """A Buffer of this process, with bytes from a pickle or its out-of-band buffers."""
     reactor = _default_reactor()
     buffer = reactor.allocate(shape if len(shape) == 2 else shape[0])
     reactor.writable(buffer)[:] = memoryview(data).cast("B")
@@ -24,7 +24,7 @@ def restored_buffer(data: "SupportsBuffer", shape: tuple[int, ...]) -> Any:
 
 
 def unpicklable(path: str) -> TypeError:
-    """What is raised by all that is made of a file that cannot be opened in another process."""
+    """The error for objects that use a file which cannot be reopened in another process."""
     return TypeError(
-        f"cannot pickle what reads {path!r}: a descriptor means nothing in another process; open the file by path there"
+        f"cannot pickle a reader of {path!r}: a descriptor is invalid in another process; open the file by path there"
     )

@@ -1,5 +1,5 @@
-/* Marks of memory that is handed out and given back, so that who reads what nobody wrote, or writes to what is nobody's, is
- * seen: patterns in debug builds and with RANGEIO_POISON=1, and AddressSanitizer's own marks where it is built in.
+/* Marks allocated and freed memory, to detect reads of bytes that were never written and writes to freed memory:
+ * with patterns in debug builds and with RANGEIO_POISON=1, and with AddressSanitizer where it is built in.
  */
 #ifndef RANGEIO_POISON_H
 #define RANGEIO_POISON_H
@@ -23,26 +23,26 @@
 
 /* Set once, when the module is imported. */
 static int rangeio_poison;
-static unsigned char rangeio_handed_out, rangeio_given_back;
+static unsigned char rangeio_allocated_byte, rangeio_freed_byte;
 
-/* Nobody uses it from now on. */
-static inline void rangeio_mark_given(char *place, size_t size)
+/* Mark memory as freed. */
+static inline void rangeio_mark_freed(char *place, size_t size)
 {
     if (rangeio_poison) {
         rangeio_allow(place, size);
-        memset(place, rangeio_given_back, size);
+        memset(place, rangeio_freed_byte, size);
     }
     rangeio_forbid(place, size);
 }
 
-/* The first `size` bytes of a block of `whole` may be used. -1 if somebody wrote to it after it had been given back. */
-static inline int rangeio_mark_taken(char *place, size_t size, size_t whole)
+/* Allow the use of the first `size` of `whole` bytes of a block. -1 if it was written to after it was freed. */
+static inline int rangeio_mark_allocated(char *place, size_t size, size_t whole)
 {
     rangeio_allow(place, whole);
     if (rangeio_poison) {
-        if ((unsigned char)place[0] != rangeio_given_back || memcmp(place, place + 1, whole - 1) != 0)
+        if ((unsigned char)place[0] != rangeio_freed_byte || memcmp(place, place + 1, whole - 1) != 0)
             return -1;
-        memset(place, rangeio_handed_out, whole);
+        memset(place, rangeio_allocated_byte, whole);
     }
     rangeio_forbid(place + size, whole - size);
     return 0;

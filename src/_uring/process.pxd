@@ -1,4 +1,4 @@
-"""Facts of the process that a read has to know."""
+"""Process-wide facts: fork count, time, CPUs, page size."""
 
 from libc.stdint cimport int64_t, uint64_t
 
@@ -10,13 +10,13 @@ cdef int64_t monotonic_ns() noexcept nogil
 cdef int usable_cpus() noexcept nogil
 
 
-cdef struct Alarm:
-    # An eventfd, and which file that was.
+cdef struct Notifier:
+    # An eventfd, and the device and inode by which to recognize it.
     int event
     uint64_t device
     uint64_t inode
 
 
-cdef Alarm alarm_of(int event) noexcept nogil
-cdef bint is_intact(Alarm *alarm) noexcept nogil
-cdef void sound(Alarm *alarm) noexcept nogil
+cdef Notifier notifier_of(int event) noexcept nogil
+cdef bint is_intact(Notifier *notifier) noexcept nogil
+cdef void notify(Notifier *notifier) noexcept nogil

@@ -1,4 +1,4 @@
-"""Facts of the process that a read has to know: how often it was forked, the time, the CPUs, the page."""
+"""Process-wide facts: fork count, time, CPUs, page size."""
 
 from libc.errno cimport EBADF, errno
 
@@ -22,11 +22,11 @@ cdef extern from *:
     long sysconf(int name) nogil
     int _SC_PAGESIZE
 
-# A ring or a worker thread made under another count is the parent's: it must not be touched (a submission from the child
-# would complete into the parent). pthread_atfork also sees forks made in C, which os.register_at_fork does not.
+# A ring or worker thread made under another fork count belongs to the parent and must not be used: a submission from the child
+# would complete into the parent. pthread_atfork also sees forks made in C, which os.register_at_fork does not.
 fork_count = 0
 
-# The kernel's, which is the size that files of sysfs say they have: 4 KiB, on some machines 16 or 64.
+# The kernel's page size, which files of sysfs report as their size: 4 KiB, on some machines 16 or 64.
 page_size = sysconf(_SC_PAGESIZE)
 
 
@@ -39,7 +39,7 @@ pthread_atfork(NULL, NULL, in_child)
 
 
 cdef int64_t coarse_clock_ns() noexcept nogil:
-    """Monotonic time to a few milliseconds, read without a system call (clock_gettime(2), vdso)."""
+    """Monotonic time, accurate to a few milliseconds, read without a system call (clock_gettime(2), vdso)."""
     cdef timespec now
     clock_gettime(CLOCK_MONOTONIC_COARSE, &now)
     return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
@@ -59,29 +59,29 @@ cdef int usable_cpus() noexcept nogil:
     return CPU_COUNT(&mask)
 
 
-cdef Alarm alarm_of(int event) noexcept nogil:
-    """-1 for none."""
-    cdef Alarm alarm
+cdef Notifier notifier_of(int event) noexcept nogil:
+    """event: -1 for none."""
+    cdef Notifier notifier
     cdef stat_t answer
-    alarm.event, alarm.device, alarm.inode = event, 0, 0
+    notifier.event, notifier.device, notifier.inode = event, 0, 0
     if event >= 0 and fstat(event, &answer) == 0:
-        alarm.device, alarm.inode = answer.st_dev, answer.st_ino
-    return alarm
+        notifier.device, notifier.inode = answer.st_dev, answer.st_ino
+    return notifier
 
 
-cdef bint is_intact(Alarm *alarm) noexcept nogil:
-    """Whether the descriptor is still the eventfd: who closed it may have opened another file under its number.
+cdef bint is_intact(Notifier *notifier) noexcept nogil:
+    """Whether the descriptor is still the eventfd. Other code may have closed it, and its number may now be another file.
 
-    Eventfds are all one inode to fstat(2), which tells files, pipes and sockets from them.
+    All eventfds have the same inode in fstat(2), which differs from that of files, pipes and sockets.
     """
     cdef stat_t answer
-    if alarm.event < 0:
+    if notifier.event < 0:
         return False
-    if fstat(alarm.event, &answer) != 0:
-        return errno != EBADF  # a filter refuses to tell
-    return answer.st_dev == alarm.device and answer.st_ino == alarm.inode
+    if fstat(notifier.event, &answer) != 0:
+        return errno != EBADF  # a seccomp filter may refuse fstat
+    return answer.st_dev == notifier.device and answer.st_ino == notifier.inode
 
 
-cdef void sound(Alarm *alarm) noexcept nogil:
-    if is_intact(alarm):
-        eventfd_write(alarm.event, 1)
+cdef void notify(Notifier *notifier) noexcept nogil:
+    if is_intact(notifier):
+        eventfd_write(notifier.event, 1)

@@ -1,4 +1,4 @@
-"""The kinds of read: what each asks of the engine, and what it makes of the bytes."""
+"""The kinds of read: the requests of each, and how its result is built."""
 
 from libc.stdint cimport int64_t
 

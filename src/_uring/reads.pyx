@@ -1,10 +1,10 @@
-"""The kinds of read: what each asks of the engine, and what it makes of the bytes.
+"""The kinds of read: the requests of each, and how its result is built.
 
-Each is a Batch made in two halves. The function of its name checks the file, allocates and queues requests, and returns
-the read; `finish` turns what came into a result or an error. Whoever runs it in between, a blocked thread or an event
-loop, is none of its business.
+Each kind is a Batch with two halves. The function of the same name checks the file, allocates memory, queues requests, and
+returns the read. `finish` turns the completed requests into a result or an error. The read does not depend on what runs it
+in between: a blocked thread or an event loop.
 
-A read holds the descriptors it uses, so that it survives the close() of its file.
+A read holds the descriptors it uses, so it survives the close() of its file.
 """
 
 from bisect import bisect_right
@@ -18,19 +18,19 @@ from _uring.request cimport Request
 
 from _uring.errors import make_error
 
-# Pieces of a long read, and how many of them are under way. Through the page cache 1 MiB at depth 8 keeps a device busy; O_DIRECT
-# into huge pages gains another tenth with 4 MiB (bench: one_gib).
+# Size and queue depth of the pieces of a long read. Through the page cache, 1 MiB at depth 8 keeps a device busy; with O_DIRECT
+# into huge pages, 4 MiB gains another tenth (bench: one_gib).
 cdef Py_ssize_t PIECE = 1 << 20
 cdef Py_ssize_t DIRECT_PIECE = 4 << 20
 cdef Py_ssize_t LONGEST = 0x7FFFFFFFFFFFFFFF
 cdef int DEPTH_OF_PIECES = 8
 cdef int DEPTH_OF_RECORDS = 128
-# Registering the table saves pinning the pages of each record; for long ones huge pages make that cheap already.
+# Registering the table avoids pinning the pages of each record. For long records, huge pages already make pinning cheap.
 cdef int64_t LARGEST_FIXED = 64 << 10
 
 
 cdef class FileRead(Batch):
-    """What all kinds share. `strict`: the pin is looked at when it is done, however small it was."""
+    """The base of all kinds. `strict`: verify the pin when the read is complete, even if it is small."""
 
     cdef int begin(self, OpenFile file, Descriptor plain, Py_ssize_t count, object start, object want) except -1:
         self.file = file
@@ -42,7 +42,7 @@ cdef class FileRead(Batch):
         self.only_fd = self.source.fd
         self.piece = DIRECT_PIECE if self.direct else PIECE
         if file.synthetic:
-            self.piece = LONGEST  # made up while it is read, from the start each time: in order, by one request
+            self.piece = LONGEST  # content is generated on reading, from the start each time: read in order, by one request
         return 0
 
     cdef int queue(self, char *data, int64_t start, int64_t length) except -1:
@@ -55,7 +55,7 @@ cdef class FileRead(Batch):
             self.depth = DEPTH_OF_PIECES if self.bytes > <size_t>self.group.count << 18 else DEPTH_OF_RECORDS
 
     cdef int check_failure(self) except -1:
-        """Raise for the first range, in the order asked for, of which a request failed."""
+        """Raise for the first range, in the caller's order, that has a failed request."""
         cdef Py_ssize_t index = self.failed()
         cdef Request *request
         if index >= 0:
@@ -63,12 +63,12 @@ cdef class FileRead(Batch):
             start, want = self.asked_by(index)
             raise make_error(
                 "errno", request.error or EIO, self.file.path, start, want,
-                "" if request.error else f"the read of {request.length} bytes from {request.offset} was never answered",
+                "" if request.error else f"the read of {request.length} bytes from {request.offset} never completed",
             )
         return 0
 
     cdef tuple asked_by(self, Py_ssize_t request):
-        """The range (offset, limit) that a request is part of."""
+        """The caller's range (offset, limit) that a request is part of."""
         raise NotImplementedError
 
     cdef tuple asked(self):
@@ -76,7 +76,7 @@ cdef class FileRead(Batch):
 
     cdef int account(self, Py_ssize_t reads, int64_t asked, int64_t fetched) except -1:
         if fetched > SMALL or self.strict:
-            # A writer may have come in between: the file must be what it was when the read began, or was planned.
+            # The file may have been written to meanwhile: it must be unchanged since the read began or was planned.
             self.file.verify(self.plain, None, asked)
         if not self.source.touched:
             self.source.touch()
@@ -87,18 +87,18 @@ cdef class FileRead(Batch):
 
 
 cdef inline int64_t clamp(int64_t start, int64_t length, int64_t size) noexcept:
-    """How much of a range lies in the file."""
+    """The bytes of a range that lie in the file."""
     return min(length, max(<int64_t>0, size - start))
 
 
 cdef inline int64_t aligned_span(int64_t start, int64_t length, int64_t border) noexcept:
-    """Bytes from the border at or below `start` to the border at or above its end. (100, 50, 512) -> 512."""
+    """Bytes from the aligned offset at or below `start` to the one at or above its end. (100, 50, 512) -> 512."""
     cdef int64_t span = start % border + length
     return span + (border - span % border) % border if length else 0
 
 
 cdef class ReadAt(FileRead):
-    """One range into one Buffer; with O_DIRECT a view of the aligned stretch around it."""
+    """One range into one Buffer; with O_DIRECT, a view of the aligned range around it."""
 
     cdef tuple asked_by(self, Py_ssize_t request):
         return self.start, self.want
@@ -120,7 +120,7 @@ cdef class ReadAt(FileRead):
 
 
 cdef ReadAt read_at(OpenFile file, int64_t start, int64_t want, Descriptor plain=None):
-    """plain: read by that one, and not refused if the file is closed."""
+    """plain: the descriptor to read with, even if the file is closed."""
     cdef ReadAt read = ReadAt()
     cdef int64_t span
     read.begin(file, plain, 1, start, want)
@@ -133,7 +133,7 @@ cdef ReadAt read_at(OpenFile file, int64_t start, int64_t want, Descriptor plain
 
 
 cdef class ReadInto(FileRead):
-    """One range into the caller's memory, which `keep` holds exported until the last byte has landed."""
+    """One range into the caller's memory; `keep` holds the buffer export until the last byte is written."""
 
     cdef tuple asked_by(self, Py_ssize_t request):
         return self.start, self.want
@@ -160,7 +160,7 @@ cdef ReadInto read_into(OpenFile file, object view, int64_t start):
     read.borrowed = True
     read.length = clamp(start, read.want, read.size)
     if (start | read.length | <int64_t>data) % file.border:
-        read.add(read.plain.fd, -1, False, data, start, read.length)  # the caller's memory is as it is: by the page cache
+        read.add(read.plain.fd, -1, False, data, start, read.length)  # range or memory is not aligned: use the page cache
     else:
         read.queue(data, start, read.length)
     read.choose_depth(0)
@@ -168,7 +168,7 @@ cdef ReadInto read_into(OpenFile file, object view, int64_t start):
 
 
 cdef class ReadMany(FileRead):
-    """Many ranges, a Buffer each."""
+    """Many ranges, one Buffer for each."""
 
     cdef tuple asked_by(self, Py_ssize_t request):
         cdef Py_ssize_t index = bisect_right(self.firsts, request) - 1
@@ -222,7 +222,7 @@ cdef ReadMany read_many(OpenFile file, object starts, object lengths, int concur
 
 
 cdef class ReadBatch(FileRead):
-    """Records of one length, side by side in one table."""
+    """Records of one length, in one contiguous table."""
 
     cdef tuple asked_by(self, Py_ssize_t request):
         return self.offsets[request // (self.group.count // self.offsets.shape[0])], self.length
@@ -248,7 +248,7 @@ cdef class ReadBatch(FileRead):
 
 
 cdef class ReadBounced(ReadMany):
-    """Records that O_DIRECT cannot place where they belong: the aligned stretches around them, copied."""
+    """Unaligned records, which O_DIRECT cannot read in place: reads the aligned ranges around them, then copies."""
 
     cdef object finish(self):
         cdef Py_ssize_t i

@@ -1,4 +1,4 @@
-"""Reads of ranges of one object whose version is known, over connections that are idle. From C."""
+"""Reads of one object whose version is known, over idle connections, for other Cython modules."""
 
 from libc.stdint cimport int64_t
 

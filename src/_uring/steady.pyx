@@ -1,7 +1,7 @@
 """The steady state: the version and size of an object are known, and a connection to its server is idle.
 
-Then a read sends its request and checks the response here, without a Python object but the Buffer. Whatever is not a plain
-response, or late, or broken off, is handed over as it is (`Unfinished`): nothing is lost.
+A read then sends its request and checks the response here, without creating a Python object other than the Buffer. A response
+that is not plain, is late or breaks off is handed over to the HTTP engine as an `Unfinished`, with all bytes received so far.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
@@ -29,17 +29,17 @@ import os
 
 from _uring.records import MEASURED, REQUEST_ROOM
 
-# How soon Ctrl-C is answered by a batch that is never without work; one that waits is woken by it.
+# How often a batch that never has to wait checks for Ctrl-C. A waiting batch is woken by the signal.
 cdef int64_t LOOK_EVERY_NS = 50000000
-# How many ranges have memory before they are asked for: new memory costs more than the read, and to get the GIL for it,
-# beside a thread that computes, 5 ms.
+# How many ranges get memory ahead of their requests. New memory costs more than the read, and taking the GIL for it may cost
+# 5 ms while another thread computes.
 cdef Py_ssize_t AHEAD = 1024
-# But no more than so many bytes, beyond the ranges of the next look.
+# Maximum bytes allocated ahead, beyond the ranges that may start before the next check.
 cdef int64_t AHEAD_BYTES = 128 << 20
 
 
 cdef class SteadyReads:
-    """See `SteadyReads` in records.py. Any thread."""
+    """See `SteadyReads` in records.py. Thread-safe."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ cdef class SteadyReads:
         return 0 < count <= self.most and 0 <= start < self.size and monotonic_ns() <= self.until_ns
 
     cdef Connection connection(self):
-        """One that is idle; None where there is none, or others wait for it."""
+        """An idle connection; None if there is none, or if others are waiting for one."""
         return None if self.idle.wanted else self.idle.take_quiet(self.absolute)
 
     def read_at(self, offset, limit):
@@ -124,7 +124,7 @@ cdef class SteadyReads:
         return count if found is None else found
 
     cdef object ask(self, Connection connection, int64_t start, int64_t count, char *place, destination):
-        """None once the bytes are in place; else what came instead."""
+        """Read one range into `place`. None if it is complete, else an `Unfinished`."""
         cdef Transfer transfer
         cdef int found = UNUSUAL
         connection.wait_for(self.tick_ns)
@@ -138,7 +138,7 @@ cdef class SteadyReads:
         return None
 
     cdef int wait(self, Transfer *at) except -1:
-        """Receive all of it, as long as something comes each tick, and the time of the call is not over."""
+        """Receive the whole response, as long as bytes arrive in every tick and the total timeout has not passed."""
         cdef int64_t had
         cdef int found
         while True:
@@ -149,12 +149,12 @@ cdef class SteadyReads:
                 return found
             PyErr_CheckSignals()
             if at.received + at.placed == had and monotonic_ns() - at.since_ns >= self.tick_ns:
-                return UNUSUAL  # the engine knows what a silence means
+                return UNUSUAL  # the engine decides what to do about a silent connection
             if 0 <= self.total_ns <= monotonic_ns() - at.sent_ns:
                 return UNUSUAL
 
     cdef int account(self, Connection connection, Transfer *at) except -1:
-        """A range has come."""
+        """Count a received range."""
         connection.used = True
         self.answered()
         if at.length >= MEASURED:
@@ -163,7 +163,7 @@ cdef class SteadyReads:
         return 0
 
     cdef int give(self, Connection connection, bint surplus) except -1:
-        """It is idle again, or another one's. After bytes that nobody asked for it cannot be used."""
+        """Return a connection to the idle ones or to whoever waits for it. Close it if it has received surplus bytes."""
         if surplus:
             connection.close()
         elif not self.idle.put(connection):
@@ -181,7 +181,7 @@ cdef class SteadyReads:
         return None if batch is None else batch.one_by_one()
 
     cdef Batch batch(self, starts, lengths, Py_ssize_t first, Py_ssize_t concurrent, double began):
-        """Over so many connections, or those that are idle, nothing asked for yet; None if that cannot be."""
+        """A Batch over up to `concurrent` idle connections, not yet started. None if those are not available."""
         cdef Batch batch
         if monotonic_ns() > self.until_ns:
             return None
@@ -190,9 +190,9 @@ cdef class SteadyReads:
 
 
 cdef class Batch:
-    """Ranges over several connections at once, all of them by `run`, or one after the other by `next`. One thread.
+    """Ranges over several connections at once: all of them with `run`, or one at a time with `next`. For one thread.
 
-    It begins no more once the time of its SteadyReads is over: the caller makes another one for the rest.
+    It starts no more ranges once its SteadyReads has expired; the caller then makes another Batch for the rest.
     """
 
     def __cinit__(self, SteadyReads steady, starts, lengths, Py_ssize_t first, double began):
@@ -206,7 +206,7 @@ cdef class Batch:
         self.viewed = 2
         self.work.ranges = len(starts)
         if not self.views[0].len == self.views[1].len == self.work.ranges * 8 or not 0 <= first:
-            raise ValueError("starts and lengths are arrays of int64, as many of each")
+            raise ValueError("starts and lengths must be int64 arrays of the same size")
         self.first = self.given = self.work.begun = self.work.placed = first
         self.work.starts, self.work.lengths = <int64_t *>self.views[0].buf, <int64_t *>self.views[1].buf
         self.work.request = &steady.request.request
@@ -226,7 +226,7 @@ cdef class Batch:
             close(self.work.epoll)
 
     cdef bint is_plain(self) noexcept:
-        """Whether each range is one request within the object, and there is one."""
+        """Whether there is at least one range, and each fits into one request and lies within the object."""
         cdef int64_t most = self.steady.most, size = self.steady.size
         cdef Py_ssize_t i
         for i in range(self.first, self.work.ranges):
@@ -235,7 +235,7 @@ cdef class Batch:
         return self.first < self.work.ranges
 
     cdef bint connect(self, Py_ssize_t concurrent) except -1:
-        """Take as many connections as there can be ranges under way; False if so many are not idle, or cannot be watched."""
+        """Take one connection for each range that may be in flight. False if too few are idle, or they cannot be watched."""
         cdef Connection connection
         cdef Py_ssize_t count = min(concurrent, self.work.ranges - self.first)
         if not self.is_plain() or len(self.steady.idle) < count:
@@ -257,7 +257,7 @@ cdef class Batch:
         return True
 
     cdef int watch(self) except -1:
-        """A slot for each connection."""
+        """Make a slot for each connection, and watch them all with one epoll."""
         cdef epoll_event event
         cdef Connection connection
         cdef int i
@@ -279,7 +279,7 @@ cdef class Batch:
         return 0
 
     cdef int place(self, Py_ssize_t upto) except -1:
-        """Memory for the ranges below this one, as far as that is not too much."""
+        """Allocate memory for the ranges below `upto`, within AHEAD_BYTES."""
         cdef Buffer buffer
         cdef Py_ssize_t index
         cdef int64_t nbytes = 0
@@ -310,7 +310,7 @@ cdef class Batch:
                 self.steady.asked()
 
     cdef int run_all(self) except -1:
-        """Until all have landed, or something unusual came."""
+        """Run until all ranges are complete, or an unusual response arrives."""
         cdef int i
         self.place(self.first + AHEAD)
         for i in range(self.work.count):
@@ -321,7 +321,7 @@ cdef class Batch:
         return 0
 
     cdef Batch one_by_one(self):
-        """For `next`."""
+        """Prepare the batch for `next`."""
         try:
             self.work.landed = <Py_ssize_t *>calloc(self.work.count, sizeof(Py_ssize_t))
             if self.work.landed == NULL:
@@ -352,7 +352,8 @@ cdef class Batch:
         return found
 
     cdef int refill(self) except -1:
-        """Have as many under way, or landed, as there are connections. While nobody listens, silence is not lateness."""
+        """Keep as many ranges in flight or complete as there are connections. Time spent between two calls of `next` does not
+        count as silence."""
         cdef int64_t away = monotonic_ns() - self.left_ns if self.left_ns else 0
         cdef Slot *slot
         cdef int i
@@ -366,7 +367,7 @@ cdef class Batch:
                 epoll_ctl(self.work.epoll, EPOLL_CTL_DEL, slot.transfer.fd, NULL)
                 slot.index = GONE
                 connection, self.connections[i] = self.connections[i], None
-                self.give(connection, slot)  # others may wait for one while the consumer takes its time
+                self.give(connection, slot)  # others may wait for a connection while the consumer is slow
             elif self.work.begun < self.given + self.work.count:
                 self.place(self.work.begun + 1)
                 self.steady.asked()
@@ -376,7 +377,7 @@ cdef class Batch:
         return 0
 
     cdef int wait(self) except -1:
-        """As `work_on`: first at once, as getting the GIL back may take long; then for as long as it takes."""
+        """As `work_on`: first without waiting, with the GIL held, because getting it back may take long; then waiting."""
         cdef int found = LOOK
         self.work.look_ns = monotonic_ns() + LOOK_EVERY_NS
         if self.work.landed != NULL:
@@ -394,7 +395,7 @@ cdef class Batch:
         return found
 
     cdef int report_samples(self) except -1:
-        """What large responses show of how far away the server is, and how fast."""
+        """Report the latency and throughput measured on large responses."""
         cdef int i
         for i in range(min(self.work.sampled, SAMPLES)):
             made = &self.work.samples[i]
@@ -403,12 +404,12 @@ cdef class Batch:
         return 0
 
     cdef void end_in_time(self) noexcept:
-        """Begin nothing more once the request is out of date."""
+        """Start no more ranges once the request has expired."""
         if monotonic_ns() > self.steady.until_ns:
             self.work.ranges = self.work.placed = self.work.begun
 
     cdef bint is_late(self) noexcept:
-        """Whether one has been silent for long, or all of it takes too long: the engine knows which time is over."""
+        """Whether a connection has been silent for a tick, or the total timeout has passed. The engine finds out which."""
         cdef int64_t now = monotonic_ns()
         cdef int i
         if 0 <= self.steady.total_ns < now - self.began_ns:
@@ -436,7 +437,7 @@ cdef class Batch:
         return self.steady.give(connection, False)
 
     cdef list release(self, bint hand_over):
-        """Give the connections back, but those on which something is under way: hand them over, or close them."""
+        """Return the idle connections. Those with a read in flight are handed over or closed."""
         cdef list under_way = []
         cdef Connection connection
         cdef Slot *slot
@@ -452,5 +453,5 @@ cdef class Batch:
             else:
                 connection.close()
         self.over, self.work.busy, self.work.landings = True, 0, 0
-        self.buffers.clear()  # whoever holds this, perhaps by the traceback of an error, does not hold them
+        self.buffers.clear()  # a reference to this batch, e.g. in a traceback, must not keep them alive
         return under_way

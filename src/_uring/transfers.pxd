@@ -1,4 +1,4 @@
-"""Ranges awaited on an event loop. From C."""
+"""Async reads of a steady state, for other Cython modules."""
 
 from _uring.connections cimport Connection
 from _uring.steady cimport SteadyReads

@@ -1,8 +1,8 @@
-"""Reads of a steady state (`steady`) that are awaited on an event loop.
+"""Async reads of a steady state (`steady`), on an event loop.
 
-All connections on which something is under way are watched by one epoll, and the loop watches that: one callback serves
-what has come on all of them, and uvloop, asyncio and trio are alike. A connection is watched for one event at a time
-(EPOLLONESHOT), so it need not be taken out before it is idle again and anybody may use it.
+One epoll watches all connections with a read in flight, and the loop watches that epoll. So one callback serves all
+connections, and uvloop, asyncio and trio need no separate code. A connection is watched for one event at a time
+(EPOLLONESHOT), so it need not be removed before it becomes idle and available to other reads.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
@@ -36,10 +36,10 @@ cdef enum:
 
 
 cdef char *address_of(view) except? NULL:
-    """Where the memory is that a memoryview holds in place, for as long as it lives.
+    """The address of a memoryview's memory, valid as long as the memoryview lives.
 
-    It exports nothing to us: a memoryview in a reference cycle, with an export in the same cycle, is cleared all the same
-    by the garbage collection, and what it pointed to is gone when the export is released (CPython 3.11, memory_clear).
+    We keep no export. If a memoryview and an export of it are in one reference cycle, the garbage collector clears the
+    memoryview anyway, and its memory is gone when the export is released (CPython 3.11, memory_clear).
     """
     cdef Py_buffer memory
     PyObject_GetBuffer(view, &memory, PyBUF_SIMPLE | PyBUF_WRITABLE)
@@ -48,7 +48,7 @@ cdef char *address_of(view) except? NULL:
 
 
 cdef class Awaited:
-    """One range under way. token: what the caller gave."""
+    """One range in flight. token: given by the caller, returned with the result."""
 
     cdef object hand_over(self):
         connection, self.connection = self.connection, None
@@ -57,7 +57,7 @@ cdef class Awaited:
 
 
 cdef class LoopTransfers:
-    """See `LoopTransfers` in records.py. One thread."""
+    """See `LoopTransfers` in records.py. For one thread."""
 
     def __cinit__(self):
         self.epoll = epoll_create1(EPOLL_CLOEXEC)
@@ -103,7 +103,7 @@ cdef class LoopTransfers:
             if not begin(&read.transfer, &steady.request.request, connection, start, count, place):
                 return read.hand_over()
             self.watch(read)
-        except OSError:  # no more can be watched
+        except OSError:  # no more connections can be watched
             return read.hand_over()
         except BaseException:
             connection.close()
@@ -111,7 +111,7 @@ cdef class LoopTransfers:
         return read
 
     cdef int watch(self, Awaited read) except -1:
-        """Have one event of its connection."""
+        """Watch its connection for one event."""
         cdef epoll_event event
         if read.slot < 0:
             if self.free:
@@ -121,7 +121,7 @@ cdef class LoopTransfers:
                 read.slot = len(self.slots)
                 self.slots.append(read)
         event.events, event.data.u32 = EPOLLIN | EPOLLONESHOT, <unsigned int>read.slot
-        # It is known where it was used here before, under this number.
+        # epoll may already know the connection, from an earlier read on it.
         if epoll_ctl(self.epoll, EPOLL_CTL_MOD, read.transfer.fd, &event) == 0:
             return 0
         if errno != ENOENT or epoll_ctl(self.epoll, EPOLL_CTL_ADD, read.transfer.fd, &event) < 0:
@@ -148,7 +148,7 @@ cdef class LoopTransfers:
                 continue
             try:
                 result = self.received(read)
-            except Exception as error:  # what nobody expects is that read's error, and no other's
+            except Exception as error:  # an unexpected error fails this read only
                 self.cancel(read)
                 result = error
             if result is not None:
@@ -156,7 +156,7 @@ cdef class LoopTransfers:
         return landed
 
     cdef object received(self, Awaited read):
-        """What has come of it; None if more has to come."""
+        """Receive what has arrived. The result of the read, or None if it is not complete."""
         cdef int found = receive(&read.transfer, MSG_DONTWAIT)
         if found == WAITING:
             try:
@@ -168,7 +168,7 @@ cdef class LoopTransfers:
         return self.landed(read) if found == DONE else self.hand_over(read)
 
     cdef object landed(self, Awaited read):
-        """The Buffer, or the number of bytes."""
+        """Finish a complete read. The Buffer, or the number of bytes."""
         connection, destination = read.connection, read.destination
         read.steady.account(connection, &read.transfer)
         read.connection = read.destination = None
@@ -176,7 +176,7 @@ cdef class LoopTransfers:
         return read.transfer.length if read.is_into else destination
 
     def hand_over(self, Awaited read not None):
-        """What it has come to, for the engine."""
+        """Stop watching the read and return its state for the engine."""
         epoll_ctl(self.epoll, EPOLL_CTL_DEL, read.transfer.fd, NULL)
         if read.slot >= 0:
             self.remove(read)

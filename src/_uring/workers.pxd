@@ -1,8 +1,8 @@
-"""Worker threads and the jobs they share with the caller."""
+"""Worker threads, and the jobs they share with the caller."""
 
 from libc.stdint cimport int64_t
 
-from _uring.process cimport Alarm
+from _uring.process cimport Notifier
 from _uring.request cimport Batch, Group
 
 
@@ -30,22 +30,22 @@ cdef struct Job:
     int helping
     int listed
     int abandoned
-    Mailbox *mailbox
+    CompletionQueue *completions
     pthread_cond_t over
     Job *next
     void *owner
 
 
-cdef struct Mailbox:
-    # Where jobs that nobody waits for are reported: a list under the state's lock, and an eventfd.
+cdef struct CompletionQueue:
+    # The finished jobs of one event loop: a list under the state's lock, and an eventfd that reports them.
     Job *first
-    Alarm alarm
+    Notifier notifier
     int pending
     int closed
 
 
 cdef struct PoolState:
-    # What the threads share; it outlives the WorkerPool while a thread is stuck in a read.
+    # The state that the threads share. It outlives the WorkerPool while a thread is stuck in a read.
     pthread_mutex_t lock
     pthread_cond_t work
     Job *first
@@ -53,7 +53,7 @@ cdef struct PoolState:
     int threads
     int idle
     int lingering
-    int company
+    int multicore
     int stopping
 
 
@@ -71,12 +71,12 @@ cdef class WorkerPool:
     ) except -1
     cdef int delegate(
         self, Step step, void *context, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t grain, int helpers,
-        object owner, Mailbox *mailbox
+        object owner, CompletionQueue *completions
     ) except -1
-    cdef bint withdraw(self, object owner, Mailbox *mailbox)
-    cdef void redirect_mail(self, Mailbox *mailbox, int event) noexcept
-    cdef object next_mail(self, Mailbox *mailbox)
-    cdef void close_mail(self, Mailbox *mailbox)
+    cdef bint withdraw(self, object owner, CompletionQueue *completions)
+    cdef void redirect_completions(self, CompletionQueue *completions, int event) noexcept
+    cdef object next_completed(self, CompletionQueue *completions)
+    cdef void close_completions(self, CompletionQueue *completions)
     cdef Job *make(
         self, Step step, void *context, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t grain, int helpers,
         object owner

@@ -1,11 +1,11 @@
-"""Worker threads. They never touch a Python object: a job is a C function called with every index of a range.
+"""Worker threads. They never touch a Python object: a job is a C function that is called for every index of a range.
 
-Two uses: a caller lets workers help with what does not wait (copying from the page cache), taking part itself; or it lets them
-do what may wait (pread without a ring, opening files) and watches for signals meanwhile. Threads are made when first needed
-and sleep on a futex.
+Two uses. For work that does not block (copying from the page cache), workers help the caller, which works too. For work that
+may block (pread without a ring, opening files), workers do all of it, and the caller checks for signals meanwhile. Threads are
+started when first needed and sleep on a futex.
 
-A caller that leaves early (Ctrl-C) abandons its job. The job lies in memory of its owner, to which this file holds a
-reference until the last worker is out of it; that reference is dropped later, by a thread that has the GIL.
+A caller that is interrupted (Ctrl-C) abandons its job. The job uses memory of its owner, so it holds a reference to the owner
+until the last worker has left the job. A thread that has the GIL drops that reference later.
 """
 
 from cpython.exc cimport PyErr_CheckSignals
@@ -13,7 +13,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport EINTR
 from libc.stdlib cimport calloc, free
 
-from _uring.process cimport alarm_of, fork_count, sound
+from _uring.process cimport fork_count, notifier_of, notify
 from _uring.request cimport Batch
 
 cdef extern from * nogil:
@@ -52,8 +52,8 @@ cdef extern from * nogil:
     #define rangeio_relax() ((void)0)
     #endif
 
-    /* Whether this thread, and so the caller, may run on more than one processor now. */
-    static int rangeio_has_company(void)
+    /* Whether this thread, and so also the caller, may run on more than one CPU now. */
+    static int rangeio_is_multicore(void)
     {
     #ifdef CPU_COUNT
         cpu_set_t set;
@@ -69,7 +69,7 @@ cdef extern from * nogil:
         return (now.tv_sec - begun->tv_sec) * 1000000000L + now.tv_nsec - begun->tv_nsec > ns;
     }
 
-    /* Stay on the processor until `*place` is not NULL, or for `ns`. */
+    /* Busy-wait until `*place` is not NULL, at most `ns`. */
     static void rangeio_linger_for(void *place, long ns)
     {
         struct timespec begun;
@@ -82,7 +82,7 @@ cdef extern from * nogil:
         while (!rangeio_past(&begun, ns));
     }
 
-    /* The same while `*count` is not 0. */
+    /* Busy-wait while `*count` is not 0, at most `ns`. */
     static void rangeio_linger_while(int *count, long ns)
     {
         struct timespec begun;
@@ -95,7 +95,7 @@ cdef extern from * nogil:
         while (!rangeio_past(&begun, ns));
     }
 
-    /* A detached thread with a small stack and every signal blocked: Ctrl-C is for threads that run Python. */
+    /* Start a detached thread with a small stack and all signals blocked: Ctrl-C must reach a thread that runs Python. */
     static int rangeio_spawn(void *(*body)(void *), void *argument)
     {
         pthread_t thread;
@@ -126,7 +126,7 @@ cdef extern from * nogil:
     int pthread_cond_broadcast(pthread_cond_t *cond)
     int pthread_cond_destroy(pthread_cond_t *cond)
     void rangeio_cond_init(pthread_cond_t *cond)
-    int rangeio_has_company()
+    int rangeio_is_multicore()
     void rangeio_linger_for(void *place, long ns)
     void rangeio_linger_while(int *count, long ns)
     int rangeio_cond_wait_ms(pthread_cond_t *cond, pthread_mutex_t *lock, long ms)
@@ -135,17 +135,17 @@ cdef extern from * nogil:
     Py_ssize_t rangeio_load(Py_ssize_t *counter)
     void rangeio_store(Py_ssize_t *counter, Py_ssize_t value)
 
-# As for a ring: how long a wait goes on before signal handlers get their turn.
+# Maximum wait before signal handlers can run; the same as for a ring.
 cdef long WAIT_MS = 100
-# A helper that has just helped stays on its processor for the next batch: to wake a thread costs some 20 us on a virtual
-# machine, half of a batch of 128 hot reads. One at a time, and only where there is a second processor to stay on.
+# A worker that has just helped busy-waits for the next batch: waking a thread costs about 20 us on a virtual machine, half
+# the time of a batch of 128 cached reads. Only one worker at a time, and only if there is a second CPU.
 cdef long LINGER_NS = 40000
-# Threads that may be stuck in stalled reads (a dead network file system) before new reads wait for them.
+# Maximum threads stuck in stalled reads (a dead network file system) before new reads have to wait for them.
 cdef int MOST_STUCK = 64
 
 
 cdef void work(Job *job) noexcept nogil:
-    """Take indices until none is left. Run by workers and by a caller that takes part."""
+    """Claim and run indices until none is left. Run by workers, and by a caller that takes part."""
     cdef Py_ssize_t at, stop
     while True:
         at = rangeio_claim(&job.claimed, job.grain)
@@ -168,17 +168,17 @@ cdef void unlist(PoolState *state, Job *job) noexcept nogil:
 
 
 cdef void report(PoolState *state, Job *job) noexcept nogil:
-    """The last worker left a job that is used up. Called under the lock."""
-    cdef Mailbox *mailbox = job.mailbox
-    if mailbox != NULL:
-        mailbox.pending -= 1
-    if mailbox != NULL and not mailbox.closed:
-        job.next = mailbox.first
-        mailbox.first = job
-        sound(&mailbox.alarm)
-    elif mailbox != NULL or job.abandoned:
-        if mailbox != NULL and mailbox.pending == 0:
-            free(mailbox)
+    """The last worker has left a finished job. Called with the lock held."""
+    cdef CompletionQueue *completions = job.completions
+    if completions != NULL:
+        completions.pending -= 1
+    if completions != NULL and not completions.closed:
+        job.next = completions.first
+        completions.first = job
+        notify(&completions.notifier)
+    elif completions != NULL or job.abandoned:
+        if completions != NULL and completions.pending == 0:
+            free(completions)
         job.next = state.dead
         state.dead = job
     else:
@@ -211,24 +211,24 @@ cdef void *worker(void *argument) noexcept nogil:
             unlist(state, job)
         pthread_mutex_unlock(&state.lock)
         work(job)
-        linger = job.helping and rangeio_has_company()
+        linger = job.helping and rangeio_is_multicore()
         pthread_mutex_lock(&state.lock)
         if job.listed:
             unlist(state, job)
         job.active -= 1
         if job.helping:
-            state.company = linger
+            state.multicore = linger
         if job.active == 0:
             report(state, job)
     state.threads -= 1
     last = state.threads == 0
     pthread_mutex_unlock(&state.lock)
     if last:
-        dismiss(state)
+        free_state(state)
     return NULL
 
 
-cdef void dismiss(PoolState *state) noexcept nogil:
+cdef void free_state(PoolState *state) noexcept nogil:
     pthread_cond_destroy(&state.work)
     pthread_mutex_destroy(&state.lock)
     free(state)
@@ -248,7 +248,7 @@ cdef class WorkerPool:
 
     def __dealloc__(self):
         cdef bint last
-        # After a fork the threads are not here and the lock may be held by one of them: leave it all.
+        # After a fork the threads do not exist here, and the lock may be held by one of them: leak everything.
         if self.state == NULL or self.made_after_forks != fork_count:
             return
         self.release_dead()
@@ -258,7 +258,7 @@ cdef class WorkerPool:
         pthread_cond_broadcast(&self.state.work)
         pthread_mutex_unlock(&self.state.lock)
         if last:
-            dismiss(self.state)
+            free_state(self.state)
 
     @property
     def threads(self):
@@ -268,7 +268,7 @@ cdef class WorkerPool:
         return self.made_after_forks == fork_count
 
     cdef void post(self, Job *job) noexcept nogil:
-        """Put a job where workers find it, waking or making as many as it may use."""
+        """Queue a job for the workers. Wake or start as many as it may use."""
         cdef PoolState *state = self.state
         cdef Job **tail
         cdef int wanted, _
@@ -284,13 +284,13 @@ cdef class WorkerPool:
         wanted -= state.idle
         while wanted > 0 and state.threads < self.workers:
             if rangeio_spawn(worker, state) != 0:
-                break  # no more threads to be had: those there are, or the caller, do it
+                break  # no more threads can be started: the existing ones, or the caller, do the work
             state.threads += 1
             wanted -= 1
         pthread_mutex_unlock(&state.lock)
 
     cdef int finish(self, Job *job) noexcept nogil:
-        """Wait until no worker is in the job and nothing is left to claim. -EINTR every WAIT_MS, to look for signals."""
+        """Wait until the job is fully claimed and no worker is in it. Return -EINTR every WAIT_MS, to check for signals."""
         cdef PoolState *state = self.state
         cdef bint woken
         pthread_mutex_lock(&state.lock)
@@ -301,8 +301,8 @@ cdef class WorkerPool:
             pthread_mutex_unlock(&state.lock)
             work(job)
             return 0
-        if job.active and job.helping and state.company:
-            # It has one stride of copies to finish, which takes as long as to fall asleep and to be woken.
+        if job.active and job.helping and state.multicore:
+            # The worker only has to finish one grain of copies, which takes no longer than sleeping and waking up.
             pthread_mutex_unlock(&state.lock)
             rangeio_linger_while(&job.active, LINGER_NS)
             pthread_mutex_lock(&state.lock)
@@ -310,7 +310,7 @@ cdef class WorkerPool:
             woken = rangeio_cond_wait_ms(&job.over, &state.lock, WAIT_MS)
             if not woken and (job.active or job.listed):
                 if job.active == 0 and state.threads < MOST_STUCK and rangeio_spawn(worker, state) == 0:
-                    state.threads += 1  # every worker is stuck in a read that stalls: others must not wait for it
+                    state.threads += 1  # every worker is stuck in a stalled read: other jobs must not wait for that
                 pthread_mutex_unlock(&state.lock)
                 return -EINTR
         pthread_mutex_unlock(&state.lock)
@@ -320,9 +320,9 @@ cdef class WorkerPool:
         self, Step step, void *context, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t grain, int helpers,
         bint take_part, object owner
     ) except -1:
-        """Call step(context, i) for every i from first to stop, by `helpers` workers and perhaps the caller. `owner` owns context.
+        """Call step(context, i) for every i from first to stop, on `helpers` workers and, if `take_part`, here. owner: of context.
 
-        In a child that is forked meanwhile some are not done when this returns, and the pool is not `usable`.
+        In a child that is forked meanwhile, some indices are not done when this returns, and the pool is not `usable`.
         """
         cdef Job *job = self.make(step, context, first, stop, grain, helpers, owner)
         cdef int result
@@ -340,7 +340,7 @@ cdef class WorkerPool:
                     break
                 PyErr_CheckSignals()
                 if not self.usable():
-                    break  # a signal handler forked, and this is the child: the workers are its parent's
+                    break  # a signal handler forked, and this is the child: the workers belong to the parent
         except BaseException:
             if isinstance(owner, Batch):
                 (<Batch>owner).group.abandoned = 1
@@ -352,7 +352,7 @@ cdef class WorkerPool:
         return 0
 
     cdef void drain(self, Job *job):
-        """Wait until no worker writes to memory that its owner is about to use for something else, or to free."""
+        """Wait until no worker writes to the job's memory, which its owner is about to reuse or free."""
         if not self.usable():
             return
         with nogil:
@@ -380,19 +380,19 @@ cdef class WorkerPool:
 
     cdef int delegate(
         self, Step step, void *context, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t grain, int helpers,
-        object owner, Mailbox *mailbox
+        object owner, CompletionQueue *completions
     ) except -1:
-        """As `run`, without waiting: `owner` is put in the mailbox when it is done."""
+        """As `run`, without waiting: `owner` is put in the completion queue when the job is done."""
         cdef Job *job = self.make(step, context, first, stop, grain, helpers, owner)
-        job.mailbox = mailbox
+        job.completions = completions
         with nogil:
             pthread_mutex_lock(&self.state.lock)
-            mailbox.pending += 1
+            completions.pending += 1
             pthread_mutex_unlock(&self.state.lock)
             self.post(job)
             pthread_mutex_lock(&self.state.lock)
             if self.state.threads == 0:
-                unlist(self.state, job)  # a thread that others come to have meanwhile would report it, too
+                unlist(self.state, job)  # a thread started meanwhile would report it a second time
                 pthread_mutex_unlock(&self.state.lock)
                 work(job)
                 pthread_mutex_lock(&self.state.lock)
@@ -400,41 +400,41 @@ cdef class WorkerPool:
             pthread_mutex_unlock(&self.state.lock)
         return 0
 
-    cdef bint withdraw(self, object owner, Mailbox *mailbox):
-        """Have nothing more begun of what was delegated for that owner. True: nothing was, and the job is gone. False: it is done,
-        or workers are at a piece of it, the last of whom reports."""
+    cdef bint withdraw(self, object owner, CompletionQueue *completions):
+        """Start no more of what was delegated for `owner`. True: no worker had started it, and the job is dropped. False: it is
+        done, or workers are in it, and the last of them reports it."""
         cdef Job *job
         cdef bint unclaimed = False
         pthread_mutex_lock(&self.state.lock)
         job = self.state.first
-        while job != NULL and (job.mailbox != mailbox or job.owner != <void *>owner):
+        while job != NULL and (job.completions != completions or job.owner != <void *>owner):
             job = job.next
         if job != NULL:
             rangeio_store(&job.claimed, job.count)
             unlist(self.state, job)
-            unclaimed = job.active == 0  # none was in it before, or it would not be listed
-            mailbox.pending -= unclaimed
+            unclaimed = job.active == 0  # then no worker was ever in it, or it would not be listed
+            completions.pending -= unclaimed
         pthread_mutex_unlock(&self.state.lock)
         if unclaimed:
             self.drop(job)
         return unclaimed
 
-    cdef void redirect_mail(self, Mailbox *mailbox, int event) noexcept:
-        """Have another eventfd tell of it, or none (-1) for now; of what lies there already, too."""
+    cdef void redirect_completions(self, CompletionQueue *completions, int event) noexcept:
+        """Report through another eventfd, or through none (-1) for now. Also reports the jobs that are already queued."""
         pthread_mutex_lock(&self.state.lock)
-        mailbox.alarm = alarm_of(event)
-        if mailbox.first != NULL:
-            sound(&mailbox.alarm)
+        completions.notifier = notifier_of(event)
+        if completions.first != NULL:
+            notify(&completions.notifier)
         pthread_mutex_unlock(&self.state.lock)
 
-    cdef object next_mail(self, Mailbox *mailbox):
-        """Take the owner of a job that is done; None if there is none. One by one: nothing is lost where taking all would fail."""
+    cdef object next_completed(self, CompletionQueue *completions):
+        """Take the owner of a finished job; None if there is none. One at a time, so that an exception does not lose the others."""
         cdef object owner
         cdef Job *job
         pthread_mutex_lock(&self.state.lock)
-        job = mailbox.first
+        job = completions.first
         if job != NULL:
-            mailbox.first = job.next
+            completions.first = job.next
         pthread_mutex_unlock(&self.state.lock)
         if job == NULL:
             return None
@@ -442,26 +442,26 @@ cdef class WorkerPool:
         self.drop(job)
         return owner
 
-    cdef void close_mail(self, Mailbox *mailbox):
-        """Nobody takes the mail any more: jobs that end later go to the dead, and the last of them frees the mailbox."""
+    cdef void close_completions(self, CompletionQueue *completions):
+        """Close the queue: jobs that finish later go to the `dead` list, and the last of them frees the queue."""
         cdef bint idle
         cdef Job *job
         pthread_mutex_lock(&self.state.lock)
-        mailbox.closed = 1
-        idle = mailbox.pending == 0
-        # Under the same lock: unless it is idle, a worker may free the mailbox from here on.
-        job = mailbox.first
-        mailbox.first = NULL
+        completions.closed = 1
+        idle = completions.pending == 0
+        # Take the list under the same lock: from here on a worker may free the queue, unless it is idle.
+        job = completions.first
+        completions.first = NULL
         pthread_mutex_unlock(&self.state.lock)
         self.drop_all(job)
         if idle:
-            free(mailbox)
+            free(completions)
 
     cdef void abandon(self, Job *job):
-        """The caller leaves: nothing more is claimed, and the last worker in it puts the job among the dead."""
+        """The caller leaves: nothing more is claimed, and the last worker in the job puts it on the `dead` list."""
         cdef bint over
         if not self.usable():
-            self.drop(job)  # the threads in it, and perhaps the lock they hold, are the parent's
+            self.drop(job)  # its threads, which may hold the lock, belong to the parent
             return
         rangeio_store(&job.claimed, job.count)
         pthread_mutex_lock(&self.state.lock)
@@ -474,7 +474,7 @@ cdef class WorkerPool:
             self.drop(job)
 
     cdef Job *drop(self, Job *job) noexcept:
-        """Let go of a job that is over; the one that was behind it in its list."""
+        """Free a finished job. Return the next job of its list."""
         cdef object owner = <object>job.owner
         cdef Job *following = job.next
         pthread_cond_destroy(&job.over)
@@ -487,7 +487,7 @@ cdef class WorkerPool:
             job = self.drop(job)
 
     cdef void release_dead(self):
-        """Drop what abandoned jobs still held."""
+        """Free the finished jobs on the `dead` list, and drop their references."""
         cdef Job *job
         pthread_mutex_lock(&self.state.lock)
         job = self.state.dead

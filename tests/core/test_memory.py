@@ -14,7 +14,7 @@ from faults.data import pattern, write_pattern
 from faults.machine import need, sanitized
 
 import _uring
-from _uring.poison import GIVEN_BACK, HANDED_OUT
+from _uring.poison import ALLOCATED, FREED
 from _uring.pure import buffer as array_buffer
 
 MIB = 1 << 20
@@ -172,12 +172,12 @@ def test_memory_that_nobody_has_written_is_seen(lab: Lab, nbytes: int) -> None:
         for _ in range(2):  # fresh memory, and memory that was used before
             buffer = reactor.allocate(nbytes)
             memory = reactor.writable(buffer)
-            assert bytes(memory) == bytes([HANDED_OUT]) * nbytes
+            assert bytes(memory) == bytes([ALLOCATED]) * nbytes
             memory[:] = bytes(nbytes)
             del memory
             assert bytes(buffer) == bytes(nbytes)
             del buffer
-        """.replace("HANDED_OUT", str(HANDED_OUT)),
+        """.replace("ALLOCATED", str(ALLOCATED)),
     )
     assert lab.run(program, nbytes, RANGEIO_POISON="1").facts() == {}
 
@@ -197,17 +197,17 @@ def test_memory_that_was_given_back_is_nobodys(lab: Lab, nbytes: int) -> None:
         buffer.release()
         assert bytes(part) == bytes(10)  # a slice is a user, too
         del part
-        assert ctypes.string_at(place, nbytes) == bytes([GIVEN_BACK]) * nbytes
+        assert ctypes.string_at(place, nbytes) == bytes([FREED]) * nbytes
         ctypes.memset(place + nbytes - 1, 0, 1)
         try:
             reactor.allocate(nbytes)
         except SystemError as error:
             say(found=str(error))
-        ctypes.memset(place + nbytes - 1, GIVEN_BACK, 1)
+        ctypes.memset(place + nbytes - 1, FREED, 1)
         assert place_of(reactor.allocate(nbytes)) == place
-        """.replace("GIVEN_BACK", str(GIVEN_BACK)),
+        """.replace("FREED", str(FREED)),
     )
-    assert "after it had been given back" in lab.run(program, nbytes, RANGEIO_POISON="1").facts()["found"]
+    assert "after it was freed" in lab.run(program, nbytes, RANGEIO_POISON="1").facts()["found"]
 
 
 @NATIVE_LAB
@@ -229,7 +229,7 @@ def test_memory_is_left_alone_otherwise(lab: Lab) -> None:
 def test_the_twins_memory_that_was_given_back() -> None:
     memory = array_buffer._Poisoned(b"abc")
     memory.__del__()
-    assert memory == bytes([GIVEN_BACK]) * 3
+    assert memory == bytes([FREED]) * 3
 
 
 @NATIVE_LAB

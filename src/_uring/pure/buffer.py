@@ -1,15 +1,15 @@
-"""The Buffer of the ``python`` backend: an array that is read-only bytes.
+"""The Buffer of the ``python`` backend: a numpy array of read-only bytes.
 
-Before Python 3.12 a pure class cannot export the buffer protocol, so this Buffer is a numpy array by birth. Its
-surface is that of the native one (`__init__.pyi`); what an array can do beyond it is an accident, not an offer.
+Before Python 3.12 a pure-Python class cannot export the buffer protocol, so this Buffer is a subclass of the numpy
+array. Its interface is that of the native one (`__init__.pyi`). Other methods of an array are not supported.
 
-How it hangs together, each holding the next::
+The chain of references, each object holding the next::
 
     memoryview(buffer) -> Buffer -> anchor -> memoryview of the block -> block (numpy's memory)
     np.frombuffer(buffer), np.asarray(buffer), its slices ... -> anchor
 
-The anchor is a plain array without an array below it, so numpy's collapsing of bases ends there: its reference count
-says whether arrays over this one Buffer exist, and its death is the death of the Buffer and of every view.
+The base of the anchor is not an array, so numpy's collapsing of bases ends at the anchor. Its reference count shows
+whether arrays over this Buffer exist, and it is freed with the Buffer and its last view.
 """
 
 import gc
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 import numpy as np
 
 from _uring.pickling import restored_buffer
-from _uring.poison import GIVEN_BACK, HANDED_OUT, poisons
+from _uring.poison import ALLOCATED, FREED, poisons
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -35,15 +35,15 @@ _Array = np.ndarray[Any, np.dtype[np.uint8]]
 
 _PAGE = 4096
 _POISON = poisons(default=False)
-# Of an anchor nobody looks at: by the Buffer as its base, by the Buffer's attribute, by the question itself.
+# References to an anchor without views: the Buffer's base, the Buffer's attribute, the argument of getrefcount.
 _IDLE_REFERENCES = 3
 _NO_TIME = np.datetime64("NaT", "s").tobytes()
 
 
 class Memory:
-    """Counts the Buffers of one reactor, and the bytes that they keep.
+    """Counts the Buffers of one reactor, and the bytes they keep allocated.
 
-    The bytes are numpy's own: nothing is recycled, so whatever still looks at them keeps them right.
+    numpy allocates the bytes. No memory is recycled, so an existing view always sees valid bytes.
     """
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class Memory:
         return sum(nbytes for _, nbytes in list(self._blocks.values()))
 
     def allocate(self, *shape: int) -> "Buffer":
-        """A Buffer of that shape, in bytes, holding whatever was there; `memory_of` lets its maker write it."""
+        """A Buffer of that shape, in bytes, uninitialized. Its creator writes it through `memory_of`."""
         block = _new_block(math.prod(shape))
         _watch(block, self._blocks)
         return self.expose(block.data, 0, shape)
@@ -67,7 +67,7 @@ class Memory:
     def expose(self, block: memoryview, start: int, shape: tuple[int, ...]) -> "Buffer":
         """A Buffer over the bytes of `block` from `start`."""
         nbytes = math.prod(shape)
-        # Over a view that is read-only itself: numpy would let anybody make an array of a writable one writable again.
+        # Over a read-only view: numpy lets anyone turn an array over a writable view writable again.
         anchor = np.frombuffer(
             block.toreadonly() if nbytes else b"", np.uint8, nbytes, start if nbytes else 0
         )
@@ -79,21 +79,21 @@ class Memory:
 
 
 class _Poisoned(bytearray):
-    """Memory that shows who looks at it when it was given back. It dies when nothing is exported of it any more."""
+    """Memory that is overwritten when it is freed, to make use after free visible. Freed with its last export."""
 
     def __del__(self) -> None:
-        self[:] = bytes([GIVEN_BACK]) * len(self)
+        self[:] = bytes([FREED]) * len(self)
 
 
 def _new_block(nbytes: int) -> _Array:
-    """Memory with whatever was there; with a pattern where it is to be seen that nobody has written it."""
+    """Uninitialized memory; filled with a pattern if poisoning is on."""
     if _POISON and nbytes:
-        return np.frombuffer(_Poisoned(bytes([HANDED_OUT]) * nbytes), dtype=np.uint8)
+        return np.frombuffer(_Poisoned(bytes([ALLOCATED]) * nbytes), dtype=np.uint8)
     return np.empty(nbytes, dtype=np.uint8)
 
 
 def _watch(array: _Array, table: "dict[int, tuple[weakref.ref[_Array], int]]") -> None:
-    """Keep `array` in `table` until it dies, by its id: arrays, and so weak references to them, have no hash."""
+    """Keep `array` in `table` until it is freed, keyed by id: arrays, and so weak references to them, have no hash."""
 
     def forget(_: object, key: int = id(array)) -> None:
         table.pop(key, None)
@@ -102,37 +102,38 @@ def _watch(array: _Array, table: "dict[int, tuple[weakref.ref[_Array], int]]") -
 
 
 class Buffer(_Array):
-    """Bytes that a read has returned: a row of bytes, or a table of records. Read-only, and not copied.
+    """The bytes that a read returns: one-dimensional, or a table of records. Read-only, and not copied.
 
-    Made by reads only: `Reader.read_batch` makes tables, the other methods rows, and `rangeio.from_bytes` makes a
-    Reader of bytes that you have.
+    Only reads create Buffers. `Reader.read_batch` returns tables, the other methods one-dimensional Buffers.
+    `rangeio.from_bytes` makes a Reader of existing bytes.
 
-    What takes bytes-like objects takes a Buffer, without a copy: ``memoryview(buffer)``, ``numpy.frombuffer(buffer,
-    dtype)``, ``pyarrow.py_buffer``, ``torch.frombuffer``, ``zlib``, ``file.write``. What insists on `bytes`
-    (``json.loads``, say) is given a copy: ``bytes(buffer)``. Nothing that wants to write gets the memory (BufferError),
-    but for ``numpy(writable=True)``.
+    Everything that accepts bytes-like objects accepts a Buffer, without a copy: ``memoryview(buffer)``,
+    ``numpy.frombuffer(buffer, dtype)``, ``pyarrow.py_buffer``, ``torch.frombuffer``, ``zlib``, ``file.write``. Where
+    `bytes` is required (``json.loads``, for example), copy with ``bytes(buffer)``. A request for writable memory is a
+    BufferError; for a writable array, use ``numpy(writable=True)``.
 
-    ``len(buffer)`` and ``buffer[i]`` count bytes; of a table they count records, and ``buffer[i]`` is one record, a
-    Buffer. ``buffer[a:b]`` is a Buffer, too, of the same memory; its step is 1 (ValueError). ``==`` compares the bytes
-    with those of any bytes-like object; shapes are not compared. A Buffer has no hash.
+    ``len(buffer)`` and ``buffer[i]`` count bytes. In a table they count records, and ``buffer[i]`` is one record, a
+    Buffer. ``buffer[a:b]`` is a Buffer of the same memory; its step must be 1 (ValueError). ``==`` compares the bytes
+    with those of any bytes-like object, and ignores shapes. A Buffer has no hash.
 
-    Slices, views and arrays share the memory of the read. It goes back to the pool when the last of them is gone; the
-    Reader may be closed before. A short slice keeps all of it: see `nbytes_pinned` and `compact`. `release` gives it
-    back early, and so does the end of a ``with buffer:``. After that every use of the bytes is a ValueError.
+    Slices, views and arrays share the memory of the read. It returns to the pool when the last of them is freed; the
+    Reader may be closed before. A short slice keeps all of it: see `nbytes_pinned` and `compact`. `release`, or the
+    end of a ``with buffer:``, frees it early. After that every access to the bytes is a ValueError.
 
-    Threads: any number may use a Buffer at once, since nobody writes to it. `release` and ``numpy(writable=True)``
-    notice whoever still looks at the memory, in whatever thread.
+    Threads: any number may use a Buffer at the same time, since it is read-only. `release` and
+    ``numpy(writable=True)`` check for views that exist in any thread.
 
-    Pickles as a copy of its bytes and its shape, also through a multiprocessing queue, or by protocol 5 beside the
-    pickle (``buffer_callback``); it is unpickled into memory of the receiving process. `copy.copy` copies the bytes.
+    Pickles as a copy of its bytes and its shape, also through a multiprocessing queue. Protocol 5 can pass the bytes
+    out of band (``buffer_callback``). It is unpickled into memory of the receiving process. `copy.copy` copies the
+    bytes.
     """
 
-    # `release` cannot free the memory while the object lives (an unseen view, held by C code, would read freed memory):
-    # it empties the Buffer, and the memory goes when the last reference to it does. As an operand it is no array:
-    # `data += buffer` is what `data` makes of bytes.
+    # `release` cannot free the memory while the object lives, because an undetected view, held by C code, would read
+    # freed memory. It empties the Buffer; the memory is freed with the last reference. As an operand the Buffer acts as
+    # bytes, not as an array: `data` determines what `data += buffer` does.
 
     __module__ = "rangeio"  # where users find it
-    # Below that of a plain array: what numpy computes from Buffers is an array, not a Buffer.
+    # Below that of a plain array, so that the results of numpy functions on Buffers are arrays, not Buffers.
     __array_priority__ = -1e6
     __hash__ = None
 
@@ -144,34 +145,34 @@ class Buffer(_Array):
     _unfinished = False
 
     def __new__(cls, *_: object) -> "Self":
-        raise TypeError("a Buffer is made by a read; rangeio.from_bytes() makes a Reader of bytes you have")
+        raise TypeError("only a read creates a Buffer; rangeio.from_bytes() makes a Reader of existing bytes")
 
     @property
     def nbytes_pinned(self) -> int:
-        """Bytes of pool memory that this Buffer keeps from being reused: all that its read has taken."""
+        """Bytes of pool memory that this Buffer keeps allocated: the whole block of its read."""
         return self._block.nbytes
 
     @property
     def released(self) -> bool:
-        """Whether the memory was given back by `release`."""
+        """Whether `release` has freed the memory."""
         return self._released
 
     @property
     def nbytes(self) -> int:
-        """Bytes in all, also of a table; 0 after `release`."""
+        """Total number of bytes, also of a table; 0 after `release`."""
         return 0 if self._released else self._anchor.nbytes
 
     @property  # type: ignore[misc]  # of an array it may be set
     def shape(self) -> tuple[int, ...]:
-        """``(nbytes,)``; of a table ``(records, bytes of each)``; ``(0,)`` after `release`."""
+        """``(nbytes,)``, or ``(records, bytes per record)`` for a table; ``(0,)`` after `release`."""
         return (0,) if self._released else super().shape
 
     def __len__(self) -> int:
-        """Bytes; of a table, its records."""
+        """The number of bytes; for a table, of records."""
         return self.shape[0]
 
     def __getitem__(self, index: Any) -> Any:
-        """A byte as an int, a record as a Buffer, or a slice as a Buffer; see the class."""
+        """A byte as an int, a record as a Buffer, or a slice as a Buffer. See the class."""
         self._check_usable()
         width = self.shape[1] if self.ndim == 2 else 1
         if isinstance(index, slice):
@@ -190,7 +191,7 @@ class Buffer(_Array):
         return self._block[self._start + i]
 
     def __setitem__(self, index: object, value: object) -> None:
-        raise TypeError("a Buffer is read-only; numpy(writable=True) gives an array to write")
+        raise TypeError("a Buffer is read-only; use numpy(writable=True) for a writable array")
 
     def __iter__(self) -> Iterator[Any]:
         self._check_usable()
@@ -203,14 +204,14 @@ class Buffer(_Array):
         return len(self) > 0
 
     def __eq__(self, other: object) -> bool:
-        """Equal to any bytes-like object with the same bytes (shape is not compared)."""
+        """Equal to any bytes-like object with the same bytes. Shapes are not compared."""
         try:
             view = memoryview(cast(bytes, other))
         except (
             TypeError,
             BufferError,
             ValueError,
-        ):  # this one too, if it was released: it is equal to itself
+        ):  # `other` may be this Buffer, released: equal to itself
             return NotImplemented
         self._check_usable()
         if not view.c_contiguous:
@@ -228,7 +229,7 @@ class Buffer(_Array):
         return self.tobytes()
 
     def tobytes(self, order: Any = "C") -> bytes:
-        """A copy of the bytes, those of a table row by row. ValueError after `release`."""
+        """A copy of the bytes; of a table, row by row. ValueError after `release`."""
         self._check_usable()
         return self._anchor.tobytes()
 
@@ -249,14 +250,14 @@ class Buffer(_Array):
         *,
         writable: bool = False,
     ) -> "npt.NDArray[Any]":
-        """An array over the same memory, read-only.
+        """A read-only array over the same memory.
 
-        dtype: of its items, in the byte order that it says. shape: in items; by default one row, and of a table
-        (records, items of each) where a record is a whole number of items. ValueError if the bytes are not a whole
-        number of items, or do not fill the shape, if the items are Python objects, and after `release`.
+        dtype: type of its items, including the byte order. shape: in items. The default is one dimension; for a table
+        it is (records, items per record) if a record is a whole number of items. ValueError if the bytes are not a
+        whole number of items or do not fill the shape, if the items are Python objects, and after `release`.
 
-        With `writable` the memory is handed over if nothing else looks at it (no view, no slice): the array may be
-        written, and until it dies the Buffer gives out no other view (BufferError). Else, and always with the backend
+        writable: lend the memory to a writable array if there are no other views or slices. Until that array is freed,
+        other access to the Buffer is a BufferError. If there are views or slices, and always with the backend
         ``python``, the array is a copy.
         """
         self._check_usable()
@@ -271,7 +272,7 @@ class Buffer(_Array):
     def compact(self) -> "Buffer":
         """This Buffer if it pins little more than its own bytes (`nbytes_pinned`), else a copy that does.
 
-        For what is kept long: a slice of 100 bytes keeps the megabytes of its read. ValueError after `release`.
+        For Buffers kept for long: a slice of 100 bytes keeps the megabytes of its read. ValueError after `release`.
         """
         self._check_usable()
         return self if self.nbytes_pinned <= 2 * max(self.nbytes, _PAGE) else self.__copy__()
@@ -286,25 +287,25 @@ class Buffer(_Array):
         return self.__copy__()
 
     def release(self) -> None:
-        """Give the memory back now. A second call does nothing.
+        """Free the memory now. A second call does nothing.
 
-        BufferError while views of this Buffer exist: memoryviews, arrays. Slices are Buffers of their own: they stay
-        valid, and the memory goes when they are gone, too.
+        BufferError while views of this Buffer exist: memoryviews or arrays. Slices are separate Buffers. They stay
+        valid, and the memory is freed only when they are freed, too.
         """
         if self._released:
             return
         if self._is_viewed():
             raise BufferError("views of this Buffer exist; delete them first (numpy arrays, memoryviews)")
         self._released = True
-        # Nothing that asks for a buffer may get one, and before Python 3.12 only the array itself can refuse: numpy has
-        # no format for dates, and what is in Fortran's order is not the row of bytes that the others ask for.
-        # What numpy shows without a question (`np.asarray`) is no time at all.
+        # Requests for a buffer must fail now, and before Python 3.12 only the array itself can refuse them. So it
+        # becomes an array of dates, for which numpy has no buffer format, in Fortran order, which also fails requests
+        # for contiguous bytes. `np.asarray`, which cannot be refused, sees NaT values.
         emptied: Any = (1, (2, 2), np.dtype("M8[s]"), True, _NO_TIME * 4)
         np.ndarray.__setstate__(self, emptied)
 
     def _is_viewed(self) -> bool:
-        # A memoryview holds the Buffer by a managed buffer, which only the collector can see. A scan takes
-        # milliseconds; release() is for the one large Buffer, not for every small one.
+        # A memoryview holds the Buffer through a managed buffer, which only the garbage collector can find. The scan
+        # takes milliseconds, which is acceptable: release() is for single large Buffers.
         return sys.getrefcount(self._anchor) > _IDLE_REFERENCES or any(
             type(holder).__name__ == "managedbuffer" for holder in gc.get_referrers(self)
         )
@@ -315,7 +316,7 @@ class Buffer(_Array):
         self._unfinished = False
 
     def __enter__(self) -> "Self":
-        """Itself."""
+        """Return this Buffer."""
         return self
 
     def __exit__(
@@ -325,23 +326,23 @@ class Buffer(_Array):
         self.release()
 
     def __dlpack_device__(self) -> Any:
-        """``(1, 0)``: memory of the CPU."""
+        """``(1, 0)``: CPU memory."""
         return super().__dlpack_device__()
 
     def __dlpack__(self, **kwargs: Any) -> Any:
-        """For ``numpy.from_dlpack`` and the like. BufferError if the consumer knows no read-only memory."""
+        """For ``numpy.from_dlpack`` and the like. BufferError if the consumer does not support read-only memory."""
         return self.numpy().__dlpack__(**kwargs)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        """Compute as a plain array would: comparisons and sums of Buffers are arrays and numbers."""
+        """Compute as for plain arrays: comparisons and sums of Buffers are arrays and numbers."""
         return getattr(ufunc, method)(*_plain(inputs), **kwargs)
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        """The same for what is no ufunc, `np.concatenate` for one."""
+        """The same for functions that are not ufuncs, such as `np.concatenate`."""
         return super().__array_function__(function, types, _plain(args), _plain(kwargs))
 
     def __int__(self) -> int:
-        return int(self.tobytes())  # as of any bytes
+        return int(self.tobytes())  # as for bytes
 
     def __float__(self) -> float:
         return float(self.tobytes())
@@ -350,7 +351,7 @@ class Buffer(_Array):
         return self.__reduce_ex__(2)
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
-        """A copy of the bytes; from protocol 5 on they may travel beside the pickle."""
+        """Pickle a copy of the bytes; from protocol 5 on, they may be passed out of band."""
         self._check_usable()
         if operator.index(protocol) < 5:
             return restored_buffer, (self.tobytes(), self.shape)
@@ -358,7 +359,7 @@ class Buffer(_Array):
 
 
 def _plain(value: Any) -> Any:
-    """What a function of numpy's is given, with arrays in place of Buffers. ValueError for one that was released."""
+    """Replace Buffers by arrays in the arguments of a numpy function. ValueError if one was released."""
     if isinstance(value, Buffer):
         value._check_usable()
         return np.asarray(value)
@@ -369,8 +370,8 @@ def _plain(value: Any) -> Any:
     return value
 
 
-class _OfTheLiving:
-    """What a Buffer has as an array, until it is released."""
+class _UntilReleased:
+    """An attribute of the array, available until the Buffer is released."""
 
     def __init__(self, attribute: Any) -> None:
         self._attribute = attribute
@@ -381,34 +382,34 @@ class _OfTheLiving:
         return self._attribute.__get__(buffer, owner)
 
     def __set__(self, buffer: Buffer, value: object) -> None:
-        raise AttributeError("a Buffer is read-only; numpy() gives an array of another kind")
+        raise AttributeError("a Buffer is read-only; use numpy() for an array of another dtype or shape")
 
 
 def memory_of(buffer: Buffer) -> memoryview:
-    """The memory of a Buffer, writable: for whoever makes it, before anybody else has seen it."""
+    """The writable memory of a Buffer: for its creator, before it is returned to a caller."""
     return buffer._block[buffer._start : buffer._start + buffer.nbytes]
 
 
 def as_unfinished(buffer: Buffer) -> Buffer:
-    """The Buffer, which `unfinished_memory` lets its maker write, until somebody looks at it."""
+    """Mark the Buffer as unfinished: until its bytes are accessed, `unfinished_memory` lets its creator write it."""
     buffer._unfinished = True
     return buffer
 
 
 def unfinished_memory(buffer: Buffer) -> memoryview:
-    """As `memory_of`. BufferError if its methods have shown the bytes; views made by C code go unnoticed."""
+    """As `memory_of`. BufferError if a method has accessed the bytes; views made by C code are not detected."""
     if not buffer._unfinished:
-        raise BufferError("this Buffer is finished: only what was just allocated may be filled")
+        raise BufferError("this Buffer is finished: only a newly allocated Buffer may be filled")
     return memory_of(buffer)
 
 
-def _not_for_bytes(self: Buffer, *_: object) -> Any:
-    """What an array would do with its numbers; bytes refuse it, or leave it to the other operand."""
+def _not_implemented(self: Buffer, *_: object) -> Any:
+    """For operators that an array has and bytes do not: leave them to the other operand."""
     return NotImplemented
 
 
 def _refused(self: Buffer) -> Any:
-    raise TypeError("a Buffer is bytes, not numbers; numpy() makes an array of it")
+    raise TypeError("a Buffer holds bytes, not numbers; use numpy() for an array")
 
 
 for _name in (
@@ -426,13 +427,13 @@ for _name in (
     "or",
 ):
     for _kind in ("", "r", "i"):
-        setattr(Buffer, f"__{_kind}{_name}__", _not_for_bytes)
+        setattr(Buffer, f"__{_kind}{_name}__", _not_implemented)
 for _name in ("lshift", "rshift", "rlshift", "rrshift", "ilshift", "irshift", "lt", "le", "gt", "ge"):
-    setattr(Buffer, f"__{_name}__", _not_for_bytes)
+    setattr(Buffer, f"__{_name}__", _not_implemented)
 for _name in ("neg", "pos", "abs", "invert", "complex", "index"):
     setattr(Buffer, f"__{_name}__", _refused)
 for _name, _attribute in vars(np.ndarray).items():
     if _name not in vars(Buffer) and (
         _name[0] != "_" or _name in ("__array__", "__array_interface__", "__array_struct__")
     ):
-        setattr(Buffer, _name, _OfTheLiving(_attribute))
+        setattr(Buffer, _name, _UntilReleased(_attribute))

@@ -1,4 +1,4 @@
-"""Descriptors for the pure-Python backend: what may be opened, what it is, and reading it by position."""
+"""Descriptors for the pure-Python backend: open, identify, read by position."""
 
 import errno
 import os
@@ -9,15 +9,15 @@ import time
 from _uring.errors import make_error
 from _uring.records import FileStat
 
-# Most bytes of one read(2) on Linux, whatever the word size; more is cut by the kernel.
+# Maximum bytes of one read(2) on Linux, on any word size; the kernel shortens larger reads.
 _READ_MAX = 0x7FFFF000
-# Times that a read is tried again a millisecond after EAGAIN.
+# Maximum retries after EAGAIN, one per millisecond.
 _PATIENCE = 1000
 _OPEN_FLAGS = (
     os.O_RDONLY
     | getattr(os, "O_CLOEXEC", 0)
     | getattr(os, "O_NOCTTY", 0)
-    | getattr(os, "O_NONBLOCK", 0)  # so that a FIFO without a writer does not hold us
+    | getattr(os, "O_NONBLOCK", 0)  # so that a FIFO without a writer does not block
     | getattr(os, "O_BINARY", 0)
 )
 _SYNTHETIC = frozenset(
@@ -44,14 +44,14 @@ _seek_lock = threading.Lock()
 
 
 def read_into(fd: int, view: memoryview, offset: int) -> int:
-    """Fill `view` from `offset`; the bytes read, fewer than its size only where the file ends. EINTR: PEP 475."""
+    """Fill `view` from `offset`. Return the bytes read: fewer only at the end of the file. EINTR: PEP 475."""
     done = patience = 0
     while done < len(view):
         part = view[done : done + _READ_MAX]
         try:
             got = _read_once(fd, part, offset + done)
         except BlockingIOError:
-            # Of a regular file only a strange file system says so, and means: later.
+            # For a regular file, only an unusual file system returns EAGAIN. It means: try again later.
             patience += 1
             if patience > _PATIENCE:
                 raise
@@ -59,8 +59,8 @@ def read_into(fd: int, view: memoryview, offset: int) -> int:
             continue
         if got == 0:
             break
-        if got > len(part):  # it has been written past the end of the memory, or not at all
-            raise OSError(errno.EIO, f"{got} bytes came where {len(part)} were asked for")
+        if got > len(part):  # written past the end of the memory, or never read at all
+            raise OSError(errno.EIO, f"a read of {len(part)} bytes returned {got}")
         done += got
     return done
 
@@ -90,19 +90,19 @@ def open_descriptor(path: str) -> int:
     except OSError as error:
         if error.errno == errno.ENXIO:
             raise make_error(
-                "unsupported", path=path, detail="a socket, or a device with nothing behind it"
+                "unsupported", path=path, detail="a socket, or a device node without a device"
             ) from error
         code = errno.EISDIR if os.name == "nt" and os.path.isdir(path) else error.errno
         raise make_error("errno", code or errno.EIO, path) from error
 
 
 def identify(fd: int, path: str) -> FileStat:
-    """What is open there now. Anything that has no bytes by position is refused."""
+    """Stat the descriptor. Raises for anything that cannot be read by position."""
     try:
         status = os.fstat(fd)
         mode = status.st_mode
         if stat.S_ISBLK(mode):
-            # The times of a block device are those of its node; they say nothing of its content.
+            # The times of a block device are those of its node, and say nothing about its content.
             return FileStat(_device_size(fd, path), 0, status.st_dev, status.st_ino)
     except OSError as error:
         raise make_error("errno", error.errno or errno.EIO, path) from error
@@ -113,23 +113,23 @@ def identify(fd: int, path: str) -> FileStat:
             stat.S_IFMT(mode), "a character device"
         )
         raise make_error(
-            "unsupported", path=path, detail=f"{what} has no bytes by position; read it as a stream"
+            "unsupported", path=path, detail=f"{what} cannot be read by position; read it as a stream"
         )
     return FileStat(status.st_size, status.st_mtime_ns, status.st_dev, status.st_ino)
 
 
 def is_synthetic(fd: int) -> bool:
-    """Whether the file system makes the content up while it is read, so that sizes and times mean nothing."""
+    """Whether the file system generates the content on reading, so that size and time mean nothing."""
     status = os.fstat(fd)
-    # Most files have blocks, and so cost no search; an empty or sparse one costs some 50 us.
+    # Most files have blocks, so no look-up is needed; for an empty or sparse one it costs about 50 us.
     return getattr(status, "st_blocks", 1) == 0 and _filesystem(status.st_dev) in _SYNTHETIC
 
 
-def goes_on(fd: int) -> bool:
-    """Whether there are bytes behind st_size, and the file has not just grown: then its size says nothing.
+def has_bytes_past_size(fd: int) -> bool:
+    """Whether there are bytes past st_size and the file has not just grown. Its size then means nothing.
 
-    Of a file system on a block device the kernel itself ends reads there. Others, such as FUSE and 9p, may pass them on
-    to a server that knows better; 0 is what those say that do not know at all.
+    On a block-device file system the kernel itself ends reads at st_size. Others, such as FUSE and 9p, may pass reads
+    on to a server that returns more. Size 0 may mean that the size is unknown.
     """
     size = -1
     status = os.fstat(fd)
@@ -141,14 +141,14 @@ def goes_on(fd: int) -> bool:
         try:
             if not pread(fd, 1, size):
                 return False
-        except OSError:  # met again, and told, when it is read
+        except OSError:  # recurs, and is reported, when the file is read
             return False
         status = os.fstat(fd)
     return True
 
 
 def _device_size(fd: int, path: str) -> int:
-    """Bytes of a block device, by a descriptor of our own: that of the caller may have its cursor in use."""
+    """The size of a block device, through a separate descriptor: the cursor of the caller's may be in use."""
     own = os.open(f"/proc/self/fd/{fd}" if os.path.exists("/proc/self/fd") else path, os.O_RDONLY)
     try:
         return os.lseek(own, 0, os.SEEK_END)
@@ -157,7 +157,7 @@ def _device_size(fd: int, path: str) -> int:
 
 
 def _filesystem(device: int) -> str:
-    """The type of the file system with that device number, empty if not to be found. Source: proc_pid_mountinfo(5)."""
+    """The type of the file system with that device number; empty if not found. Source: proc_pid_mountinfo(5)."""
     try:
         with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as table:
             for line in table:

@@ -1,4 +1,4 @@
-"""A file of the backend ``python``: reads by position, awaited ones by worker threads."""
+"""A file of the backend ``python``: positional reads. Async reads run on worker threads."""
 
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -19,7 +19,7 @@ from _uring.waiters import Waiter, tell, tell_failure
 if TYPE_CHECKING:
     from typing_extensions import Buffer as SupportsBuffer
 
-# How much of an awaited `read_into` is read between two looks whether it was cancelled.
+# Bytes of an async `read_into` that are read between two checks for cancellation.
 _PIECE = 8 << 20
 
 _T = TypeVar("_T")
@@ -27,10 +27,10 @@ _Read = Callable[[Process], _T]
 
 
 class File:
-    """One open regular file, read by position. No cursor; any thread may call anything.
+    """One open regular file, read by position. No cursor. Every method is thread-safe.
 
-    Each read is prepared, which checks its arguments, and then either made now or handed to a worker thread, whose
-    result an event loop waits for.
+    Each read is first prepared, which checks its arguments. It then runs at once, or on a worker thread while an event
+    loop waits for the result.
     """
 
     direct = False
@@ -58,18 +58,18 @@ class File:
         return self._opened.fd
 
     def read_at(self, offset: SupportsIndex, limit: SupportsIndex) -> Buffer:
-        """`limit` bytes from `offset`; fewer only at the end of the file, none at or past it. `limit` 0 does no I/O.
+        """Read `limit` bytes from `offset`: fewer only at the end of the file, none past it. `limit` 0 does no I/O.
 
-        ValueError for negative numbers, TypeError for anything but integers, OverflowError from 2**63 on, all before
-        any I/O.
+        ValueError for negative numbers, TypeError for non-integers, OverflowError from 2**63 on. All are raised
+        before any I/O.
         """
         return self._now(self._prepare_at(offset, limit))
 
     def read_into(self, buffer: "SupportsBuffer", offset: SupportsIndex = 0) -> int:
-        """Fill a writable C-contiguous buffer from `offset`; the bytes read, fewer than its size only at the end.
+        """Fill a writable C-contiguous buffer from `offset`. Return the bytes read: less than its size only at the end.
 
-        TypeError if it is read-only or holds Python objects or pointers, BufferError if it is not contiguous, before
-        any I/O.
+        TypeError if the buffer is read-only or holds Python objects or pointers, BufferError if it is not contiguous.
+        Both are raised before any I/O.
         """
         return self._now(self._prepare_into(buffer, offset))
 
@@ -77,34 +77,34 @@ class File:
         return self._now(self._prepare_many(starts, lengths, concurrent))
 
     def read_batch(self, offsets: Any, length: SupportsIndex) -> Buffer:
-        """The records of `length` bytes at `offsets` as one table of shape (len(offsets), length).
+        """Read the records of `length` bytes at `offsets` into one table of shape (len(offsets), length).
 
-        A record that would pass the end is an ``"eof"`` error (its index in `detail`); nothing is returned then.
+        If any record extends past the end, the call raises an ``"eof"`` error with the index of the record in `detail`.
         """
         return self._now(self._prepare_batch(offsets, length))
 
     def read_at_async(self, offset: SupportsIndex, limit: SupportsIndex) -> Awaitable[Buffer]:
-        """As `read_at`, to be awaited under asyncio or trio. Arguments are checked by this call, not by the await.
+        """As `read_at`, to be awaited under asyncio or trio. This call checks the arguments, not the await.
 
-        What the page cache has is read before this returns: the awaitable is done already, or gives the loop one turn
-        when hot reads have held it for long. Cancelling returns at once; the read keeps its memory and file until it
-        completes.
+        Cached bytes are read before this returns. The awaitable is then already done, or yields to the loop once if
+        the task's budget for cached reads is used up. Cancelling returns at once; the read keeps its memory and its
+        file until it completes.
         """
         return self._later(self._prepare_at(offset, limit))
 
     def read_into_async(self, buffer: "SupportsBuffer", offset: SupportsIndex = 0) -> Awaitable[int]:
-        """As `read_into`, awaited. A cancellation ends when nobody writes to the buffer any more; no more is begun."""
+        """As `read_into`, awaited. Cancelling starts no further I/O, and ends once no I/O writes to the buffer."""
         stopped = threading.Event()
         unclaimed = [self._prepare_into(buffer, offset, stopped)]
         binding: Any = bind(current_key())
 
         def cancelled() -> None:
-            """Let the task go when nobody writes to its memory: at once, if no worker has begun."""
+            """Resolve the waiter once no thread writes to the memory: at once, if no worker has started."""
             stopped.set()
             try:
                 unclaimed.pop()
             except IndexError:
-                return  # the worker tells
+                return  # the worker resolves it
             waiter.set_result(None)
 
         waiter = binding.holding(cancelled)
@@ -161,7 +161,7 @@ class File:
     def _prepare_at(
         self, offset: SupportsIndex, limit: SupportsIndex, *, strict: bool = False
     ) -> _Read[Buffer]:
-        """strict: look at the pin however small it is: it is one of many, of which all are to be of one version."""
+        """strict: check the pin even for a small read. It is one of many, which must all be of one version."""
         start, count = byte_index(offset, "offset"), byte_index(limit, "limit")
 
         def read(process: Process) -> Buffer:
@@ -177,7 +177,7 @@ class File:
     def _prepare_into(
         self, buffer: "SupportsBuffer", offset: SupportsIndex, stopped: "threading.Event | None" = None
     ) -> _Read[int]:
-        """stopped: looked at now and then, by a read that may have to end early."""
+        """stopped: checked between pieces, by a read that may have to end early."""
         start, view = byte_index(offset, "offset"), writable_bytes(buffer)
         most = len(view) if stopped is None else _PIECE
 
@@ -227,7 +227,7 @@ class File:
         try:
             return read(process)
         except Exception as error:
-            raise _bare(error) from error.__cause__
+            raise _drop_frames(error) from error.__cause__
         finally:
             self._opened.leave(process)
 
@@ -242,32 +242,32 @@ class File:
         return result
 
     def _start(self, unclaimed: list[_Read[_T]], binding: Any, waiter: Waiter) -> None:
-        """Have a worker thread read, and tell the loop. A file closed meanwhile is read to the end of this.
+        """Read on a worker thread and report to the loop. If the file is closed meanwhile, this read still completes.
 
-        unclaimed: the read, taken out when it begins; taken out before, by who cancels, it does not.
+        unclaimed: holds the read. The worker takes it out to start it; a cancellation takes it out to prevent that.
         """
         process = self._opened.enter()
         landed: list[Any] = [waiter]
 
         def work() -> None:
             try:
-                # Taken out: this thread is not to hold the caller's memory when the task is told.
+                # Taken out, so that this thread holds no reference to the caller's memory when the task resumes.
                 landed.extend((unclaimed.pop()(process), None))
             except BaseException as raised:
-                landed.extend((None, _as_outcome(_bare(raised), self.path)))
+                landed.extend((None, _to_failure(_drop_frames(raised), self.path)))
             finally:
                 self._opened.leave(process)
             try:
                 binding.call_soon_threadsafe(_settle, landed, failed=partial(_fail, landed, self.path))
             except (
                 Exception
-            ):  # the loop is closed (RuntimeError, of some loops another): nobody waits any more
+            ):  # the loop is closed (RuntimeError; some loops raise another error), so no task waits
                 pass
 
         process.delegate(work)
 
     def _fetch(self, process: Process, offset: int, limit: int) -> Buffer:
-        """One range in a Buffer of its own, memory taken for what the file has of it at most."""
+        """Read one range into a new Buffer. Allocates no more than the file holds of the range."""
         want = min(limit, OFFSET_MAX - offset)
         if self._opened.synthetic:
             data = self._opened.read_until_nothing(offset, want)
@@ -284,7 +284,7 @@ class File:
         return buffer if got == want else buffer[:got]
 
     def _refuse_beyond_end(self, starts: Any, length: int) -> None:
-        """Before memory is taken for them: a wrong length must not cost a huge allocation."""
+        """Called before allocating: a wrong length must not cause a huge allocation."""
         size = self._opened.check().size
         if size is not None and not self._opened.synthetic and starts.max() > size - length:
             index = int((starts > size - length).argmax())
@@ -303,31 +303,31 @@ class File:
         return make_error("eof", 0, self.path, offset, length, f"record {index} has {got} of {length} bytes")
 
 
-def _bare(error: BaseException) -> BaseException:
-    """What a read may end with, without the frames that it came from: they hold the Buffers of the read, and whoever
-    has the error would keep them. The frames of the native backends hold none. An exception that nobody expects keeps
-    its own, which say where it is from.
+def _drop_frames(error: BaseException) -> BaseException:
+    """Drop the traceback of an expected error: its frames reference the Buffers of the read, and would keep them alive
+    as long as the error. The frames of the native backends hold no such references. An unexpected exception keeps its
+    traceback, which shows where it was raised.
     """
     return without_frames(error) if is_failure(error) or isinstance(error, MemoryError) else error
 
 
-def _as_outcome(error: BaseException, path: str) -> BaseException:
-    """As `as_failure`; but memory that is missing is no defect, and in the native backends a MemoryError."""
+def _to_failure(error: BaseException, path: str) -> BaseException:
+    """As `as_failure`, but keep a MemoryError: lack of memory is no defect. The native backends raise it too."""
     return error if isinstance(error, MemoryError) else as_failure(error, path)
 
 
 def _settle(landed: list[Any]) -> None:
-    """In the loop's thread: give a task what it waits for, if it still does.
+    """In the loop's thread: resolve the waiter, if it is still pending.
 
-    landed: the waiter, the result, the failure. It is emptied, for the thread that read may not get on for a while, and
-    would keep the Buffer meanwhile; so would the waiter.
+    landed: the waiter, the result, the failure. It is emptied here: the worker thread may not run again for a while,
+    and would keep the Buffer and the waiter alive meanwhile.
     """
     tell(*landed)
     landed.clear()
 
 
 def _fail(landed: list[Any], path: str, error: BaseException) -> None:
-    """`_settle` raised, or was not called."""
+    """`_settle` raised, or was never called."""
     waits = [(waiter, path, None, None) for waiter in landed[:1]]
     landed.clear()
     tell_failure(waits, error)

@@ -1,4 +1,4 @@
-"""A descriptor of the pure-Python backend, kept open while it is read, and checked to be the file that was opened."""
+"""A descriptor of the pure-Python backend: kept open while in use, and checked to be still the file that was opened."""
 
 import errno
 import os
@@ -6,27 +6,27 @@ import time
 from typing import TYPE_CHECKING
 
 from _uring.errors import make_error
-from _uring.pure.descriptor import difference, goes_on, identify, is_synthetic, pread, read_into
+from _uring.pure.descriptor import difference, has_bytes_past_size, identify, is_synthetic, pread, read_into
 from _uring.pure.workers import Process
 from _uring.records import FileStat
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Reads above this are checked against the pin every time: an fstat is nothing beside them.
+# Reads above this size are checked against the pin every time: the cost of an fstat is negligible there.
 SMALL = 64 << 10
 _RECHECK_NS = 1_000_000_000
 
 
 class OpenFile:
-    """An open file. `enter` and `leave` go round every use of it; `close` lets those under way finish."""
+    """An open file. Every use of it is bracketed by `enter` and `leave`; `close` lets uses in progress finish."""
 
     def __init__(
         self, process: "Callable[[], Process]", fd: int, path: str, *, pin: bool, owned: bool
     ) -> None:
-        """Takes over `fd` if `owned`, else duplicates it, so that its number cannot come to mean another file."""
+        """Take over `fd` if `owned`; otherwise duplicate it, so that its number cannot be reused for another file."""
         identify(fd, path)
-        self.synthetic = is_synthetic(fd) or goes_on(fd)
+        self.synthetic = is_synthetic(fd) or has_bytes_past_size(fd)
         known = identify(fd, path)
         self.fd = fd if owned else os.dup(fd)
         self.path = path
@@ -39,7 +39,7 @@ class OpenFile:
         self._join(process())
 
     def _join(self, process: Process) -> None:
-        """Count in `process`: at opening, and once more in a forked child, where the parent's readers do not exist."""
+        """Count the file in `process`: when opened, and again in a forked child, which has no users of it yet."""
         with process.lock:
             if self._process is not process:
                 self._process = process
@@ -47,7 +47,7 @@ class OpenFile:
                 process.files_open += not self.closed
 
     def enter(self, offset: int | None = None, limit: int | None = None) -> Process:
-        """Keep the descriptor open until `leave`. Raises if closed."""
+        """Keep the descriptor open until `leave`. Raises the "closed" error after close()."""
         process = self._current_process()
         if self._process is not process:
             self._join(process)
@@ -59,7 +59,7 @@ class OpenFile:
         return process
 
     def leave(self, process: Process) -> None:
-        """End what `enter` began; the last one out of a closed file closes the descriptor."""
+        """End a use that `enter` began. The last user of a closed file closes the descriptor."""
         with process.lock:
             self._users -= 1
             process.in_flight -= 1
@@ -68,7 +68,7 @@ class OpenFile:
             os.close(self.fd)
 
     def close(self) -> None:
-        """Let nobody enter any more. A second call does nothing."""
+        """Refuse further calls of `enter`. A second call does nothing."""
         process = self._current_process()
         self._join(process)
         with process.lock:
@@ -81,13 +81,13 @@ class OpenFile:
             os.close(self.fd)
 
     def size(self) -> int | None:
-        """Bytes: as pinned, else of now; None if the file system does not know."""
+        """The size in bytes: as pinned, else the current one. None if the file system does not report it."""
         if self.synthetic:
             return None
         return self.pin.size if self.pin is not None else identify(self.fd, self.path).size
 
     def fill(self, view: memoryview, offset: int) -> int:
-        """Fill `view`; short only at the end of the file, which is then checked to be where it was."""
+        """Fill `view`. Short only at the end of the file, which is then checked not to have moved."""
         try:
             got = read_into(self.fd, view, offset)
         except OSError as error:
@@ -95,16 +95,16 @@ class OpenFile:
         if view and not self.synthetic and (got < len(view) or self._passes(offset + got)):
             size = self.check(offset, len(view)).size or 0
             if offset + got < min(size, offset + len(view)):
-                detail = f"the file system says {size} bytes but gave only {got} from there"
+                detail = f"the file system reports {size} bytes but returned only {got} from there"
                 raise make_error("eof", 0, self.path, offset, len(view), detail)
         return got
 
     def _passes(self, stop: int) -> bool:
-        """Whether a read up to there went past the end that was pinned."""
+        """Whether a read up to `stop` passes the pinned end."""
         return self.pin is not None and stop > (self.pin.size or 0)
 
     def read_until_nothing(self, offset: int, limit: int) -> bytearray:
-        """The bytes of a synthetic file: made up while it is read, and of no size before that."""
+        """Read a synthetic file: its content is generated on reading, and its size is unknown until then."""
         data = bytearray()
         while len(data) < limit:
             try:
@@ -117,12 +117,12 @@ class OpenFile:
         return data
 
     def recheck(self, offset: int, limit: int) -> None:
-        """After a read, so that what it returned is covered: every large one, and a small one once a second."""
+        """Call after a read, so that the check covers its result: checks after a large read, else once a second."""
         if limit and (limit > SMALL or time.monotonic_ns() - self._checked_ns > _RECHECK_NS):
             self.check(offset, limit)
 
     def check(self, offset: int | None = None, limit: int | None = None) -> FileStat:
-        """What the file is now. A pinned one that differs is a "changed" error of the range given."""
+        """The current stat. If a pinned file differs from its pin, the "changed" error for the given range."""
         now = identify(self.fd, self.path)
         if self.pin is not None:
             if now != self.pin:
