@@ -1,4 +1,4 @@
-"""Results that are there before they are awaited, and how long handing them out may hold an event loop."""
+"""Awaitables of results that are already available, and a cooperative budget for tasks that await many of them."""
 
 from libc.stdint cimport int64_t
 
@@ -13,20 +13,20 @@ cdef class Refused:
 
 cdef class Checkpoint:
     cdef object value
-    cdef bint given
-    cdef long long turn
+    cdef bint yielded
+    cdef long long iteration
 
 
 cdef class Queue:
     cdef object loop
     cdef object binding
-    cdef object parked
-    cdef object coming
+    cdef object waiting
+    cdef object arrived
     cdef bint due
     cdef int width
     cdef int woken
 
-    cdef object park(self, object value)
+    cdef object enqueue(self, object value)
 
 
 cdef object hand_out(object value, int64_t bytes)

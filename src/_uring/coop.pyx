@@ -1,12 +1,12 @@
-"""Results that are there before they are awaited, and how long handing them out may hold an event loop.
+"""Awaitables of results that are already available, and a cooperative budget for tasks that await many of them.
 
-A read that the page cache answers comes as a `Ready`, which costs no future and no turn of the loop. A task that reads on and on
-would starve all others that way, so it gives the loop a turn after some reads. Where many tasks do so, and one go of each would
-already hold the loop for too long, they stand in a queue of ours, and each turn of the loop begins with as many of them as it
-can take: a few that read many times each, into memory that is still in the processor's cache, not all of them once.
+A cached read returns a `Ready`, which needs no future and completes without suspending. So a task that only reads could starve
+the loop. After 64 hits or 4 MiB, its budget, a task yields to the loop. When many tasks do this, they queue, and each loop
+iteration runs as many as fit in 1 ms: a few tasks that read many times each, into memory that is still in the CPU cache, rather
+than every task once.
 
-Whatever is awaited and may be there at once takes part, errors too: `ready`, `refused` and `yield_if_due`. `pure.coop` is the same
-in Python.
+Everything awaited that may complete at once takes part, errors too: `ready`, `refused` and `yield_if_due`. `pure.coop` is the
+same in Python.
 """
 
 from collections import deque
@@ -36,25 +36,25 @@ cdef extern from *:
     long long rangeio_clock_ns()
     int PYGEN_RETURN
 
-# One go of a task: so many hot reads, or bytes, and the loop gets a turn.
-cdef int HITS_PER_GO = 64
-cdef int64_t BYTES_PER_GO = 4 << 20
-# What all goes of one turn of the loop may take. A heartbeat beside them waits so long, and for one read of each task at most.
-cdef long long TURN_NS = 1000000
-cdef int MOST_GOES = 256
-# After so long the loop that was to begin a new turn is gone.
-cdef long long LOST_NS = 1000000000
-# The most that is copied on the loop's own thread at once (some 100 us, or 25 when other tasks queue for their go); more is the
-# workers' to copy. A hand-over costs a stream of 1 MiB pieces a sixth, and its memory the second-level cache.
+# The budget of a task: after so many cached reads, or bytes, it yields to the loop.
+cdef int BUDGET_HITS = 64
+cdef int64_t BUDGET_BYTES = 4 << 20
+# Time for cached reads in one loop iteration. Another task, such as a heartbeat, waits at most this long plus one read per task.
+cdef long long ITERATION_NS = 1000000
+cdef int MOST_TASKS = 256
+# If no new iteration has begun for this long, the loop is assumed to be closed.
+cdef long long LOST_LOOP_NS = 1000000000
+# Maximum size of one copy on the loop's own thread (about 100 us, or 25 us when other tasks are queued). Workers make larger
+# copies. Handing a copy to a worker costs a stream of 1 MiB pieces a sixth of its throughput, and the data leaves the L2 cache.
 cdef size_t COPY_ON_LOOP = 1 << 20
 cdef size_t COPY_ON_BUSY_LOOP = 256 << 10
 
-# Of the process, not of a loop: two loops at once make each other's goes shorter, which does no harm.
+# Per process, not per loop: two loops at the same time shorten each other's budgets, which does no harm.
 cdef int hits = 0
 cdef int64_t hit_bytes = 0
-cdef long long turn_began = 0
-cdef bint turn_spent = False
-cdef long long turns = 0
+cdef long long iteration_began = 0
+cdef bint iteration_spent = False
+cdef long long iterations = 0
 cdef Queue queue = None
 
 
@@ -62,7 +62,7 @@ cdef Queue queue = None
 @cython.freelist(128)
 @cython.final
 cdef class Ready:
-    """An awaitable that is already done. `am_send` (CPython 3.10) hands its value over without an exception or a future."""
+    """An awaitable that is already done. `am_send` (CPython 3.10) returns its value without an exception or a future."""
 
     def __await__(self):
         return self
@@ -95,13 +95,13 @@ cdef class Refused:
         return self
 
     def __next__(self):
-        error, self.error = self.error, None  # its traceback will hold the caller's frame, which may hold this
+        error, self.error = self.error, None  # its traceback will reference the caller's frame, which may reference this
         raise error
 
 
 @cython.final
 cdef class Checkpoint:
-    """As Ready, after one turn of the asyncio loop."""
+    """As Ready, after one iteration of the asyncio loop."""
 
     def __await__(self):
         return self
@@ -110,100 +110,100 @@ cdef class Checkpoint:
         return self
 
     def __next__(self):
-        if not self.given:
-            self.given = True
+        if not self.yielded:
+            self.yielded = True
             return None
-        if self.turn == turns:  # the first that was left in that turn to go on in the next
-            begin_turn(rangeio_clock_ns())
+        if self.iteration == iterations:  # the first task of the new iteration
+            begin_iteration(rangeio_clock_ns())
         raise StopIteration(self.value)
 
 
 @cython.final
 cdef class Queue:
-    """The tasks of an asyncio loop that wait for their next go: futures, first come, first served.
+    """The tasks of an asyncio loop that wait for a new budget: futures, in FIFO order.
 
-    A future stays pending from one call of `begin_turn` to the next at least, so that everything else that is ready in
-    between finds a task that waits. anyio cancels by a callback that looks at each task in each turn, and one whose
-    future is done already is left alone (_deliver_cancellation; agronholm/anyio#199).
+    A future stays pending at least from one call of `begin_iteration` to the next, so that all callbacks that run in between
+    see a waiting task. anyio cancels through a callback that checks each task in each iteration, and skips a task whose
+    future is already done (_deliver_cancellation; agronholm/anyio#199).
     """
 
     def __cinit__(self, loop):
         self.loop, self.binding = loop, bind(loop)
-        self.parked, self.coming, self.width = deque(), deque(), 4
+        self.waiting, self.arrived, self.width = deque(), deque(), 4
 
-    cdef object park(self, object value):
-        """An awaitable of `value`, when it is this task's turn."""
+    cdef object enqueue(self, object value):
+        """An awaitable of `value` that completes when this task gets a new budget."""
         future = self.loop.create_future()
         if not self.due:
-            self.binding.call_soon(self.begin_turn, self.failed)
+            self.binding.call_soon(self.begin_iteration, self.failed)
             self.due = True
-        self.coming.append((future, value))
+        self.arrived.append((future, value))
         return future
 
-    def begin_turn(self):
-        """Called by the loop once in each turn, after those that were woken in the last one have had their go."""
+    def begin_iteration(self):
+        """Called by the loop once per iteration, after the tasks woken by the last call have run."""
         cdef long long now = rangeio_clock_ns()
         cdef int left
-        # As many goes as fill the time. Other work of the loop counts as well: a loop that is late serves one task in a turn.
-        if now - turn_began > TURN_NS:
+        # As many tasks as fit in the time. Other work of the loop counts too: an overloaded loop runs one task per iteration.
+        if now - iteration_began > ITERATION_NS:
             self.width = max(1, self.width // 2)
-        elif now - turn_began < TURN_NS // 2 and self.woken == self.width:
-            self.width = min(MOST_GOES, self.width * 2)
-        begin_turn(now)
+        elif now - iteration_began < ITERATION_NS // 2 and self.woken == self.width:
+            self.width = min(MOST_TASKS, self.width * 2)
+        begin_iteration(now)
         left = self.width
-        while self.parked and left:
-            future, value = self.parked[0]
+        while self.waiting and left:
+            future, value = self.waiting[0]
             if not future.done():  # else it was cancelled
                 future.set_result(value)
                 left -= 1
-            self.parked.popleft()
+            self.waiting.popleft()
         self.woken = self.width - left
-        self.parked.extend(self.coming)
-        self.coming.clear()
-        if self.parked:
-            self.binding.call_soon(self.begin_turn, self.failed)
+        self.waiting.extend(self.arrived)
+        self.arrived.clear()
+        if self.waiting:
+            self.binding.call_soon(self.begin_iteration, self.failed)
         else:
             self.due = False
 
     def failed(self, error):
-        """`begin_turn` raised: nobody may wait for it any longer."""
-        futures = [future for future, _ in (*self.parked, *self.coming)]
-        self.parked, self.coming, self.due = deque(), deque(), False
+        """`begin_iteration` raised: fail all futures that wait for it."""
+        futures = [future for future, _ in (*self.waiting, *self.arrived)]
+        self.waiting, self.arrived, self.due = deque(), deque(), False
         tell_failure([(future, "", None, None) for future in futures], error)
 
 
-cdef void begin_turn(long long now) noexcept:
-    """A turn of the loop has begun: nothing has been handed out in it."""
-    global hits, hit_bytes, turn_spent, turn_began, turns
-    hits, hit_bytes, turn_spent, turn_began = 0, 0, False, now
-    turns += 1
+cdef void begin_iteration(long long now) noexcept:
+    """A new loop iteration has begun: reset its counts."""
+    global hits, hit_bytes, iteration_spent, iteration_began, iterations
+    hits, hit_bytes, iteration_spent, iteration_began = 0, 0, False, now
+    iterations += 1
 
 
 cdef object hand_out(object value, int64_t bytes):
-    """An awaitable of a value that is there, which gives the loop a turn when the go is over."""
+    """An awaitable of an available value. It yields to the loop if the budget is used up."""
     note_hit(bytes)
-    if turn_spent or hits >= HITS_PER_GO or (hit_bytes >= BYTES_PER_GO and not has_time()):
-        return give_turn(value)
+    if iteration_spent or hits >= BUDGET_HITS or (hit_bytes >= BUDGET_BYTES and not has_time()):
+        return yield_to_loop(value)
     return make_ready(value)
 
 
 cdef object refuse(object error):
-    """The same for what a read ended with, if it is one of the errors that reads end with; anything else is raised here."""
+    """The same for the error of a read. Other exceptions, which no read ends with, are raised here."""
     cdef Refused refused
     if not is_failure(error):
         raise error
     note_hit(0)
-    if turn_spent or hits >= HITS_PER_GO:
-        return Later(give_turn(None), error=error)
+    if iteration_spent or hits >= BUDGET_HITS:
+        return Later(yield_to_loop(None), error=error)
     refused = Refused.__new__(Refused)
     refused.error = error
     return refused
 
 
 def ready(value, int64_t nbytes=0):
-    """An awaitable of a value that is there."""
+    """An awaitable of an available value."""
     note_hit(nbytes)
-    return give_turn(value) if is_over() else make_ready(value)
+    return yield_to_loop(value) if is_over() else make_ready(value)
 
 
 def refused(error):
@@ -212,9 +212,9 @@ def refused(error):
 
 
 def yield_if_due():
-    """An awaitable of None, for who has yet to find out what he has."""
+    """An awaitable of None, for a coroutine that does not know yet whether it will suspend."""
     note_hit(0)
-    return give_turn(None) if is_over() else nothing
+    return yield_to_loop(None) if is_over() else nothing
 
 
 cdef Ready make_ready(object value):
@@ -227,59 +227,59 @@ cdef Ready nothing = make_ready(None)
 
 
 cdef bint is_over() noexcept:
-    """Whether a go is over of things that are not the core's."""
-    return turn_spent or hits >= HITS_PER_GO or hit_bytes >= BYTES_PER_GO
+    """Whether the budget is used up, for results that are not reads of the core."""
+    return iteration_spent or hits >= BUDGET_HITS or hit_bytes >= BUDGET_BYTES
 
 
 cdef bint has_time() noexcept:
-    """Whether a go of large reads may be longer: a turn of the loop costs a stream as much as a tenth of a MiB."""
+    """Whether large reads may exceed the byte budget: to a stream, a loop iteration costs as much as a tenth of a MiB."""
     global hit_bytes
-    if (queue is None or not queue.due) and rangeio_clock_ns() - turn_began < TURN_NS // 2:
+    if (queue is None or not queue.due) and rangeio_clock_ns() - iteration_began < ITERATION_NS // 2:
         hit_bytes = 0
         return True
     return False
 
 
 cdef size_t copied_at_once() noexcept:
-    """How much is copied on the loop's own thread now."""
-    return COPY_ON_BUSY_LOOP if turn_spent else COPY_ON_LOOP
+    """The current maximum size of a copy on the loop's own thread."""
+    return COPY_ON_BUSY_LOOP if iteration_spent else COPY_ON_LOOP
 
 
 cdef int note_hit(int64_t bytes) except -1:
-    """Account for a read that was done at once and not by `hand_out`."""
-    global hits, hit_bytes, turn_began
+    """Count a cached read that does not go through `hand_out`."""
+    global hits, hit_bytes, iteration_began
     hits += 1
     hit_bytes += bytes
     if hits == 1 and (queue is None or not queue.due):
-        turn_began = rangeio_clock_ns()
+        iteration_began = rangeio_clock_ns()
     return 0
 
 
-cdef object give_turn(object value):
-    """The go of a task is over."""
-    global hits, hit_bytes, turn_spent, queue
-    cdef Checkpoint turn
+cdef object yield_to_loop(object value):
+    """The budget of a task is used up: an awaitable of `value` that yields to the loop first."""
+    global hits, hit_bytes, iteration_spent, queue
+    cdef Checkpoint checkpoint
     cdef Queue mine = queue
-    cdef bint parks
+    cdef bint must_queue
     cdef long long now = rangeio_clock_ns()
     try:
         key = current_key()
     except RuntimeError:
         key = None
     if key is None or not hasattr(key, "call_soon"):
-        begin_turn(now)
+        begin_iteration(now)
         return after_checkpoint(value)
-    hits = 1 if hits else 0  # not 0: the turn of the loop goes on, and so does its time
+    hits = 1 if hits else 0  # not 0: the loop iteration continues, and so does its time
     hit_bytes = 0
-    if mine is None or mine.loop is not key or now - turn_began > LOST_NS:
+    if mine is None or mine.loop is not key or now - iteration_began > LOST_LOOP_NS:
         mine = Queue(key)
-        # The last one may have been all that held its loop: Python code runs now, and another thread may set its own.
+        # This may drop the last reference to the old queue's loop: Python code runs, and another thread may set its own queue.
         queue = mine
-    # Who finds the time spent already stands in the queue; who spends it goes on in the next turn, alone perhaps.
-    parks = turn_spent or mine.due
-    turn_spent = turn_spent or now - turn_began > TURN_NS
-    if parks:
-        return mine.park(value)
-    turn = Checkpoint.__new__(Checkpoint)
-    turn.value, turn.turn = value, turns
-    return turn
+    # A task that finds the time already used up queues. The task that uses it up continues in the next iteration, perhaps alone.
+    must_queue = iteration_spent or mine.due
+    iteration_spent = iteration_spent or now - iteration_began > ITERATION_NS
+    if must_queue:
+        return mine.enqueue(value)
+    checkpoint = Checkpoint.__new__(Checkpoint)
+    checkpoint.value, checkpoint.iteration = value, iterations
+    return checkpoint

@@ -1,7 +1,7 @@
-"""The twin of `coop` in pure Python: awaitables of what is there already, and how long they may hold an event loop.
+"""The twin of `coop` in pure Python: awaitables of available results, and a cooperative budget for them.
 
-After some of them, some bytes or some time, the task that awaits the next one gives the loop a turn. There is no queue:
-once the time of a turn is over, every task gets one more of them in it.
+After a number of results, bytes, or some time, the task that awaits the next one yields to the loop. There is no
+queue: once the time of a loop iteration is used up, each task gets one more result in it.
 """
 
 import time
@@ -13,9 +13,9 @@ from _uring.event_loops import after_checkpoint
 from _uring.waiters import Later
 
 # As in `coop`.
-_HITS_PER_GO = 64
-_BYTES_PER_GO = 4 << 20
-_TURN_S = 0.001
+_BUDGET_HITS = 64
+_BUDGET_BYTES = 4 << 20
+_ITERATION_S = 0.001
 
 
 class Ready:
@@ -32,65 +32,65 @@ class Ready:
         error, self._error = self._error, None
         try:
             raise error
-        finally:  # its traceback holds this frame: let neither hold the other
+        finally:  # its traceback references this frame: break the cycle
             del error
         yield  # makes this a generator
 
 
-class _Go:
-    """What was handed out in this turn of the loop; of the process, as in `coop`."""
+class _Budget:
+    """The results returned in this loop iteration. Per process, as in `coop`."""
 
     def __init__(self) -> None:
-        self.turn = self.hits = self.nbytes = 0
+        self.iteration = self.hits = self.nbytes = 0
         self.began = 0.0
         self.spent = False
 
     def begin(self) -> None:
-        self.turn += 1
+        self.iteration += 1
         self.hits = self.nbytes = 0
         self.spent = False
 
-    def is_over(self, nbytes: int) -> bool:
-        """Account for one result; whether the loop is to have a turn."""
+    def spend(self, nbytes: int) -> bool:
+        """Count one result. True if the task has to yield to the loop."""
         now = time.monotonic()
         if self.hits == 0 and not self.spent:
             self.began = now
         self.hits += 1
         self.nbytes += nbytes
-        self.spent = self.spent or now - self.began > _TURN_S
-        return self.spent or self.hits >= _HITS_PER_GO or self.nbytes >= _BYTES_PER_GO
+        self.spent = self.spent or now - self.began > _ITERATION_S
+        return self.spent or self.hits >= _BUDGET_HITS or self.nbytes >= _BUDGET_BYTES
 
 
-_go = _Go()
+_budget = _Budget()
 
 
-class _Turn:
-    """After it the next turn has begun."""
+class _Checkpoint:
+    """Yields to the loop once. After it, the next iteration has begun."""
 
-    __slots__ = ("_in",)
+    __slots__ = ("_iteration",)
 
     def __init__(self) -> None:
-        self._in = _go.turn
-        _go.hits = _go.nbytes = 0
+        self._iteration = _budget.iteration
+        _budget.hits = _budget.nbytes = 0
 
     def __await__(self) -> Generator[Any, Any, None]:
         yield from after_checkpoint(None).__await__()
-        if self._in == _go.turn:  # the first that was left in that turn to go on in the next
-            _go.begin()
+        if self._iteration == _budget.iteration:  # the first task of the new iteration
+            _budget.begin()
 
 
 def ready(value: Any, nbytes: int = 0) -> Awaitable[Any]:
-    """An awaitable of a value that is there, of so many bytes."""
-    return Later(_Turn(), value) if _go.is_over(nbytes) else Ready(value)
+    """An awaitable of an available value. nbytes: its size."""
+    return Later(_Checkpoint(), value) if _budget.spend(nbytes) else Ready(value)
 
 
 def refused(error: BaseException) -> Awaitable[Any]:
-    """An awaitable that raises `error`, if that is one that reads end with; anything else is raised here."""
+    """An awaitable that raises `error`, if a read may end with it. Other exceptions are raised here."""
     if not is_failure(error):
         raise error
-    return Later(_Turn(), error=error) if _go.is_over(0) else Ready(None, error)
+    return Later(_Checkpoint(), error=error) if _budget.spend(0) else Ready(None, error)
 
 
 def yield_if_due() -> Awaitable[None]:
-    """An awaitable of None, for who has yet to find out what he has."""
+    """An awaitable of None, for a coroutine that does not know yet whether it will suspend."""
     return ready(None)
