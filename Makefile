@@ -12,7 +12,7 @@ SOURCES := setup.py src/_uring/cursor.py $(wildcard src/_uring/*.pyx src/_uring/
 # setup.py decides what to rebuild; RANGEIO_REQUIRE_EXT makes a module that does not compile an error here.
 COMPILE := RANGEIO_REQUIRE_EXT=1 $(BIN)/python setup.py -q build_ext --inplace
 
-# Where it is set, each of hundreds of children of the tests compiles all that it imports: 0.2 s a time.
+# If it is set, each of the hundreds of child processes of the tests compiles all its imports: 0.2 s each.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := build
@@ -24,7 +24,7 @@ help: ## list the targets
 $(BIN)/python:
 	tools/make-venv $(PYTHON) $(VENV)
 
-# Compiled on all cores; pip takes one, for 45 s. What cannot be compiled is not for this Python.
+# Byte-compiled on all cores; pip uses one core, for 45 s. Files that do not compile are for other Python versions.
 $(VENV)/installed: pyproject.toml benchmarks/pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install -q "setuptools>=77" "Cython>=3.1" "packaging>=24"
 	RANGEIO_NO_EXT=1 $(BIN)/python -m pip install -q --no-compile --no-build-isolation -e '.[dev]' -e ./benchmarks
@@ -35,52 +35,52 @@ $(VENV)/built: $(SOURCES) $(VENV)/installed
 	$(COMPILE)
 	@touch $@
 
-setup: $(VENV)/installed ## the virtual environment with every tool
-build: $(VENV)/built ## the native core, in the tree; again whenever its sources changed
+setup: $(VENV)/installed ## create the virtual environment with all tools
+build: $(VENV)/built ## build the native core in the source tree, if its sources changed
 
-test: build ## every test (ARGS="-k ring -x" goes to pytest)
+test: build ## run all tests (ARGS="-k ring -x" goes to pytest)
 	$(BIN)/python -m pytest $(ARGS)
 
-peers: $(VENV)/installed ## other readers for the bench, those that have a wheel
+peers: $(VENV)/installed ## install the readers that the bench compares with, if they have a wheel
 	tools/install-peers $(BIN)/python
 
 bench: build peers ## measure this machine on a sample file (SIZE=1GiB FILE=path)
 	@mkdir -p $(dir $(FILE))
 	$(BIN)/rangeio bench $(FILE) --size $(SIZE) $(ARGS)
 
-bench-http: build peers ## the same of objects on an nginx, in a network of its own (needs root and nginx)
+bench-http: build peers ## the same for objects on nginx, in a network namespace (needs root and nginx)
 	tools/with-nginx $(abspath $(BIN))/rangeio bench $(ARGS)
 
-compare: build ## reads over HTTP by this checkout and by another one, in turn (AGAINST=../other)
+compare: build ## compare HTTP reads of this checkout and another one, interleaved (AGAINST=../other)
 	tools/with-nginx $(abspath $(BIN))/python bench/compare.py --against $(AGAINST) $(ARGS)
 
-debug: $(VENV)/installed ## tests with -O0, assertions and leak counters on
+debug: $(VENV)/installed ## run the tests with -O0, assertions and leak counters
 	@rm -f $(VENV)/built
 	RANGEIO_DEBUG=1 $(COMPILE)
 	$(BIN)/python -m pytest $(ARGS)
 
-asan: $(VENV)/installed ## the core's tests under AddressSanitizer
+asan: $(VENV)/installed ## run the tests of the core under AddressSanitizer
 	@rm -f $(VENV)/built
 	RANGEIO_DEBUG=1 RANGEIO_SANITIZE=address $(COMPILE)
 	tools/with-asan $(BIN)/python -m pytest $(ARGS)
 
-fuzz: build ## the simulation of the HTTP engine, and fuzzing of responses, for FUZZ_S seconds each
+fuzz: build ## simulate the HTTP engine and fuzz responses, for FUZZ_S seconds each
 	RANGEIO_FUZZ_S=$(FUZZ_S) $(BIN)/python -m pytest -s -o faulthandler_timeout=0 tests/http/test_http_simulation.py tests/http/test_http_fuzz.py $(ARGS)
 
-soak: build ## random reads, faults and forks for SOAK_S seconds
+soak: build ## run random reads, faults and forks for SOAK_S seconds
 	RANGEIO_SOAK_S=$(SOAK_S) $(BIN)/python -m pytest -m soak $(ARGS)
 
-lint: build ## format, lint, types
+lint: build ## check format, lint and types
 	$(BIN)/ruff format --check . && $(BIN)/ruff check .
 	$(BIN)/python tools/lint-cython src
 	$(BIN)/mypy
 
-check: lint ## the same, stubs and tidiness
+check: lint ## the same, plus stubs and tidiness
 	$(BIN)/python -m pytest -q tests/project/test_typing.py tests/project/test_tidy.py
 
-format: $(VENV)/installed ## let ruff rewrite what it can; .pyx and .pxd are only looked at
+format: $(VENV)/installed ## format with ruff; .pyx and .pxd files are only checked
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 	$(BIN)/python tools/lint-cython src
 
-clean: ## remove what was built
+clean: ## remove all build products
 	rm -rf build dist benchmarks/build $(VENV) src/*.egg-info benchmarks/*.egg-info src/_uring/*.so
