@@ -13,8 +13,9 @@ import pytest
 # own, and so has memory that was given back.
 os.environ.setdefault("RANGEIO_POISON", "1")
 
-import _uring
 from faults.machine import BACKENDS, need_backend
+
+import _uring
 from rangeio.policy import RETRIES
 
 pytest_plugins = ["faults.fixtures", "servers.fixtures", "servers.line", "servers.opening"]

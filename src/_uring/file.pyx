@@ -18,6 +18,7 @@ from _uring.iteration cimport Iteration
 from _uring.kernel cimport RWF_NOWAIT, iovec, preadv2
 from _uring.loop_reads cimport LoopReads, loop_reads
 from _uring.open_file cimport CHECK_EVERY_NS, SMALL, Descriptor
+from _uring.prefetch cimport prefetch
 from _uring.process cimport coarse_clock_ns
 from _uring.reads cimport FileRead, read_at, read_batch, read_into, read_many
 from _uring.coop cimport hand_out, note_hit, refuse
@@ -116,6 +117,10 @@ cdef class File(OpenFile):
         self.verify(self.held(), None, None)
         size = None if self.synthetic else self.identity.size
         return FileStat(size, self.identity.mtime_ns, self.identity.device, self.identity.inode)
+
+    def prefetch(self, starts, lengths):
+        first, count = byte_arrays(starts, lengths)
+        prefetch(self.held(), first, count)
 
     def close(self):
         self.inline_reads = False

@@ -73,6 +73,7 @@ cdef class WorkerPool:
         self, Step step, void *context, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t grain, int helpers,
         object owner, CompletionQueue *completions
     ) except -1
+    cdef int detach(self, Step step, void *context, Py_ssize_t count, object owner) except -1
     cdef bint withdraw(self, object owner, CompletionQueue *completions)
     cdef void redirect_completions(self, CompletionQueue *completions, int event) noexcept
     cdef object next_completed(self, CompletionQueue *completions)

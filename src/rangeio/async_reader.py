@@ -34,7 +34,7 @@ from rangeio.ranges import (
 )
 from rangeio.reader import PlanOptions, check_on_error, chosen_for_call, size_after
 from rangeio.reading import HANDED_OUT, AwaitedReads, Destination, documents, setters
-from rangeio.results import Counters, OnError, bytes_of, ended_early, exactly, fetch_async
+from rangeio.results import Counters, OnError, bytes_of, ended_early, exactly, fetch_async, hint
 from rangeio.service import (
     Capability,
     Options,
@@ -265,6 +265,11 @@ class AsyncReader(AwaitedReads):
             return self._opened(), layout
 
         return AsyncRanges(begin, self._counters, on_error, options.chunk, options.concurrent)
+
+    def prefetch(self, ranges: Ranges) -> None:
+        """Say that these ranges will be read soon, as `Reader.prefetch`. Nothing to await: it returns at once."""
+        source = self._opened()
+        hint(source.prefetch, source.size, check(ranges))
 
     def plan(self, ranges: Ranges, **options: Unpack[PlanOptions]) -> Awaitable[Plan]:
         """The requests that `read_ranges` would send. Reads nothing, but asks for the size where a Suffix needs it."""

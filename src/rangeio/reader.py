@@ -33,7 +33,7 @@ from rangeio.ranges import (
     scatter,
 )
 from rangeio.reading import Reads, documents, setters
-from rangeio.results import Counters, Cutting, OnError, bytes_of, ended_early, exactly, fetch
+from rangeio.results import Counters, Cutting, OnError, bytes_of, ended_early, exactly, fetch, hint
 from rangeio.service import (
     Capability,
     Options,
@@ -207,6 +207,16 @@ class Reader(Reads):
         return make_plan(
             self.path, layout, origin=self._start, chunk=chosen.chunk, concurrent=chosen.concurrent
         )
+
+    def prefetch(self, ranges: Ranges) -> None:
+        """Say that these ranges will be read soon. Returns at once; what fails is not told.
+
+        A local file: the kernel reads them into the page cache (POSIX_FADV_WILLNEED), in the order given, while this
+        process goes on. With `direct=True`, in memory and over a network it does nothing, because no cache would keep
+        the bytes; there use `stream`, `iter_ranges` or an awaited read. ranges: as for `read_ranges`; errors of
+        arguments name the index of the range. Any thread. Cost: no request. Source: posix_fadvise(2).
+        """
+        hint(self._source.prefetch, self._source.size, check(ranges))
 
     def slice(self, start: SupportsIndex, stop: SupportsIndex | None = None) -> Reader:
         """A Reader of bytes `start` to `stop` (the end if None) that counts from 0.

@@ -12,7 +12,7 @@ import numpy as np
 
 from rangeio.errors import Error, UnexpectedEofError, asked
 from rangeio.locks import begin_lock
-from rangeio.ranges import OPEN, Checked, Layout, cut, lay_out, members
+from rangeio.ranges import OPEN, Checked, Layout, Offsets, cut, lay_out, members
 
 if TYPE_CHECKING:
     from _uring import Buffer
@@ -50,6 +50,14 @@ def bytes_of(layout: Layout) -> int:
     """Bytes in all requests, as far as they are known."""
     known = layout.stops < OPEN
     return int(np.where(known, layout.stops - layout.starts, 0).sum())
+
+
+def hint(prefetch: Callable[[Offsets, Offsets], None], size: int | None, checked: Checked) -> None:
+    """Pass on that ranges will be read soon. Where a size that is needed is unknown, nothing is passed on."""
+    if size is None and checked.needs_size:
+        return
+    starts, stops = checked.within(size)
+    prefetch(starts, stops - starts)
 
 
 def ended_early(path: str, offset: int, limit: int, got: int) -> UnexpectedEofError:

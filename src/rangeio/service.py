@@ -310,6 +310,10 @@ class Source(Protocol):
         """
         ...
 
+    def prefetch(self, starts: Offsets, lengths: Offsets) -> None:
+        """A hint that these ranges will be read soon; see `Reader.prefetch`. Returns at once."""
+        ...
+
     def yield_if_due(self) -> Awaitable[object]:
         """Give other tasks of the loop a turn, if reads that did not have to wait have held it for long.
 

@@ -152,6 +152,10 @@ class Slice(SourceReads):
         self._check_open(None, None)
         return self._within(self.source.stat())
 
+    def prefetch(self, starts: Offsets, lengths: Offsets) -> None:
+        self._check_open(None, None)
+        self.source.prefetch(*self._shifted(starts, lengths))
+
     def yield_if_due(self) -> Awaitable[object]:
         self._check_open(None, None)
         return self.source.yield_if_due()

@@ -233,6 +233,21 @@ def test_whether_a_ring_can_is_asked_without_read_ahead(reactor: _uring.Reactor,
         os.close(descriptor)
 
 
+def test_prefetch_fills_the_page_cache(reactor: _uring.Reactor, tmp_path: Path) -> None:
+    """All of each range, however long, and nothing far from them; the caller does not wait."""
+    path = write_pattern(tmp_path / "data", 4 * NBYTES)
+    with rangeio.open(path, reactor=reactor) as reader, open(path, "rb") as file:
+        descriptor = file.fileno()
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        need(resident_share(descriptor) == 0, "needs mincore(2), and a cache that can be emptied")
+        reader.prefetch([(0, NBYTES), (2 * NBYTES, 2 * NBYTES + 5), (NBYTES, NBYTES), (10 * NBYTES, None)])
+        while (resident_share(descriptor) or 0) < 0.25:
+            threading.Event().wait(0.002)
+        assert (resident_share(descriptor) or 0) < 0.35
+        assert reader.read_at(0, NBYTES) == pattern(0, NBYTES)
+
+
 # --- O_DIRECT --------------------------------------------------------------------------------------------------
 
 

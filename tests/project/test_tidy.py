@@ -119,7 +119,7 @@ CORE_FLOORS = (
     "coop cursor pure.coop pure.open_file ring transfer workers",
     "engine pure.file transfer_set",
     "loop_reads open_file pure.reactor read_files steady",
-    "reads transfers",
+    "prefetch reads transfers",
     "iteration",
     "file",
     "reactor",

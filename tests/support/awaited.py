@@ -109,7 +109,7 @@ class Awaited:
         return self.loop.run(main)
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("size", "path", "closed", "close", "capability", "stats"):
+        if name in ("size", "path", "closed", "close", "capability", "stats", "prefetch"):
             return getattr(self.reader, name)
         if name.startswith("_"):
             raise AttributeError(name)

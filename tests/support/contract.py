@@ -422,6 +422,18 @@ class ReaderContract:
         assert (plan.bytes_requested, plan.bytes_fetched, plan.largest_request) == (35, 30, 15)
         assert plan.read_amplification == pytest.approx(30 / 35)
 
+    def test_prefetch_is_a_hint(self, reader: rangeio.Reader) -> None:
+        """It reads nothing into the process, and what is read afterwards is the same."""
+        ranges = [(5, 100), (0, SIZE), (7, 7), (SIZE - 5, SIZE + 50), rangeio.Suffix(10), None]
+        assert reader.prefetch(ranges) is None
+        assert reader.prefetch([]) is None
+        assert reader.read_at(5, 95) == DATA[5:100]
+        with pytest.raises(ValueError, match="ranges\\[1\\]"):
+            reader.prefetch([(0, 5), (9, 3)])
+        reader.close()
+        with pytest.raises(rangeio.ClosedError):
+            reader.prefetch([(0, 5)])
+
     # --- records ---------------------------------------------------------------------------------------------
 
     @pytest.mark.parametrize("length", [1, 4, 512, 70_000])

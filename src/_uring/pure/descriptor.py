@@ -11,6 +11,8 @@ from _uring.records import FileStat
 
 # Maximum bytes of one read(2) on Linux, on any word size; the kernel shortens larger reads.
 _READ_MAX = 0x7FFFF000
+# Bytes of one call of posix_fadvise.
+_AHEAD = 128 << 10
 # Maximum retries after EAGAIN, one per millisecond.
 _PATIENCE = 1000
 _OPEN_FLAGS = (
@@ -79,6 +81,17 @@ def pread(fd: int, limit: int, offset: int) -> bytes:
     with _seek_lock:  # Windows: the descriptor has one cursor for all threads
         os.lseek(fd, offset, os.SEEK_SET)
         return os.read(fd, limit)
+
+
+def will_need(fd: int, start: int, length: int) -> None:
+    """Have the kernel read ahead; it does so by at most the read-ahead of the device a call, often 128 KiB."""
+    if not hasattr(os, "posix_fadvise"):  # macOS, Windows
+        return
+    for at in range(start, start + length, _AHEAD):
+        try:
+            os.posix_fadvise(fd, at, min(_AHEAD, start + length - at), os.POSIX_FADV_WILLNEED)
+        except OSError:
+            return
 
 
 def open_descriptor(path: str) -> int:

@@ -11,6 +11,7 @@ from _uring.event_loops import bind, current_key
 from _uring.pickling import unpicklable
 from _uring.pure.buffer import Buffer, memory_of
 from _uring.pure.coop import refused
+from _uring.pure.descriptor import will_need
 from _uring.pure.open_file import SMALL, OpenFile
 from _uring.pure.workers import Process
 from _uring.records import FileStat
@@ -82,6 +83,20 @@ class File:
         If any record extends past the end, the call raises an ``"eof"`` error with the index of the record in `detail`.
         """
         return self._now(self._prepare_batch(offsets, length))
+
+    def prefetch(self, starts: Any, lengths: Any) -> None:
+        first, count = (array.tolist() for array in byte_arrays(starts, lengths))
+        process = self._opened.enter()
+        fd = self._opened.fd
+
+        def hint() -> None:
+            try:
+                for start, length in zip(first, count, strict=True):
+                    will_need(fd, start, length)
+            finally:
+                self._opened.leave(process)
+
+        process.delegate(hint)
 
     def read_at_async(self, offset: SupportsIndex, limit: SupportsIndex) -> Awaitable[Buffer]:
         """As `read_at`, to be awaited under asyncio or trio. This call checks the arguments, not the await.

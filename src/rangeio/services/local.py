@@ -8,6 +8,8 @@ from contextlib import closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+import numpy as np
+
 from _uring.errors import without_frames
 from rangeio.errors import Error, PermissionDeniedError, from_native
 from rangeio.ranges import OPEN, Offsets, split
@@ -174,6 +176,11 @@ class LocalSource(ImmediateSource):
         size, mtime_ns, device, inode = self._file.stat()
         pin = "" if size is None else f"{device:x}-{inode:x}-{size:x}-{mtime_ns:x}"
         return Stat(self.path, size, pin=pin, mtime_ns=mtime_ns)
+
+    def prefetch(self, starts: Offsets, lengths: Offsets) -> None:
+        size = self.size
+        if size is not None and not self._file.direct:
+            self._file.prefetch(starts, np.clip(size - starts, 0, lengths))
 
     def yield_if_due(self) -> Awaitable[object]:
         return self.read_at_async(0, 0)  # the core counts it among the reads that did not wait
