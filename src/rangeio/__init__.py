@@ -1,11 +1,11 @@
-"""rangeio reads byte ranges: one stateless call, over local files and object stores, into memory the reactor owns.
+"""rangeio reads byte ranges of local files and object stores with stateless calls, into memory the reactor owns.
 
     with rangeio.open("data/model.bin") as r:
         buf = r.read_at(4096, 65536)
         bufs = r.read_ranges([(0, 100), (8192, 12288)])
         table = r.read_batch(offsets, 256)
 
-`Reader` and `Operator` hold the documentation of the calls, `rangeio.errors` that of what they raise.
+See `Reader` and `Operator` for the documentation of the calls, `rangeio.errors` for the errors.
 """
 
 from typing import TYPE_CHECKING
@@ -108,40 +108,42 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> str:
-        """The version, looked up when asked for: importing importlib.metadata takes longer than all of rangeio."""
+        """The version, looked up on access: importing importlib.metadata takes longer than importing rangeio."""
         if name != "__version__":
             raise AttributeError(f"module 'rangeio' has no attribute {name!r}")
         from importlib import metadata
 
         try:
             return metadata.version("rangeio")
-        except metadata.PackageNotFoundError:  # a source tree on the path, not installed
+        except metadata.PackageNotFoundError:  # a source tree in sys.path, not installed
             return "0+unknown"
 
 
 def __dir__() -> list[str]:
-    """The public names, and not those of the modules that are imported by them."""
+    """The public names only, without the modules they import."""
     return sorted(__all__)
 
 
 def backend() -> Backend:
-    """What the process's reactor reads with: ``uring``, ``pool`` or ``python``, and why."""
+    """The backend of the process's reactor, ``uring``, ``pool`` or ``python``, and the reason for the choice."""
     return _uring.default_reactor().backend
 
 
 def stats() -> dict[str, int]:
-    """Counters of the process's reactor: reads, bytes asked and fetched, Buffers live and pooled, reads in flight;
-    and of the budget (see `set_budget`): budget_bytes, budget_in_use, budget_waits; and
-    of what went over networks: requests and connections; retries, retries_refused, retry_tokens, hedges, hedges_won
-    (see `Options.hedge`).
+    """Counters of this process.
+
+    Of its reactor: reads, bytes requested and fetched, Buffers live and pooled, reads in flight. Of the budget (see
+    `set_budget`): budget_bytes, budget_in_use, budget_waits. Of network traffic: requests, connections, retries,
+    retries_refused, retry_tokens, hedges, hedges_won (see `Options.hedge`).
     """
     return {**_uring.default_reactor().stats(), **_budget.stats(), **_traffic(), **_retries.stats()}
 
 
 def set_budget(nbytes: int) -> None:
-    """Most bytes that this process should have in flight (default an eighth of the machine's memory, at most 2 GiB).
+    """Limit the bytes this process has in flight (default: an eighth of the machine's memory, at most 2 GiB).
 
-    Calls of `read_ranges` that together would exceed it wait for each other, and streams read less ahead. One read
-    larger than it is let through alone. Small reads, below 1 MiB in all, are not counted. ValueError if negative.
+    Calls of `read_ranges` that together would exceed the limit wait for each other, and streams read less ahead. A
+    single read larger than the limit runs alone. Calls of less than 1 MiB in total are not counted. ValueError if
+    negative.
     """
     _budget.resize(nbytes)

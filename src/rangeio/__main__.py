@@ -1,4 +1,4 @@
-"""``python -m rangeio`` is the command ``rangeio``."""
+"""``python -m rangeio`` runs the command ``rangeio``."""
 
 import sys
 

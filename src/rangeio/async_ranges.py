@@ -1,26 +1,26 @@
-"""The results of many ranges as they come, on an event loop."""
+"""The results of many ranges as they complete, on an event loop."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
 from _uring import yield_if_due
 from rangeio.errors import Error
-from rangeio.in_flight import Flight
+from rangeio.in_flight import RequestWindow
 from rangeio.ranges import Layout
 from rangeio.results import Counters, Cutting, OnError
 from rangeio.service import Source
 
 _T = TypeVar("_T")
 
-# Requests under way where the caller leaves it to us; as many as the native iteration has.
+# Default number of requests in flight; the same as of the native iteration.
 _DEPTH = 32
 
 
 class AsyncRanges(AsyncIterator[tuple[int, _T]]):
-    """(index, result) of each range, made by `AsyncReader.iter_ranges`. Begun by the first `anext`, on the loop of
-    then.
+    """Async iterator of (index, result), returned by `AsyncReader.iter_ranges`.
 
-    It may be left at any point: `aclose`, or letting go of it, stops the reads.
+    The first `anext` begins the reads, on the loop that runs at that time. The iteration may stop at any point:
+    `aclose`, or deleting it, stops the reads.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class AsyncRanges(AsyncIterator[tuple[int, _T]]):
         chunk: int | None,
         concurrent: int | None,
     ) -> None:
-        """begin: opens what there is to open; the Source, and what to ask it for."""
+        """begin: opens the object if necessary; returns the Source and the layout to request."""
         self._begin = begin
         self._counters = counters
         self._on_error = on_error
@@ -39,7 +39,7 @@ class AsyncRanges(AsyncIterator[tuple[int, _T]]):
         self._depth = concurrent or _DEPTH
         self._source: Source | None = None
         self._cutting: Cutting | None = None
-        self._flight: Flight | None = None
+        self._window: RequestWindow | None = None
         self._ready: list[tuple[int, Any]] = []
         self._ended = False
 
@@ -48,7 +48,7 @@ class AsyncRanges(AsyncIterator[tuple[int, _T]]):
 
     async def __anext__(self) -> tuple[int, _T]:
         if self._ready or self._ended:
-            await yield_if_due()  # as the flight gives one to each that it hands out
+            await yield_if_due()  # as RequestWindow does for each result it hands out
         try:
             while not self._ready and not self._ended:
                 await self._next()
@@ -60,16 +60,16 @@ class AsyncRanges(AsyncIterator[tuple[int, _T]]):
         return self._ready.pop()
 
     async def _next(self) -> None:
-        """Bring more results, or find the end."""
+        """Get more results, or end the iteration."""
         if self._source is None:
             self._source, layout = await self._begin()
             self._launch(self._source, Cutting(layout, self._on_error, self._counters))
             return
-        assert self._flight is not None
+        assert self._window is not None
         assert self._cutting is not None
-        landed = await self._flight.next()
-        if landed is not None:
-            self._ready = self._cutting.take(*landed)[::-1]
+        completed = await self._window.next()
+        if completed is not None:
+            self._ready = self._cutting.take(*completed)[::-1]
             return
         alone = self._cutting.alone()
         if alone is None or self._ended:
@@ -79,15 +79,14 @@ class AsyncRanges(AsyncIterator[tuple[int, _T]]):
 
     def _launch(self, source: Source, cutting: Cutting) -> None:
         starts, lengths = cutting.layout.starts.tolist(), cutting.layout.lengths.tolist()
-        chunk = (
-            self._chunk
-        )  # `begin` must not hold `self`, or letting go of it ends nothing until a collection
+        # `begin` must not reference `self`: deleting the iterator would then not stop the reads before a collection.
+        chunk = self._chunk
 
         def begin(index: int, waiter: Any) -> None:
             source.begin_at(starts[index], lengths[index], waiter, chunk=chunk)
 
         self._cutting = cutting
-        self._flight = Flight(begin, len(starts), source.yield_if_due, depth=self._depth)
+        self._window = RequestWindow(begin, len(starts), source.yield_if_due, depth=self._depth)
         if cutting.empty:
             nothing = source.read_at(0, 0)
             self._ready = [(index, nothing[:]) for index in cutting.empty]
@@ -98,11 +97,11 @@ class AsyncRanges(AsyncIterator[tuple[int, _T]]):
         await yield_if_due()
 
     def end(self) -> None:
-        """As `aclose`, which has nothing to wait for."""
+        """Like `aclose`, which does not wait."""
         self._ended = True
         self._ready = []
-        if self._flight is not None:
-            self._flight.close()
+        if self._window is not None:
+            self._window.close()
 
     def __del__(self) -> None:
         self.end()

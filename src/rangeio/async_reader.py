@@ -1,4 +1,4 @@
-"""One opened object, read by ranges and awaited: the Reader's names and plans over a Source's async face."""
+"""`AsyncReader`: the methods of `Reader` as awaitables. It plans like `Reader` and calls a Source's async methods."""
 
 from __future__ import annotations
 
@@ -52,16 +52,17 @@ _T = TypeVar("_T")
 
 
 class AsyncReader(AwaitedReads):
-    """Reads byte ranges of one object, under asyncio (uvloop too) or trio. No cursor, no lock, no loop of its own.
+    """Reads byte ranges of one object under asyncio (also uvloop) or trio. It has no cursor and no loop of its own.
 
-    Made by `rangeio.open_async` and `Operator.open_async`, for ``async with`` or without. The object is opened at the
-    first use, and errors of opening come there. Any number of tasks may read at once, on any loop, also on loops in
-    several threads, one after the other, and in a forked child. Everything else is as of `Reader`.
+    Create one with `rangeio.open_async` or `Operator.open_async`, with or without ``async with``. The first use opens
+    the object and raises the errors of opening. Any number of tasks may read at once, on any loop: on loops in several
+    threads, on successive loops, and in a forked child. Otherwise it behaves like `Reader`.
 
-    Arguments are checked by the call, before anything is awaited. Cancelling a read returns at once; the read keeps its
-    memory and file until it is over. Only `read_into` waits for that, since the memory is yours. What is there (cached,
-    in memory, known) takes no turn of the loop, but for one now and then in which others get theirs and cancellations
-    arrive. Opening a local file, and looking at its size, is done on the loop's thread.
+    The call checks the arguments, before anything is awaited. Cancelling a read returns at once; the read keeps its
+    memory and file until it completes. Only `read_into` waits for that, because the memory is the caller's. A read of
+    available data (cached, in memory, known) completes without an event loop iteration. It yields to the loop now and
+    then, so that other tasks run and cancellations arrive. Opening a local file and reading its size run on the loop's
+    thread.
     """
 
     __slots__ = {
@@ -75,7 +76,7 @@ class AsyncReader(AwaitedReads):
         "_origin": None,
         "_parent": None,
         "_source": None,
-        "path": "What was asked for, without credentials.",
+        "path": "The path or URL that was requested, without credentials.",
         **documents(AwaitedReads, "await "),
     }
 
@@ -91,8 +92,10 @@ class AsyncReader(AwaitedReads):
         parent: AsyncReader | None = None,
         again: tuple[Callable[..., AsyncReader], tuple[Any, ...]] | None = None,
     ) -> None:
-        """open_source: called once, at the first use. origin: makes this again in another process. parent: whose
-        Source it is, and again: a function and its arguments that make this of it, of a slice and its like.
+        """open_source: called once, at the first use. origin: recreates this AsyncReader in another process.
+
+        Of a `slice` or `within`: parent: the AsyncReader that owns the Source; again: a function and its arguments that
+        recreate this one from the parent.
         """
         self._open = open_source
         self._options = options
@@ -107,7 +110,7 @@ class AsyncReader(AwaitedReads):
     # --- opening, at the first use ---------------------------------------------------------------------------
 
     def __getattr__(self, name: str) -> Any:
-        """The reading methods, as long as their slots are empty: each opens first."""
+        """The read methods while their slots are empty: each opens the object first."""
         if name not in _FIRST_CALLS:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         if self._source is None:
@@ -115,7 +118,7 @@ class AsyncReader(AwaitedReads):
         return self._filled(self._source)[HANDED_OUT.index(name)]
 
     def _filled(self, source: Source) -> tuple[Any, ...]:
-        """The Source's methods, which empty slots hold from now on; where a method was replaced, that stays."""
+        """The Source's methods. Stores them in the empty slots; a method that the user replaced is kept."""
         methods = source.read_at_async, source.read_into_async, source.read_batch_async
         for name, put, method in zip(HANDED_OUT, _SETTERS, methods, strict=True):
             if _is_empty(self, name):
@@ -123,7 +126,7 @@ class AsyncReader(AwaitedReads):
         return methods
 
     def _opened(self) -> Source:
-        """The Source. From now on the slots hold its own methods."""
+        """The Source, opened if necessary. Stores its methods in the slots."""
         source = self._source
         if source is None:
             with self._lock:
@@ -156,7 +159,7 @@ class AsyncReader(AwaitedReads):
     # --- one range -------------------------------------------------------------------------------------------
 
     def read_exact(self, offset: SupportsIndex, n: SupportsIndex) -> Awaitable[Buffer]:
-        """Exactly `n` bytes from `offset`, or UnexpectedEofError."""
+        """Read exactly `n` bytes from `offset`. UnexpectedEofError if the object ends before."""
         return self._exactly(byte_index(offset, "offset"), byte_index(n, "n"))
 
     async def _exactly(self, offset: int, n: int) -> Buffer:
@@ -166,7 +169,7 @@ class AsyncReader(AwaitedReads):
         return buffer
 
     def read_range(self, range: Range = None) -> Awaitable[Buffer]:
-        """The bytes of one range, without merging or splitting; of everything by default."""
+        """Read one range (default: the whole object), without merging or splitting."""
         if isinstance(range, Suffix):
             return self._read_suffix(range)
         start, stop = bounds(range, None)
@@ -177,7 +180,7 @@ class AsyncReader(AwaitedReads):
         return await self.read_at(start, stop - start)
 
     def read_to_end(self, offset: SupportsIndex = 0) -> Awaitable[Buffer]:
-        """Everything from `offset` on."""
+        """Read from `offset` to the end of the object."""
         return self.read_range((offset, None))
 
     # --- many ranges -----------------------------------------------------------------------------------------
@@ -208,7 +211,7 @@ class AsyncReader(AwaitedReads):
         on_error: OnError = "raise",
         **options: Unpack[PlanOptions],
     ) -> Any:
-        """The bytes of each range, in the order given. See `Reader.read_ranges`; all of it is one wait of the loop."""
+        """Read many ranges; one Buffer per range, in the given order. One await. See `Reader.read_ranges`."""
         check_on_error(on_error)
         chosen, checked = chosen_for_call(self._options, options), check(ranges)
         if exact:
@@ -231,10 +234,10 @@ class AsyncReader(AwaitedReads):
                 layout.starts, layout.lengths, chunk=options.chunk, concurrent=options.concurrent
             )
 
-        layout, replies = await SHARED.while_awaiting(bytes_of(first), lambda: fetch_async(first, send))
+        layout, responses = await SHARED.while_awaiting(bytes_of(first), lambda: fetch_async(first, send))
         empty = None if layout.is_plain else await self.read_at(0, 0)
-        results = scatter(layout, replies, lambda: empty[:])  # type: ignore[index]
-        self._counters.count(replies, results)
+        results = scatter(layout, responses, lambda: empty[:])  # type: ignore[index]
+        self._counters.count(responses, results)
         return results
 
     async def _read_each(self, iteration: AsyncRanges[Any]) -> list[Any]:
@@ -252,9 +255,9 @@ class AsyncReader(AwaitedReads):
     def iter_ranges(
         self, ranges: Ranges, *, on_error: OnError = "raise", **options: Unpack[PlanOptions]
     ) -> Any:
-        """As `read_ranges`, each as (index, Buffer) as soon as it is there: ``async for index, buffer in ...``.
+        """Like `read_ranges`, but yields (index, Buffer) as each range completes: ``async for index, buffer in ...``.
 
-        It may be left at any point; `aclose` stops the reads, and so does letting go of it.
+        The iteration may stop at any point; `aclose`, or deleting the iterator, stops the reads.
         """
         chosen = chosen_for_call(self._options, options)
         return self._each(check(ranges), chosen, check_on_error(on_error))
@@ -272,7 +275,7 @@ class AsyncReader(AwaitedReads):
         hint(source.prefetch, source.size, check(ranges))
 
     def plan(self, ranges: Ranges, **options: Unpack[PlanOptions]) -> Awaitable[Plan]:
-        """The requests that `read_ranges` would send. Reads nothing, but asks for the size where a Suffix needs it."""
+        """The requests that `read_ranges` would send. Reads no data; requests the size if a Suffix needs it."""
         return self._plan(check(ranges), chosen_for_call(self._options, options))
 
     async def _plan(self, checked: Checked, options: Options) -> Plan:
@@ -291,13 +294,15 @@ class AsyncReader(AwaitedReads):
         return lay_out(starts, stops, gap=gap, max_merged=options.max_merged)
 
     async def _size_for(self, needed: bool) -> int | None:
-        """As `Reader._size_for`."""
+        """Like `Reader._size_for`."""
         await yield_if_due()
         source = self._opened()
         size = source.size
         if size is None and needed:
-            told = (await source.stat_async()).size
-            size = len(await source.read_at_async(0, OPEN)) if told is None else size_after(source, told)
+            reported = (await source.stat_async()).size
+            size = (
+                len(await source.read_at_async(0, OPEN)) if reported is None else size_after(source, reported)
+            )
         return size
 
     # --- streams and files -----------------------------------------------------------------------------------
@@ -305,13 +310,13 @@ class AsyncReader(AwaitedReads):
     def stream(
         self, range: Range = None, *, chunk: int | None = None, prefetch: int | None = None
     ) -> streams.AsyncStream:
-        """The bytes of a range in order: ``async for buffer in reader.stream()``. See `Reader.stream`.
+        """Iterate over a range in order: ``async for buffer in reader.stream()``. See `Reader.stream`.
 
-        It may be left at any point; `aclose` stops the reads, and so does letting go of it.
+        The iteration may stop at any point; `aclose`, or deleting the iterator, stops the reads.
         """
-        course = streams.Course.of(self._options, chunk, prefetch)
+        settings = streams.StreamSettings.of(self._options, chunk, prefetch)
         bounds(range, 0 if isinstance(range, Suffix) else None)
-        return streams.AsyncStream(course, partial(self._placed, bounds, range))
+        return streams.AsyncStream(settings, partial(self._placed, bounds, range))
 
     def copy(
         self,
@@ -322,12 +327,12 @@ class AsyncReader(AwaitedReads):
         chunk: int | None = None,
         prefetch: int | None = None,
     ) -> Awaitable[int]:
-        """Write the bytes of a range to `writer`; the number of bytes written. See `Reader.copy`.
+        """Write a range to `writer`. Returns the number of bytes written. See `Reader.copy`.
 
-        writer: sync or async: a file, one of aiofiles, an asyncio.StreamWriter (its `drain` is awaited), a trio
-        stream. A sync one is called on the loop's thread.
+        writer: sync or async: a file, an aiofiles file, an asyncio.StreamWriter (its `drain` is awaited) or a trio
+        stream. A sync writer is called on the loop's thread.
         """
-        streams.way_into(writer)  # refused here, not by the await
+        streams.writer_call(writer)  # a wrong writer fails in the call, not in the await
         return self._copy(self.stream(range, chunk=chunk, prefetch=prefetch), writer, range, progress)
 
     async def _copy(
@@ -351,12 +356,12 @@ class AsyncReader(AwaitedReads):
         chunk: int | None = None,
         prefetch: int | None = None,
     ) -> Awaitable[int]:
-        """Give the Buffers of `stream` to `consumer`; the number of bytes given. See `Reader.sink`.
+        """Pass the Buffers of `stream` to `consumer`. Returns the number of bytes passed. See `Reader.sink`.
 
-        consumer: sync or async: a callable, an asyncio.Queue, a trio memory channel (closed at the end), a queue.Queue
-        (while it is full the loop goes on).
+        consumer: sync or async: a callable, an asyncio.Queue, a trio memory channel (closed at the end) or a
+        queue.Queue (a full one does not block the loop).
         """
-        streams.entrance(consumer, blocking=False)
+        streams.consumer_call(consumer, blocking=False)
         return self._sink(self.stream(range, chunk=chunk, prefetch=prefetch), consumer)
 
     async def _sink(self, stream: streams.AsyncStream, consumer: Any) -> int:
@@ -366,9 +371,10 @@ class AsyncReader(AwaitedReads):
             stream.end()
 
     def as_async_file(self, range: Range = None, *, buffer_size: int | None = None) -> AsyncFile:
-        """A file object over a range, in the shape of aiofiles: ``await file.read(n)``, ``async for line in file``.
+        """A file object over a range, with the interface of aiofiles.
 
-        It has a cursor of its own. Seeking costs no read. Closing it leaves the Reader open. See `Reader.as_file`.
+        ``await file.read(n)``, ``async for line in file``. It has its own cursor. Seeking reads nothing. Closing it
+        leaves the AsyncReader open. See `Reader.as_file`.
         """
         bounds(range, 0 if isinstance(range, Suffix) else None)
         return AsyncFile(partial(self._placed, bounds_of_file, range), self.path, buffer_size)
@@ -380,10 +386,10 @@ class AsyncReader(AwaitedReads):
     async def _bounds(self, range: Range) -> tuple[int, int]:
         return bounds(range, await self._size_for(isinstance(range, Suffix)))
 
-    # --- what it is, and its end -----------------------------------------------------------------------------
+    # --- slices, properties, closing -------------------------------------------------------------------------
 
     def slice(self, start: SupportsIndex, stop: SupportsIndex | None = None) -> AsyncReader:
-        """An AsyncReader of bytes `start` to `stop` (the end if None) that counts from 0. See `Reader.slice`."""
+        """An AsyncReader of bytes `start` to `stop` (None: the end); offsets count from `start`. See `Reader.slice`."""
         first, last = bounds((start, stop), None)
         again = AsyncReader.slice, (self, first, last)
         return AsyncReader(
@@ -391,7 +397,10 @@ class AsyncReader(AwaitedReads):
         )
 
     def within(self, timeout: Timeout | float | None) -> AsyncReader:
-        """This AsyncReader with other time limits: ``await reader.within(2).read_at(0, 10)``. See `Reader.within`."""
+        """An AsyncReader of the same object with other time limits: ``await reader.within(2).read_at(0, 10)``.
+
+        See `Reader.within`.
+        """
         limits = Timeout.of(timeout)
         return AsyncReader(
             lambda: Slice(self._opened(), 0, OPEN).within(limits),
@@ -402,47 +411,47 @@ class AsyncReader(AwaitedReads):
         )
 
     async def stat(self) -> Stat:
-        """What the service says of the object now. ObjectChangedError if that is not what was opened."""
+        """Ask the service about the object now. ObjectChangedError if it is no longer the version that was opened."""
         await yield_if_due()
         return await self._opened().stat_async()
 
     @property
     def size(self) -> int | None:
-        """Bytes in the object as far as that is known without asking; else None, and `stat` asks."""
+        """Size of the object in bytes if it is known without a request, else None. `stat` requests it."""
         size = self._opened().size
         return None if size is None else int(size)
 
     @property
     def capability(self) -> Capability:
-        """What can be had of this object, and how it is read."""
+        """What this object supports, and how it is read."""
         return self._opened().capability
 
     @property
     def stats(self) -> dict[str, int]:
-        """Counters of the planned reads of this Reader. See `Reader.stats`."""
+        """Counters of the planned reads of this AsyncReader. See `Reader.stats`."""
         return self._counters.as_dict()
 
     @property
     def closed(self) -> bool:
-        """Whether reads are refused."""
+        """Whether the AsyncReader is closed, so that reads raise ClosedError."""
         if self._source is not None:
             return self._source.closed
         return self._closed or (self._parent is not None and self._parent.closed)
 
     def close(self) -> None:
-        """Refuse new reads; reads in flight complete. A second call does nothing. There is nothing to wait for."""
+        """Refuse new reads; reads in flight complete. A second call does nothing. Does not block."""
         with self._lock:
             self._closed = True
         if self._source is not None:
             self._source.close()
 
     async def aclose(self) -> None:
-        """As `close`."""
+        """Like `close`, awaited."""
         self.close()
         await yield_if_due()
 
     async def __aenter__(self) -> Self:
-        """Opens, so that what is not there is missed here."""
+        """Open the object, so that an object that does not exist raises NotFoundError here."""
         await yield_if_due()
         self._opened()
         return self
@@ -466,7 +475,7 @@ class AsyncReader(AwaitedReads):
 
     @property
     def _start(self) -> int:
-        """Where in the object this Reader's offset 0 lies; errors and plans are of the whole object."""
+        """The position of this reader's offset 0 in the object; errors and plans give offsets in the whole object."""
         source = self._opened()
         return source.start if isinstance(source, Slice) else 0
 

@@ -1,6 +1,6 @@
-"""Code that is written once, as a coroutine, and serves the sync and the async face alike.
+"""Coroutines that are shared by the sync and the async interface, and awaitables that are already done.
 
-What it awaits is either an awaitable of the event loop, or, where it serves a sync call, one that is done already.
+A shared coroutine awaits awaitables of the event loop, or, in a sync call, awaitables that are already done.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
@@ -15,9 +15,10 @@ _P = ParamSpec("_P")
 
 
 def at_once(call: Callable[_P, _T], *args: _P.args, **options: _P.kwargs) -> Awaitable[_T]:
-    """What a call that does not wait comes to, as something to be awaited; an Error, too, comes by the await.
+    """The result of a call that does not wait, as an awaitable. The await raises its exception.
 
-    It takes part in what a loop may be held for (`_uring.ready`), as everything awaited must that may be there at once.
+    It counts towards the time for which a task may block the loop (`_uring.ready`), like every awaitable that may
+    complete at once.
     """
     try:
         value = call(*args, **options)
@@ -28,7 +29,7 @@ def at_once(call: Callable[_P, _T], *args: _P.args, **options: _P.kwargs) -> Awa
 
 
 def by_await(call: Callable[_P, Awaitable[_T]]) -> Callable[_P, Awaitable[_T]]:
-    """Have an Error that the call of an async method raises come by the await. Those of arguments are no Errors."""
+    """Decorator: the await, not the call, raises the exceptions of an async method."""
 
     @wraps(call)
     def called(*args: _P.args, **options: _P.kwargs) -> Awaitable[_T]:
@@ -56,9 +57,9 @@ class AtOnce(AsyncIterator[_T]):
 
 
 def run_now(make: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-    """The result of a coroutine all of whose awaitables are done. TypeError if it has to wait for one after all.
+    """The result of a coroutine whose awaitables are all done. TypeError if it has to wait.
 
-    It is made here and begun at once: no signal handler runs in between, to raise and leave it unawaited.
+    Creates and starts the coroutine here, so that no signal handler can raise in between and leave it unawaited.
     """
     coroutine = make()
     try:
@@ -67,16 +68,16 @@ def run_now(make: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
         result: _T = end.value
         return result
     coroutine.close()
-    raise TypeError("this writer or consumer has to be awaited: read with rangeio.open_async()")
+    raise TypeError("this writer or consumer must be awaited: read with rangeio.open_async()")
 
 
 async def settle(result: object) -> Any:
-    """What a call that may be sync or async came to."""
+    """The result of a call that may be sync or async."""
     return await result if isinstance(result, Awaitable) else result
 
 
 class InTurns(AtOnce[_T]):
-    """The same for a loop that others use, too."""
+    """Like `AtOnce`, but yields to other tasks of the loop now and then."""
 
     __slots__ = ()
 
@@ -86,10 +87,10 @@ class InTurns(AtOnce[_T]):
 
 
 async def checkpoint() -> None:
-    """Let every other ready task of the loop that runs have a turn."""
+    """Let every other ready task of the running event loop run once."""
     await bind(current_key()).checkpoint()
 
 
 async def pause(seconds: float) -> None:
-    """Let `seconds` pass, on the loop that runs."""
+    """Sleep for `seconds` on the running event loop."""
     await bind(current_key()).sleep(seconds)

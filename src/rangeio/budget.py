@@ -1,13 +1,13 @@
-"""One budget of bytes in flight for the whole process, so that many readers at once do not take all memory.
+"""The process-wide budget of bytes in flight, so that many readers together do not use all memory.
 
-Two kinds of use, because two things can go wrong:
+There are two kinds of use:
 
-- A *call* (`read_ranges` of a large total) waits until its bytes fit. Calls end by themselves, so waiting for them
-  ends; and one call is always let through, however large it is and whatever else is held.
-- A *loan* for reading ahead (`stream`, `copy`, `sink`) never waits: it gets what is free, perhaps nothing, and the
-  stream goes on with one chunk at a time. A consumer that has stopped between two chunks therefore blocks nobody.
+- A *claim* of a call (`read_ranges` of a large total) waits until its bytes fit. Calls end by themselves, so the wait
+  ends. One call is always admitted, whatever its size and whatever else is in use.
+- A *grant* for prefetch (`stream`, `copy`, `sink`) never waits: it gets the free bytes, possibly none, and the stream
+  then reads one chunk at a time. So a consumer that stops between two chunks blocks nobody.
 
-Small reads take nothing: looking here would cost more than they do.
+Small reads do not use the budget: accounting for them would cost more than the reads.
 """
 
 import os
@@ -23,7 +23,7 @@ from _uring.waiters import tell, tell_failure
 _T = TypeVar("_T")
 
 LEAST = 1 << 20
-"""Calls of fewer bytes than this take nothing."""
+"""Calls of fewer bytes than this do not use the budget."""
 
 
 def default_bytes() -> int:
@@ -35,12 +35,12 @@ def default_bytes() -> int:
     return min(2 << 30, memory // 8)
 
 
-# How long a call waits before it looks whether this is a child that a signal handler forked meanwhile.
-_LOOK_S = 1.0
+# How often a waiting call checks whether it now runs in a child that a signal handler forked.
+_FORK_CHECK_S = 1.0
 
 
-class Loan:
-    """Bytes that a stream may read ahead, given back by `close`, or by letting go of it."""
+class Grant:
+    """Bytes that a stream may read ahead. `close`, or deleting it, returns them."""
 
     __slots__ = ("_budget", "_epoch", "nbytes")
 
@@ -49,17 +49,17 @@ class Loan:
         self.nbytes = 0
 
     def close(self) -> None:
-        """Give it back. A second call does nothing."""
+        """Return the bytes. A second call does nothing."""
         if self.nbytes:
-            self._budget._return_loan(self, self._epoch)
+            self._budget._return_grant(self, self._epoch)
 
     __del__ = close
 
 
 class _Claim:
-    """The bytes of one call: not asked for yet, waited for, or held, until `close`, or until it is let go of.
+    """The bytes of one call: not requested yet, queued, or held. `close`, or deleting it, ends it.
 
-    What happened is written down where it happens, so that a signal handler may raise at any point and nothing is lost.
+    Every state change is recorded where it happens, so that nothing is lost if a signal handler raises at any point.
     """
 
     __slots__ = ("_budget", "epoch", "held", "nbytes", "wake")
@@ -71,17 +71,19 @@ class _Claim:
         self.wake: Callable[[], None] | None = None
 
     def take(self) -> None:
-        """Wait, unless this thread runs a loop: it must not wait for reads that only this loop can end."""
+        """Wait for the bytes; without waiting if this thread runs an event loop, which may have to complete the reads
+        that hold them.
+        """
         woken = threading.Event()
         if self._budget._enqueue(self, woken.set, wait=not _loop_is_running()):
             return
-        while not woken.wait(_LOOK_S):
+        while not woken.wait(_FORK_CHECK_S):
             if self.epoch != self._budget._epoch:
                 self.take()
                 return
 
     async def take_async(self) -> None:
-        """Wait on the loop that runs. What fits makes no future."""
+        """Wait on the running event loop. Creates no future if the bytes fit at once."""
         if self._budget._take_now(self):
             return
         binding: Any = bind(current_key())
@@ -90,7 +92,7 @@ class _Claim:
             await binding.wait(waiter)
 
     def close(self) -> None:
-        """Leave the line, or give back. A second call does nothing."""
+        """Leave the queue, or return the bytes. A second call does nothing."""
         if self.epoch:
             self._budget._end(self)
 
@@ -98,9 +100,9 @@ class _Claim:
 
 
 class Budget:
-    """Bytes in flight: how many there may be, how many there are. Any thread, any loop.
+    """The limit of bytes in flight and the bytes in use. Thread-safe; works on any event loop.
 
-    A forked child starts with nothing taken: what its parent has in flight is the parent's.
+    A forked child starts with nothing in use, because the reads of its parent belong to the parent.
     """
 
     def __init__(self, nbytes: int) -> None:
@@ -109,35 +111,35 @@ class Budget:
         self._begin()
 
     def _begin(self) -> None:
-        # Reentrant, because a Loan may be collected, and so given back, anywhere: in here as well.
+        # Reentrant, because garbage collection may return a Grant at any point, also in these methods.
         self._lock = threading.RLock()
         self._epoch += 1
-        self._calls = self._bytes_called = self._bytes_lent = self._waits = 0
+        self._calls = self._bytes_called = self._bytes_granted = self._waits = 0
         self._waiting: deque[_Claim] = deque()
 
     def resize(self, nbytes: int) -> None:
-        """From now on allow `nbytes`. Smaller than one read is fine: reads then go one by one."""
+        """Set the limit to `nbytes`. It may be smaller than one read: then large reads run one by one."""
         if nbytes < 0:
             raise ValueError(f"a budget must not be negative, got {nbytes}")
         self._limit = nbytes
 
     def stats(self) -> dict[str, int]:
-        """budget_bytes: allowed; budget_in_use: taken and lent now; budget_waits: calls that had to wait so far."""
+        """budget_bytes: the limit; budget_in_use: claimed and granted now; budget_waits: calls that had to wait."""
         with self._lock:
-            used = self._bytes_called + self._bytes_lent
+            used = self._bytes_called + self._bytes_granted
             return {"budget_bytes": self._limit, "budget_in_use": used, "budget_waits": self._waits}
 
-    def lend(self, nbytes: int) -> Loan:
-        """At most `nbytes`, as far as they are free."""
+    def grant(self, nbytes: int) -> Grant:
+        """A grant of at most `nbytes`, as far as they are free."""
         with self._lock:
-            granted = max(0, min(nbytes, self._limit - self._bytes_called - self._bytes_lent))
-            loan = Loan(self, self._epoch)
-            loan.nbytes = granted
-            self._bytes_lent += granted
-            return loan
+            granted = max(0, min(nbytes, self._limit - self._bytes_called - self._bytes_granted))
+            grant = Grant(self, self._epoch)
+            grant.nbytes = granted
+            self._bytes_granted += granted
+            return grant
 
     def during(self, nbytes: int, call: Callable[[], _T]) -> _T:
-        """`call()` with `nbytes` taken, once they fit."""
+        """Wait until `nbytes` fit, then run `call()` with them claimed."""
         if nbytes < LEAST:
             return call()
         claim = _Claim(self, nbytes)
@@ -148,7 +150,7 @@ class Budget:
             claim.close()
 
     async def while_awaiting(self, nbytes: int, call: Callable[[], Awaitable[_T]]) -> _T:
-        """`await call()` with `nbytes` taken, once they fit."""
+        """Wait until `nbytes` fit, then `await call()` with them claimed."""
         if nbytes < LEAST:
             return await call()
         claim = _Claim(self, nbytes)
@@ -159,7 +161,7 @@ class Budget:
             claim.close()
 
     def _enqueue(self, claim: _Claim, wake: Callable[[], None], *, wait: bool) -> bool:
-        """Take its bytes now, or stand in line for them; whether they are taken."""
+        """Take the bytes of a claim now, or queue it; returns whether they were taken."""
         with self._lock:
             claim.wake = wake
             if self._take_now(claim, wait=wait):
@@ -169,7 +171,7 @@ class Budget:
             return False
 
     def _take_now(self, claim: _Claim, *, wait: bool = True) -> bool:
-        """Whether its bytes could be taken at once; with wait=False they are, whatever stands in line."""
+        """Take the bytes of a claim if they fit and nobody is queued, or in any case if not `wait`."""
         with self._lock:
             claim.epoch = self._epoch
             if wait and (self._waiting or not self._fits(claim.nbytes)):
@@ -178,7 +180,7 @@ class Budget:
             return True
 
     def _fits(self, nbytes: int) -> bool:
-        return self._calls == 0 or self._bytes_called + self._bytes_lent + nbytes <= self._limit
+        return self._calls == 0 or self._bytes_called + self._bytes_granted + nbytes <= self._limit
 
     def _book(self, claim: _Claim) -> None:
         claim.held = True
@@ -188,7 +190,7 @@ class Budget:
     def _end(self, claim: _Claim) -> None:
         with self._lock:
             if claim.epoch != self._epoch:
-                return  # of the parent of this forked child
+                return  # a claim of the parent process
             if claim.held:
                 claim.held = False
                 self._calls -= 1
@@ -198,22 +200,22 @@ class Budget:
             claim.epoch = 0
             self._admit()
 
-    def _return_loan(self, loan: Loan, epoch: int) -> None:
+    def _return_grant(self, grant: Grant, epoch: int) -> None:
         with self._lock:
             if epoch == self._epoch:
-                self._bytes_lent -= loan.nbytes
-                loan.nbytes = 0
+                self._bytes_granted -= grant.nbytes
+                grant.nbytes = 0
                 self._admit()
 
     def _admit(self) -> None:
-        """Let those in front of the line go, in order, so that a large call is not overtaken for ever."""
+        """Admit queued claims in order, so that a large call is not overtaken forever."""
         while self._waiting and (self._waiting[0].held or self._fits(self._waiting[0].nbytes)):
             claim = self._waiting[0]
             if not claim.held:
                 self._book(claim)
             if claim.wake is not None:
                 claim.wake()
-            # Last: one that was not told because a signal handler raised is told by the next who comes here.
+            # Removed last: if a signal handler raises before the wake-up, the next call of _admit repeats it.
             if self._waiting and self._waiting[0] is claim:
                 self._waiting.popleft()
 
@@ -232,7 +234,7 @@ def _wake(binding: Any, waiter: Any) -> None:
         failed = partial(tell_failure, [(waiter, "", None, None)])
         binding.call_soon_threadsafe(tell, waiter, failed=failed)
     except RuntimeError:
-        pass  # its loop is closed; the task, when it is collected, leaves the line or gives back
+        pass  # its loop is closed; garbage collection of the task closes the claim
 
 
 SHARED = Budget(default_bytes())

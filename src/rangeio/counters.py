@@ -1,4 +1,4 @@
-"""What this process has sent over networks: how many requests, over how many connections."""
+"""Counters of network requests and connections of this process."""
 
 import threading
 from itertools import count
@@ -7,25 +7,25 @@ from rangeio.locks import begin_lock
 
 
 class Tally:
-    """Counts events of all threads, without a lock on their way (``n += 1`` would lose some)."""
+    """Counts events of all threads without a lock (``n += 1`` would lose some)."""
 
-    __slots__ = ("__weakref__", "_count", "_lock", "_looks", "add")
+    __slots__ = ("__weakref__", "_count", "_lock", "_reads", "add")
 
     _lock: threading.RLock
 
     def __init__(self) -> None:
         self._count = count()
-        self._looks = 0
+        self._reads = 0
         begin_lock(self)
         self.add = self._count.__next__
-        """One more."""
+        """Count one event."""
 
     @property
     def value(self) -> int:
-        """So many so far. Only counting on tells where a count is, so looks are taken off again."""
+        """The count so far. Reading an `itertools.count` advances it, so reads are subtracted."""
         with self._lock:
-            self._looks += 1
-            return next(self._count) - self._looks + 1
+            self._reads += 1
+            return next(self._count) - self._reads + 1
 
 
 REQUESTS = Tally()
@@ -33,5 +33,5 @@ CONNECTIONS = Tally()
 
 
 def stats() -> dict[str, int]:
-    """requests: sent, retries and hedges among them; connections: opened."""
+    """requests: sent, including retries and hedges; connections: opened."""
     return {"requests": REQUESTS.value, "connections": CONNECTIONS.value}

@@ -1,8 +1,8 @@
-"""What can go wrong, as classes: each is a `rangeio.Error`, an `OSError`, and the builtin a Python user would catch.
+"""The exception classes. Each is a `rangeio.Error`, an `OSError`, and the builtin that a Python user would catch.
 
-Errors of arguments are not here: they are plain `ValueError`, `TypeError` and `OverflowError`, raised before any I/O.
-Messages say what was asked, what came and what to do, name ranges half-open, and hold no credential. `from_native`
-is the one door by which errno and the other failures of the native core become these classes.
+Argument errors are not here: they are plain `ValueError`, `TypeError` and `OverflowError`, raised before any I/O.
+Messages say what was requested, what happened and what to do. They show ranges half-open and contain no credentials.
+`from_native` is the only function that converts errno and other failures of the native core to these classes.
 """
 
 import errno as _errno
@@ -11,15 +11,15 @@ import os
 from typing import Any, ClassVar, Literal
 
 Status = Literal["permanent", "temporary", "persistent"]
-"""Whether a retry may help: never, yes, or it was retried until the attempts were used up. OpenDAL's three words."""
+"""Whether a retry may help: permanent: no; temporary: yes; persistent: all attempts failed. OpenDAL's terms."""
 
 
 class Error(OSError):
     """Any failure of a read. Catch a subclass, or the builtin that the subclass also is.
 
-    kind: OpenDAL's word for it. path: the object, as asked for. offset, limit: the range in bytes, None where the
-    failure is not of one range. status: see `Status`. attempts: requests made. http_status, request_id: of the
-    server's last response. index: which range or job of a batch failed first. context: whatever else is known, as text.
+    kind: OpenDAL's error kind. path: the object, as requested. offset, limit: the range in bytes, None if the failure
+    does not concern one range. status: see `Status`. attempts: number of requests made. http_status, request_id: of the
+    server's last response. index: the range or job of a batch that failed. context: further details, as text.
     """
 
     kind: ClassVar[str] = "Unexpected"
@@ -66,43 +66,43 @@ def _restore(kind: type[Error], message: str, attributes: dict[str, Any]) -> Err
 
 
 class NotFoundError(Error, FileNotFoundError):
-    """There is no such object."""
+    """The object does not exist."""
 
     kind = "NotFound"
 
 
 class PermissionDeniedError(Error, PermissionError):
-    """The object may be there, but not for you."""
+    """Access to the object is denied; it may or may not exist."""
 
     kind = "PermissionDenied"
 
 
 class UnauthenticatedError(Error, PermissionError):
-    """The service does not know who asks: credentials are missing, wrong or expired."""
+    """The service cannot authenticate the caller: credentials are missing, wrong or expired."""
 
     kind = "PermissionDenied"
 
 
 class IsDirectoryError(Error, IsADirectoryError):
-    """A directory, where an object was asked for."""
+    """The path is a directory, not an object."""
 
     kind = "IsADirectory"
 
 
 class NotDirectoryError(Error, NotADirectoryError):
-    """Part of the path is an object, where a directory was asked for."""
+    """A parent in the path is an object, not a directory."""
 
     kind = "NotADirectory"
 
 
 class ConditionNotMatchError(Error):
-    """The object is not as a condition of the request wants it."""
+    """The object does not meet a condition of the request."""
 
     kind = "ConditionNotMatch"
 
 
 class NotModifiedError(ConditionNotMatchError):
-    """The object is still the version the caller has."""
+    """The object is still the version that the caller has."""
 
     kind = "NotModified"
 
@@ -114,70 +114,70 @@ class ObjectChangedError(ConditionNotMatchError):
 
 
 class RangeNotSatisfiedError(Error, ValueError):
-    """The range starts beyond the end, and the caller asked to be told."""
+    """The range starts past the end of the object, in a call that reports this."""
 
     kind = "RangeNotSatisfied"
 
 
 class UnexpectedEofError(Error, EOFError):
-    """The object ends before the bytes that had to be there."""
+    """The object ends before the requested bytes."""
 
     kind = "UnexpectedEof"
 
 
 class UnsupportedError(Error, io.UnsupportedOperation):
-    """Not something that this object or service can do."""
+    """The object or service does not support the operation."""
 
     kind = "Unsupported"
 
 
 class RangeNotSupportedError(UnsupportedError):
-    """The server answers a ranged request with something else."""
+    """The server does not respond to a range request with that range."""
 
 
 class ContentEncodedError(RangeNotSupportedError):
-    """The server encodes the content, so offsets would not mean the stored bytes."""
+    """The server encodes the content, so offsets would not refer to the stored bytes."""
 
 
 class ConfigInvalidError(Error, ValueError):
-    """An option, a URI or their combination is wrong."""
+    """An option, a URI or their combination is invalid."""
 
     kind = "ConfigInvalid"
 
 
 class RateLimitedError(Error):
-    """The service asks for fewer requests."""
+    """The service limits the rate of requests."""
 
     kind = "RateLimited"
     default_status = "temporary"
 
 
 class TimedOutError(Error, TimeoutError):
-    """No answer in time."""
+    """A time limit has passed."""
 
     default_status = "temporary"
 
 
 class ConnectionFailedError(Error, ConnectionError):
-    """No connection, or it broke."""
+    """The connection could not be made, or it broke."""
 
     default_status = "temporary"
 
 
 class ServerError(Error):
-    """The server failed."""
+    """The server reported an internal failure."""
 
     default_status = "temporary"
 
 
 class ClosedError(Error, ValueError):
-    """The Reader, Operator or Reactor was closed before."""
+    """The Reader, Operator or Reactor is closed."""
 
     kind = "Closed"
 
 
 class UnexpectedError(Error):
-    """Anything that has no class of its own, such as EIO."""
+    """Any failure without a class of its own, such as EIO."""
 
 
 _CLASS_OF_ERRNO: dict[int, type[Error]] = {
@@ -200,15 +200,15 @@ _CLASS_OF_ERRNO: dict[int, type[Error]] = {
 }
 
 _ADVICE_FOR_ERRNO: dict[int, str] = {
-    _errno.EMFILE: "this process has too many files open: close Readers, or raise the limit (ulimit -n)",
-    _errno.ENFILE: "the machine has too many files open (sysctl fs.file-max)",
-    _errno.EIO: "the device or the file system could not read it; the kernel log (dmesg) says more",
-    _errno.EISDIR: "Operator.list() shows what is in it",
-    _errno.ELOOP: "its symbolic links lead in a circle",
+    _errno.EMFILE: "this process has too many open files: close Readers, or raise the limit (ulimit -n)",
+    _errno.ENFILE: "the machine has too many open files (sysctl fs.file-max)",
+    _errno.EIO: "the device or the file system could not read it; see the kernel log (dmesg)",
+    _errno.EISDIR: "Operator.list() lists its content",
+    _errno.ELOOP: "its symbolic links are circular",
     _errno.ENOMEM: "the kernel is out of memory for this read",
 }
 
-# What is over sooner or later without anybody changing the request.
+# Failures that may end without a change of the request.
 _TEMPORARY_ERRNO = frozenset([_errno.EMFILE, _errno.ENFILE, _errno.ENOMEM, _errno.EAGAIN, _errno.EINTR])
 
 NativeKind = Literal["errno", "changed", "eof", "closed", "unsupported", "failed"]
@@ -218,20 +218,20 @@ _CLASS_OF_KIND: dict[NativeKind, tuple[type[Error], str]] = {
         ObjectChangedError,
         "the file changed after it was opened; open it again, or open it with pin=False",
     ),
-    "eof": (UnexpectedEofError, "the object ends before the last byte that was asked for"),
-    "closed": (ClosedError, "it was closed before"),
+    "eof": (UnexpectedEofError, "the object ends before the last requested byte"),
+    "closed": (ClosedError, "it is closed"),
     "unsupported": (UnsupportedError, "not supported"),
-    "failed": (UnexpectedError, "the read was given up because of an exception in rangeio itself"),
+    "failed": (UnexpectedError, "the read was abandoned because of an exception inside rangeio"),
 }
 
 
 def half_open(start: int, stop: int) -> str:
-    """A range as messages show it: ``[4096, 8192)``. With a dash it would read as HTTP means it, the last included."""
+    """A range as messages show it: ``[4096, 8192)``. A dash would suggest an HTTP range, which includes its end."""
     return f"[{start}, {stop})"
 
 
 def asked(path: str, offset: int | None, limit: int | None) -> str:
-    """What was asked for, in words: ``bytes [4096, 8192) of 'model.bin'``, half-open, or just the path."""
+    """The requested range as messages show it: ``bytes [4096, 8192) of 'model.bin'``, or only the path."""
     if offset is None or limit is None:
         return repr(path)
     return f"bytes {half_open(offset, offset + limit)} of {path!r}"
@@ -240,7 +240,7 @@ def asked(path: str, offset: int | None, limit: int | None) -> str:
 def from_native(
     kind: NativeKind, errno: int, path: str, offset: int | None, limit: int | None, detail: str
 ) -> BaseException:
-    """The error of this tree for one failure of the native core. Given to `_uring.set_error_factory`."""
+    """The exception for one failure of the native core. Passed to `_uring.set_error_factory`."""
     status: Status | None = None
     if kind == "errno":
         what = _CLASS_OF_ERRNO.get(errno, UnexpectedError)
@@ -256,8 +256,8 @@ def from_native(
 
 
 def closest(name: str, known: list[str]) -> str:
-    """A question to append to a message about a wrong name, or the names there are."""
-    from difflib import get_close_matches  # only on the way to an error
+    """A suggestion to append to a message about an unknown name: the closest known name, or all of them."""
+    from difflib import get_close_matches  # only needed for errors
 
     near = get_close_matches(name, known, n=1)
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"

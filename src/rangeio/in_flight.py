@@ -1,8 +1,8 @@
-"""Requests under way on a running event loop, handed out as they complete or in order.
+"""A window of requests in flight on a running event loop; results are handed out as they complete or in order.
 
-No task and no thread is made for it: a request is begun by a call and ends by a call of its waiter, so whoever iterates
-can stop at any point, under any loop, and leaves nothing behind that runs. What is then under way completes into memory
-that nobody sees.
+This needs no task and no thread: a call begins a request, and the request ends with a call of its waiter. So an
+iteration may stop at any point, on any loop, without leaving a task behind. Requests that are then in flight complete
+into memory that is discarded.
 """
 
 from collections.abc import Awaitable, Callable
@@ -17,37 +17,37 @@ if TYPE_CHECKING:
     from _uring import Buffer
 
 
-class _Slot:
+class _RequestWaiter:
     """The waiter of one request."""
 
-    __slots__ = ("_flight", "_index")
+    __slots__ = ("_index", "_window")
 
-    def __init__(self, flight: "Flight", index: int) -> None:
-        self._flight, self._index = flight, index
+    def __init__(self, window: "RequestWindow", index: int) -> None:
+        self._window, self._index = window, index
 
     def done(self) -> bool:
-        return self._flight.closed
+        return self._window.closed
 
     def set_result(self, value: Any) -> None:
-        self._flight.land(self._index, value)
+        self._window.complete(self._index, value)
 
     def set_exception(self, error: BaseException) -> None:
-        self._flight.land(self._index, error)
+        self._window.complete(self._index, error)
 
 
-class Flight:
-    """`begin(index, waiter)` for each index below `count`, at most `depth` under way or not handed out yet.
+class RequestWindow:
+    """Calls `begin(index, waiter)` for each index below `count`, with at most `depth` in flight or not handed out yet.
 
-    turn: awaited before each is handed out; gives other tasks their turn now and then, because requests that the page
-    cache answers never wait by themselves. ordered: hand out in order. Iterate on one loop, one `next` at a time; a
-    failed request comes as its Error.
+    yield_if_due: awaited before each result; yields to other tasks now and then, because requests served by the page
+    cache never wait. ordered: hand out in order. Iterate on one loop, one `next` at a time. A failed request is handed
+    out as its Error.
     """
 
     def __init__(
         self,
         begin: Callable[[int, Waiter], None],
         count: int,
-        turn: Callable[[], Awaitable[object]],
+        yield_if_due: Callable[[], Awaitable[object]],
         *,
         depth: int,
         ordered: bool = False,
@@ -55,76 +55,80 @@ class Flight:
         self.closed = False
         self._begin = begin
         self._count = count
-        self._turn = turn
+        self._yield_if_due = yield_if_due
         self._depth = depth
         self._ordered = ordered
-        self._begun = self._given = 0
-        self._landed: dict[int, Buffer | BaseException] = {}
+        self._begun = self._handed_out = 0
+        self._completed: dict[int, Buffer | BaseException] = {}
         self._waiter: Any = None
         self._waiting = False
 
     async def next(self) -> "tuple[int, Buffer | Error] | None":
-        """The next one, or None after the last."""
+        """The next (index, result), or None after the last."""
         if self._waiting:
-            raise RuntimeError("this iteration is waited for by another task")
+            raise RuntimeError("another task is already waiting for this iterator")
         self._waiting = True
         try:
-            await self._turn()
-            while not self.closed and self._given < self._count:
-                self._pump()
+            await self._yield_if_due()
+            while not self.closed and self._handed_out < self._count:
+                self._begin_more()
                 index = self._ready()
                 if index is not None:
                     return index, self._take(index)
-                await self._landing()
+                await self._next_completion()
         finally:
             self._waiting = False
         self.close()
         return None
 
     def _take(self, index: int) -> "Buffer | Error":
-        self._given += 1
-        result = self._landed.pop(index)
+        self._handed_out += 1
+        result = self._completed.pop(index)
         if isinstance(result, BaseException) and not isinstance(result, Error):
             self.close()
             try:
                 raise result
             finally:
-                del result  # its traceback holds this frame: let neither hold the other
+                del result  # breaks the cycle of frame and traceback
         return result
 
     def close(self) -> None:
-        """Begin no more, and forget what is under way."""
+        """Begin no more requests, and discard the results of those in flight."""
         self.closed = True
-        self._landed.clear()
+        self._completed.clear()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def land(self, index: int, result: Any) -> None:
-        """A request has completed; called in the loop's thread."""
-        self._landed[index] = without_frames(result) if isinstance(result, BaseException) else result
+    def complete(self, index: int, result: Any) -> None:
+        """Record the result of a request. Called on the loop's thread."""
+        self._completed[index] = without_frames(result) if isinstance(result, BaseException) else result
         if self._waiter is not None and not self._waiter.done() and self._ready() is not None:
             self._waiter.set_result(None)
 
-    def _pump(self) -> None:
-        """Begin what may be under way. While requests are answered at once, one is enough: there is no wait to hide."""
-        most = min(self._count, self._given + self._depth)
+    def _begin_more(self) -> None:
+        """Begin requests up to the window. While requests complete at once, one is enough: there is no wait to hide."""
+        most = min(self._count, self._handed_out + self._depth)
         while self._begun < most:
-            if self._landed and self._begun - self._given == len(self._landed) and self._ready() is not None:
+            if (
+                self._completed
+                and self._begun - self._handed_out == len(self._completed)
+                and self._ready() is not None
+            ):
                 return
             index = self._begun
             self._begun = index + 1
             try:
-                self._begin(index, _Slot(self, index))
+                self._begin(index, _RequestWaiter(self, index))
             except Error as error:
-                self.land(index, error)
+                self.complete(index, error)
 
     def _ready(self) -> int | None:
         if self._ordered:
-            return self._given if self._given in self._landed else None
-        return next(iter(self._landed), None)
+            return self._handed_out if self._handed_out in self._completed else None
+        return next(iter(self._completed), None)
 
-    async def _landing(self) -> None:
-        """Until something can be handed out."""
+    async def _next_completion(self) -> None:
+        """Wait until a result can be handed out."""
         binding: Any = bind(current_key())
         self._waiter = binding.waiter(None)
         try:

@@ -1,4 +1,4 @@
-"""Locks that a forked child finds free, whichever thread of its parent held them."""
+"""Locks that are free in a forked child, even if a thread of the parent held them."""
 
 import os
 import threading
@@ -9,9 +9,10 @@ _OWNERS: "weakref.WeakSet[Any]" = weakref.WeakSet()
 
 
 def begin_lock(owner: Any) -> None:
-    """Make `owner._lock`, and another one in a forked child: the thread that would release it is the parent's.
+    """Create `owner._lock`, and a new one in a forked child, where the thread that would release it does not exist.
 
-    What it guards may be half done there. A handler of a signal may take it amid what it has interrupted.
+    In the child, the guarded state may be incomplete. Reentrant, because a signal handler may interrupt the holder and
+    take the lock again.
     """
     owner._lock = threading.RLock()
     _OWNERS.add(owner)

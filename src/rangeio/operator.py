@@ -1,4 +1,4 @@
-"""From a URI and options to Readers: which service, which of the options are its own, and which are the object's."""
+"""`Operator`, `open` and their variants: from a URI and options to the service, its own options and the object's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import _uring
 from rangeio.async_reader import AsyncReader
 from rangeio.awaitables import InTurns
 from rangeio.errors import ConfigInvalidError, Error, UnsupportedError, closest
-from rangeio.in_flight import Flight
+from rangeio.in_flight import RequestWindow
 from rangeio.ranges import OPEN, Range, Suffix, bounds
 from rangeio.reader import PlanOptions, Reader, check_on_error, chosen_for_call
 from rangeio.results import OnError
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 Path = str | os.PathLike[str]
 Job = tuple[Path, Range]
-# Named here, because inside the class `list` is a method.
+# Defined here, because inside the class `list` is a method.
 Pairs = list[tuple[str, Range]]
 Ranges = list[Range]
 Buffers: TypeAlias = "list[Buffer]"
@@ -42,11 +42,11 @@ Groups: TypeAlias = dict[str, list[int]]
 Known: TypeAlias = tuple[Callable[..., Service], list[str]]
 Single: TypeAlias = list[tuple[int, tuple[str, int, int | None]]]
 
-# Files that an async read of many has open at a time, unless told otherwise.
+# Default number of files that an async read of many objects has open at a time.
 _FILES_AT_ONCE = 32
 
 
-# Those over a network are imported at their first use: they bring TLS, proxies and more, which files have no use for.
+# Network services are imported at their first use: they need TLS, proxies and more, which local files do not.
 def _http() -> Known:
     from rangeio.services.http import OWN_NAMES, HttpService
 
@@ -59,7 +59,7 @@ def _s3() -> Known:
     return S3Service, OWN_NAMES
 
 
-# For each scheme, what makes its service, and the options that are the service's own.
+# For each scheme: the factory of its service, and the names of the service's own options.
 _SERVICES: dict[str, Callable[[], Known]] = {
     "fs": lambda: (LocalService, ["root"]),
     "memory": lambda: (MemoryService, ["objects"]),
@@ -71,12 +71,12 @@ _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)  # one letter 
 
 
 class Operator:
-    """One storage service, configured; opens any number of its objects. Holds nothing open itself. Any thread.
+    """One configured storage service; opens any number of its objects. Holds nothing open itself. Thread-safe.
 
-    scheme: ``"fs"`` with root= (paths are then relative to it and cannot leave it; None for any path), ``"memory"``
-    with objects= (a mapping of path to bytes), ``"http"`` (see `HttpService`), ``"s3"`` (see `S3Service`). The other
-    options are defaults for what is opened: gap, max_merged, chunk, concurrent, size, pin, direct (see `Options`).
-    reactor: whose memory to use, the process's own by default. Pickles as scheme and options, without the reactor, and
+    scheme: ``"fs"`` with root= (paths are relative to it and cannot leave it; None allows any path), ``"memory"`` with
+    objects= (a mapping of path to bytes), ``"http"`` (see `HttpService`), ``"s3"`` (see `S3Service`). The other options
+    are defaults for the opened objects: gap, max_merged, chunk, concurrent, size, pin, direct (see `Options`). reactor:
+    provides memory and I/O; default: the reactor of the process. Pickles as scheme and options, without the reactor and
     without secrets.
     """
 
@@ -104,11 +104,13 @@ class Operator:
         elif path and scheme in ("fs", "http", "https"):
             options.setdefault("root", path)
         elif path:
-            raise ConfigInvalidError(f"an Operator of {scheme!r} has no path; give it to open()", path=path)
+            raise ConfigInvalidError(
+                f"an Operator of {scheme!r} has no path; pass the path to open()", path=path
+            )
         return cls(scheme, **options)
 
     def open(self, path: Path, **options: Any) -> Reader:
-        """A Reader of one object, opened now. NotFoundError and the like if that cannot be.
+        """Open one object now and return its Reader. NotFoundError and other errors if that fails.
 
         options: gap, max_merged, chunk, concurrent, size, pin, direct, for this object.
         """
@@ -118,10 +120,10 @@ class Operator:
         return Reader(source, chosen, partial(self.open, self._service.address(name), **options))
 
     def open_async(self, path: Path, **options: Any) -> AsyncReader:
-        """An AsyncReader of one object, for ``async with`` or without. It is opened at its first use, by then on any
+        """An AsyncReader of one object, used with or without ``async with``. Its first use opens the object, on any
         loop.
 
-        ConfigInvalidError for wrong options, at once; NotFoundError and the like when it is opened.
+        The call raises ConfigInvalidError for wrong options; opening raises NotFoundError and other errors.
         """
         name = os.fsdecode(path)
         chosen = self._chosen(options)
@@ -140,13 +142,15 @@ class Operator:
                 )
         chosen = self._options.updated(options) if options else self._options
         if chosen.version is not None and not self._service.versions:
-            raise ConfigInvalidError(f"{self.scheme!r} keeps no versions, so version= means nothing there")
+            raise ConfigInvalidError(
+                f"{self.scheme!r} has no versions of objects, so version= is not supported"
+            )
         return chosen
 
     def stat(self, path: Path, **options: Any) -> Stat:
-        """What is known of one object, without reading it. The same options and errors as `open`.
+        """Metadata of one object, without reading it. Same options and errors as `open`.
 
-        Its path is the one given; of a URL what may be shown: without login and query.
+        Its `path` is the given path; of a URL without login and query.
         """
         with self.open(path, **options) as reader:
             stat = reader.stat()
@@ -156,32 +160,32 @@ class Operator:
     def list(self, prefix: str = "", delimiter: str | None = None) -> Iterator[Stat]:
         """The objects whose path begins with `prefix`, at any depth, in the service's order: sorted by path.
 
-        Directories are not objects. delimiter: as far as the next one after `prefix` only; what lies deeper stands
-        there once, with `is_prefix` set. `list("data/", "/")` is what is in a directory. UnsupportedError where the
-        service has no listing (http). Cost over a network: a request per 1,000 objects, each sent when it is needed.
+        Directories are not objects. delimiter: list only up to the next delimiter after `prefix`; deeper objects appear
+        once, as their common prefix with `is_prefix` set. `list("data/", "/")` lists one directory. UnsupportedError if
+        the service has no listing (http). Cost over a network: one request per 1,000 objects, sent when needed.
 
-        Local files: regular ones, and links to such; links to directories are not followed. A file or directory that
-        is gone when its turn comes is left out, as is a link that leads nowhere or in a circle. What the permissions do
-        not let see is a PermissionDeniedError, when its turn comes. Names that are no UTF-8 are as of `os.fsdecode`.
+        Local files: lists regular files and links to them; links to directories are not followed. The listing omits
+        files and directories that are deleted meanwhile, dangling links and circular links. The iteration raises
+        PermissionDeniedError at a directory that it cannot read. Names that are not UTF-8 are decoded by `os.fsdecode`.
         """
         return self._service.list(prefix, delimiter or None, self._options)
 
     def list_async(self, prefix: str = "", delimiter: str | None = None) -> AsyncIterator[Stat]:
-        """As `list`, for ``async for``, under any loop. Local directories are read on the loop's own thread."""
+        """Like `list`, for ``async for``, on any loop. Local directories are read on the loop's thread."""
         if isinstance(self._service, ListsAwaited):
             return self._service.list_async(prefix, delimiter or None, self._options)
         return InTurns(self._service.list(prefix, delimiter or None, self._options))
 
     def presign(self, path: Path, expires: float | timedelta = 3600, *, version: str | None = None) -> str:
-        """A URL by which anybody can read one object for `expires` seconds (at most a week). Sends no request, but
+        """A URL with which anybody can read one object for `expires` seconds (at most a week). Sends no request, but
         may wait for credentials.
 
-        It is a secret. It ends earlier if the credentials do that signed it. Whether there is such an object is not
-        asked. UnsupportedError of services that cannot (all but s3).
+        The URL is a secret. It expires earlier if the signing credentials do. Does not check whether the object exists.
+        UnsupportedError for services other than s3.
         """
         if not isinstance(self._service, Presigns):
             raise UnsupportedError(
-                f"{self.scheme!r} cannot sign a URL for somebody else",
+                f"{self.scheme!r} does not support signed URLs",
                 path=self._service.shown(os.fsdecode(path)),
             )
         return self._service.presign(os.fsdecode(path), expires, self._chosen({"version": version}))
@@ -197,10 +201,10 @@ class Operator:
     def read_ranges(
         self, jobs: Iterable[Job], *, on_error: OnError = "raise", **options: Unpack[PlanOptions]
     ) -> Any:
-        """One range of each of many objects, in the order given: [(path, range), ...].
+        """Read one range of each of many objects: [(path, range), ...]; one Buffer per job, in the given order.
 
-        Objects are opened and read many at a time, and a bounded number is open at once. Several ranges of one object
-        are read as `Reader.read_ranges` does; `options` are for these. Errors as there, `index` being that of the job.
+        Opens and reads a bounded number of objects at a time. Several ranges of one object are read like
+        `Reader.read_ranges`, with `options`. Errors are the same, with `index` set to the index of the job.
         """
         check_on_error(on_error)
         pairs = _pairs(jobs)
@@ -217,7 +221,7 @@ class Operator:
     def read_ranges_async(
         self, jobs: Iterable[Job], *, on_error: OnError = "raise", **options: Unpack[PlanOptions]
     ) -> Any:
-        """As `read_ranges`, awaited. `concurrent` objects are read at a time (32 if not given)."""
+        """Like `read_ranges`, awaited. Reads `concurrent` objects at a time (default 32)."""
         check_on_error(on_error)
         chosen = chosen_for_call(self._options, options)
         pairs = _pairs(jobs)
@@ -234,14 +238,14 @@ class Operator:
         on_error: OnError,
     ) -> Outcome:
         results: dict[int, Any] = {}
-        flight = Flight(
+        window = RequestWindow(
             lambda index, waiter: self._begin(*single[index][1], chosen, waiter),
             len(single),
             _uring.yield_if_due,
             depth=chosen.concurrent or _FILES_AT_ONCE,
         )
-        while (landed := await flight.next()) is not None:
-            results[single[landed[0]][0]] = landed[1]
+        while (completed := await window.next()) is not None:
+            results[single[completed[0]][0]] = completed[1]
         for path, indices in grouped.items():
             found = await self._read_group_async(path, [pairs[index][1] for index in indices], options)
             results.update(zip(indices, found, strict=True))
@@ -252,7 +256,7 @@ class Operator:
         try:
             source.begin_at(start, (OPEN if stop is None else stop) - start, waiter)
         finally:
-            source.close()  # what was begun is read to its end
+            source.close()  # the read in flight completes
 
     async def _read_group_async(self, path: str, ranges: Ranges, options: PlanOptions) -> Outcome:
         try:
@@ -262,7 +266,7 @@ class Operator:
             return [copy(error) for _ in ranges]
 
     def _read_jobs(self, pairs: Pairs, options: PlanOptions) -> Outcome:
-        """The Buffer or the exception of each job. Errors of arguments are raised, before any I/O."""
+        """The Buffer or the exception of each job. Argument errors are raised, before any I/O."""
         chosen = chosen_for_call(self._options, options)
         single, grouped = _grouped(pairs, batch_single=chosen.direct is not True)
         files = self._service.read_files([job for _, job in single], chosen)
@@ -289,16 +293,16 @@ class Operator:
 
 
 def _judged(outcome: Outcome, on_error: OnError) -> Outcome:
-    """What came of some jobs, as it was asked for: the first failure raised, or each Error in its place."""
+    """`outcome` with the index of each Error set; raises the first failure if `on_error` is "raise"."""
     for index, result in enumerate(outcome):
         if isinstance(result, Error):
             result.index = index
         if isinstance(result, BaseException) and (on_error == "raise" or not isinstance(result, Error)):
-            outcome.clear()  # the traceback will hold this frame, and this frame would hold the Buffers
+            outcome.clear()  # the traceback keeps this frame alive, which would keep the Buffers alive
             try:
                 raise result
             finally:
-                del result  # let not the frame hold it, either
+                del result  # breaks the cycle of frame and traceback
     return outcome
 
 
@@ -307,22 +311,22 @@ def _restored(scheme: str, options: dict[str, Any]) -> Operator:
 
 
 def _pairs(jobs: Iterable[Job]) -> Pairs:
-    """The jobs with their paths as text. TypeError for what is no job."""
+    """The jobs with their paths as str. TypeError if an item is not a (path, range) pair."""
     pairs: Pairs = []
     for index, job in enumerate(jobs):
         try:
             path, wanted = job
             pairs.append((os.fsdecode(path), wanted))
         except (TypeError, ValueError):
-            what = type(job).__name__  # what it holds may be a URL with a signature
-            raise TypeError(f"jobs[{index}]: a {what} is not a job: give (path, range)") from None
+            what = type(job).__name__  # only the type: the value may hold a URL with a signature
+            raise TypeError(f"jobs[{index}]: a {what} is not a job; pass (path, range)") from None
     return pairs
 
 
 def _grouped(pairs: Pairs, *, batch_single: bool) -> tuple[Single, Groups]:
-    """The jobs that are the only one of their object, as (index, (path, start, stop)), and the others by object.
+    """Split the jobs: objects with one job as (index, (path, start, stop)), other objects as path to job indices.
 
-    A Suffix needs the size first, so it goes with the others, as all do without `batch_single`.
+    A Suffix needs the size first, so it counts as one of the others. Without `batch_single` all jobs do.
     """
     by_path: dict[str, list[int]] = {}
     for index, (path, wanted) in enumerate(pairs):
@@ -344,7 +348,7 @@ def _grouped(pairs: Pairs, *, batch_single: bool) -> tuple[Single, Groups]:
 
 
 def split_uri(uri: Path) -> tuple[str, str]:
-    """The service and the path that a URI or plain path means. ConfigInvalidError for what is neither.
+    """The scheme and path of a URI or plain path. ConfigInvalidError for anything else.
 
     >>> split_uri("data/model.bin")
     ('fs', 'data/model.bin')
@@ -374,11 +378,11 @@ def split_uri(uri: Path) -> tuple[str, str]:
     host, slash, path = rest.partition("/")
     if host.lower() not in ("", "localhost"):
         raise ConfigInvalidError(
-            f"a file URI is of this machine, not of {host!r}; write file:///path", path=text
+            f"a file URI must name a file of this machine, not of {host!r}; write file:///path", path=text
         )
     if "?" in path or "#" in path:
         raise ConfigInvalidError(
-            "a file URI has no query and no fragment; write ? as %3F and # as %23", path=text
+            "a file URI cannot have a query or fragment; write ? as %3F and # as %23", path=text
         )
     decoded = os.fsdecode(unquote_to_bytes(slash + path))
     return "fs", decoded.lstrip("/") if os.name == "nt" else decoded
@@ -387,21 +391,22 @@ def split_uri(uri: Path) -> tuple[str, str]:
 def open(uri: Path, *, reactor: Reactor | None = None, **options: Any) -> Reader:
     """Open one object for reading ranges: ``rangeio.open("data/model.bin")``.
 
-    uri: a path, or a URI of the schemes file, memory, http, https and s3 (``s3://bucket/key``, the key as it is, not
-    percent-encoded). options: those of the object (see `Options`)
-    and of its service (see `Operator`), which is worth having once where many objects are opened.
+    uri: a path, or a URI with the scheme file, memory, http, https or s3 (``s3://bucket/key``, the key as it is, not
+    percent-encoded). options: those of the object (see `Options`) and of its service (see `Operator`). To open many
+    objects of one service, create one Operator.
 
     Raises NotFoundError, PermissionDeniedError, IsDirectoryError, UnsupportedError (a FIFO, socket or character device,
-    refused without waiting), ConfigInvalidError for an option or scheme that there is not.
+    refused without waiting), ConfigInvalidError for an unknown option or scheme.
     """
     operator, path, rest = _operator_for(uri, reactor, options)
     return operator.open(path, **rest)
 
 
 def open_async(uri: Path, *, reactor: Reactor | None = None, **options: Any) -> AsyncReader:
-    """As `open`, for await: ``async with rangeio.open_async("data/model.bin") as r: await r.read_at(0, 8)``.
+    """Like `open`, for await: ``async with rangeio.open_async("data/model.bin") as r: await r.read_at(0, 8)``.
 
-    It is opened by ``async with``, or at the first use without; errors of opening come then, those of options at once.
+    ``async with`` opens the object; without it, the first use does. That also raises the errors of opening. This call
+    raises the errors of options.
     """
     operator, path, rest = _operator_for(uri, reactor, options)
     return operator.open_async(path, **rest)
@@ -414,9 +419,9 @@ def _operator_for(
     scheme, path = split_uri(uri)
     if scheme == "s3" and ("bucket" in options or "root" in options):
         raise ConfigInvalidError(
-            "an s3 URI names its bucket and all of its key; use Operator for bucket= and root="
+            "an s3 URI contains the bucket and the whole key; use an Operator for bucket= and root="
         )
-    named = {"bucket", "root"} if scheme == "s3" else set()  # by the URI
+    named = {"bucket", "root"} if scheme == "s3" else set()  # the URI contains these
     known = [name for name in _SERVICES[scheme]()[1] if name not in named]
     check_names(options, known + OPTION_NAMES, f"option of {scheme!r}")
     own = {name: options.pop(name) for name in known if name in options}
@@ -428,22 +433,22 @@ def _operator_for(
 def from_bytes(
     data: bytes | bytearray | memoryview, *, reactor: Reactor | None = None, **options: Any
 ) -> Reader:
-    """A Reader of bytes in memory; a copy of them unless they are `bytes`. It pickles with them."""
+    """A Reader of bytes in memory. Copies `data` unless it is `bytes`. Pickles with the bytes."""
     kept = bytes(data)
     source = MemorySource(_uring.default_reactor() if reactor is None else reactor, "<bytes>", kept)
     return Reader(source, MemoryService.defaults.updated(options), partial(from_bytes, kept, **options))
 
 
 def from_fd(fd: int, *, closefd: bool = False, reactor: Reactor | None = None, **options: Any) -> Reader:
-    """A Reader of a file that is open already. Its cursor is neither used nor moved.
+    """A Reader of a file that is already open. Neither uses nor moves the cursor of `fd`. Does not pickle.
 
-    closefd: close `fd` with the Reader, unless none can be made of it; otherwise keep it open for as long as the Reader
-    is used. Does not pickle.
+    closefd: if True, closing the Reader closes `fd` (if creating the Reader fails, `fd` stays open). Otherwise keep
+    `fd` open while the Reader is in use.
 
-    The Reader has a descriptor of its own, unless it closes yours. A process loses its POSIX record locks on a file
-    (`fcntl.lockf`) when it closes any descriptor of that file (fcntl(2)): so when this Reader is closed, as with any
-    other that opened the file. Keep it open as long as the lock; or use `fcntl.flock` or F_OFD_SETLK, whose locks are
-    of the description that you opened, and stay.
+    The Reader has its own descriptor, unless it closes yours. A process loses its POSIX record locks on a file
+    (`fcntl.lockf`) when it closes any descriptor of that file (fcntl(2)), so also when this Reader or any other Reader
+    of the file is closed. Keep the Reader open as long as the lock is needed, or use `fcntl.flock` or F_OFD_SETLK,
+    whose locks belong to the open file description and stay.
     """
     service = LocalService(_uring.default_reactor() if reactor is None else reactor)
     chosen = service.defaults.updated(options)
@@ -453,7 +458,7 @@ def from_fd(fd: int, *, closefd: bool = False, reactor: Reactor | None = None, *
 def from_bytes_async(
     data: bytes | bytearray | memoryview, *, reactor: Reactor | None = None, **options: Any
 ) -> AsyncReader:
-    """As `from_bytes`, for await. It pickles with the bytes."""
+    """Like `from_bytes`, for await. Pickles with the bytes."""
     kept = bytes(data)
     source = MemorySource(_uring.default_reactor() if reactor is None else reactor, "<bytes>", kept)
     chosen = MemoryService.defaults.updated(options)
@@ -465,10 +470,10 @@ def from_bytes_async(
 def from_fd_async(
     fd: int, *, closefd: bool = False, reactor: Reactor | None = None, **options: Any
 ) -> AsyncReader:
-    """As `from_fd`, for await. Unlike a path the descriptor is looked at now: it may not be there later."""
+    """Like `from_fd`, for await. Unlike a path, the descriptor is opened now, because it may be closed later."""
     service = LocalService(_uring.default_reactor() if reactor is None else reactor)
     chosen = service.defaults.updated(options)
     source = service.from_fd(fd, chosen, closefd=closefd)
     reader = AsyncReader(lambda: source, chosen, source.path)
-    reader._opened()  # so that closing it closes the file, whether it was used or not
+    reader._opened()  # so that closing the reader closes the file even if it was never used
     return reader

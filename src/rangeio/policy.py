@@ -1,4 +1,4 @@
-"""How long to wait and how often to try again: what a caller may choose, and the budget of all retries."""
+"""Time limits and retries: the caller's options, and the process-wide retry budget."""
 
 import os
 import random
@@ -14,11 +14,11 @@ _BOUNDS = ("connect_s", "first_byte_s", "idle_s", "total_s")
 
 @dataclass(frozen=True, slots=True)
 class Timeout:
-    """Seconds, None for no bound. A number in its place means `total_s`.
+    """Time limits in seconds, None for no limit. A number in place of a Timeout means `total_s`.
 
-    connect_s: name lookup, TCP, proxy and TLS together, of one connection. first_byte_s: from the request to the first
-    byte of its response. idle_s: between two arrivals of bytes. total_s: one call of a Reader, retries included; None
-    by default, because a large read may rightly take long. They are looked at every eighth of the shortest.
+    connect_s: name lookup, TCP, proxy and TLS of one connection together. first_byte_s: from the request to the first
+    byte of its response. idle_s: between two arrivals of bytes. total_s: one call of a Reader, including retries; None
+    by default, because a large read may take long. The limits are checked every eighth of the shortest one.
     """
 
     connect_s: float | None = 10.0
@@ -26,7 +26,7 @@ class Timeout:
     idle_s: float | None = 30.0
     total_s: float | None = None
     tick_s: float = field(init=False, repr=False, compare=False)
-    """How often to look."""
+    """The interval between checks."""
 
     def __post_init__(self) -> None:
         bounds = (self.connect_s, self.first_byte_s, self.idle_s, self.total_s)
@@ -37,7 +37,7 @@ class Timeout:
 
     @classmethod
     def of(cls, given: Any) -> "Timeout":
-        """A Timeout as it is, a number as seconds for all of a read, None for the defaults."""
+        """Convert: a Timeout stays, a number means `total_s`, None means the defaults."""
         if given is None:
             return cls()
         return given if isinstance(given, cls) else cls(total_s=_positive("timeout", given))
@@ -45,12 +45,12 @@ class Timeout:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """When a request failed for a while only (a broken connection, a timeout, 408, 429, 5xx), try again.
+    """Retries of requests with a temporary failure (a broken connection, a timeout, 408, 429, 5xx).
 
-    attempts: of one request, the first included; 1 for no retry. A number in place of a Retry means this. backoff_s:
-    the first pause is random between 0 and this, each further one between 0 and twice as much, up to max_backoff_s.
-    A server's Retry-After is honoured up to max_retry_after_s; where it asks for more, the error is raised at once.
-    Source: full jitter, AWS Architecture Blog, "Exponential Backoff And Jitter".
+    attempts: maximum number of attempts of one request, including the first; 1 disables retries. A number in place of a
+    Retry means this. backoff_s: the first pause is random between 0 and this; the limit doubles for each further pause,
+    up to max_backoff_s. A Retry-After of the server is honoured up to max_retry_after_s; if it is longer, the error is
+    raised at once. Source: full jitter, AWS Architecture Blog, "Exponential Backoff And Jitter".
     """
 
     attempts: int = 5
@@ -67,7 +67,7 @@ class Retry:
 
     @classmethod
     def of(cls, given: Any) -> "Retry":
-        """A Retry as it is, a number as attempts, False for one attempt, None for the defaults."""
+        """Convert: a Retry stays, a number means `attempts`, False means one attempt, None means the defaults."""
         if given is None or given is True:
             return cls()
         if isinstance(given, cls):
@@ -75,7 +75,7 @@ class Retry:
         return cls(attempts=1 if given is False else given)
 
     def pause_s(self, failures: int, asked_s: float | None) -> float | None:
-        """Seconds to wait after so many failures, at least what the server asked for; None if that is too long."""
+        """Seconds to wait after `failures`, at least the server's Retry-After; None if that is too long."""
         if asked_s is not None and asked_s > self.max_retry_after_s:
             return None
         most = min(self.max_backoff_s, self.backoff_s * 2.0 ** min(failures - 1, 30))
@@ -83,7 +83,7 @@ class Retry:
 
 
 def hedge_of(given: Any) -> float | None:
-    """Seconds, or None. ConfigInvalidError for anything else."""
+    """Check the option `hedge`: seconds or None. ConfigInvalidError for anything else."""
     return _positive("hedge", given)
 
 
@@ -95,21 +95,21 @@ def _positive(name: str, value: Any, least: float = 1e-3) -> float | None:
     return float(value)
 
 
-# Of so many failing origins each has a bucket; the one that failed first is forgotten.
+# Maximum number of failing origins with a bucket; beyond it, the one that failed first is dropped.
 _MOST_ORIGINS = 1000
 
 
 class RetryBudget:
-    """Tokens for retries, so that an outage does not multiply its own load: a bucket for each origin, and a larger one
-    for the process.
+    """Token buckets for retries, so that an outage does not multiply its load: one per origin, and a larger one for the
+    process.
 
-    Each retry takes some tokens of both, each success gives one back. Where one is empty, the first failure is the
-    last: a server that is down uses up its own bucket, and retries of others go on. Any thread.
-    Source: the retry quota of the AWS SDKs' standard mode, whose figures these are; gRPC A6 throttles per server, too.
+    Each retry takes tokens from both buckets, each success returns one. If either is empty, failures are not retried: a
+    server that is down exhausts its own bucket, and retries to other servers continue. Thread-safe. Source: the retry
+    quota of the AWS SDKs' standard mode, with the same figures; gRPC A6 also throttles per server.
     """
 
     def __init__(self, tokens: int = 500, cost: int = 5, *, origins: int = 20) -> None:
-        """tokens: of one origin. origins: so many times as many of the process."""
+        """tokens: capacity of an origin's bucket. origins: the process's bucket holds this many times as many."""
         self._capacity, self._cost = tokens, cost
         self._tokens = self._of_all = tokens * origins
         self._origins: dict[Hashable, int] = {}
@@ -117,17 +117,19 @@ class RetryBudget:
         self.refused = self.spent = self.hedges = self.hedges_won = 0
 
     def _renew_lock(self) -> None:
-        """In a forked child too: a thread that only the parent has may have held it. A handler may read amid it."""
+        """Create the lock; in a forked child too, because a thread of the parent may have held it. Reentrant, because a
+        signal handler may read while the lock is held.
+        """
         self._lock = threading.RLock()
 
     def reset(self) -> None:
-        """Fill every bucket."""
+        """Refill every bucket."""
         with self._lock:
             self._origins.clear()
             self._tokens = self._of_all
 
     def take(self, origin: Hashable, *, hedge: bool = False) -> bool:
-        """Whether one more retry is allowed, or request that is made twice; if so it is paid for."""
+        """Whether one more retry or hedge is allowed. If so, takes its tokens."""
         with self._lock:
             left = self._origins.get(origin, self._capacity)
             if min(left, self._tokens) < self._cost:
@@ -144,13 +146,13 @@ class RetryBudget:
             return True
 
     def hedge_won(self) -> None:
-        """The second of two equal requests was answered first."""
+        """Record that the hedge got its response before the first request."""
         with self._lock:
             self.hedges_won += 1
 
     def succeeded(self, origin: Hashable) -> None:
-        """A request was answered. Free of the lock while all buckets are full."""
-        # Either may lack tokens alone: others may have filled the process's before this server was well again.
+        """Record a success: return one token to both buckets. Takes no lock while all buckets are full."""
+        # Either bucket alone may lack tokens: other servers may have refilled the process's before this one recovered.
         if self._tokens < self._of_all or (self._origins and origin in self._origins):
             with self._lock:
                 self._tokens = min(self._of_all, self._tokens + 1)
@@ -159,8 +161,8 @@ class RetryBudget:
                     self._origins[origin] = left
 
     def stats(self) -> dict[str, int]:
-        """retries: made so far; retries_refused: for want of tokens, hedges too; retry_tokens: left of the process's.
-        hedges: requests made twice; hedges_won: where the second was answered first.
+        """retries: made so far; retries_refused: for lack of tokens, including hedges; retry_tokens: left in the
+        process's bucket; hedges: requests sent a second time; hedges_won: hedges with the first response.
         """
         return {
             "retries": self.spent,

@@ -1,9 +1,9 @@
-"""Pure planning: what ranges mean, which requests serve them, and how results are cut out of the replies.
+"""Planning: the meaning of ranges, the requests that cover them, and how results are cut out of the responses.
 
-Nothing here does I/O, so sync and async readers share it. All ranges are half-open, in bytes. An end that is not
-known (an open range of an object of unknown size) is `OPEN`, the largest there can be: reads end where the object does.
+Nothing here does I/O, so sync and async readers share it. All ranges are half-open, in bytes. An unknown end (an open
+range of an object of unknown size) is `OPEN`, the largest possible offset: reads end where the object does.
 
-Everything over many ranges is vectorised: 100,000 of them are planned in some 20 to 35 ms.
+Operations on many ranges are vectorised: planning 100,000 ranges takes about 20 to 35 ms.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -24,22 +24,23 @@ if TYPE_CHECKING:
 Offsets: TypeAlias = npt.NDArray[np.int64]
 
 OPEN = OFFSET_MAX
-"""The stop of a range that goes on to an end nobody knows."""
+"""The stop of an open-ended range while the size is unknown."""
 
-# A result that keeps more than this many times its own bytes alive is copied out of the merged reply.
+# A result that keeps more than this many times its own bytes alive is copied out of the merged response.
 _COMPACT_ABOVE = 4
 
 
-class Told(int):
-    """A size that a service has said without a byte of the object to prove it, as HEAD does.
+class UnprovenSize(int):
+    """A size that a service reported without sending a byte of the object, as with HEAD.
 
-    Ranges are planned by it as by any size; but one that starts at or past it is not empty before the service says so.
+    Ranges are planned with it as with any size, except that a range at or past it is still requested: only the
+    service can tell that it is empty.
     """
 
 
-def certain(size: int | None) -> int | None:
-    """`size`, if it is one that was proved."""
-    return None if isinstance(size, Told) else size
+def proven(size: int | None) -> int | None:
+    """`size` if it is proven, else None."""
+    return None if isinstance(size, UnprovenSize) else size
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +56,17 @@ class Suffix:
 Range: TypeAlias = (
     tuple[SupportsIndex, SupportsIndex | None] | Sequence[SupportsIndex] | slice | Suffix | None
 )
-"""(start, stop) with stop None for the end; a slice or a range with step 1; `Suffix(n)`; None for everything."""
+"""(start, stop), with stop None for the end; a slice or a range with step 1; `Suffix(n)`; None for the whole object."""
 
 Ranges: TypeAlias = Iterable[Range] | npt.NDArray[np.integer[Any]]
-"""Many of them: any iterable of `Range`, or an integer array of shape (n, 2)."""
+"""Many ranges: any iterable of `Range`, or an integer array of shape (n, 2)."""
 
 
 RangeList: TypeAlias = Sequence[Range] | npt.NDArray[np.integer[Any]]
 
 
 def listed(ranges: Ranges) -> RangeList:
-    """`ranges` as something that can be gone through twice."""
+    """`ranges` as a sequence, which can be iterated twice."""
     return ranges if isinstance(ranges, (list, tuple, np.ndarray)) else list(ranges)
 
 
@@ -75,31 +76,31 @@ def needs_size(ranges: RangeList) -> bool:
 
 
 def bounds(spelling: Range, size: int | None) -> tuple[int, int]:
-    """The (start, stop) that `spelling` means, within `size` where it is known.
+    """The (start, stop) of a range, clipped to `size` if it is known.
 
-    ValueError: negative, start after stop, a step other than 1, a Suffix where `size` is None. TypeError: anything
-    but integers. OverflowError: 2**63 and more. A range that ends or starts beyond the end is not an error; one that
-    starts beyond a size that is only `Told` stays as it is.
+    ValueError: negative, start after stop, a step other than 1, a Suffix while `size` is None. TypeError: anything but
+    integers. OverflowError: 2**63 and more. A range that ends or starts past the end is not an error; a range that
+    starts past an `UnprovenSize` is not clipped.
     """
     if spelling is None:
         start, stop = 0, OPEN
     elif isinstance(spelling, Suffix):
         if size is None:
-            raise ValueError(f"{spelling} counts from the end, which is not known")
+            raise ValueError(f"{spelling} counts from the end, but the size is not known")
         start, stop = size - min(spelling.n, size), int(size)
     elif isinstance(spelling, (slice, range)):
         if spelling.step not in (None, 1):
-            raise ValueError(f"a range has step 1, not {spelling.step}")
+            raise ValueError(f"the step of a range must be 1, not {spelling.step}")
         start, stop = _pair(0 if spelling.start is None else spelling.start, spelling.stop)
     elif isinstance(spelling, (str, bytes)) or not isinstance(spelling, (Sequence, np.ndarray)):
         raise TypeError(
-            f"{spelling!r} is not a range: give (start, stop), a slice, a range, Suffix(n) or None"
+            f"{spelling!r} is not a range; pass (start, stop), a slice, a range, Suffix(n) or None"
         )
     elif len(spelling) != 2:
-        raise ValueError(f"a range is (start, stop), not {len(spelling)} numbers")
+        raise ValueError(f"a range must be (start, stop), not {len(spelling)} numbers")
     else:
         start, stop = _pair(*spelling)
-    if size is None or (isinstance(size, Told) and start >= size):
+    if size is None or (isinstance(size, UnprovenSize) and start >= size):
         return start, stop
     return min(start, int(size)), min(stop, int(size))
 
@@ -113,14 +114,14 @@ def _pair(first: SupportsIndex, last: SupportsIndex | None) -> tuple[int, int]:
 
 
 def bounds_of_file(spelling: Range, size: int | None) -> tuple[int, int]:
-    """As `bounds`; but where the object ends is left open if that is only `Told`: a file asks once it has to know."""
+    """Like `bounds`, but an open end stays open if the size is an `UnprovenSize`: a file asks when it needs the end."""
     start, stop = bounds(spelling, size)
     is_open = not isinstance(spelling, Suffix) and bounds(spelling, None)[1] == OPEN
-    return start, OPEN if is_open and isinstance(size, Told) else stop
+    return start, OPEN if is_open and isinstance(size, UnprovenSize) else stop
 
 
 def bounds_of_many(ranges: RangeList, size: int | None) -> tuple[Offsets, Offsets]:
-    """`bounds` of each, as two arrays. Errors name the index of the first wrong one."""
+    """`bounds` of each range, as two arrays. Errors name the index of the first invalid range."""
     if isinstance(ranges, np.ndarray):
         starts, stops = _columns(ranges)
     else:
@@ -132,17 +133,17 @@ def bounds_of_many(ranges: RangeList, size: int | None) -> tuple[Offsets, Offset
 
 
 def _cut_off(starts: Offsets, stops: Offsets, size: int | None) -> tuple[Offsets, Offsets]:
-    """Ranges within `size`, as `bounds` has them."""
+    """Clip ranges to `size` as `bounds` does."""
     if size is None:
         return starts, stops
-    if isinstance(size, Told):
+    if isinstance(size, UnprovenSize):
         return starts, np.where(starts < size, np.minimum(stops, size), stops)
     return np.minimum(starts, size), np.minimum(stops, size)
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """Ranges without a wrong argument, which can be laid out as soon as the size is known."""
+    """Ranges with checked arguments, which can be laid out once the size is known."""
 
     items: RangeList
     starts: Offsets
@@ -150,13 +151,13 @@ class Checked:
     needs_size: bool
 
     def within(self, size: int | None) -> tuple[Offsets, Offsets]:
-        """What `bounds_of_many` says of them."""
+        """The result of `bounds_of_many` for `size`."""
         if self.needs_size:
             return bounds_of_many(self.items, size)
         return _cut_off(self.starts, self.stops, size)
 
     def demands(self) -> tuple[Offsets, Offsets]:
-        """Where each range starts and how many bytes it names, whatever the size: 0 for one that goes on to the end."""
+        """The start and length of each range, independent of the size; length 0 for an open-ended range."""
         starts, stops = self.starts, self.stops
         if self.needs_size:
             pairs = [(0, 0) if isinstance(item, Suffix) else bounds(item, None) for item in self.items]
@@ -165,11 +166,11 @@ class Checked:
 
 
 def check(ranges: Ranges) -> Checked:
-    """The same errors as `bounds_of_many`, without any size."""
+    """Check ranges without a size; raises the errors of `bounds_of_many`."""
     items = listed(ranges)
     counted = needs_size(items)
     if counted:
-        items = list(items)  # to be gone through again, whatever the caller does with theirs meanwhile
+        items = list(items)  # iterated again later; the caller may change its own list meanwhile
     starts, stops = bounds_of_many(items, 0 if counted else None)
     return Checked(items, starts, stops, counted)
 
@@ -192,7 +193,7 @@ def _columns(table: npt.NDArray[Any]) -> tuple[Offsets, Offsets]:
     if table.dtype.kind not in "iu":
         raise TypeError(f"ranges must be integers, not {table.dtype}")
     if table.ndim != 2 or table.shape[1] != 2:
-        raise ValueError(f"an array of ranges has the shape (n, 2), not {table.shape}")
+        raise ValueError(f"an array of ranges must have shape (n, 2), not {table.shape}")
     if table.dtype.kind == "u" and int(table.max()) > OPEN:
         raise OverflowError(f"ranges must be below 2**63, got {table.max()}")
     starts, stops = table.T.astype(np.int64, order="C")
@@ -200,10 +201,10 @@ def _columns(table: npt.NDArray[Any]) -> tuple[Offsets, Offsets]:
 
 
 def _plain_pairs(ranges: Sequence[Any]) -> tuple[Offsets, Offsets] | None:
-    """The columns of a list of (int, int), or None if anything in it needs a closer look.
+    """The columns of a list of (int, int), or None if an item needs the general conversion.
 
-    The types are looked at because a `range` is a sequence too. Packing takes what has __index__ and refuses floats,
-    None, strings and huge numbers, at a fifth of the cost of a loop.
+    The types are checked because a `range` is a sequence too. Packing accepts objects with __index__ and rejects
+    floats, None, strings and huge numbers, at a fifth of the cost of a loop.
     """
     if not set(map(type, ranges)) <= {tuple, list} or set(map(len, ranges)) != {2}:
         return None
@@ -221,12 +222,12 @@ def coalesce(
 ) -> tuple[Offsets, Offsets, Offsets]:
     """The requests that cover all ranges, and for each range the index of its request (-1 for an empty range).
 
-    Two ranges are joined if at most `gap` bytes lie between them: 0 joins those that touch or overlap, None joins
-    nothing at all, not even equal ones. Ranges that do not overlap are not joined beyond `max_merged` bytes; those
-    that do always are, as each byte is fetched once.
+    Two ranges are merged if at most `gap` bytes lie between them: 0 merges ranges that touch or overlap, None merges
+    nothing, not even equal ranges. Ranges that do not overlap are not merged beyond `max_merged` bytes; overlapping
+    ranges always are, because each byte is fetched once.
 
-    The requests are sorted and disjoint (with None: as the ranges, sorted), each starts and stops where some range
-    does, and without `max_merged` any two are more than `gap` apart. Cost: O(n log n).
+    The requests are sorted and disjoint (with None: the sorted ranges), each starts and stops at the start and stop of
+    some range, and without `max_merged` any two are more than `gap` apart. Cost: O(n log n).
     """
     live = np.flatnonzero(starts < stops)
     assigned = np.full(starts.size, -1, dtype=np.int64)
@@ -242,17 +243,17 @@ def coalesce(
 
 
 def _heads(first: Offsets, reach: Offsets, gap: int, max_merged: int) -> npt.NDArray[np.bool_]:
-    """Which of the ranges, sorted by start, begins a request. `reach`: the furthest stop so far."""
+    """Which of the ranges, sorted by start, begin a request. `reach`: the maximum stop up to each range."""
     distance = first[1:] - reach[:-1]
     heads = np.concatenate(([True], distance > gap))
-    # Between ranges that overlap no request can begin, so clusters of them are the atoms of what follows.
+    # No request can begin between overlapping ranges, so clusters of overlapping ranges are the atoms below.
     atoms = np.flatnonzero(np.concatenate(([True], distance >= 0)))
     start, stop = first[atoms], reach[np.append(atoms[1:], first.size) - 1]
     begins = np.flatnonzero(heads[atoms])
     ends = np.append(begins[1:], atoms.size)
     if bool((stop[ends - 1] - start[begins] <= max_merged).all()):
         return heads
-    # Cut greedily: from each atom as far as max_merged allows, but within its group and at least itself.
+    # Greedy cuts: from each atom as far as max_merged allows, within its group, and at least the atom itself.
     limit = start + np.minimum(max_merged, OPEN - start)
     jump = np.minimum(np.searchsorted(stop, limit, side="right"), np.repeat(ends, ends - begins))
     follow = np.maximum(jump, np.arange(1, atoms.size + 1)).tolist()
@@ -266,7 +267,7 @@ def _heads(first: Offsets, reach: Offsets, gap: int, max_merged: int) -> npt.NDA
 
 
 def split(start: int, stop: int, chunk: int | None) -> list[tuple[int, int]]:
-    """`start` to `stop` in order, in pieces of at most `chunk` bytes. An open end stays whole."""
+    """`start` to `stop` in pieces of at most `chunk` bytes, in order. An open-ended range is not split."""
     if chunk is None or stop - start <= chunk or stop == OPEN:
         return [(start, stop)] if start < stop else []
     return [(at, min(at + chunk, stop)) for at in range(start, stop, chunk)]
@@ -274,7 +275,7 @@ def split(start: int, stop: int, chunk: int | None) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Which requests serve which ranges: request k is starts[k] to stops[k], range i is cut out of assigned[i]."""
+    """Which requests cover which ranges: request k is starts[k] to stops[k]; range i is part of request assigned[i]."""
 
     wanted_starts: Offsets
     wanted_stops: Offsets
@@ -282,9 +283,9 @@ class Layout:
     stops: Offsets
     assigned: Offsets
     is_plain: bool
-    """Every range is a request of its own, in the order asked: the replies are the results."""
+    """Each range is one request, in the given order, so that the responses are the results."""
     gap: int | None
-    """By which they were merged."""
+    """The gap the ranges were merged with."""
 
     @property
     def lengths(self) -> Offsets:
@@ -293,10 +294,10 @@ class Layout:
 
 
 def lay_out(starts: Offsets, stops: Offsets, *, gap: int | None, max_merged: int | None) -> Layout:
-    """Decide the requests for ranges given by `bounds_of_many`.
+    """The requests for ranges from `bounds_of_many`.
 
-    Where nothing merges the requests are the ranges themselves, empty ones included: those cost no I/O, and taking
-    them out would cost more than leaving them in.
+    If nothing merges, the requests are the ranges themselves, including empty ones: these cost no I/O, and removing
+    them would cost more than keeping them.
     """
     if gap is not None:
         requests, ends, assigned = coalesce(starts, stops, gap=gap, max_merged=max_merged)
@@ -306,11 +307,11 @@ def lay_out(starts: Offsets, stops: Offsets, *, gap: int | None, max_merged: int
 
 
 Group: TypeAlias = list[tuple[int, int, int]]
-"""The ranges of one request: (index, start, stop) each, counted from where the request starts."""
+"""The ranges of one request: (index, start, stop) each, relative to the start of the request."""
 
 
 def members(layout: Layout) -> tuple[list[Group], list[int]]:
-    """The ranges of each request, and the indices of those that are empty and have none."""
+    """The ranges of each request, and the indices of the empty ranges, which have no request."""
     if layout.is_plain:
         return [[(index, 0, length)] for index, length in enumerate(layout.lengths.tolist())], []
     served = np.flatnonzero(layout.assigned >= 0)
@@ -324,40 +325,40 @@ def members(layout: Layout) -> tuple[list[Group], list[int]]:
     return groups, np.flatnonzero(layout.assigned < 0).tolist()
 
 
-def cut(reply: "Buffer", group: Group) -> list["Buffer"]:
-    """The results of the ranges of one request, out of its reply, without a copy.
+def cut(response: "Buffer", group: Group) -> list["Buffer"]:
+    """The results of the ranges of one request: slices of its response, without a copy.
 
-    Only a slice that would keep more than four times its own bytes alive is copied. A reply shorter than its request
-    ends where the object does; each range is then cut on its own.
+    Copies only a slice that would keep more than four times its own size alive. A response shorter than its request
+    ends at the end of the object; each range is then shortened individually.
     """
     if len(group) == 1:
-        return [reply]  # alone, a range is its request
-    whole = len(reply)
-    pieces = [reply[start:stop] for _, start, stop in group]
+        return [response]  # a single range is the whole request
+    whole = len(response)
+    pieces = [response[start:stop] for _, start, stop in group]
     return [piece.compact() if whole > _COMPACT_ABOVE * len(piece) else piece for piece in pieces]
 
 
-def scatter(layout: Layout, replies: list["Buffer"], make_empty: "Callable[[], Buffer]") -> list["Buffer"]:
-    """The result of each range, in order; the replies themselves where nothing was merged."""
+def scatter(layout: Layout, responses: list["Buffer"], make_empty: "Callable[[], Buffer]") -> list["Buffer"]:
+    """The result of each range, in order; the responses themselves if nothing was merged."""
     if layout.is_plain:
-        return replies
+        return responses
     groups, empty = members(layout)
     results = {index: make_empty() for index in empty}
-    for group, reply in zip(groups, replies, strict=True):
-        for (index, _, _), piece in zip(group, cut(reply, group), strict=True):
+    for group, response in zip(groups, responses, strict=True):
+        for (index, _, _), piece in zip(group, cut(response, group), strict=True):
             results[index] = piece
     return [results[index] for index in range(len(results))]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The requests that reading some ranges will send.
+    """The requests that reading some ranges sends.
 
-    requests: (path, offset, length) in bytes, length None where the range is open and the size unknown.
-    assigned: for each range the index of its (first) request, None for an empty range, which needs none.
-    bytes_requested: in the ranges, counted as often as asked for. bytes_fetched: in the requests. Both leave out what
-    is not known. parallel: most requests in flight at once. gap: most bytes between two ranges of one request; with
-    "auto" what that comes to now.
+    requests: (path, offset, length) in bytes; length None if the range is open-ended and the size unknown. assigned:
+    for each range the index of its (first) request, None for an empty range, which needs none. bytes_requested: total
+    of the ranges, shared bytes counted repeatedly. bytes_fetched: total of the requests. Both omit unknown lengths.
+    parallel: maximum number of requests in flight. gap: maximum number of bytes between two ranges of one request; for
+    "auto" its current value.
     """
 
     requests: list[tuple[str, int, int | None]] = field(repr=False)
@@ -370,7 +371,7 @@ class Plan:
 
     @property
     def read_amplification(self) -> float:
-        """Bytes fetched for each byte asked for: 1.0 is ideal, below it ranges overlap. 0.0 if nothing is asked for."""
+        """Bytes fetched per requested byte: 1.0 is ideal, less if ranges overlap, 0.0 if no bytes are requested."""
         return self.bytes_fetched / self.bytes_requested if self.bytes_requested else 0.0
 
     def __repr__(self) -> str:
@@ -387,7 +388,7 @@ def make_plan(
 ) -> Plan:
     """The Plan of a layout whose requests are sent in pieces of `chunk` bytes, `concurrent` at a time.
 
-    origin: where in the object at `path` the layout's offset 0 lies.
+    origin: the position of the layout's offset 0 in the object at `path`.
     """
     requests: list[tuple[str, int, int | None]] = []
     firsts: list[int | None] = []

@@ -1,4 +1,4 @@
-"""One opened object, read by ranges: plan, hand the requests to the Source, cut the results out of the replies."""
+"""`Reader`: reads ranges of one open object. It plans requests, the Source sends them, it cuts out the results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rangeio.ranges import (
     Range,
     Ranges,
     Suffix,
-    Told,
+    UnprovenSize,
     bounds,
     bounds_of_file,
     check,
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 
 class PlanOptions(TypedDict, total=False):
-    """What one call may choose differently from its Reader; see `Options` for the meaning."""
+    """Options of the Reader that one call may override; see `Options` for their meaning."""
 
     gap: int | Literal["auto"] | None
     max_merged: int | None
@@ -64,14 +64,14 @@ _PLAN_NAMES = list(PlanOptions.__annotations__)
 
 
 def check_on_error(on_error: OnError) -> OnError:
-    """ConfigInvalidError unless it is one of the two."""
+    """Return `on_error`; ConfigInvalidError unless it is "raise" or "return"."""
     if on_error not in ("raise", "return"):
         raise ConfigInvalidError(f"on_error must be 'raise' or 'return', not {on_error!r}")
     return on_error
 
 
 def chosen_for_call(options: Options, changes: PlanOptions) -> Options:
-    """The options of one call. ConfigInvalidError for a name or a value that a call cannot have."""
+    """The options of one call. ConfigInvalidError for an unknown name or an invalid value."""
     if not changes:
         return options
     given: dict[str, Any] = {**changes}
@@ -80,18 +80,18 @@ def chosen_for_call(options: Options, changes: PlanOptions) -> Options:
 
 
 class Reader(Reads):
-    """Reads byte ranges of one object. No cursor, no lock: any number of threads may read at once.
+    """Reads byte ranges of one object. It has no cursor and no lock: any number of threads may read at once.
 
-    Made by `rangeio.open`, `Operator.open`, `from_bytes` and `from_fd`. Every result is exactly the bytes asked for,
-    fewer only where the object ends. Buffers stay valid after `close` and after the Reader is gone. Pickles as what it
-    was opened with, and is opened anew where it is unpickled.
+    Create one with `rangeio.open`, `Operator.open`, `from_bytes` or `from_fd`. Every result holds exactly the requested
+    bytes, or fewer if the object ends before. Buffers stay valid after `close` and after the Reader is deleted. A
+    Reader pickles as the arguments it was opened with; unpickling opens the object again.
 
-    `read_at`, `read_into` and `read_batch` may be replaced, on a Reader or on the class, and so they may be wrapped or
-    mocked: ``unittest.mock.patch.object(reader, "read_at")``. `read_exact`, `read_range` and `read_to_end` call what is
-    there; everything else goes to the service.
+    `read_at`, `read_into` and `read_batch` may be replaced on an instance or on the class, for wrapping or mocking:
+    ``unittest.mock.patch.object(reader, "read_at")``. `read_exact`, `read_range` and `read_to_end` call the
+    replacement; all other methods call the service directly.
 
-    Raises, besides what each method says: ObjectChangedError if the object is no longer the one that was opened,
-    ClosedError after `close`, and the classes of `rangeio.errors` for what the service cannot do.
+    Every method may raise, besides the errors it documents: ObjectChangedError if the object is no longer the version
+    that was opened, ClosedError after `close`, and other errors of `rangeio.errors` if the service fails.
     """
 
     __slots__ = {
@@ -103,7 +103,7 @@ class Reader(Reads):
     }
 
     def __init__(self, source: Source, options: Options, origin: Callable[[], Reader] | None = None) -> None:
-        """origin: makes this Reader again in another process; None if that cannot be."""
+        """origin: recreates this Reader in another process; None if that is not possible."""
         self._source = source
         self._options = options
         self._origin = origin
@@ -115,19 +115,19 @@ class Reader(Reads):
         _set_read_batch(self, source.read_batch)
 
     def read_exact(self, offset: SupportsIndex, n: SupportsIndex) -> Buffer:
-        """Exactly `n` bytes from `offset`, or UnexpectedEofError."""
+        """Read exactly `n` bytes from `offset`. UnexpectedEofError if the object ends before."""
         buffer = self.read_at(offset, n)
         if len(buffer) < n:  # type: ignore[operator]
             raise ended_early(self.path, self._start + offset.__index__(), n.__index__(), len(buffer))
         return buffer
 
     def read_range(self, range: Range = None) -> Buffer:
-        """The bytes of one range, without merging or splitting; of everything by default."""
+        """Read one range (default: the whole object), without merging or splitting."""
         start, stop = self._bounds(range)
         return self.read_at(start, stop - start)
 
     def read_to_end(self, offset: SupportsIndex = 0) -> Buffer:
-        """Everything from `offset` on."""
+        """Read from `offset` to the end of the object."""
         return self.read_range((offset, None))
 
     @overload
@@ -156,17 +156,18 @@ class Reader(Reads):
         on_error: OnError = "raise",
         **options: Unpack[PlanOptions],
     ) -> Any:
-        """The bytes of each range, in the order given; each equal to what `read_range` returns for it.
+        """Read many ranges; one Buffer per range, in the given order, equal to the result of `read_range`.
 
-        ranges: any spellings of `Range`, or an integer array of shape (n, 2). They may overlap, repeat, be empty or lie
-        past the end. Near ones are fetched as one request (`gap`, `max_merged`; see `plan`); bytes in several of them
-        are fetched once. A result shares the memory of its request unless that would keep more than four times its own
-        bytes alive; then it is a copy.
+        ranges: an iterable of `Range` in any of its forms, or an integer array of shape (n, 2). Ranges may overlap,
+        repeat, be empty or lie past the end. Nearby ranges are merged into one request (`gap`, `max_merged`; see
+        `plan`); bytes that several ranges share are fetched once. A result shares the memory of its request, unless
+        that would keep more than four times its own size alive; then it is a copy.
 
-        exact: a range that passes the end is an UnexpectedEofError, as by `read_exact`, instead of what there is of it;
-        ranges that go on to the end, and a Suffix, are what there is in any case. on_error: ``"raise"`` the first
-        failure in the order given, its `index` set; or ``"return"`` each in its place. options: gap, max_merged, chunk,
-        concurrent, for this call. Errors of arguments name the index of the range.
+        exact: if True, a range that extends past the end raises UnexpectedEofError, like `read_exact`, instead of
+        returning the available bytes. Open-ended ranges and Suffix are never short. on_error: ``"raise"`` raises the
+        first failure in the given order, with its `index` set; ``"return"`` returns each Error in the place of its
+        Buffer. options: gap, max_merged, chunk and concurrent for this call. Argument errors name the index of the
+        range.
         """
         chosen, checked = chosen_for_call(self._options, options), check(ranges)
         results = self._read_ranges(self._lay_out(checked, chosen), chosen, check_on_error(on_error))
@@ -176,9 +177,9 @@ class Reader(Reads):
         if on_error == "return":
             found = dict(self._results(layout, options, on_error))
             return [found[index] for index in range(len(found))]
-        layout, replies = self._fetch(layout, options)
-        results = scatter(layout, replies, self._empty)
-        self._counters.count(replies, results)
+        layout, responses = self._fetch(layout, options)
+        results = scatter(layout, responses, self._empty)
+        self._counters.count(responses, results)
         return results
 
     @overload
@@ -192,16 +193,16 @@ class Reader(Reads):
     def iter_ranges(
         self, ranges: Ranges, *, on_error: OnError = "raise", **options: Unpack[PlanOptions]
     ) -> Any:
-        """As `read_ranges`, each as (index, Buffer) as soon as it is there. Closing the iterator stops reading.
+        """Like `read_ranges`, but yields (index, Buffer) as each range completes. Closing the iterator stops the reads.
 
-        Arguments are checked by the call, not by the first `next`.
+        The call checks the arguments, not the first `next`.
         """
         check_on_error(on_error)
         chosen = chosen_for_call(self._options, options)
         return self._results(self._lay_out(check(ranges), chosen), chosen, on_error)
 
     def plan(self, ranges: Ranges, **options: Unpack[PlanOptions]) -> Plan:
-        """The requests that `read_ranges` would send. Reads nothing, but asks for the size where a Suffix needs it."""
+        """The requests that `read_ranges` would send. Reads no data; requests the size if a Suffix needs it."""
         chosen = chosen_for_call(self._options, options)
         layout = self._lay_out(check(ranges), chosen)
         return make_plan(
@@ -219,19 +220,19 @@ class Reader(Reads):
         hint(self._source.prefetch, self._source.size, check(ranges))
 
     def slice(self, start: SupportsIndex, stop: SupportsIndex | None = None) -> Reader:
-        """A Reader of bytes `start` to `stop` (the end if None) that counts from 0.
+        """A Reader of bytes `start` to `stop` (None: the end). Its offsets count from `start`.
 
-        It shares what this one has open. Closing it leaves this one open; closing this one closes it too. Errors and
-        plans of it name the bytes of the whole object.
+        It shares the file or connections of this Reader. Closing the slice leaves this Reader open; closing this Reader
+        closes the slice too. Errors and plans of a slice give offsets in the whole object.
         """
         first, last = bounds((start, stop), None)
         return Reader(Slice(self._source, first, last), self._options, self._origin)
 
     def within(self, timeout: Timeout | float | None) -> Reader:
-        """This Reader with other time limits, for one call or many: ``reader.within(2).read_at(0, 10)``.
+        """A Reader of the same object with other time limits: ``reader.within(2).read_at(0, 10)``.
 
-        timeout: see `Timeout`; seconds for a whole call; None for the defaults. It shares what this one has open, as a
-        `slice` does. Files and memory know no time limits.
+        timeout: a `Timeout`, or seconds for a whole call, or None for the defaults. The result shares the file or
+        connections of this Reader, like a `slice`. Files and memory ignore time limits.
         """
         limits = Timeout.of(timeout)
         origin = self._origin and partial(_reopened_within, self._origin, limits)
@@ -241,18 +242,18 @@ class Reader(Reads):
     def stream(
         self, range: Range = None, *, chunk: int | None = None, prefetch: int | None = None
     ) -> Generator[Buffer]:
-        """The bytes of a range in order, as Buffers of `chunk` bytes; the last may be shorter.
+        """Iterate over a range in order, in Buffers of `chunk` bytes; the last may be shorter.
 
-        prefetch: most bytes that are read ahead of the one that was handed out, 0 for none (default: the Reader's, else
-        8 MiB, over a network 64 MiB; less while the process's budget is used up). chunk: default that of the Reader,
-        else 1 MiB, over a network 8 MiB. The first is handed out before the rest is read. Closing the iterator, or
-        letting go of it, stops the reads.
+        prefetch: maximum number of bytes read ahead of the last Buffer handed out; 0 disables it (default: the
+        Reader's, else 8 MiB, over a network 64 MiB; less while the process budget is exhausted). chunk: default that of
+        the Reader, else 1 MiB, over a network 8 MiB. The first Buffer is handed out before the rest is read. Closing or
+        deleting the iterator stops the reads.
 
-        Arguments are checked by the call; what fails later is raised in its place. Cost: some 2 us for each chunk.
+        The call checks the arguments; a failed read raises at its position. Cost: about 2 us per chunk.
         """
-        course = streams.Course.of(self._options, chunk, prefetch)
+        settings = streams.StreamSettings.of(self._options, chunk, prefetch)
         start, stop = self._bounds(range)
-        return streams.pieces(self._source, course, start, stop)
+        return streams.stream_range(self._source, settings, start, stop)
 
     def copy(
         self,
@@ -263,10 +264,10 @@ class Reader(Reads):
         chunk: int | None = None,
         prefetch: int | None = None,
     ) -> int:
-        """Write the bytes of a range to `writer`, while the next are read; the number of bytes written.
+        """Write a range to `writer` while the next chunks are read. Returns the number of bytes written.
 
-        writer: has write(data), which may take less than all (its return value; None means all). What it raises stops
-        the reads and is raised. progress: called with the bytes written so far and those in all, None if not known.
+        writer: an object with write(data), which returns the number of bytes it accepted (None: all). An exception from
+        it stops the reads and is raised. progress: called with the bytes written so far and the total, None if unknown.
         """
         with closing(self.stream(range, chunk=chunk, prefetch=prefetch)) as pieces:
             return run_now(lambda: streams.copy(AtOnce(pieces), writer, progress, lambda: self._total(range)))
@@ -279,56 +280,57 @@ class Reader(Reads):
         chunk: int | None = None,
         prefetch: int | None = None,
     ) -> int:
-        """Give the Buffers of `stream` to `consumer`, one after the other; the number of bytes given.
+        """Pass the Buffers of `stream` to `consumer`, one by one. Returns the number of bytes passed.
 
-        consumer: a callable; or has put(), as a queue.Queue, which may block; or has send(), and then flush() and
-        close() if it has them, called after the last. What it raises stops the reads and is raised.
+        consumer: a callable; or an object with put(), such as queue.Queue, which may block; or an object with send(),
+        whose flush() and close() are called after the last Buffer, if it has them. An exception from it stops the reads
+        and is raised.
         """
         with closing(self.stream(range, chunk=chunk, prefetch=prefetch)) as pieces:
             return run_now(lambda: streams.sink(AtOnce(pieces), consumer, blocking=True))
 
     def as_file(self, range: Range = None, *, buffer_size: int | None = None) -> io.BufferedReader:
-        """A file object over a range, for what wants one: csv, zipfile, pandas, h5py. It has a cursor of its own.
+        """A file object over a range, for libraries that need one: csv, zipfile, pandas, h5py. It has its own cursor.
 
-        Seeking costs no read. Reading on from where the last read ended is noticed, and read ahead, up to `buffer_size`
-        bytes (default 128 KiB, over a network 8 MiB) at a time; a read elsewhere reads 8 KiB. Over a network it reads
-        48 KiB, or all that it was asked for, in one request. `.raw` is without a buffer, and reads what it is asked
-        for, fewer bytes only at the end. Closing it leaves the Reader open; closing the Reader ends it. Not for two
-        threads at once without the buffer's own lock. A seek before the start is an OSError (EINVAL), as of any file.
+        Seeking reads nothing. Sequential reads are detected and read ahead, up to `buffer_size` bytes (default 128 KiB,
+        over a network 8 MiB) at a time. A read at another position fetches 8 KiB; over a network 48 KiB, or all
+        requested bytes if more, in one request. `.raw` is unbuffered: it reads the requested bytes, fewer only at the
+        end. Closing the file leaves the Reader open; closing the Reader ends the file. Threads may share the buffered
+        file, which has a lock, but not `.raw`. A seek before the start raises OSError (EINVAL), as for any file.
         """
         size = self._size_for(isinstance(range, Suffix))
         return open_file(self._source, *bounds_of_file(range, size), buffer_size)
 
     def stat(self) -> Stat:
-        """What the service says of the object now. ObjectChangedError if that is not what was opened."""
+        """Ask the service about the object now. ObjectChangedError if it is no longer the version that was opened."""
         return self._source.stat()
 
     @property
     def path(self) -> str:
-        """What was opened, without credentials."""
+        """The path or URL that was opened, without credentials."""
         return self._source.path
 
     @property
     def size(self) -> int | None:
-        """Bytes in the object; None where nobody knows before reading (/proc). Asks the service if it must."""
+        """Size of the object in bytes; None if only reading tells (/proc). Asks the service if it is not known yet."""
         size = self._source.size
         return self._source.stat().size if size is None else int(size)
 
     @property
     def capability(self) -> Capability:
-        """What can be had of this object, and how it is read."""
+        """What this object supports, and how it is read."""
         return self._source.capability
 
     @property
     def stats(self) -> dict[str, int]:
         """Counters of the planned reads of this Reader (read_ranges, iter_ranges): ranges, requests, bytes_requested,
-        bytes_fetched. What goes straight to the core, such as `read_at`, counts in `rangeio.stats()` only.
+        bytes_fetched. Calls that go directly to the core, such as `read_at`, count in `rangeio.stats()` only.
         """
         return self._counters.as_dict()
 
     @property
     def closed(self) -> bool:
-        """Whether reads are refused."""
+        """Whether the Reader is closed, so that reads raise ClosedError."""
         return self._source.closed
 
     def close(self) -> None:
@@ -356,7 +358,7 @@ class Reader(Reads):
 
     @property
     def _start(self) -> int:
-        """Where in the object this Reader's offset 0 lies; errors and plans are of the whole object."""
+        """The position of this Reader's offset 0 in the object; errors and plans give offsets in the whole object."""
         return self._source.start if isinstance(self._source, Slice) else 0
 
     def _lay_out(self, checked: Checked, options: Options) -> Layout:
@@ -372,11 +374,11 @@ class Reader(Reads):
         return None if stop == OPEN else stop - start
 
     def _size_for(self, needed: bool) -> int | None:
-        """The size to plan with: None if unknown and not needed. Where even the service cannot tell, reads it all."""
+        """The size to plan with: None if unknown and not needed. If the service does not know it, reads everything."""
         size = self._source.size
         if size is None and needed:
-            told = self._source.stat().size
-            size = len(self.read_at(0, OPEN)) if told is None else size_after(self._source, told)
+            reported = self._source.stat().size
+            size = len(self.read_at(0, OPEN)) if reported is None else size_after(self._source, reported)
         return size
 
     def _fetch(self, layout: Layout, options: Options) -> tuple[Layout, list[Buffer]]:
@@ -388,35 +390,35 @@ class Reader(Reads):
         return SHARED.during(bytes_of(layout), lambda: fetch(layout, send))
 
     def _results(self, layout: Layout, options: Options, on_error: OnError) -> Iterator[tuple[int, Any]]:
-        """The result of each range, or its Error, as they come. Not itself a generator: what it calls may refuse."""
+        """(index, result or Error) as they complete. Not a generator itself, so that errors are raised by the call."""
         cutting = Cutting(layout, on_error, self._counters)
-        return self._cut_each(cutting, self._replies(layout, options), options)
+        return self._cut_each(cutting, self._responses(layout, options), options)
 
-    def _replies(self, layout: Layout, options: Options) -> Iterator[tuple[int, Buffer | Error]]:
+    def _responses(self, layout: Layout, options: Options) -> Iterator[tuple[int, Buffer | Error]]:
         return self._source.fetch_each(
             layout.starts, layout.lengths, chunk=options.chunk, concurrent=options.concurrent
         )
 
     def _cut_each(
-        self, cutting: Cutting, replies: Iterator[tuple[int, Buffer | Error]], options: Options
+        self, cutting: Cutting, responses: Iterator[tuple[int, Buffer | Error]], options: Options
     ) -> Iterator[tuple[int, Any]]:
-        # Whoever keeps an error that is raised here keeps this frame, but nothing that is under way.
-        with closing(cast("Generator[tuple[int, Buffer | Error]]", replies)):
+        # An error raised here keeps this frame alive; closing `responses` releases the requests in flight.
+        with closing(cast("Generator[tuple[int, Buffer | Error]]", responses)):
             for index in cutting.empty:
                 yield index, self._empty()
-            for request, reply in replies:
-                yield from cutting.take(request, reply)
+            for request, response in responses:
+                yield from cutting.take(request, response)
         alone = cutting.alone()
         if alone is not None:
-            yield from self._cut_each(alone, self._replies(alone.layout, options), options)
+            yield from self._cut_each(alone, self._responses(alone.layout, options), options)
 
     def _empty(self) -> Buffer:
         return self.read_at(0, 0)
 
 
-def size_after(source: Source, told: int) -> int:
-    """The size to plan by when `stat` has told one. It is proved if a byte had to be asked for."""
-    return Told(told) if source.size is None else source.size
+def size_after(source: Source, reported: int) -> int:
+    """The size to plan with after `stat`. It is proved if `stat` had to request a byte, and unproven otherwise."""
+    return UnprovenSize(reported) if source.size is None else source.size
 
 
 _set_read_at, _set_read_into, _set_read_batch = setters(Reader)

@@ -1,7 +1,7 @@
-"""The methods that a Reader takes over from what it reads: their signatures and documentation, written once.
+"""Signatures and documentation of the methods that a Reader takes over from its Source.
 
-`Reader.read_at` is the bound method of the native file itself, kept in a slot, since a call between the two would cost
-as much as a tenth of a read. The classes here are what people, editors and type checkers see of those slots.
+`Reader.read_at` is the bound method of the native file itself, stored in a slot, because a call in between would cost a
+tenth of a read. The classes here define what users, editors and type checkers see of those slots.
 """
 
 from collections.abc import Awaitable, Callable
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from _uring import Buffer
 
-# Before Python 3.12 numpy's stubs do not say that an array is a buffer.
+# Before Python 3.12, numpy's stubs do not declare an array as a buffer.
 Destination: TypeAlias = "SupportsBuffer | npt.NDArray[Any]"
 
 _CALLS = {
@@ -27,7 +27,7 @@ HANDED_OUT = tuple(_CALLS)
 
 
 def documents(methods: type, prefix: str = "") -> dict[str, str]:
-    """What `__slots__` says of each slot: how it is called, since nobody can ask a slot for that, and what it does."""
+    """The docstrings for `__slots__`: the signature, which `inspect` cannot read from a slot, and the documentation."""
     return {
         name: f"{prefix}{call}\n\n{cleandoc(getattr(methods, name).__doc__ or '')}"
         for name, call in _CALLS.items()
@@ -35,85 +35,86 @@ def documents(methods: type, prefix: str = "") -> dict[str, str]:
 
 
 def setters(owner: type) -> list[Callable[[Any, object], None]]:
-    """What fills the slots of an `owner`, in the order of `HANDED_OUT`; also while the class shows something else."""
+    """The functions that set the slots of an `owner`, in the order of `HANDED_OUT`. They work even if the class
+    attribute is replaced.
+    """
     return [vars(owner)[name].__set__ for name in HANDED_OUT]
 
 
 class Reads:
-    """How a Reader reads one range."""
+    """The read methods of a Reader."""
 
     __slots__ = ()
 
     def read_at(self, offset: SupportsIndex, limit: SupportsIndex) -> "Buffer":
-        """`limit` bytes from `offset`; fewer only at the end of the object, none at or past it. `limit` 0 does no I/O.
+        """Read `limit` bytes from `offset`; fewer if the object ends before, none at or past its end.
 
-        ValueError for negative numbers, TypeError for anything but integers, OverflowError from 2**63 on, all before
-        any I/O. Cost: one request, or one per `chunk` bytes. Of a local file this is the method of the native core
-        itself. Source: pread(2); OpenDAL RFC-4382, RFC-7660.
+        A `limit` of 0 does no I/O. ValueError for negative numbers, TypeError for anything but integers, OverflowError
+        from 2**63 on, all before any I/O. Cost: one request, or one per `chunk` bytes. For a local file this is the
+        method of the native core itself. Source: pread(2); OpenDAL RFC-4382, RFC-7660.
         """
         raise NotImplementedError
 
     def read_into(self, buffer: Destination, offset: SupportsIndex = 0) -> int:
-        """Fill a writable C-contiguous buffer from `offset`; the bytes read, fewer than its size only at the end.
+        """Fill a writable C-contiguous buffer from `offset`. Returns the bytes read, fewer only at the end.
 
         TypeError if it is read-only or holds Python objects or pointers, BufferError if it is not contiguous, before
-        any I/O. An exception of a signal handler (Ctrl-C) comes when the kernel is done with the buffer.
+        any I/O. An exception of a signal handler (Ctrl-C) is raised once the kernel no longer uses the buffer.
         """
         raise NotImplementedError
 
     def read_batch(self, offsets: Any, length: SupportsIndex) -> "Buffer":
-        """The records of `length` bytes at `offsets` as one table: np.asarray(result).shape == (len(offsets), length).
+        """Read records of `length` bytes at `offsets`: np.asarray(result).shape == (len(offsets), length).
 
-        offsets: integers or an int64 array, in any order. UnexpectedEofError if a record would pass the end. Nothing is
-        merged; use `read_ranges` where records lie close together.
+        offsets: integers or an int64 array, in any order. UnexpectedEofError if a record extends past the end. Merges
+        nothing; use `read_ranges` if records are close together.
         """
         raise NotImplementedError
 
 
 class AwaitedReads:
-    """How an AsyncReader reads one range. Arguments are checked by the call, not by the await."""
+    """The read methods of an AsyncReader. The call checks the arguments, not the await."""
 
     __slots__ = ()
 
     def read_at(self, offset: SupportsIndex, limit: SupportsIndex) -> "Awaitable[Buffer]":
-        """`limit` bytes from `offset`, awaited; fewer only at the end of the object. See `Reader.read_at`.
+        """Read `limit` bytes from `offset`; fewer only at the end of the object. See `Reader.read_at`.
 
-        From the second call on this is, of a local file, the method of the native core itself: what the page cache has
-        costs as much as a blocking os.pread would.
+        From the second call on, for a local file, this is the method of the native core itself: a read from the page
+        cache costs as much as a blocking os.pread.
         """
         raise NotImplementedError
 
     def read_into(self, buffer: Destination, offset: SupportsIndex = 0) -> Awaitable[int]:
-        """Fill a writable C-contiguous buffer from `offset`; the bytes read, awaited. See `Reader.read_into`.
+        """Fill a writable C-contiguous buffer from `offset`. Returns the bytes read. See `Reader.read_into`.
 
-        Once the await has ended, nothing writes to the buffer any more: a cancellation begins no more reads, and ends
-        when the kernel is done with those it has, some megabytes at most, which takes as long as the device takes to
-        answer. To leave at once, whatever the device does, read by `read_at`. After a cancellation the content
-        of the buffer is undefined.
+        When the await ends, nothing writes to the buffer any more. A cancellation starts no more reads and ends when
+        the kernel has completed the reads in flight: a few megabytes at most, which takes as long as the device needs.
+        To return at once on cancellation, use `read_at`. After a cancellation the content of the buffer is undefined.
 
-        That is said of the await of each. `asyncio.gather` that is cancelled ends with the first of its reads, while
-        others are written to: use a TaskGroup (or a nursery), or await each of them, before the memory is used again.
+        This holds for each await. A cancelled `asyncio.gather` ends with the first of its reads, while others still
+        write to their buffers: use a TaskGroup (or a nursery), or await each read, before you reuse the memory.
         """
         raise NotImplementedError
 
     def read_batch(self, offsets: Any, length: SupportsIndex) -> "Awaitable[Buffer]":
-        """The records of `length` bytes at `offsets` as one table, awaited. See `Reader.read_batch`."""
+        """Read records of `length` bytes at `offsets` as one table. See `Reader.read_batch`."""
         raise NotImplementedError
 
 
 class SourceReads(Reads):
-    """Both, as a Source has them. A method without documentation of its own shows this one's in `help`."""
+    """The sync and async read methods of a Source. `help` shows these docstrings for methods without their own."""
 
     __slots__ = ()
 
     def read_at_async(self, offset: SupportsIndex, limit: SupportsIndex) -> "Awaitable[Buffer]":
-        """As `read_at`, to be awaited. Arguments are checked by the call, not by the await."""
+        """Like `read_at`, awaited. The call checks the arguments, not the await."""
         raise NotImplementedError
 
     def read_into_async(self, buffer: Destination, offset: SupportsIndex = 0) -> Awaitable[int]:
-        """As `read_into`, to be awaited. Once the await has ended, nothing writes to the buffer any more."""
+        """Like `read_into`, awaited. When the await ends, nothing writes to the buffer any more."""
         raise NotImplementedError
 
     def read_batch_async(self, offsets: Any, length: SupportsIndex) -> "Awaitable[Buffer]":
-        """As `read_batch`, to be awaited."""
+        """Like `read_batch`, awaited."""
         raise NotImplementedError

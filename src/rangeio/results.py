@@ -1,6 +1,6 @@
-"""From replies to results: what is asked again, what is cut out of what, and who gets the blame.
+"""From responses to results: which ranges are requested again, how results are cut out, which range an error names.
 
-Shared by the sync and the async Reader; nothing here waits for anything but what it is given.
+Shared by the sync and the async Reader. Nothing here waits, except on the awaitables it is passed.
 """
 
 import threading
@@ -21,7 +21,7 @@ OnError = Literal["raise", "return"]
 
 
 class Counters:
-    """What one Reader has planned and fetched."""
+    """Counters of the ranges and requests of one Reader."""
 
     __slots__ = ("__weakref__", "_counts", "_lock")
 
@@ -31,23 +31,23 @@ class Counters:
         begin_lock(self)
         self._counts = dict.fromkeys(("ranges", "requests", "bytes_requested", "bytes_fetched"), 0)
 
-    def count(self, replies: "Sequence[Buffer]", results: "Sequence[Buffer]") -> None:
-        """Add what came of some requests, and what was cut out of them."""
-        fetched, wanted = sum(map(len, replies)), sum(map(len, results))
+    def count(self, responses: "Sequence[Buffer]", results: "Sequence[Buffer]") -> None:
+        """Add the responses to some requests, and the results cut out of them."""
+        fetched, wanted = sum(map(len, responses)), sum(map(len, results))
         with self._lock:
             self._counts["ranges"] += len(results)
-            self._counts["requests"] += len(replies)
+            self._counts["requests"] += len(responses)
             self._counts["bytes_fetched"] += fetched
             self._counts["bytes_requested"] += wanted
 
     def as_dict(self) -> dict[str, int]:
-        """A copy."""
+        """A copy of the counters."""
         with self._lock:
             return dict(self._counts)
 
 
 def bytes_of(layout: Layout) -> int:
-    """Bytes in all requests, as far as they are known."""
+    """Total bytes of all requests of known length."""
     known = layout.stops < OPEN
     return int(np.where(known, layout.stops - layout.starts, 0).sum())
 
@@ -61,7 +61,7 @@ def hint(prefetch: Callable[[Offsets, Offsets], None], size: int | None, checked
 
 
 def ended_early(path: str, offset: int, limit: int, got: int) -> UnexpectedEofError:
-    """What `read_exact` raises."""
+    """The error that `read_exact` raises."""
     return UnexpectedEofError(
         f"{asked(path, offset, limit)}: the object ends after {got} of {limit} bytes",
         path=path,
@@ -71,9 +71,9 @@ def ended_early(path: str, offset: int, limit: int, got: int) -> UnexpectedEofEr
 
 
 def exactly(path: str, origin: int, checked: Checked, results: list[Any], on_error: OnError) -> list[Any]:
-    """`results` of the ranges `checked`, where each that is shorter than its range is an UnexpectedEofError.
+    """`results` of the ranges `checked`; a result shorter than its range becomes an UnexpectedEofError.
 
-    origin: where in the object at `path` their offset 0 lies.
+    origin: the position of their offset 0 in the object at `path`.
     """
     starts, lengths = checked.demands()
     got = np.array([OPEN if isinstance(result, Error) else len(result) for result in results], np.int64)
@@ -81,17 +81,17 @@ def exactly(path: str, origin: int, checked: Checked, results: list[Any], on_err
         error = ended_early(path, origin + int(starts[index]), int(lengths[index]), int(got[index]))
         error.index = index
         if on_error == "raise":
-            results.clear()  # the traceback will hold this frame, and this frame would hold the Buffers
+            results.clear()  # the traceback keeps this frame alive, which would keep the Buffers alive
             try:
                 raise error
             finally:
-                del error  # let not the frame hold it, either
+                del error  # breaks the cycle of frame and traceback
         results[index] = error
     return results
 
 
 def fetch(layout: Layout, send: "Callable[[Layout], list[Buffer]]") -> "tuple[Layout, list[Buffer]]":
-    """The replies, and the layout that they are of."""
+    """The responses, and the layout they belong to."""
     try:
         return layout, send(layout)
     except Error as error:
@@ -102,7 +102,7 @@ def fetch(layout: Layout, send: "Callable[[Layout], list[Buffer]]") -> "tuple[La
 async def fetch_async(
     layout: Layout, send: "Callable[[Layout], Awaitable[list[Buffer]]]"
 ) -> "tuple[Layout, list[Buffer]]":
-    """As `fetch`. Not one coroutine for both: a signal handler that raised before it began would leave it unawaited."""
+    """Like `fetch`. Not shared with it: an exception of a signal handler could leave a shared coroutine unawaited."""
     try:
         return layout, await send(layout)
     except Error as error:
@@ -111,10 +111,10 @@ async def fetch_async(
 
 
 def apart(layout: Layout, error: Error) -> Layout:
-    """What to ask for after `error`: each range by itself. Raises it where that would not help.
+    """The layout to request after `error`: each range separately. Raises `error` if that would not help.
 
-    Errors are decided for each range: a request that merges several may fail for bytes that only one of them, or
-    none, wants. So what failed for good is asked again range by range.
+    Errors belong to ranges: a merged request may fail because of bytes that only one of its ranges, or none, includes.
+    So a permanent failure is retried range by range.
     """
     if layout.is_plain or error.status != "permanent":
         if not layout.is_plain and error.index is not None:
@@ -122,17 +122,17 @@ def apart(layout: Layout, error: Error) -> Layout:
         try:
             raise error
         finally:
-            del error  # its traceback holds this frame: let neither hold the other
+            del error  # breaks the cycle of frame and traceback
     return lay_out(layout.wanted_starts, layout.wanted_stops, gap=None, max_merged=None)
 
 
 class Cutting:
-    """The results of the ranges of a layout, cut out of replies that come in any order."""
+    """Cuts the results of the ranges of a layout out of responses, which may come in any order."""
 
     def __init__(
         self, layout: Layout, on_error: OnError, counters: Counters, indices: Sequence[int] | None = None
     ) -> None:
-        """indices: under which the ranges are known to the caller, if not by their place in the layout."""
+        """indices: the caller's indices of the ranges, if they differ from their positions in the layout."""
         self.layout = layout
         self._on_error = on_error
         self._counters = counters
@@ -140,13 +140,13 @@ class Cutting:
         self._groups, self.empty = members(layout)
         self._again: list[int] = []
 
-    def take(self, request: int, reply: "Buffer | Error") -> list[tuple[int, Any]]:
-        """(index, result) of each range of one request; none of those that are to be asked again (see `fetch`)."""
+    def take(self, request: int, response: "Buffer | Error") -> list[tuple[int, Any]]:
+        """(index, result) of each range of one request; nothing if they must be requested again (see `fetch`)."""
         group = self._groups[request]
-        if isinstance(reply, Error):
-            return self._fail([index for index, _, _ in group], reply)
-        pieces = cut(reply, group)
-        self._counters.count([reply], pieces)
+        if isinstance(response, Error):
+            return self._fail([index for index, _, _ in group], response)
+        pieces = cut(response, group)
+        self._counters.count([response], pieces)
         return [(self._known(index), piece) for (index, _, _), piece in zip(group, pieces, strict=True)]
 
     def _fail(self, indices: list[int], error: Error) -> list[tuple[int, Any]]:
@@ -159,18 +159,21 @@ class Cutting:
         return index if self._indices is None else self._indices[index]
 
     def _failed(self, error: Error, index: int) -> Error:
-        """The failure of one range, of which a request may hold several: raised, or as a value."""
+        """Raise or return the failure of one range of a request."""
         error = copy(error)
         error.index = index
         if self._on_error == "raise":
             try:
                 raise error
             finally:
-                del error  # its traceback holds this frame: let neither hold the other
+                del error  # breaks the cycle of frame and traceback
         return error
 
     def alone(self) -> "Cutting | None":
-        """After the last reply: those that failed together, each as a request of its own; None if there are none."""
+        """After the last response: a Cutting with a separate request for each range of a failed merged request.
+
+        None if no merged request failed.
+        """
         if not self._again:
             return None
         starts, stops = self.layout.wanted_starts[self._again], self.layout.wanted_stops[self._again]

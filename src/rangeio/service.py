@@ -1,8 +1,8 @@
-"""What a Reader needs of a storage service: the two protocols, and the records that pass between.
+"""The interface between a Reader and a storage service: the protocols `Service` and `Source`, and their records.
 
-A `Service` knows one storage (its root, its credentials) and opens objects; a `Source` is one opened object. A Reader
-plans, a Source sends what was planned and fills Buffers. Offsets and lengths given to a Source were checked by the
-Reader or are checked by the native core; they may reach beyond the end, where results are short.
+A `Service` is one configured storage (root, credentials) and opens objects; a `Source` is one open object. A Reader
+plans requests; a Source sends them and fills Buffers. Either the Reader or the native core checks offsets and lengths.
+They may extend past the end, where results are short.
 """
 
 import operator
@@ -36,12 +36,12 @@ FileResults: TypeAlias = "Sequence[Buffer | BaseException]"
 
 @dataclass(frozen=True, slots=True)
 class Capability:
-    """What can be had of one object, and how it is read.
+    """What one object supports, and how it is read.
 
-    positioned: reads have an offset natively (files, memory), and cost no round trip. suffix: the last bytes can be
-    asked for without knowing the size. list: the service can list. pin: what tells one version from another, empty if
-    nothing does. backend: what reads (``uring``, ``pool``, ``python``, ``memory``, ``http``). direct: O_DIRECT is in
-    use, with the reason why or why not, and the alignment in bytes that it wants (0: not supported).
+    positioned: reads take an offset natively (files, memory) and cost no round trip. suffix: the last bytes can be
+    requested without knowing the size. list: the service supports listing. pin: what distinguishes versions of the
+    object, empty if nothing does. backend: what reads (``uring``, ``pool``, ``python``, ``memory``, ``http``). direct:
+    O_DIRECT is in use; direct_reason: why or why not; alignment: the alignment in bytes it requires (0: not supported).
     """
 
     positioned: bool
@@ -56,11 +56,11 @@ class Capability:
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """What is known of an object.
+    """Metadata of an object.
 
-    size: bytes, None where nobody knows before reading (/proc). pin: identifies this version, for comparing; empty if
-    nothing does. mtime_ns: since 1970. etag, version: as the service gives them. is_prefix: it is no object, but stands
-    in a listing for all whose paths begin so.
+    size: in bytes, None if only reading tells (/proc). pin: identifies this version, for comparison; empty if nothing
+    does. mtime_ns: nanoseconds since 1970. etag, version: as the service reports them. is_prefix: this is not an object
+    but the common prefix of several objects in a listing.
     """
 
     path: str
@@ -74,31 +74,35 @@ class Stat:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How one object is opened and read. Each has a default that the service chooses.
+    """How one object is opened and read. The service chooses the defaults.
 
-    gap: most bytes between two ranges that are still fetched as one; 0 joins what touches or overlaps, None nothing.
-        ``"auto"``, over a network: what comes in the time that another request would wait for its first byte, from
-        8 to 256 KiB, as measured with the server's latest responses of 128 KiB and more; the default (48 KiB) until
-        there were four. One call has one gap, and `plan` tells it. Files and memory, where a request is no journey: 0.
-    max_merged: most bytes that joining may make of ranges that do not overlap; None for no bound.
-    chunk: most bytes of one request, None for no bound. A local file that is awaited is read in the core's own pieces
-        (1 MiB, or 4 by O_DIRECT, eight under way): smaller ones only cost, and larger ones would not be in parallel.
-    concurrent: most requests in flight, None for the reactor's choice.
-    prefetch: most bytes that a stream reads ahead of its consumer, None for the default.
-    size: bytes of the object if known beforehand, a hint that saves asking; files need none.
-    pin: refuse what is not the version that was opened.
-    direct: O_DIRECT for files, where the file system has it (`capability.direct_reason` tells). What is asked for need
-        not be aligned; memory of the caller's (`read_into`) that is not, is filled by way of the page cache.
+    gap: maximum number of bytes between two ranges that are merged into one request; 0 merges ranges that touch or
+        overlap, None merges nothing. ``"auto"``, over a network: the bytes that arrive in the time another request
+        would wait for its first byte, from 8 to 256 KiB, measured from the server's latest responses of 128 KiB and
+        more; 48 KiB (the default) until four responses were measured. One call uses one gap, which `plan` shows. Files
+        and memory, where a request needs no round trip: 0.
+    max_merged: maximum size in bytes of a request merged from ranges that do not overlap; None for no limit.
+    chunk: maximum size in bytes of one request, None for no limit. Awaited reads of a local file use the core's own
+        pieces (1 MiB, with O_DIRECT 4 MiB, eight in flight): smaller pieces cost more, larger ones reduce parallelism.
+    concurrent: maximum number of requests in flight, None for the reactor's choice.
+    prefetch: maximum number of bytes that a stream reads ahead of its consumer, None for the default.
+    size: size of the object in bytes, if known; a hint that saves a request. Files do not need it.
+    pin: if True, refuse any version other than the one that was opened.
+    direct: use O_DIRECT for files, if the file system supports it (see `capability.direct_reason`). Requested ranges
+        need not be aligned; `read_into` fills unaligned memory through the page cache.
 
-    Of services over a network, and without a meaning for others: timeout, retry: see `Timeout` and `Retry`.
-    hedge: seconds after which a request without a first byte is made once more over another connection; the first
-    response that comes is taken, the other connection closed. None for never. What it costs comes out of the budget of
-    retries, and is counted in `rangeio.stats()`.
-    on_no_range: what to do where the server sends the whole object instead of a range: ``"error"``; ``"slice"`` it,
-    throwing away what comes before; or ``"download"`` it once and keep it. no_range_cap: most bytes that may be thrown
-    away or kept so. if_match, if_none_match: ETags; if_modified_since, if_unmodified_since: dates as HTTP writes them,
-    which the first response must satisfy. version: of an object of which the service keeps several (s3), None for the
-    newest.
+    Only for services over a network:
+
+    timeout, retry: see `Timeout` and `Retry`.
+    hedge: seconds after which a request without a first byte is sent again over another connection. The first response
+        is used, the other connection closed. None disables it. Hedges use the retry budget and are counted in
+        `rangeio.stats()`.
+    on_no_range: what to do if the server sends the whole object instead of a range: ``"error"`` raises; ``"slice"``
+        discards the bytes before the range; ``"download"`` downloads the object once and keeps it.
+    no_range_cap: maximum number of bytes that ``"slice"`` discards or ``"download"`` keeps.
+    if_match, if_none_match: ETags that the first response must satisfy. if_modified_since, if_unmodified_since: the
+        same for dates in HTTP format.
+    version: version of the object, if the service keeps several (s3); None for the newest.
     """
 
     gap: int | Literal["auto"] | None = 0
@@ -121,7 +125,7 @@ class Options:
     version: str | None = None
 
     def updated(self, changes: dict[str, Any]) -> "Options":
-        """With `changes` made. ConfigInvalidError for a wrong name or value."""
+        """A copy with `changes` applied. ConfigInvalidError for an unknown name or an invalid value."""
         check_names(changes, OPTION_NAMES, "option")
         return replace(self, **{name: _checked(name, value) for name, value in changes.items()})
 
@@ -130,7 +134,7 @@ OPTION_NAMES = [option.name for option in fields(Options)]
 
 
 def check_names(given: dict[str, Any], known: list[str], what: str) -> None:
-    """ConfigInvalidError for the first name that is not known, with the nearest one that is."""
+    """ConfigInvalidError for the first unknown name, with the closest known name."""
     for name in given:
         if name not in known:
             raise ConfigInvalidError(f"unknown {what} {name!r}; {closest(name, known)}")
@@ -155,7 +159,7 @@ def _checked(name: str, value: Any) -> Any:
     if name.startswith("if_") or name == "version":
         if value is None or (isinstance(value, str) and value.isascii() and value.isprintable()):
             return value
-        raise ConfigInvalidError(f"{name} must be a string that a header field can hold, not {value!r}")
+        raise ConfigInvalidError(f"{name} must be a string that is valid in a header field, not {value!r}")
     if name == "gap" and isinstance(value, str):
         if value == "auto":
             return value
@@ -173,11 +177,11 @@ def _checked(name: str, value: Any) -> Any:
 
 
 Again: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...]]
-"""A function and its arguments, as `__reduce__` gives them."""
+"""A function and its arguments, as `__reduce__` returns them."""
 
 
 class Travels(SourceReads):
-    """What pickles as something that is made anew where it is unpickled (`again`), and so do its bound methods."""
+    """A Source that pickles by recreating it (`again`). Its bound methods pickle the same way."""
 
     __slots__ = ()
 
@@ -196,58 +200,58 @@ class Travels(SourceReads):
 
 
 class ReadAhead(NamedTuple):
-    """Bytes that a file object fetches at least: after a seek, and at most, when read on and on."""
+    """Minimum number of bytes that a file object fetches: `first` after a seek, up to `most` for sequential reads."""
 
     first: int
     most: int
 
 
-# As much as the buffer of open() does; at most what stays in the second-level cache (bench: file).
+# First: the buffer size of open(). Most: what stays in the second-level cache (bench: file).
 NEAR = ReadAhead(8 << 10, 128 << 10)
-# Over a network a request costs as much as the bytes of a default gap, and one connection has to be kept busy.
+# Over a network a request costs as much as the bytes of a default gap, and the connection should be kept busy.
 FAR = ReadAhead(48 << 10, 8 << 20)
 
 
 class Source(Protocol):
-    """One opened object. Any thread may call anything; reads in flight survive `close`, and so do Buffers.
+    """One open object. Thread-safe. Reads in flight complete after `close`, and Buffers stay valid.
 
-    What is awaited is driven by the loop that runs then, and bound to none before: the same Source serves sync calls
-    and any number of loops. Opening a Source does not wait for a network; what has to be asked is asked by the first
-    read. An Error of `read_at_async`, `read_into_async` and `read_batch_async` comes by the await, also where it is
-    known before; and where they do not wait, they give the loop a turn now and then (`_uring.ready`).
+    Awaitables run on the event loop that awaits them; a Source is bound to no loop, so that one Source serves sync
+    calls and any number of loops. Opening a Source does not wait for a network; the first read sends the first request.
+    The await of `read_at_async`, `read_into_async` and `read_batch_async` raises their Errors, even if the call already
+    knows them. If these methods do not wait, they yield to the loop now and then (`_uring.ready`).
     """
 
     again: Again | None
-    """How another process makes it; None if that cannot be. Said by the Reader, and left to its other methods."""
+    """How another process recreates it; None if that is not possible. Set by the Reader, used by bound methods."""
 
     @property
     def path(self) -> str:
-        """For people: what was opened, without credentials."""
+        """The path or URL for display, without credentials."""
         ...
 
     @property
     def capability(self) -> Capability:
-        """What can be had of this object."""
+        """What this object supports."""
         ...
 
     @property
     def read_ahead(self) -> "ReadAhead":
-        """How much a file object fetches that was not asked for yet."""
+        """How far a file object reads ahead."""
         ...
 
     @property
     def closed(self) -> bool:
-        """Whether reads are refused."""
+        """Whether it is closed, so that reads raise ClosedError."""
         ...
 
     @property
     def size(self) -> int | None:
-        """Bytes, if known without I/O; None otherwise."""
+        """Size in bytes, if known without I/O; None otherwise."""
         ...
 
-    # The next six check their arguments themselves, because a Reader hands them out as its own methods.
+    # The next six methods check their arguments themselves, because a Reader exposes them as its own methods.
     def read_at(self, offset: SupportsIndex, limit: SupportsIndex) -> "Buffer":
-        """Read one range. See `Reads` for this one and the next two."""
+        """Read one range. See `Reads` for this method and the next two."""
         ...
 
     def read_into(self, buffer: Destination, offset: SupportsIndex = 0) -> int:
@@ -273,9 +277,9 @@ class Source(Protocol):
     def fetch(
         self, starts: Offsets, lengths: Offsets, *, chunk: int | None, concurrent: int | None
     ) -> "list[Buffer]":
-        """One Buffer for each request, in order; the first failure in that order is raised, with its `index`.
+        """One Buffer per request, in order. Raises the first failure in that order, with its `index`.
 
-        Nothing is merged. Requests longer than `chunk` are sent in pieces, each landing in its place of one Buffer.
+        Merges nothing. Sends requests longer than `chunk` in pieces, which fill one Buffer.
         """
         ...
 
@@ -288,25 +292,25 @@ class Source(Protocol):
         concurrent: int | None,
         ordered: bool = False,
     ) -> "Iterator[tuple[int, Buffer | Error]]":
-        """As `fetch`, each with its index as soon as it is complete; an Error takes the place of its Buffer.
-        Anything else that a read ends with, such as MemoryError, is raised.
+        """Like `fetch`, but yields (index, Buffer or Error) as each request completes.
 
-        ordered: in order; then at most `concurrent` are under way or wait for their turn.
+        Raises other exceptions of a read, such as MemoryError. ordered: yield in order; then at most `concurrent`
+        requests are in flight or complete but not yet yielded.
         """
         ...
 
     def fetch_async(
         self, starts: Offsets, lengths: Offsets, *, chunk: int | None, concurrent: int | None
     ) -> "Awaitable[list[Buffer]]":
-        """As `fetch`, awaited: all requests are begun before the loop gets its turn."""
+        """Like `fetch`, awaited. Begins all requests before it yields to the loop."""
         ...
 
     def begin_at(self, offset: int, limit: int, waiter: "Waiter", *, chunk: int | None = None) -> None:
-        """Begin one request; `waiter` is told the Buffer or the Error, perhaps before this returns.
+        """Begin one request. Sets the Buffer or Error as the result of `waiter`, possibly before this returns.
 
-        Over a network it is sent in pieces of `chunk`, of the Reader's own if None.
+        Over a network it is sent in pieces of `chunk` bytes (None: the chunk of the Reader).
 
-        Iterating asynchronously is made of this alone (flight.py). A waiter that is `done` no longer wants an answer.
+        Async iteration uses only this method (in_flight.py). A waiter that is `done` needs no result.
         """
         ...
 
@@ -315,28 +319,28 @@ class Source(Protocol):
         ...
 
     def yield_if_due(self) -> Awaitable[object]:
-        """Give other tasks of the loop a turn, if reads that did not have to wait have held it for long.
+        """Yield to other tasks of the loop, if reads that did not wait have blocked it for long.
 
-        ClosedError, by the call or the await, if reads are refused.
+        If the Source is closed, the call or the await raises ClosedError.
         """
         ...
 
     def near(self) -> int:
-        """What ``gap="auto"`` means now, in bytes. No I/O."""
+        """The current value of ``gap="auto"`` in bytes. No I/O."""
         ...
 
     def stat_async(self) -> Awaitable[Stat]:
-        """As `stat`, awaited."""
+        """Like `stat`, awaited."""
         ...
 
     def stat(self) -> Stat:
-        """Ask again; ObjectChangedError if it is pinned and changed."""
+        """Ask the service again. ObjectChangedError if the object is pinned and has changed."""
         ...
 
     def within(self, timeout: Timeout) -> "Source":
-        """The same object, reads of which have other time limits; itself where there is nothing to wait for.
+        """The same object with other time limits for its reads; `self` if the service has no time limits.
 
-        It has nothing open of its own and is not closed; it ends with this one.
+        It owns nothing and need not be closed; closing this Source ends it.
         """
         ...
 
@@ -346,27 +350,27 @@ class Source(Protocol):
 
 
 class Service(Protocol):
-    """One storage, configured."""
+    """One configured storage."""
 
     scheme: str
     defaults: Options
     versions: bool
-    """Whether it keeps more than one version of an object, so that `version=` means something."""
+    """Whether it keeps several versions of an object and supports `version=`."""
 
     def open(self, path: str, options: Options) -> Source:
-        """Open an object. NotFoundError, PermissionDeniedError and so on."""
+        """Open an object. NotFoundError, PermissionDeniedError and other errors."""
         ...
 
     def address(self, path: str) -> str:
-        """The path by which another process opens the same object, without a login; with a signature, if it has one."""
+        """The path with which another process opens the same object: without login, with a signature if it has one."""
         ...
 
     def absolute(self, path: str) -> str:
-        """The path that means the same later in this process, whatever the current directory is by then."""
+        """The path independent of the current directory of this process, which may change."""
         ...
 
     def shown(self, path: str) -> str:
-        """The path as people may see it: without credentials."""
+        """The path for display, without credentials."""
         ...
 
     def list(self, prefix: str, delimiter: str | None, options: Options) -> Iterator[Stat]:
@@ -374,30 +378,30 @@ class Service(Protocol):
         ...
 
     def read_files(self, jobs: Sequence[tuple[str, int, int | None]], options: Options) -> FileResults:
-        """(path, start, stop) each: one range of each of many objects. A job that fails has its exception there."""
+        """Read one range of each of many objects: jobs of (path, start, stop). A failed job yields its exception."""
         ...
 
     def for_one(self) -> None:
-        """Only one object will be opened: keep nothing when it is closed."""
+        """Declare that only one object will be opened, so that the service keeps nothing after it is closed."""
         ...
 
     def without_secrets(self, options: dict[str, Any]) -> dict[str, Any]:
-        """The options as they may be written down."""
+        """The options without secrets, for pickling and display."""
         ...
 
 
 @runtime_checkable
 class ListsAwaited(Protocol):
-    """A Service that waits for a network to list."""
+    """A Service whose listing waits for a network."""
 
     def list_async(self, prefix: str, delimiter: str | None, options: Options) -> AsyncIterator[Stat]:
-        """As `list`, awaited."""
+        """Like `list`, awaited."""
         ...
 
 
 @runtime_checkable
 class Presigns(Protocol):
-    """A Service that can let somebody else read, for a time."""
+    """A Service that can create URLs with temporary read access."""
 
     def presign(self, path: str, expires: float | timedelta, options: Options) -> str:
         """A URL that needs no credentials. See `Operator.presign`."""
@@ -405,7 +409,7 @@ class Presigns(Protocol):
 
 
 def rolled_up(found: Iterable[Stat], prefix: str, delimiter: str | None) -> Iterator[Stat]:
-    """Of a sorted listing: what has `delimiter` after `prefix` stands there once, as the prefix up to and with it."""
+    """A sorted listing in which paths with `delimiter` after `prefix` appear once, as the prefix including it."""
     before = None
     for stat in found:
         end = stat.path.find(delimiter, len(prefix)) if delimiter else -1

@@ -1,4 +1,4 @@
-"""Part of an object as an object of its own: what `Reader.slice` reads from."""
+"""Part of an object as a Source: used by `Reader.slice` and `Reader.within`."""
 
 from collections.abc import Awaitable, Iterator
 from dataclasses import replace
@@ -10,7 +10,7 @@ from _uring import refused
 from _uring.arguments import byte_array, byte_index, writable_bytes
 from rangeio.errors import Error, UnexpectedEofError, asked, from_native
 from rangeio.policy import Timeout
-from rangeio.ranges import OPEN, Offsets, Told
+from rangeio.ranges import OPEN, Offsets, UnprovenSize
 from rangeio.reading import Destination, SourceReads
 from rangeio.service import Again, Capability, ReadAhead, Source, Stat
 
@@ -22,17 +22,19 @@ if TYPE_CHECKING:
 
 
 class Slice(SourceReads):
-    """Bytes `start` to `stop` of a Source, counted from 0. Errors name the bytes of the whole object.
+    """Bytes `start` to `stop` of a Source; offsets count from `start`. Errors give offsets in the whole object.
 
-    It borrows the Source: closing the slice closes only slices of it, closing the Source ends them all.
+    It does not own the Source: closing a slice closes only slices of that slice; closing the Source closes all slices.
     """
 
     def __init__(self, source: Source, start: int, stop: int) -> None:
-        outer = source if isinstance(source, Slice) else None  # a slice of a slice reads the same Source
+        outer = source if isinstance(source, Slice) else None  # a slice of a slice reads the Source directly
         self.source: Source = outer.source if outer else source
         self.start: int = min(outer.start + start, outer.stop) if outer else start
         self.stop: int = min(outer.start + stop, outer.stop) if outer else stop
-        self.again: Again | None = None  # it is made of the Source, whatever its Reader says
+        self.again: Again | None = (
+            None  # set by its Reader, but not used: a slice is recreated from its Source
+        )
         self._outer = outer
         self._closed = False
 
@@ -93,7 +95,7 @@ class Slice(SourceReads):
         self.source.begin_at(*self._part(offset, limit), waiter, chunk=chunk)
 
     def _part(self, offset: SupportsIndex, limit: SupportsIndex) -> tuple[int, int]:
-        """What to read of the whole object; the arguments are checked first."""
+        """The range to read in the whole object. Checks the arguments first."""
         first, count = byte_index(offset, "offset"), byte_index(limit, "limit")
         self._check_open(self._place(first), count)
         return self._place(first), min(count, self._left(first))
@@ -111,7 +113,7 @@ class Slice(SourceReads):
             index = int(passing.argmax())
             first = self._place(int(starts[index]))
             raise UnexpectedEofError(
-                f"{asked(self.path, first, count)}: record {index} passes the end of the slice at {self.stop}",
+                f"{asked(self.path, first, count)}: record {index} extends past the end of the slice, {self.stop}",
                 path=self.path,
                 offset=first,
                 limit=count,
@@ -169,7 +171,7 @@ class Slice(SourceReads):
         return replace(whole, size=self._size_within(whole.size))
 
     def within(self, timeout: Timeout) -> "Slice":
-        """The same bytes with other time limits; it ends with this one."""
+        """The same bytes with other time limits; closing this slice closes the result."""
         timed = Slice(self.source.within(timeout), self.start, self.stop)
         timed._outer = self
         return timed
@@ -181,7 +183,7 @@ class Slice(SourceReads):
         if size is None:
             return None
         within = max(0, min(self.stop, int(size)) - self.start)
-        return Told(within) if isinstance(size, Told) and size < self.stop else within
+        return UnprovenSize(within) if isinstance(size, UnprovenSize) and size < self.stop else within
 
     def _left(self, offset: int) -> int:
         return max(0, self.stop - self.start - offset)
@@ -195,6 +197,4 @@ class Slice(SourceReads):
 
     def _check_open(self, offset: int | None, limit: int | None) -> None:
         if self.closed:
-            raise from_native(
-                "closed", 0, self.path, offset, limit, "this slice, or what it is of, was closed"
-            )
+            raise from_native("closed", 0, self.path, offset, limit, "this slice or its Reader was closed")

@@ -1,4 +1,4 @@
-"""One range as a stream of Buffers, and where such a stream can go: a writer, or a consumer."""
+"""One range as a stream of Buffers, and passing it to a writer (`copy`) or a consumer (`sink`)."""
 
 import errno
 import inspect
@@ -15,95 +15,94 @@ from _uring import yield_if_due
 from rangeio.awaitables import pause, settle
 from rangeio.budget import SHARED
 from rangeio.errors import Error
-from rangeio.in_flight import Flight
-from rangeio.ranges import OPEN, certain
+from rangeio.in_flight import RequestWindow
+from rangeio.ranges import OPEN, proven
 from rangeio.service import Options, Source
 
 if TYPE_CHECKING:
     from _uring import Buffer
 
 Progress: TypeAlias = Callable[[int, int | None], object]
-"""Called with the bytes done so far, and those in all (None if not known)."""
+"""Called with the bytes written so far and the total (None if unknown)."""
 
-# Chosen by measurement (bench: stream): smaller ones cost more Python than they save cache, larger ones more cache;
-# eight of 1 MiB keep a device busy.
+# Chosen by measurement (bench: stream): smaller chunks cost more Python time than they save in cache misses, larger
+# ones cost more cache misses; eight of 1 MiB keep a device busy.
 _CHUNK = 1 << 20
 _PREFETCH = 8 << 20
-# Chunks that are planned at once: arrays of a long stream would be as long as it is.
+# Chunks that are planned at a time, to bound the size of the arrays for a long stream.
 _SEGMENT = 65_536
 _LONGEST_PAUSE_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
-    """How a stream reads: pieces of `chunk` bytes, at most `prefetch` bytes of them ahead of the one handed out."""
+class StreamSettings:
+    """How a stream reads: in pieces of `chunk` bytes, at most `prefetch` bytes ahead of the piece handed out last."""
 
     chunk: int
     prefetch: int
 
     @classmethod
-    def of(cls, options: Options, chunk: int | None, prefetch: int | None) -> "Course":
-        """What a call asks for, else the Reader's options, else the default. ConfigInvalidError for a wrong value."""
+    def of(cls, options: Options, chunk: int | None, prefetch: int | None) -> "StreamSettings":
+        """The settings of the call, else of the Reader, else the defaults. ConfigInvalidError for an invalid value."""
         given = {"chunk": chunk, "prefetch": prefetch}
         chosen = options.updated({name: value for name, value in given.items() if value is not None})
         ahead = _PREFETCH if chosen.prefetch is None else chosen.prefetch
         return cls(chosen.chunk or _CHUNK, ahead)
 
     def depth(self, granted: int) -> int:
-        """Pieces under way or not handed out yet: one that is waited for, and those that `granted` bytes allow."""
+        """Pieces in flight or not handed out yet: the next piece, and as many more as `granted` bytes allow."""
         return 1 + granted // self.chunk
 
 
-def pieces(source: Source, course: Course, start: int, stop: int) -> "Generator[Buffer]":
-    """The stream of a range, sync. Where the end is not known it is found by reading: without reading ahead, until a
-    reply has told it, if it does.
-    """
+def stream_range(source: Source, settings: StreamSettings, start: int, stop: int) -> "Generator[Buffer]":
+    """The stream of a range, sync. If the end is unknown, reads without prefetch until a response reports the end."""
     while stop == OPEN:
-        buffer = source.read_at(start, course.chunk)
+        buffer = source.read_at(start, settings.chunk)
         if buffer.nbytes:
             yield buffer
-        if buffer.nbytes < course.chunk:
+        if buffer.nbytes < settings.chunk:
             return
-        start += course.chunk
-        size = certain(source.size)
+        start += settings.chunk
+        size = proven(source.size)
         stop = OPEN if size is None else max(start, size)
-    loan = SHARED.lend(min(course.prefetch, stop - start))
+    grant = SHARED.grant(min(settings.prefetch, stop - start))
     try:
-        span = course.chunk * _SEGMENT
+        span = settings.chunk * _SEGMENT
         for first in range(start, stop, span):
-            starts = np.arange(first, min(first + span, stop), course.chunk, dtype=np.int64)
-            lengths = np.minimum(course.chunk, stop - starts)
-            replies = source.fetch_each(
-                starts, lengths, chunk=None, concurrent=course.depth(loan.nbytes), ordered=True
+            starts = np.arange(first, min(first + span, stop), settings.chunk, dtype=np.int64)
+            lengths = np.minimum(settings.chunk, stop - starts)
+            responses = source.fetch_each(
+                starts, lengths, chunk=None, concurrent=settings.depth(grant.nbytes), ordered=True
             )
-            with closing(cast("Generator[tuple[int, Any]]", replies)):
-                for _, reply in replies:
-                    if isinstance(reply, Error):
+            with closing(cast("Generator[tuple[int, Any]]", responses)):
+                for _, response in responses:
+                    if isinstance(response, Error):
                         try:
-                            raise reply
+                            raise response
                         finally:
-                            del reply  # its traceback holds this frame: let neither hold the other
-                    if reply.nbytes:
-                        yield reply
+                            del response  # breaks the cycle of frame and traceback
+                    if response.nbytes:
+                        yield response
     finally:
-        loan.close()
+        grant.close()
 
 
 class AsyncStream(AsyncIterator["Buffer"]):
-    """The stream of a range, async. `aclose`, or letting go of it, stops the reads; so it may be left at any point.
+    """The stream of a range, async. The iteration may stop at any point: `aclose`, or deleting it, stops the reads.
 
-    It is begun by the first `anext`, on the loop that runs then.
+    The first `anext` begins the reads, on the loop that runs at that time.
     """
 
-    def __init__(self, course: Course, begin: Callable[[], Awaitable[tuple[Source, int, int]]]) -> None:
-        """begin: opens what there is to open; the Source, and where in it to start and to stop."""
-        self._course = course
+    def __init__(
+        self, settings: StreamSettings, begin: Callable[[], Awaitable[tuple[Source, int, int]]]
+    ) -> None:
+        """begin: opens the object if necessary; returns the Source and the start and stop of the range."""
+        self._settings = settings
         self._begin = begin
-        self._flight: Flight | None = None
-        self._open_at: tuple[Source, int] | None = (
-            None  # where the first piece begins, of one whose end is not known
-        )
-        self._loan = SHARED.lend(0)
+        self._window: RequestWindow | None = None
+        # The Source and the start of the first piece, while the end is not known.
+        self._open_at: tuple[Source, int] | None = None
+        self._grant = SHARED.grant(0)
         self._ended = False
 
     def __aiter__(self) -> "AsyncStream":
@@ -112,43 +111,43 @@ class AsyncStream(AsyncIterator["Buffer"]):
     async def __anext__(self) -> "Buffer":
         if self._ended:
             await yield_if_due()
-        elif self._flight is None:
-            self._flight = self._launch(*await self._begin())
-        if self._ended or self._flight is None:
+        elif self._window is None:
+            self._window = self._launch(*await self._begin())
+        if self._ended or self._window is None:
             raise StopAsyncIteration
-        landed = await self._flight.next()
-        if landed is None or self._ended:
+        completed = await self._window.next()
+        if completed is None or self._ended:
             self.end()
             raise StopAsyncIteration
-        _, reply = landed
-        if isinstance(reply, Error):
+        _, response = completed
+        if isinstance(response, Error):
             self.end()
             try:
-                raise reply
+                raise response
             finally:
-                del landed, reply  # its traceback holds this frame: let neither hold the other
-        if reply.nbytes < self._course.chunk:
-            self.end()  # the last piece, or that of an object that ends here
+                del completed, response  # breaks the cycle of frame and traceback
+        if response.nbytes < self._settings.chunk:
+            self.end()  # the last piece of the range, or the object ends here
         elif self._open_at is not None:
             self._look_for_end(*self._open_at)
-        if not reply.nbytes:
+        if not response.nbytes:
             raise StopAsyncIteration
-        return reply
+        return response
 
     def _look_for_end(self, source: Source, start: int) -> None:
-        """The first piece may have told where the object ends: then the rest is read ahead."""
+        """If the first piece reported the size of the object, read the rest with prefetch."""
         self._open_at = None
-        size = certain(source.size)
-        if size is not None and self._flight is not None:
-            self._flight.close()
-            start += self._course.chunk
-            self._flight = self._launch(source, start, max(start, size))
+        size = proven(source.size)
+        if size is not None and self._window is not None:
+            self._window.close()
+            start += self._settings.chunk
+            self._window = self._launch(source, start, max(start, size))
 
-    def _launch(self, source: Source, start: int, stop: int) -> Flight:
-        chunk = self._course.chunk
+    def _launch(self, source: Source, start: int, stop: int) -> RequestWindow:
+        chunk = self._settings.chunk
         count = -(-(stop - start) // chunk)
         if stop < OPEN:
-            self._loan = SHARED.lend(min(self._course.prefetch, stop - start))
+            self._grant = SHARED.grant(min(self._settings.prefetch, stop - start))
         else:
             self._open_at = source, start
 
@@ -156,8 +155,8 @@ class AsyncStream(AsyncIterator["Buffer"]):
             first = start + index * chunk
             source.begin_at(first, min(chunk, stop - first), waiter)
 
-        return Flight(
-            begin, count, source.yield_if_due, depth=self._course.depth(self._loan.nbytes), ordered=True
+        return RequestWindow(
+            begin, count, source.yield_if_due, depth=self._settings.depth(self._grant.nbytes), ordered=True
         )
 
     async def aclose(self) -> None:
@@ -166,40 +165,40 @@ class AsyncStream(AsyncIterator["Buffer"]):
         await yield_if_due()
 
     def end(self) -> None:
-        """As `aclose`, which has nothing to wait for."""
+        """Like `aclose`, which does not wait."""
         self._ended = True
-        if self._flight is not None:
-            self._flight.close()
-        self._loan.close()
+        if self._window is not None:
+            self._window.close()
+        self._grant.close()
 
     def __del__(self) -> None:
         self.end()
 
 
-def way_into(writer: Any) -> Callable[[memoryview], object]:
-    """The call that a writer takes bytes by: `write`, or that of trio's streams. TypeError if it has none."""
+def writer_call(writer: Any) -> Callable[[memoryview], object]:
+    """The method of a writer that accepts bytes: `write`, or `send_all` of trio streams. TypeError if it has none."""
     for name in ("write", "send_all"):
         if hasattr(writer, name):
             return cast("Callable[[memoryview], object]", getattr(writer, name))
-    raise TypeError(f"{writer!r} takes no bytes: give an object with write() or send_all()")
+    raise TypeError(f"{writer!r} is not a writer: pass an object with write() or send_all()")
 
 
 async def copy(
     buffers: "AsyncIterator[Buffer]", writer: Any, progress: Progress | None, total: Callable[[], int | None]
 ) -> int:
-    """See `Reader.copy`. A writer may be sync or async; `drain()` is awaited where there is one.
+    """See `Reader.copy`. A writer may be sync or async; its `drain()` is awaited if it has one.
 
-    total: asked each time, because a reply may have told it.
+    total: called each time, because a response may have reported the size.
     """
-    write = way_into(writer)
+    write = writer_call(writer)
     drain = getattr(writer, "drain", None)
     done = 0
     async for buffer in buffers:
         rest = memoryview(buffer)
         while rest:
-            taken = _taken(await settle(write(rest)), len(rest), writer)
-            rest = rest[taken:]
-            done += taken
+            accepted = _accepted(await settle(write(rest)), len(rest), writer)
+            rest = rest[accepted:]
+            done += accepted
         if drain is not None:
             await settle(drain())
         if progress is not None:
@@ -207,22 +206,22 @@ async def copy(
     return done
 
 
-def _taken(answer: object, offered: int, writer: object) -> int:
-    """How many bytes a write took. A raw file that answers None took nothing; of all other writers None means all."""
-    if answer is None:
+def _accepted(result: object, passed: int, writer: object) -> int:
+    """The number of bytes a write accepted. None means nothing from a raw file, and all from any other writer."""
+    if result is None:
         if isinstance(writer, io.RawIOBase):
-            raise BlockingIOError(errno.EAGAIN, "the writer does not block and is full", 0)
-        return offered
-    if not isinstance(answer, int) or not 0 < answer <= offered:
-        raise OSError(errno.EIO, f"{writer!r} was offered {offered} bytes and says it wrote {answer!r}")
-    return answer
+            raise BlockingIOError(errno.EAGAIN, "the writer is non-blocking and full", 0)
+        return passed
+    if not isinstance(result, int) or not 0 < result <= passed:
+        raise OSError(errno.EIO, f"{writer!r} was passed {passed} bytes and returned {result!r}")
+    return result
 
 
 async def sink(buffers: "AsyncIterator[Buffer]", consumer: Any, *, blocking: bool) -> int:
     """See `Reader.sink`. blocking: whether this thread may wait in the put() of a sync queue."""
-    give = entrance(consumer, blocking)
+    give = consumer_call(consumer, blocking)
     if blocking and inspect.iscoroutinefunction(give):
-        raise TypeError(f"{consumer!r} has to be awaited: read with rangeio.open_async()")
+        raise TypeError(f"{consumer!r} must be awaited: read with rangeio.open_async()")
     done = 0
     async for buffer in buffers:
         size = buffer.nbytes
@@ -234,8 +233,8 @@ async def sink(buffers: "AsyncIterator[Buffer]", consumer: Any, *, blocking: boo
     return done
 
 
-def entrance(consumer: Any, blocking: bool) -> Callable[[Any], object]:
-    """The call that a consumer takes Buffers by. TypeError if it has none."""
+def consumer_call(consumer: Any, blocking: bool) -> Callable[[Any], object]:
+    """The method of a consumer that accepts Buffers, or the callable itself. TypeError if it is neither."""
     if hasattr(consumer, "send"):
         send: Callable[[Any], object] = consumer.send
         return send
@@ -245,11 +244,11 @@ def entrance(consumer: Any, blocking: bool) -> Callable[[Any], object]:
     if callable(consumer):
         call: Callable[[Any], object] = consumer
         return call
-    raise TypeError(f"{consumer!r} takes no Buffers: give a callable, a queue, or an object with send()")
+    raise TypeError(f"{consumer!r} is not a consumer: pass a callable, a queue, or an object with send()")
 
 
 async def _put(consumer: "queue.Queue[Any]", buffer: "Buffer") -> None:
-    """Put into a sync queue without blocking the loop. It tells nobody when there is room, so look again and again."""
+    """Put into a sync queue without blocking the loop. A queue does not notify when it has room, so poll it."""
     delay = 0.0
     while True:
         try:

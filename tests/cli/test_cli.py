@@ -17,8 +17,8 @@ from faults.machine import need_backend
 
 from rangeio.cli import main
 from rangeio.cli.console import Progress
+from rangeio.cli.range_syntax import parse_range_argument
 from rangeio.cli.sizes import parse_size
-from rangeio.cli.spans import parse_span
 from rangeio.ranges import Suffix
 
 DATA = bytes(range(256)) * 40
@@ -49,7 +49,7 @@ def sample(tmp_path: Path) -> Path:
     ],
 )
 def test_spans(text: str, meant: object) -> None:
-    assert parse_span(text) == meant
+    assert parse_range_argument(text) == meant
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_spans(text: str, meant: object) -> None:
 )
 def test_spans_that_are_none(text: str) -> None:
     with pytest.raises(ValueError):
-        parse_span(text)
+        parse_range_argument(text)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_ranges_prints_the_plan(sample: Path, capsys: pytest.CaptureFixture[str]
         == 0
     )
     text = capsys.readouterr().out
-    assert "3 ranges -> 2 requests, 2 at a time, joined up to 50 bytes apart" in text
+    assert "3 ranges -> 2 requests, 2 at a time, merged up to 50 bytes apart" in text
     assert "160 bytes" in text
     assert "210 bytes" in text
     assert "read amplification 1.31" in text

@@ -208,7 +208,7 @@ def test_a_folder_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixtur
     with scripted(lambda asked: reply(500)) as server:
         for parent in ("nowhere", "file"):
             assert main(["cp", server.url + "/object", str(tmp_path / parent / "copy")]) == 1
-            assert capsys.readouterr().err == f"rangeio: there is no folder {tmp_path / parent}\n"
+            assert capsys.readouterr().err == f"rangeio: the folder {tmp_path / parent} does not exist\n"
         assert not server.asked
 
 

@@ -232,7 +232,7 @@ def test_ls_of_a_bucket(
         assert main(["ls", place + nothing, *bucket]) == 1
         assert capfd.readouterr() == (
             "",
-            f"rangeio: nothing has a name that begins with '{place}{nothing}'\n",
+            f"rangeio: no name begins with '{place}{nothing}'\n",
         )
     names = listed(capfd, place, "-R", *bucket)
     assert names == [place + "a b", place + "deep/c%20", place + "deep/d"]
@@ -253,16 +253,16 @@ def test_ls_of_a_bucket(
         (["cp", "memory://none", "x"], 1, "none"),
         (["cat", "memory://none"], 1, "none"),
         (["ls", "no/such/folder/"], 1, "no/such/folder"),
-        (["ls", "absent"], 1, "nothing has a name that begins with 'absent'"),
+        (["ls", "absent"], 1, "no name begins with 'absent'"),
         (["ls", "-R", "absent"], 1, "'absent'"),
         (["ls", "memory://absent", "--json"], 1, "'memory://absent'"),
-        (["ls", "https://example.org/"], 1, "no listing"),
+        (["ls", "https://example.org/"], 1, "does not support listing"),
         (["ls", "nope://x"], 1, "nope"),
         (["cp", "present", "memory://x"], 2, "path of this machine"),
         (["cp", "present", "no/such/folder/"], 2, "no/such/folder"),
         (["cp", "present", "no/such/file"], 1, "no/such"),
         (["cp", "absent", "copy"], 1, "absent"),
-        (["cp", "http://127.0.0.1:9/", "."], 2, "names no file"),
+        (["cp", "http://127.0.0.1:9/", "."], 2, "no file name"),
         (["cat", "http://me:hunter2@127.0.0.1:1/x?sig=abc", "-o", "retry=1", "-o", "proxy="], 1, "refused"),
         (["stat", "http://a b/"], 1, "host"),
         (["cat", "present", "-o", "nonsense=1"], 1, "nonsense"),

@@ -104,7 +104,7 @@ def test_one_larger_than_all_goes_alone() -> None:
 
 def test_loans_never_wait() -> None:
     budget = Budget(10 * MIB)
-    first, second, third = budget.lend(8 * MIB), budget.lend(8 * MIB), budget.lend(8 * MIB)
+    first, second, third = budget.grant(8 * MIB), budget.grant(8 * MIB), budget.grant(8 * MIB)
     assert [first.nbytes, second.nbytes, third.nbytes] == [8 * MIB, 2 * MIB, 0]
     assert budget.during(5 * MIB, lambda: "through") == "through"  # whatever is lent, one call goes
     first.close()
@@ -302,7 +302,7 @@ def test_interrupted_calls_give_back(auto_lab: Lab) -> None:
         def call():
             for _ in range(2000):
                 budget.during(2 << 20, int)
-                budget.lend(1 << 20).close()
+                budget.grant(1 << 20).close()
         signal.signal(signal.SIGALRM, signal.default_int_handler)
         interrupted = 0
         for turn in range(4000):

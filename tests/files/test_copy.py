@@ -139,7 +139,7 @@ def test_progress(reader: rangeio.Reader) -> None:
 
 @pytest.mark.parametrize("answer", [0, -1, CHUNK + 1, "5", 1.5])
 def test_writers_that_lie(reader: rangeio.Reader, answer: Any) -> None:
-    with pytest.raises(OSError, match="says it wrote"):
+    with pytest.raises(OSError, match="bytes and returned"):
         reader.copy(Lying(answer))
 
 
@@ -163,7 +163,7 @@ def test_failing_writer_stops_the_reads(reader: rangeio.Reader) -> None:
 
     with pytest.raises(ZeroDivisionError):
         reader.copy(Failing())
-    with pytest.raises(TypeError, match="takes no bytes"):
+    with pytest.raises(TypeError, match="is not a writer"):
         reader.copy(object())
 
 
@@ -189,7 +189,7 @@ def test_awaited_writers(reactor: _uring.Reactor, path: Path, loop: Loop) -> Non
                 assert writer.taken == pattern(3, NBYTES)
                 assert seen[-1] == (NBYTES - 3, NBYTES - 3)
             assert Drained.drains == 0
-            with pytest.raises(OSError, match="says it wrote"):
+            with pytest.raises(OSError, match="bytes and returned"):
                 await reader.copy(Lying(-5))
 
     loop.run(main)
@@ -276,7 +276,7 @@ def test_sinks(reader: rangeio.Reader) -> None:
     assert reader.sink(consumer) == NBYTES
     assert consumer.seen[-2:] == [b"flushed", b"closed"]
     assert b"".join(consumer.seen[:-2]) == pattern(0, NBYTES)
-    with pytest.raises(TypeError, match="takes no Buffers"):
+    with pytest.raises(TypeError, match="is not a consumer"):
         reader.sink(5)
 
 

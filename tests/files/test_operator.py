@@ -179,7 +179,7 @@ def test_misspelt_options(
 
 def test_options_that_are_not_the_objects() -> None:
     """What the URI of an object names is no option beside it; what is the Operator's is not given to one object."""
-    with pytest.raises(rangeio.ConfigInvalidError, match="names its bucket"):
+    with pytest.raises(rangeio.ConfigInvalidError, match="contains the bucket"):
         rangeio.open("s3://bucket/key", bucket="x")
     with pytest.raises(rangeio.ConfigInvalidError, match=r"known: .*\bregion\b") as caught:
         rangeio.open("s3://bucket/key", buckets="x")

@@ -115,7 +115,7 @@ def test_https_proxy(sites: Sites, identity: Identity, tmp_path: Path, open_read
         with reader, pytest.raises(rangeio.ConnectionFailedError, match="not trusted"):
             reader.read_at(5, 10)
         reader = open_reader(secure.put("proxied", DATA), proxy=proxy.url, **secure.options)
-        with reader, pytest.raises(rangeio.UnsupportedError, match="give an http:// proxy"):
+        with reader, pytest.raises(rangeio.UnsupportedError, match="set an http:// proxy"):
             reader.read_at(5, 10)
 
 

@@ -126,7 +126,9 @@ def test_misplaced_is_told_half_open(desk: Desk) -> None:
     """Both ranges in the form in which ranges are given: the last byte is not in them."""
     span = f"bytes 160-199/{SIZE}"
     reader = desk.open(lambda _: reply(206, DATA[160:200], ETag='"v1"', Content_Range=span))
-    told = f"bytes [100, 150) of '{reader.path}': the server answers with bytes [160, 200) to a request for [100, 150)"
+    told = (
+        f"bytes [100, 150) of '{reader.path}': the server sends bytes [160, 200) for a request for [100, 150)"
+    )
     with pytest.raises(rangeio.RangeNotSupportedError, match=re.escape(told)):
         reader.read_at(100, 50)
 

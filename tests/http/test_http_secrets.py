@@ -299,31 +299,33 @@ CHUNKED = b"HTTP/1.1 206 Word\r\nContent-Range: bytes 5-14/2560\r\nTransfer-Enco
 GOES_WRONG: dict[str, Callable[[Asked], Answer]] = {
     "closed the connection without a response": lambda asked: Answer(b"", "close"),
     "in the middle of its response": lambda asked: cut(honest(DATA, asked), 3, "close"),
-    "cannot be understood: not a status line: '***'": lambda asked: Answer(b"connection\r\n\r\n", "close"),
+    "is invalid: not a status line: '***'": lambda asked: Answer(b"connection\r\n\r\n", "close"),
     "not a header field: '***'": lambda asked: Answer(b"HTTP/1.1 200 OK\r\nconnection\r\n\r\n", "close"),
     "transfer coding '***'": lambda asked: reply(200, Transfer_Encoding="connection"),
     "Content-Length '***'": lambda asked: reply(200, Content_Length="connection"),
     "Content-Range bytes 9-1/***": lambda asked: reply(206, DATA, Content_Range="bytes 9-1/4711"),
     "not a chunk size: b'***'": lambda asked: Answer(CHUNKED + b"connection\r\n", "close"),
     "not a line of a chunked body: b'***\\n'": lambda asked: Answer(CHUNKED + b"connection\n", "close"),
-    "answers 206 as 'multipart/***'": lambda asked: reply(206, DATA, Content_Type="multipart/connection"),
+    "sends 206 as 'multipart/***'": lambda asked: reply(206, DATA, Content_Type="multipart/connection"),
     "206 without a usable Content-Range": lambda asked: reply(206, DATA),
     "encodes the content (***)": lambda asked: reply(200, DATA, Content_Encoding="connection"),
-    "ignores Range and answers with the whole object": lambda asked: reply(200, DATA),
+    "ignores Range and sends the whole object": lambda asked: reply(200, DATA),
     "HTTP 500: the server failed": lambda asked: reply(500),
     "HTTP 500: the server failed (request ***)": lambda asked: reply(500, X_Request_Id="connection"),
-    "to what is no http or https URL": lambda asked: reply(307, Location="connection://server"),
+    "to an address that is not an http or https URL": lambda asked: reply(
+        307, Location="connection://server"
+    ),
     "more than 10 redirects": lambda asked: reply(307, Location="/object?connection"),
-    "nothing came for first_byte_s=": lambda asked: Answer(b"", "stall"),
-    "and size=4711 was given": lambda asked: honest(DATA, asked),
-    "does not hold, though the server answers as if it did": lambda asked: reply(
+    "no bytes arrived within first_byte_s=": lambda asked: Answer(b"", "stall"),
+    "but size=4711 was given": lambda asked: honest(DATA, asked),
+    "is not satisfied, but the server ignores it": lambda asked: reply(
         206, DATA[5:15], ETag='"v1"', Content_Range="bytes 5-14/2560"
     ),
 }
 OPTIONS: dict[str, dict[str, Any]] = {
-    "nothing came for first_byte_s=": {"timeout": rangeio.Timeout(first_byte_s=0.05)},
-    "and size=4711 was given": {"size": 4711},
-    "does not hold, though the server answers as if it did": {"if_match": '"connection"'},
+    "no bytes arrived within first_byte_s=": {"timeout": rangeio.Timeout(first_byte_s=0.05)},
+    "but size=4711 was given": {"size": 4711},
+    "is not satisfied, but the server ignores it": {"if_match": '"connection"'},
 }
 
 

@@ -100,9 +100,9 @@ SETTINGS: dict[str, Setting] = {
         {"client_cert": "stranger.pem"},
         "client_cert=",
     ),
-    "no version in common": (Authority.old, {}, "no version of TLS"),
-    "no cipher in common": (Authority.odd, {}, "no cipher in common"),
-    "no TLS": (lambda _: None, {}, "does not speak TLS"),
+    "no version in common": (Authority.old, {}, "no TLS version"),
+    "no cipher in common": (Authority.odd, {}, "no common cipher"),
+    "no TLS": (lambda _: None, {}, "does not use TLS"),
 }
 
 

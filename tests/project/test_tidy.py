@@ -105,7 +105,7 @@ FLOORS = (
     "rangeio.adapters",
     "rangeio",
     "rangeio.cli.console rangeio.cli.machine rangeio.cli.sizes",
-    "rangeio.cli.spans",
+    "rangeio.cli.range_syntax",
     "rangeio_bench",
     "rangeio.cli",
     "rangeio.__main__",

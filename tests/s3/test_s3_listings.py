@@ -86,7 +86,7 @@ def test_listings_without_an_end(listed: Listed, name: str) -> None:
     """As redirects in a circle: an error, after a number of requests that is no more than a few times the circle's."""
     body, most = ENDLESS[name]
     with scripted(lambda asked: reply(200, body(asked))) as server:
-        with pytest.raises(rangeio.UnexpectedError, match=r"circle|does not end") as caught:
+        with pytest.raises(rangeio.UnexpectedError, match=r"loops|does not end") as caught:
             listed(server)
         assert len(server.asked) <= most
     assert caught.value.path == "s3://bucket/"
@@ -132,7 +132,7 @@ def noticed_after(before: int, length: int) -> int:
 def test_sizes_that_are_none(listed: Listed, size: str) -> None:
     with (
         scripted(lambda asked: reply(200, page(entry(size=size)))) as server,
-        pytest.raises(rangeio.UnexpectedError, match="a size that is none"),
+        pytest.raises(rangeio.UnexpectedError, match="an invalid size"),
     ):
         listed(server)
 
@@ -251,7 +251,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_xml(name: str) -> None:
-    with pytest.raises(rangeio.UnexpectedError, match=r"none of S3's|cannot be read"):
+    with pytest.raises(rangeio.UnexpectedError, match=r"not a listing of S3|an invalid size"):
         parse_page(HOSTILE[name])
 
 

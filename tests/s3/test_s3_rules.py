@@ -123,7 +123,7 @@ def test_regions_in_a_circle(desk: Desk) -> None:
 def test_region_that_is_none(desk: Desk, region: str) -> None:
     """It would become part of a host name."""
     reader = desk.open(lambda asked: error(301, "PermanentRedirect", x_amz_bucket_region=region))
-    with pytest.raises(rangeio.UnexpectedError, match="give region="):
+    with pytest.raises(rangeio.UnexpectedError, match="set region="):
         reader.read_at(0, 1)
     assert len(desk.server.asked) == 1
 
@@ -176,16 +176,16 @@ def test_clock_is_taken_once(desk: Desk) -> None:
 # --- refusals ------------------------------------------------------------------------------------------------
 
 REFUSALS: list[tuple[int, str, type[rangeio.Error], str]] = [
-    (404, "NoSuchKey", rangeio.NotFoundError, "no such key"),
-    (404, "NoSuchBucket", rangeio.NotFoundError, "no such bucket"),
-    (404, "NoSuchVersion", rangeio.NotFoundError, "no such version"),
+    (404, "NoSuchKey", rangeio.NotFoundError, "the key does not exist"),
+    (404, "NoSuchBucket", rangeio.NotFoundError, "the bucket does not exist"),
+    (404, "NoSuchVersion", rangeio.NotFoundError, "the version does not exist"),
     (403, "AccessDenied", rangeio.PermissionDeniedError, "denied"),
     (403, "InvalidObjectState", rangeio.PermissionDeniedError, "archived"),
     (403, "InvalidAccessKeyId", rangeio.UnauthenticatedError, "access_key_id"),
     (403, "SignatureDoesNotMatch", rangeio.UnauthenticatedError, "secret_access_key"),
     (400, "ExpiredToken", rangeio.UnauthenticatedError, "expired"),
     (400, "InvalidToken", rangeio.UnauthenticatedError, "session_token"),
-    (501, "NotImplemented", rangeio.UnsupportedError, "cannot"),
+    (501, "NotImplemented", rangeio.UnsupportedError, "does not support"),
     (400, "SomethingNew", rangeio.UnexpectedError, "400"),
     (404, "SomethingNew", rangeio.NotFoundError, "404"),
 ]
@@ -262,13 +262,19 @@ def test_words_that_cannot_be_printed(desk: Desk) -> None:
 
 def test_a_code_without_a_message(desk: Desk) -> None:
     for body, said in (
-        (b"<Error><Code>SomethingNew</Code></Error>", "HTTP 400: SomethingNew: the server refuses"),
+        (
+            b"<Error><Code>SomethingNew</Code></Error>",
+            "HTTP 400: SomethingNew: the server refuses the request",
+        ),
         (
             b"<Error><Message>Only words.</Message></Error>",
-            "HTTP 400: the server refuses (the server: Only words.)",
+            "HTTP 400: the server refuses the request (the server: Only words.)",
         ),
-        (b"<Response><Error><Code>Inner</Code></Error></Response>", "HTTP 400: Inner: the server refuses"),
-        (b"<a><b><Error><Code>Deep</Code></Error></b></a>", "HTTP 400: the server refuses"),
+        (
+            b"<Response><Error><Code>Inner</Code></Error></Response>",
+            "HTTP 400: Inner: the server refuses the request",
+        ),
+        (b"<a><b><Error><Code>Deep</Code></Error></b></a>", "HTTP 400: the server refuses the request"),
     ):
         with pytest.raises(rangeio.UnexpectedError) as caught:
             desk.open(lambda asked, body=body: reply(400, body)).read_at(0, 1)
@@ -342,7 +348,7 @@ def test_bodies_of_refusals(desk: Desk, name: str) -> None:
 
 def test_namespace(desk: Desk) -> None:
     body = b'<Error xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Code>NoSuchBucket</Code></Error>'
-    with pytest.raises(rangeio.NotFoundError, match="no such bucket"):
+    with pytest.raises(rangeio.NotFoundError, match="the bucket does not exist"):
         desk.open(lambda asked: reply(404, body)).read_at(0, 1)
 
 
@@ -536,12 +542,12 @@ def test_paths_are_those_that_open_takes(listed: Listed) -> None:
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        (reply(200, b"<html/>"), "none of S3's"),
-        (reply(200, b""), "none of S3's"),
-        (reply(200, b"<ListBucketResult>"), "none of S3's"),
-        (reply(200, b'<!DOCTYPE x [<!ENTITY a "b">]>' + page(["&a;"])), "none of S3's"),
-        (reply(200, page(["a"], truncated="true")), "how to ask"),
-        (reply(200, page(["a"]).replace(b"<Size>7", b"<Size>many")), "cannot be read"),
+        (reply(200, b"<html/>"), "not a listing of S3"),
+        (reply(200, b""), "not a listing of S3"),
+        (reply(200, b"<ListBucketResult>"), "not a listing of S3"),
+        (reply(200, b'<!DOCTYPE x [<!ENTITY a "b">]>' + page(["&a;"])), "not a listing of S3"),
+        (reply(200, page(["a"], truncated="true")), "no token"),
+        (reply(200, page(["a"]).replace(b"<Size>7", b"<Size>many")), "an invalid size"),
     ],
     ids=str,
 )
@@ -570,7 +576,7 @@ def test_a_listing_is_retried(listed: Listed) -> None:
 def test_a_listing_is_refused(listed: Listed) -> None:
     with (
         scripted(lambda asked: error(404, "NoSuchBucket")) as server,
-        pytest.raises(rangeio.NotFoundError, match="no such bucket") as caught,
+        pytest.raises(rangeio.NotFoundError, match="the bucket does not exist") as caught,
     ):
         listed(operator_of(server))
     assert caught.value.path == "s3://bucket/"

@@ -1,1 +1,1 @@
-"""rangeio in the shape of something else: files with a cursor, and whatever other libraries want to be given."""
+"""Adapters from ranges to other interfaces: files with a cursor, for libraries that need one."""

@@ -1,4 +1,4 @@
-"""A range as an async file, in the shape people know from aiofiles."""
+"""A range as an async file with the interface of aiofiles."""
 
 import errno
 import os
@@ -18,20 +18,20 @@ _GROWTH = 4
 
 
 class AsyncFile(AsyncIterator[bytes]):
-    """A cursor in a range. One task at a time, as with any file; seeking costs no read.
+    """A file over a range, with a cursor. One task at a time, as with any file. Seeking reads nothing.
 
-    Reads that go on where the last one ended are read ahead, up to the buffer's size; a read elsewhere reads 8 KiB
-    (over a network 48 KiB), or what it was asked for if that is more. Closing it leaves the Reader open.
+    Sequential reads are read ahead, up to the size of the buffer. A read at another position fetches 8 KiB (over a
+    network 48 KiB), or all requested bytes if more. Closing the file leaves the Reader open.
     """
 
     def __init__(
         self, begin: Callable[[], Awaitable[tuple[Source, int, int]]], path: str, buffer_size: int | None
     ) -> None:
-        """begin: opens what there is to open; the Source, and where in it the file starts and stops."""
+        """begin: opens the object if necessary; returns the Source and the start and stop of the file in it."""
         self._begin = begin
         self._buffer_size = None if buffer_size is None else byte_index(buffer_size, "buffer_size")
         self._place: tuple[Source, int, int] | None = None
-        self._ahead = memoryview(b"")  # what was read beyond the cursor
+        self._ahead = memoryview(b"")  # bytes read beyond the cursor
         self._at = 0
         self._expected = -1
         self._span = 0
@@ -40,7 +40,7 @@ class AsyncFile(AsyncIterator[bytes]):
         self.mode = "rb"
 
     def read(self, size: int | None = -1) -> Awaitable[bytes]:
-        """`size` bytes, fewer only at the end; all that is left if negative or None."""
+        """Read `size` bytes, fewer only at the end; the rest of the range if negative or None."""
         return self._read(_limit(size))
 
     async def _read(self, size: int) -> bytes:
@@ -59,7 +59,7 @@ class AsyncFile(AsyncIterator[bytes]):
         return head + bytes(tail)
 
     def readinto(self, buffer: Destination) -> Awaitable[int]:
-        """Fill a writable buffer; the bytes read, fewer than its size only at the end."""
+        """Fill a writable buffer. Returns the bytes read; fewer than its size only at the end."""
         return self._readinto(writable_bytes(buffer))  # type: ignore[arg-type]
 
     async def _readinto(self, view: memoryview) -> int:
@@ -76,21 +76,21 @@ class AsyncFile(AsyncIterator[bytes]):
         return done
 
     async def read1(self, size: int = -1) -> bytes:
-        """At most `size` bytes with at most one read."""
+        """Read at most `size` bytes with at most one read of the object."""
         await yield_if_due()
         if not self._ahead:
             await self._fill(1)
         return self._take(len(self._ahead) if size < 0 else min(size, len(self._ahead)))
 
     async def peek(self, size: int = 1) -> bytes:
-        """What comes next, without moving: at least one byte, if there is one."""
+        """The next bytes without moving the cursor: at least one, except at the end."""
         await yield_if_due()
         if not self._ahead:
             await self._fill(max(1, size))
         return bytes(self._ahead)
 
     async def readline(self, size: int | None = -1) -> bytes:
-        """To the next newline, which is included, or at most `size` bytes."""
+        """Read to the next newline, including it, or at most `size` bytes."""
         await yield_if_due()
         limit = _limit(size)
         parts: list[bytes] = []
@@ -107,14 +107,14 @@ class AsyncFile(AsyncIterator[bytes]):
         return b"".join(parts)
 
     async def readlines(self, hint: int | None = -1) -> list[bytes]:
-        """The lines that are left; no more once they are more than `hint` bytes, if that is above 0."""
+        """The remaining lines; stops once they exceed `hint` bytes, if that is above 0."""
         most = hint or 0
         lines: list[bytes] = []
         total = 0
         async for line in self:
             lines.append(line)
             total += len(line)
-            if 0 < most < total:  # as of files in CPython
+            if 0 < most < total:  # as CPython's files do
                 break
         return lines
 
@@ -128,9 +128,9 @@ class AsyncFile(AsyncIterator[bytes]):
         return line
 
     async def seek(self, offset: SupportsIndex, whence: int = os.SEEK_SET) -> int:
-        """Move, past the end too, where reading then finds nothing. Costs no read.
+        """Move the cursor; it may be past the end, where reads return no bytes. Reads nothing.
 
-        OSError (EINVAL) before the start and beyond 2**63 - 1, as of real files.
+        OSError (EINVAL) before the start and beyond 2**63 - 1, as for real files.
         """
         await yield_if_due()
         self._check_open()
@@ -142,14 +142,14 @@ class AsyncFile(AsyncIterator[bytes]):
         elif whence != os.SEEK_SET:
             raise ValueError(f"whence must be 0, 1 or 2, not {whence}")
         if not 0 <= place <= OFFSET_MAX:
-            raise OSError(errno.EINVAL, f"cannot seek to {place}: it is before the start, or too far")
+            raise OSError(errno.EINVAL, f"cannot seek to {place}: before the start, or too large")
         skipped = place - self._at
         self._ahead = self._ahead[skipped:] if 0 <= skipped <= len(self._ahead) else memoryview(b"")
         self._at = place
         return place
 
     async def tell(self) -> int:
-        """Where it is, counted from the start of the range."""
+        """The position of the cursor from the start of the range."""
         await yield_if_due()
         self._check_open()
         return self._at
@@ -170,7 +170,7 @@ class AsyncFile(AsyncIterator[bytes]):
         return False
 
     async def close(self) -> None:
-        """Refuse everything from now on; the Reader stays open."""
+        """Close the file; the Reader stays open."""
         self._close()
         await yield_if_due()
 
@@ -205,7 +205,7 @@ class AsyncFile(AsyncIterator[bytes]):
         return stop - start
 
     async def _fill(self, least: int) -> None:
-        """Read ahead, at least so many bytes if they are there; `_ahead` is empty before."""
+        """Read ahead at least `least` bytes, unless the range ends before. `_ahead` must be empty."""
         self._check_open()
         source, start, stop = await self._opened()
         goes_on = self._at == self._expected

@@ -1,4 +1,4 @@
-"""A range as a file: the only cursor of the project, in Python's own shape (io.RawIOBase, io.BufferedReader)."""
+"""A range as a file with a cursor, with Python's own interface (io.RawIOBase, io.BufferedReader)."""
 
 import io
 from collections.abc import Callable
@@ -13,21 +13,21 @@ _T = TypeVar("_T")
 
 
 class RangeFile(io.RawIOBase):
-    """Bytes `start` to `stop` of a Source as a raw file. `seek` costs no read; closing it leaves the Source open.
+    """Bytes `start` to `stop` of a Source as a raw file. `seek` reads nothing; closing it leaves the Source open.
 
-    Its methods are those of its cursor (see `Cursor`), with nothing in between.
+    Its methods are the bound methods of its `Cursor`.
     """
 
     closed = False
-    """An attribute, because a BufferedReader looks at it before everything it does."""
+    """An attribute instead of a property, because a BufferedReader checks it before each operation."""
 
     def __init__(self, source: Source, start: int, stop: int, buffer_size: int = 0) -> None:
-        """buffer_size: of the BufferedReader over it, 0 if there is none."""
+        """buffer_size: of the BufferedReader over this file, 0 if there is none."""
         self._source = source
         self._start = start
 
         def find_end() -> int:
-            """Where the object ends. It is asked for if it is not known; where nobody knows, it is read to find out."""
+            """The end of the object. Asks the service if it is unknown; if the service does not know it, reads all."""
             size = source.stat().size if source.size is None else source.size
             return max(start, len(source.read_at(0, OPEN)) if size is None else size)
 
@@ -40,7 +40,7 @@ class RangeFile(io.RawIOBase):
         self.readable = self.seekable = self._cursor.seekable  # type: ignore[method-assign]
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """`size` bytes, fewer only at the end; all that is left if negative or None."""
+        """Read `size` bytes, fewer only at the end; the rest of the range if negative or None."""
         left = self._cursor.left()
         limit = left if size is None or size < 0 else min(size, left)
         found = bytes(self._source.read_at(self._cursor.tell() + self._start, limit))
@@ -48,15 +48,15 @@ class RangeFile(io.RawIOBase):
         return found
 
     def readall(self) -> bytes:
-        """The rest of the range."""
+        """Read the rest of the range."""
         return self.read()
 
     def write(self, data: object, /) -> int:
         """Not supported."""
-        raise io.UnsupportedOperation("not writable: rangeio only reads")
+        raise io.UnsupportedOperation("not writable: rangeio is read-only")
 
     def close(self) -> None:
-        """Refuse everything from now on; the Reader stays open."""
+        """Close the file; the Reader stays open."""
         super().close()
         self._cursor.close()
         self.closed = True
@@ -68,7 +68,7 @@ class RangeFile(io.RawIOBase):
 
     @property
     def mode(self) -> str:
-        """How it is open, as of any file."""
+        """The mode of the file, "rb"."""
         return "rb"
 
     def __repr__(self) -> str:
@@ -76,32 +76,32 @@ class RangeFile(io.RawIOBase):
 
 
 class FarFile(io.BufferedReader):
-    """Over a network: what a call asks for is fetched by one request.
+    """A buffered file over a network: fetches the requested bytes of a call with one request.
 
-    A BufferedReader asks its raw file for its whole buffer, whatever it was asked for itself: so that is told too.
+    A BufferedReader always asks its raw file for its whole buffer, so this class passes on the requested size as well.
     """
 
     raw: RangeFile
 
     def read(self, size: int | None = -1, /) -> bytes:
         """See `io.BufferedReader`."""
-        return self._telling(size, lambda: super(FarFile, self).read(size))
+        return self._with_wanted(size, lambda: super(FarFile, self).read(size))
 
     def read1(self, size: int = -1, /) -> bytes:
         """See `io.BufferedReader`."""
-        return self._telling(size, lambda: super(FarFile, self).read1(size))
+        return self._with_wanted(size, lambda: super(FarFile, self).read1(size))
 
     def readinto(self, buffer: Any, /) -> int:
         """See `io.BufferedReader`."""
         view = writable_bytes(buffer)
-        return self._telling(len(view), lambda: super(FarFile, self).readinto(view))
+        return self._with_wanted(len(view), lambda: super(FarFile, self).readinto(view))
 
     def readinto1(self, buffer: Any, /) -> int:
         """See `io.BufferedReader`."""
         view = writable_bytes(buffer)
-        return self._telling(len(view), lambda: super(FarFile, self).readinto1(view))
+        return self._with_wanted(len(view), lambda: super(FarFile, self).readinto1(view))
 
-    def _telling(self, size: int | None, read: Callable[[], _T]) -> _T:
+    def _with_wanted(self, size: int | None, read: Callable[[], _T]) -> _T:
         if self.closed or size is None or size <= 0:
             return read()
         self.raw.want(self.tell() + size)
@@ -115,5 +115,5 @@ def open_file(source: Source, start: int, stop: int, buffer_size: int | None) ->
     """A RangeFile under a buffer of `buffer_size` bytes. ValueError unless that is at least 1."""
     size = source.read_ahead.most if buffer_size is None else buffer_size
     raw = RangeFile(source, start, stop, size)
-    # The one of C where a read costs next to nothing: a method of Python costs a tenth of it.
+    # The C class for local reads: a method in Python would cost a tenth of a read.
     return io.BufferedReader(raw, size) if source.read_ahead is NEAR else FarFile(raw, size)

@@ -1,7 +1,7 @@
-"""The command ``rangeio``: one file for each subcommand, one door for errors.
+"""The command ``rangeio``: one module for each subcommand, and the handling of errors.
 
-Exit codes: 0 done, 1 failed (for `doctor`: degraded; for `bench`: measured, whatever came out), 2 wrong usage,
-130 interrupted, 141 the reader of a pipe went away, as a shell reports SIGINT and SIGPIPE.
+Exit codes: 0 success, 1 failure (for `doctor`: degraded; `bench` returns 0 whatever it measures), 2 wrong usage,
+130 interrupted, 141 the reader of a pipe has exited; a shell reports SIGINT and SIGPIPE with the last two.
 """
 
 import argparse
@@ -16,17 +16,17 @@ from rangeio.cli import bench, cat, cp, doctor, ls, ranges, serve, stat
 from rangeio.cli.console import UsageError, complain, need_stdout
 
 _COMMANDS = (cat, cp, ls, stat, ranges, serve, bench, doctor)
-# What does its work though nobody hears of it.
+# Commands that work without standard output.
 _SILENT = (cp, serve)
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse, but an error is one line, and a command has arguments only when it is called."""
+    """An ArgumentParser with one-line errors, which declares the arguments of a command only when it is called."""
 
     declare: Callable[[argparse.ArgumentParser], None] | None = None
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse has it, which calls this of the chosen command."""
+        """See argparse, which calls this method for the chosen command."""
         declare, self.declare = self.declare, None
         if declare:
             declare(self)
@@ -38,9 +38,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    """All commands."""
+    """The parser of all commands."""
     root = _Parser(
-        prog="rangeio", description="Read byte ranges of files and objects, and see what reads them."
+        prog="rangeio",
+        description="Read byte ranges of files and objects, and show which backend reads them.",
     )
     root.add_argument("--version", action="version", version=_version())
     commands = root.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
@@ -66,18 +67,18 @@ def _version() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; its exit code."""
+    """Run one command. Returns its exit code."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # names that are no UTF-8 are written as they are
+        sys.stdout.reconfigure(errors="surrogateescape")  # names that are not UTF-8 are written unchanged
     try:
         arguments = parser().parse_args(argv)
         if arguments.prints:
             need_stdout()
         code: int = arguments.run(arguments)
-        if sys.stdout is not None:  # as it is where the shell has closed it
+        if sys.stdout is not None:  # None if the shell has closed it
             sys.stdout.flush()
     except BrokenPipeError:
-        # The interpreter flushes stdout once more at exit: let that go nowhere instead of failing loudly.
+        # The interpreter flushes stdout again at exit: redirect it to /dev/null, so that this does not print an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KeyboardInterrupt:
@@ -94,8 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, OSError) and error.strerror and text.startswith("[Errno"):
-        return f"{error.filename or 'error'}: {error.strerror}"  # the system's own, without its number
+        return f"{error.filename or 'error'}: {error.strerror}"  # an error of the system, without its number
     if isinstance(error, (OSError, ValueError, EOFError)) and text:
         return text
-    # Nothing of ours raises these on purpose: say where to look.
+    # rangeio does not raise other classes on purpose: mention the traceback.
     return f"{type(error).__name__}: {text} (RANGEIO_DEBUG=1 shows where)"

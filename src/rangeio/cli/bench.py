@@ -1,11 +1,11 @@
-"""`rangeio bench`: the door to the bench, a package of its own that may not be installed."""
+"""`rangeio bench`: runs the bench, a separate package that may not be installed."""
 
 import argparse
 
 from rangeio.cli.console import UsageError
 
 NAME = "bench"
-HELP = "measure reads of a file or of an object on a server, beside what people use instead"
+HELP = "measure reads of a file or an object on a server, compared with other libraries"
 DESCRIPTION = HELP
 NOT_HERE = (
     "the bench is not installed: run `pip install ./benchmarks` in the sources of rangeio (checkout or sdist)"
@@ -13,7 +13,7 @@ NOT_HERE = (
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Those of the bench."""
+    """Declare the arguments of the bench."""
     try:
         from rangeio_bench import command as bench
     except ModuleNotFoundError as error:
@@ -25,7 +25,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do it; the exit code."""
+    """Run the command. Returns the exit code."""
     from rangeio_bench import command as bench
 
     return bench.run(arguments)

@@ -1,6 +1,4 @@
-"""What the commands share of standard output, standard error and terminals: a progress line, names that cannot steer a
-terminal, and what to do where the shell has closed a stream.
-"""
+"""Standard output, standard error and terminals: a progress line, escaped names, and closed streams."""
 
 import re
 import shutil
@@ -14,29 +12,29 @@ _EVERY_S = 0.1
 
 
 class UsageError(ValueError):
-    """The command line asks for nothing sensible: exit code 2."""
+    """Wrong usage of the command line: exit code 2."""
 
 
 def need_stdout() -> None:
-    """ValueError where the shell has closed standard output: what is printed there would be lost without a word."""
+    """ValueError if the shell has closed standard output: the output would be lost silently."""
     if sys.stdout is None:
         raise ValueError("standard output is closed")
 
 
 def complain(text: str) -> None:
-    """One line on standard error. Where that is closed nothing: print() would write it among the output."""
+    """Print one line on standard error; nothing if it is closed, because print() would then write to the output."""
     if sys.stderr is not None:
         print(shown(text, sys.stderr), file=sys.stderr)
 
 
-# What moves the cursor, begins a sequence (C0 and C1), ends a line somewhere, or turns the direction of what follows;
-# and bytes of a name that are no UTF-8, of which some terminals take some for C1.
+# Characters that move the cursor, begin an escape sequence (C0 and C1), end a line, or change the text direction; and
+# bytes of a name that are not UTF-8, some of which some terminals interpret as C1.
 _STEERING = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def shown(text: str, stream: TextIO | None = None) -> str:
-    """`text`, of which others may be the author, for standard output or `stream`: as it is, but for a terminal with
-    escapes in place of what would steer it, as ls(1) does.
+    """Untrusted `text` for standard output or `stream`: unchanged, but for a terminal with control characters escaped,
+    as ls(1) does.
     """
     stream = sys.stdout if stream is None else stream
     return _STEERING.sub(_escape, text) if stream.isatty() else text
@@ -44,26 +42,25 @@ def shown(text: str, stream: TextIO | None = None) -> str:
 
 def _escape(found: "re.Match[str]") -> str:
     code = ord(found[0])
-    if 0xDC80 <= code <= 0xDCFF:  # a byte, as the file system's names have it
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is not UTF-8
         return f"\\x{code - 0xDC00:02x}"
     return found[0].encode("unicode_escape").decode("ascii")
 
 
 class Progress:
-    """A line on stderr that is rewritten in place, and gone at the end.
+    """A progress line on stderr that is redrawn in place and removed at the end.
 
-    It draws only when it is called, on the caller's thread: a bar with a thread of its own would take part in what
-    it watches.
+    It draws only when it is called, on the caller's thread: a separate thread would affect the reads it measures.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
-        self._shown = self._stream is not None and self._stream.isatty()  # None: the shell has closed it
+        self._shown = self._stream is not None and self._stream.isatty()  # None if the shell has closed it
         self._start = time.monotonic()
         self._drawn = 0.0
 
     def __call__(self, done: float, text: str = "") -> None:
-        """done: the part that is done, 0.0 to 1.0."""
+        """Draw the line. done: the completed share, 0.0 to 1.0."""
         now = time.monotonic()
         if not self._shown or now - self._drawn < _EVERY_S:
             return
@@ -75,7 +72,7 @@ class Progress:
         self._stream.flush()
 
     def clear(self) -> None:
-        """Make room for other output."""
+        """Remove the line, for other output."""
         if self._shown and self._drawn:
             self._stream.write("\r\x1b[K")
             self._stream.flush()

@@ -1,11 +1,11 @@
-"""`rangeio cp`: an object into a local file, which is there when it is complete and not before."""
+"""`rangeio cp`: copies an object to a local file, which appears only when it is complete."""
 
 import argparse
 import os
 from urllib.parse import unquote, urlsplit
 
 import rangeio
-from rangeio.cli import spans
+from rangeio.cli import range_syntax
 from rangeio.cli.cat import to_stdout
 from rangeio.cli.console import Progress, UsageError
 from rangeio.cli.opening import add_options, options_of, pieces
@@ -15,32 +15,30 @@ from rangeio.errors import NotFoundError
 from rangeio.operator import split_uri
 
 NAME = "cp"
-HELP = "copy an object, or a range of it, into a local file"
+HELP = "copy an object, or a range of it, to a local file"
 DESCRIPTION = f"""\
-Copy an object, or one range of it, into a file of this machine: large ones by many requests at a time. The file appears
-under its name when it is complete; until then, and if the copy fails or is ended, what was there before stays as it is,
-and nothing is left beside it. "-" is standard output.
+Copy an object, or one range of it, to a local file, with concurrent requests. The file appears under its name when it
+is complete. Until then, and if the copy fails or is interrupted, an existing file stays unchanged, and no temporary
+file is left. "-" is standard output.
 
-{spans.HELP}
+{range_syntax.HELP}
 
   rangeio cp https://example.org/model.bin .
   rangeio cp https://example.org/model.bin head.bin --range 0-1MiB"""
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Declare them."""
-    command.add_argument("uri", metavar="URI", help="path or URI of what is copied")
-    command.add_argument(
-        "destination", metavar="DEST", help="a file, a folder for a file of the same name, or -"
-    )
-    command.add_argument("--range", type=spans.span, metavar="A-B", help="only these bytes")
+    """Declare the arguments."""
+    command.add_argument("uri", metavar="URI", help="path or URI of the object")
+    command.add_argument("destination", metavar="DEST", help="a file, a folder (keeps the name), or -")
+    command.add_argument("--range", type=range_syntax.range_type, metavar="A-B", help="copy only these bytes")
     add_options(command)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do it; the exit code."""
+    """Run the command. Returns the exit code."""
     if "://" in arguments.destination:
-        raise UsageError("DEST is a path of this machine, and not a URI")
+        raise UsageError("DEST must be a path of this machine, not a URI")
     if arguments.destination in ("-", "/dev/stdout"):
         with rangeio.open(arguments.uri, **options_of(arguments)) as reader:
             to_stdout(reader, [arguments.range])
@@ -61,19 +59,19 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _path_for(uri: str, destination: str) -> str:
-    """DEST, or the name of the object in it; a link means what it points to."""
+    """The path of the file: DEST, or in a folder DEST the name of the object; links are resolved."""
     if os.path.isdir(destination):
         scheme, place = split_uri(uri)
         name = os.path.basename(unquote(urlsplit(place).path) if scheme in ("http", "https") else place)
         if name in ("", ".", ".."):
             raise UsageError(
-                f"{destination} is a folder, and the URI names no file: say how it is to be called"
+                f"{destination} is a folder and the URI contains no file name: specify the name in DEST"
             )
         destination = os.path.join(destination, name)
     elif destination.endswith(os.sep):
-        raise UsageError(f"there is no folder {destination}")
+        raise UsageError(f"the folder {destination} does not exist")
     path = os.path.realpath(destination)
     folder = os.path.dirname(path)
     if not os.path.isdir(folder):
-        raise NotFoundError(f"there is no folder {folder}", path=folder)
+        raise NotFoundError(f"the folder {folder} does not exist", path=folder)
     return path

@@ -1,6 +1,6 @@
-"""`rangeio doctor`: what reads here, why not something faster, and what to do about it.
+"""`rangeio doctor`: which backend reads here, why not a faster one, and what to do about it.
 
-It must be able to speak where rangeio itself cannot: every look is on its own, and a failed one is a finding.
+It must work even if rangeio itself does not: the checks are independent, and a failed check is a finding.
 """
 
 import argparse
@@ -19,14 +19,14 @@ from rangeio.cli.sizes import size_text
 NAME = "doctor"
 HELP = "show which backend reads here and why, and what to do about it"
 DESCRIPTION = """\
-Show what rangeio reads with on this machine: kernel, extension, liburing, backend and limits; with PATH also the file
-system, the device, O_DIRECT and what is in the page cache. Ends with a verdict and what to do.
+Show how rangeio reads on this machine: kernel, extension, liburing, backend and limits; with PATH also the file system,
+the device, O_DIRECT and the share of the file in the page cache. Ends with a verdict and advice.
 
-Exit code 0 if all is well, 1 if reads are slower than they could be, or impossible."""
+Exit code 0 if everything is in order, 1 if reads are slower than possible, or impossible."""
 
 Level = Literal["fine", "note", "degraded"]
 
-_IO_URING_SETUP = 425  # the same number on every architecture that came after 2019, and on x86 and Arm
+_IO_URING_SETUP = 425  # the same number on x86, Arm and every architecture added after 2019
 _IO_URING_ENTER = 426
 _ENOUGH_MEMLOCK = 8 << 20
 _MARKS: dict[Level, str] = {"fine": " ", "note": "-", "degraded": "!"}
@@ -34,7 +34,7 @@ _MARKS: dict[Level, str] = {"fine": " ", "note": "-", "degraded": "!"}
 
 @dataclass(frozen=True)
 class Finding:
-    """One fact, how bad it is, and what to do about it."""
+    """One fact, its severity, and advice."""
 
     topic: str
     text: str
@@ -43,13 +43,13 @@ class Finding:
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Declare them."""
-    command.add_argument("path", metavar="PATH", nargs="?", help="a file or folder to look at as well")
-    command.add_argument("--json", action="store_true", help="the findings as JSON")
+    """Declare the arguments."""
+    command.add_argument("path", metavar="PATH", nargs="?", help="also check this file or folder")
+    command.add_argument("--json", action="store_true", help="print the findings as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do it; the exit code, 1 if reads are slower than they could be."""
+    """Run the command. Returns the exit code, 1 if reads are slower than possible."""
     findings = [*_system(), *_core(), *_limits(), *(_path(Path(arguments.path)) if arguments.path else [])]
     worst = [finding for finding in findings if finding.level == "degraded"]
     verdict = f"degraded: {worst[0].text}" if worst else "fine: io_uring reads, nothing to do"
@@ -78,7 +78,7 @@ def _system() -> list[Finding]:
 
 
 def _core() -> list[Finding]:
-    """The extension, each liburing that was looked at, the backend, and the kernel's own answer about rings."""
+    """The extension, each liburing that was tried, the backend, and whether the kernel allows io_uring."""
     import _uring
 
     problem = _uring.extension_error()
@@ -96,7 +96,7 @@ def _core() -> list[Finding]:
         import rangeio
 
         backend = rangeio.backend()
-    except Exception as error:  # a forced backend that cannot be had, say
+    except Exception as error:  # for instance, a forced backend that is not available
         return [*findings, _kernel_ring(), Finding("backend", f"none: {error}", "degraded", _forced())]
     for library, outcome in backend.tried:
         findings.append(Finding("liburing", f"{library}: {outcome}"))
@@ -118,7 +118,7 @@ def _forced() -> str:
 
 
 def _kernel_ring() -> Finding:
-    """Ask the kernel for a ring and enter it, past every library, and explain a refusal."""
+    """Create and enter a ring with system calls, without a library, and explain a refusal."""
     if platform.system() != "Linux":
         return Finding("io_uring", f"not on {platform.system()}", "note")
     libc = ctypes.CDLL(None, use_errno=True)
@@ -133,7 +133,7 @@ def _kernel_ring() -> Finding:
     if fd >= 0:
         os.close(fd)
     if not refused:
-        return Finding("io_uring", "the kernel gives out rings")
+        return Finding("io_uring", "allowed by the kernel")
     text, advice = _refusal(number)
     return Finding("io_uring", f"{call}: {errno.errorcode.get(number, number)}: {text}", "note", advice)
 
@@ -141,21 +141,24 @@ def _kernel_ring() -> Finding:
 def _refusal(number: int) -> tuple[str, str]:
     disabled = machine.read_text("/proc/sys/kernel/io_uring_disabled")
     if number == errno.EPERM and disabled == "2":
-        return "switched off for everybody", "sysctl kernel.io_uring_disabled=0, as root on the host"
+        return "disabled for all processes", "sysctl kernel.io_uring_disabled=0, as root on the host"
     if number == errno.EPERM and disabled == "1":
         group = machine.read_text("/proc/sys/kernel/io_uring_group")
         return "allowed for one group and root only", (
             f"join the group of kernel.io_uring_group (now {group}), or sysctl kernel.io_uring_disabled=0 as root"
         )
     if number in (errno.EPERM, errno.ENOSYS) and _has_seccomp_filter():
-        return "a seccomp filter refuses it, as container runtimes do by default", (
+        return "a seccomp filter refuses it, which is the default of container runtimes", (
             "run the container with a seccomp profile that allows io_uring_setup, io_uring_enter and io_uring_register"
             " (docker run --security-opt seccomp=PROFILE.json)"
         )
     if number == errno.ENOSYS:
-        return "this kernel has none", "Linux 5.11 or newer, built with CONFIG_IO_URING"
+        return "this kernel does not support it", "use Linux 5.11 or newer, built with CONFIG_IO_URING"
     if number == errno.ENOMEM:
-        return "too little memory may be locked", "raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK= in systemd)"
+        return (
+            "the limit of locked memory is too low",
+            "raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK= in systemd)",
+        )
     return os.strerror(number), ""
 
 

@@ -1,7 +1,7 @@
-"""A web server for the files below a folder that answers ranged requests as HTTP says, for trying things on loopback.
+"""A web server for the files below a folder with correct range requests, for experiments on loopback.
 
-On `http.server`, which does connections, request heads and listings, and says itself that it is not for production.
-Ranges, versions and conditions are here. Source: RFC 9110 sections 8.8, 13 and 14.
+It is based on `http.server`, which implements connections, request heads and listings and is not for production. This
+module implements ranges, versions and conditions. Source: RFC 9110 sections 8.8, 13 and 14.
 """
 
 import os
@@ -18,17 +18,17 @@ from typing import Any, BinaryIO
 
 from rangeio.http.validation import http_date
 
-# Before Linux 6.13 two changes within one tick of the clock, at most 10 ms, have one mtime: an ETag made of it is weak.
+# Before Linux 6.13, two changes within one tick of the clock (at most 10 ms) have the same mtime: its ETag is weak.
 _TICK_NS = 20_000_000
-# Idle connections are closed then; clients know that servers do so.
+# Idle connections are closed after this time.
 _IDLE_S = 60.0
 
-Answer = tuple[HTTPStatus, int, int]
-"""The status, and where in the file the body begins and stops."""
+Response = tuple[HTTPStatus, int, int]
+"""The status, and the start and stop of the body in the file."""
 
 
 class RangeServer(ThreadingHTTPServer):
-    """Serves `folder` on `host` and `port`, 0 for any free one; `url` is where. A thread for each connection."""
+    """Serves `folder` on `host` and `port` (0: any free port), with one thread per connection. `url`: its address."""
 
     daemon_threads = True
     request_queue_size = 256
@@ -39,7 +39,7 @@ class RangeServer(ThreadingHTTPServer):
         super().__init__((host, port), partial(_Handler, directory=self.folder, quiet=quiet))
 
     def server_bind(self) -> None:
-        """As inherited, without looking up the name of the address, which may take seconds."""
+        """As in the base class, but without a lookup of the host name, which may take seconds."""
         socket.socket.setsockopt(self.socket, socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
@@ -47,12 +47,12 @@ class RangeServer(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Of the folder."""
+        """The URL of the folder."""
         host = f"[{self.server_name}]" if ":" in self.server_name else self.server_name
         return f"http://{host}:{self.server_port}/"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that go away are no error; anything else is shown."""
+        """Ignore clients that disconnect; print other errors."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)
 
@@ -78,14 +78,14 @@ class _Handler(SimpleHTTPRequestHandler):
 
     def _serve(self, send: Callable[[BinaryIO, int, int], None]) -> None:
         if self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers:
-            self.close_connection = True  # a body that nobody reads would be taken for the next request
+            self.close_connection = True  # an unread body would be taken for the next request
         try:
             path = os.path.realpath(self.translate_path(self.path))
             inside = os.path.commonpath([path, self.server.folder]) == self.server.folder
         except ValueError:  # a NUL
             inside = False
         if not inside:
-            self.send_error(HTTPStatus.NOT_FOUND)  # a link leads out
+            self.send_error(HTTPStatus.NOT_FOUND)  # a link out of the folder
         elif os.path.isdir(path):
             self._list(path, send)
         else:
@@ -113,7 +113,7 @@ class _Handler(SimpleHTTPRequestHandler):
         with file:
             known = _settled(file)
             tag, changed = _etag(known), formatdate(known.st_mtime, usegmt=True)
-            status, start, stop = self._answer(tag, int(known.st_mtime), known.st_size)
+            status, start, stop = self._respond(tag, int(known.st_mtime), known.st_size)
             self.send_response(status)
             self.send_header("ETag", tag)
             self.send_header("Last-Modified", changed)
@@ -130,8 +130,8 @@ class _Handler(SimpleHTTPRequestHandler):
             self.end_headers()
             send(file, start, stop)
 
-    def _answer(self, tag: str, changed_s: int, size: int) -> Answer:
-        """What the conditions and the range of the request make of a file of `size` bytes."""
+    def _respond(self, tag: str, changed_s: int, size: int) -> Response:
+        """The response to the conditions and the range of the request, for a file of `size` bytes."""
         refusal = _refusal(self.headers, tag, changed_s)
         if refusal is not None:
             return refusal, 0, 0
@@ -146,7 +146,7 @@ class _Handler(SimpleHTTPRequestHandler):
         return HTTPStatus.PARTIAL_CONTENT, *span
 
     def _send_body(self, file: BinaryIO, start: int, stop: int) -> None:
-        """By sendfile where there is one. A file that has become shorter ends the connection: the client sees that."""
+        """Send with sendfile if available. If the file has become shorter, close the connection: the client notices."""
         if start < stop and self.connection.sendfile(file, start, stop - start) < stop - start:
             self.close_connection = True
 
@@ -156,7 +156,7 @@ class _Handler(SimpleHTTPRequestHandler):
         self.log_message("%s", f"{self.requestline} {asked}".rstrip() + f" -> {number}")
 
     def log_error(self, format: str, *args: Any) -> None:
-        """The line of the request says it."""
+        """Nothing: the line of the request contains the status."""
 
     def log_message(self, format: str, *args: Any) -> None:
         if not self._quiet:
@@ -165,13 +165,13 @@ class _Handler(SimpleHTTPRequestHandler):
 
 def _opened(path: str, *, as_folder: bool) -> BinaryIO:
     if as_folder or not os.path.isfile(path):
-        raise FileNotFoundError  # a FIFO would be waited for
+        raise FileNotFoundError  # opening a FIFO would wait
     return open(path, "rb")
 
 
 def _settled(file: BinaryIO) -> os.stat_result:
-    """What is known of a file, once it is older than a tick: a weak ETag that turns strong would be another version to
-    whoever began to read before.
+    """The status of a file, once it is older than a tick: a weak ETag that becomes strong would be a different version
+    for clients that have started to read.
     """
     known = os.fstat(file.fileno())
     young_ns = _TICK_NS - (time.time_ns() - known.st_mtime_ns)
@@ -182,13 +182,13 @@ def _settled(file: BinaryIO) -> os.stat_result:
 
 
 def _etag(known: os.stat_result) -> str:
-    """Strong unless the file changes all the time, or in the future: then its mtime does not tell."""
+    """The ETag. Strong, unless the file changes constantly or its mtime is in the future."""
     weak = "W/" if time.time_ns() - known.st_mtime_ns < _TICK_NS else ""
     return f'{weak}"{known.st_ino:x}-{known.st_size:x}-{known.st_mtime_ns:x}"'
 
 
 def _refusal(headers: Any, tag: str, changed_s: int) -> HTTPStatus | None:
-    """412 or 304, if a condition says so. Source: RFC 9110 section 13.2.2."""
+    """412 or 304 if a condition requires it, otherwise None. Source: RFC 9110 section 13.2.2."""
     if "If-Match" in headers:
         if not _among(headers["If-Match"], tag, weakly=False):
             return HTTPStatus.PRECONDITION_FAILED
@@ -203,7 +203,7 @@ def _refusal(headers: Any, tag: str, changed_s: int) -> HTTPStatus | None:
 
 
 def _among(listed: str, tag: str, *, weakly: bool) -> bool:
-    """Whether an ETag is in a list of them. Source: RFC 9110 section 8.8.3.2."""
+    """Whether an ETag is in a list. Source: RFC 9110 section 8.8.3.2."""
     if listed.strip() == "*":
         return True
     found = re.findall(r'(?:W/)?"[^"]*"', listed)
@@ -213,7 +213,7 @@ def _among(listed: str, tag: str, *, weakly: bool) -> bool:
 
 
 def _same_version(condition: str | None, tag: str, changed_s: int) -> bool:
-    """If-Range: whether a range may be sent. Source: RFC 9110 section 13.1.5."""
+    """Whether If-Range allows to send a range. Source: RFC 9110 section 13.1.5."""
     if condition is None:
         return True
     if '"' in condition:
@@ -222,14 +222,14 @@ def _same_version(condition: str | None, tag: str, changed_s: int) -> bool:
 
 
 def _seconds(date: str | None) -> int | None:
-    """Since 1970; None for what is no date, which is then as if it were not there."""
+    """Seconds since 1970; None for an invalid date, which is ignored."""
     seconds = None if date is None else http_date(date)
     return None if seconds is None else int(seconds)
 
 
 def parse_range(asked: str, size: int) -> tuple[int, int] | None:
-    """(start, stop) within `size` bytes, start >= stop if it has none of them. None where the header is to be ignored:
-    it is malformed, or has several ranges, for which the whole file is a legal answer.
+    """(start, stop) within `size` bytes, with start >= stop if the range is past the end. None if the header must be
+    ignored: it is malformed, or has several ranges, for which the whole file is a valid response.
 
     >>> parse_range("bytes=0-99", 50), parse_range("bytes=-5", 50), parse_range("bytes=50-", 50)
     ((0, 50), (45, 50), (50, 50))

@@ -1,4 +1,4 @@
-"""`rangeio ls`: which objects there are."""
+"""`rangeio ls`: lists objects."""
 
 import argparse
 import json
@@ -13,12 +13,11 @@ from rangeio.operator import Operator, split_uri
 from rangeio.service import Stat
 
 NAME = "ls"
-HELP = "list a folder, or the objects whose name begins with something"
+HELP = "list a folder, or the objects whose name begins with a prefix"
 DESCRIPTION = """\
-List what is in a folder, or what of it has a name that begins with PREFIX: size, time of change (UTC) and name of each.
-Folders end in "/". The names are as the other commands take them; on a terminal, escapes stand in place of control
-characters (\\n, \\x1b) and of others that would steer it. Names with line breaks are for --json.
-Where there is nothing of that name it fails.
+List the content of a folder, or the objects whose name begins with PREFIX: size, time of modification (UTC) and name.
+Folders end in "/". The names can be passed to the other commands. A terminal shows control characters (\\n, \\x1b) and
+similar characters escaped. Use --json for names with line breaks. Fails if nothing matches PREFIX.
 
   rangeio ls data
   rangeio ls s3://bucket/part-00 --recursive
@@ -26,17 +25,19 @@ Where there is nothing of that name it fails.
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Declare them."""
-    command.add_argument("prefix", metavar="PREFIX", nargs="?", default="", help="path or URI; default: here")
+    """Declare the arguments."""
     command.add_argument(
-        "-R", "--recursive", action="store_true", help="objects at any depth, and no folders"
+        "prefix", metavar="PREFIX", nargs="?", default="", help="path or URI; default: the current folder"
     )
-    command.add_argument("--json", action="store_true", help="one JSON object on each line")
+    command.add_argument(
+        "-R", "--recursive", action="store_true", help="list objects at any depth, without folders"
+    )
+    command.add_argument("--json", action="store_true", help="print one JSON object per line")
     add_options(command)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do it; the exit code."""
+    """Run the command. Returns the exit code."""
     scheme, prefix = split_uri(arguments.prefix)
     before = "" if scheme == "fs" else f"{scheme}://"
     if scheme == "fs" and os.path.isdir(prefix):
@@ -48,12 +49,12 @@ def run(arguments: argparse.Namespace) -> int:
         fields = {"path": before + stat.path, "size": stat.size, "mtime_ns": stat.mtime_ns, "etag": stat.etag}
         print(json.dumps(fields | {"is_prefix": stat.is_prefix}) if arguments.json else _line(stat, before))
     if empty and not _is_place(scheme, prefix):
-        raise NotFoundError(f"nothing has a name that begins with {before + prefix!r}", path=before + prefix)
+        raise NotFoundError(f"no name begins with {before + prefix!r}", path=before + prefix)
     return 0
 
 
 def _is_place(scheme: str, prefix: str) -> bool:
-    """Whether it is there though nothing is in it: a folder, a bucket, or all there is."""
+    """Whether the prefix names something that exists even if empty: a folder, a bucket, or the whole service."""
     if scheme == "s3":
         return prefix.rstrip("/").count("/") == 0
     return not prefix or (scheme == "fs" and prefix.endswith((os.sep, "/")))

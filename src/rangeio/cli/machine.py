@@ -1,7 +1,7 @@
-"""What a machine is, and where a file lies: for `rangeio doctor`, and beside the numbers of the bench.
+"""Facts about the machine and the location of a file, for `rangeio doctor` and the results of the bench.
 
-Everything is read from /proc and /sys; what a container or another system does not show is an empty string.
-Nothing here imports the reactor: `rangeio doctor` must be able to speak when that is what fails.
+Everything is read from /proc and /sys; values that a container or another system does not show are empty strings.
+Nothing here imports the reactor, because `rangeio doctor` must work even if the reactor fails.
 """
 
 import ctypes
@@ -25,27 +25,27 @@ def read_text(path: str | Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """The computer and its system."""
+    """The computer and its operating system."""
 
     kernel: str
     system: str
     processor: str
     cpus: int
-    """CPUs this process may run on, not those of the machine."""
+    """CPUs that this process may run on, not all CPUs of the machine."""
     memory: int
     python: str
     load: float
-    """Load average of the last minute: well above 0 means that others were measured too."""
+    """Load average of the last minute: if it is well above 0, other processes affected the measurement."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a file lies."""
+    """The file system and device of a file."""
 
     file_system: str
     options: str
     device: str
-    """Name of the block device; empty on tmpfs, overlayfs over several, network file systems."""
+    """Name of the block device; empty on tmpfs, on overlayfs over several devices, and on network file systems."""
     model: str
     bytes: int
     rotational: bool
@@ -58,7 +58,7 @@ class Place:
 
 
 def machine() -> Machine:
-    """This one."""
+    """This machine."""
     release = dict(line.split("=", 1) for line in read_text("/etc/os-release").splitlines() if "=" in line)
     models = [line for line in read_text("/proc/cpuinfo").splitlines() if line.startswith("model name")]
     return Machine(
@@ -73,7 +73,7 @@ def machine() -> Machine:
 
 
 def usable_cpus() -> set[int]:
-    """Those that this process may run on."""
+    """The CPUs that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return set(os.sched_getaffinity(0))
     return set(range(os.cpu_count() or 1))
@@ -106,13 +106,13 @@ def place(path: str | os.PathLike[str]) -> Place:
 
 
 def _model(disk: Path) -> str:
-    """What the device calls itself, else the driver that serves it (virtio_blk, nvme)."""
+    """The model name of the device, otherwise the name of its driver (virtio_blk, nvme)."""
     driver = disk / "device/driver"
     return read_text(disk / "device/model") or (driver.resolve().name if driver.exists() else "")
 
 
 def huge_pages() -> str:
-    """The chosen word of transparent_hugepage/enabled: always, madvise or never."""
+    """The selected value of transparent_hugepage/enabled: always, madvise or never."""
     words = read_text("/sys/kernel/mm/transparent_hugepage/enabled")
     return next((word.strip("[]") for word in words.split() if word.startswith("[")), "")
 
@@ -128,10 +128,10 @@ def memlock() -> int | None:
 
 
 def resident_share(fd: int) -> float | None:
-    """The share of the file's pages in the page cache, 0.0 to 1.0; None where mincore(2) does not say.
+    """The share of the file's pages in the page cache, 0.0 to 1.0; None if mincore(2) fails.
 
-    Since Linux 5.2 mincore answers only those who may write to the file or own it (CVE-2019-5489); others are
-    told that everything is resident.
+    Since Linux 5.2 mincore is accurate only for processes that own the file or may write to it (CVE-2019-5489); for
+    others it reports that everything is resident.
     """
     size = os.fstat(fd).st_size
     if size == 0:
@@ -140,12 +140,12 @@ def resident_share(fd: int) -> float | None:
     pages = (size + page - 1) // page
     vector = ctypes.create_string_buffer(pages)
     try:
-        # A private writable mapping, because ctypes can take the address of a writable buffer only.
+        # A private writable mapping, because ctypes can only get the address of a writable buffer.
         with mmap.mmap(fd, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE) as view:
             first = ctypes.c_char.from_buffer(view)
             address = ctypes.addressof(first)
             failed = ctypes.CDLL(None).mincore(ctypes.c_void_p(address), ctypes.c_size_t(size), vector)
-            del first  # the mapping cannot be closed while this export lives
+            del first  # the mapping cannot be closed while this export exists
     except (OSError, ValueError, AttributeError):
         return None
     return None if failed else vector.raw.translate(_LOWEST_BIT).count(1) / pages

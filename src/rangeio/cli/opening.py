@@ -1,4 +1,4 @@
-"""What the commands that read objects have in common: opening them, and their bytes one piece after the other."""
+"""Shared by the commands that read objects: options for opening them, and their bytes piece by piece."""
 
 import argparse
 from collections.abc import Iterator
@@ -6,20 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from rangeio.cli.console import UsageError
+from rangeio.cli.range_syntax import RangeArgument
 from rangeio.cli.sizes import parse_size
-from rangeio.cli.spans import Span
 from rangeio.errors import RangeNotSupportedError
 from rangeio.ranges import OPEN, bounds
 
 OPTION_HELP = (
-    "an option of opening, such as retry=3, timeout=20, chunk=1MiB, ca_file=my.pem, anonymous=true, auth=user:password,"
+    "an option of rangeio.open: retry=3, timeout=20, chunk=1MiB, ca_file=my.pem, anonymous=true, auth=user:password,"
     " bearer_token=@token.txt (from a file); may be given more than once"
 )
 _SIZES = ("gap", "max_merged", "chunk", "prefetch", "size", "no_range_cap")
 _NUMBERS = ("concurrent", "retry", "timeout")
 _WORDS = {"true": True, "false": False, "none": None}
 _PIECE = 8 << 20
-# Bytes under way or waiting to be written: with pieces of 8 MiB, 16 requests at a time.
+# Bytes in flight or waiting to be written: with pieces of 8 MiB, 16 requests at a time.
 _AHEAD = 15 * _PIECE
 
 
@@ -35,22 +35,22 @@ def add_options(command: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME:VALUE",
-        help="to send with each request over HTTP",
+        help="a header field to send with each HTTP request",
     )
 
 
 def options_of(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What was given, as `rangeio.open` takes it. What is wrong is named, but not shown: it may be a secret."""
+    """The given options for `rangeio.open`. Errors name an option but do not show its value, which may be secret."""
     found: dict[str, Any] = {}
     for text in arguments.options:
-        name, value = _split(text, "=", "an option is written NAME=VALUE")
+        name, value = _split(text, "=", "write an option as NAME=VALUE")
         try:
             found[name] = _value(name, Path(value[1:]).read_text().strip() if value[:1] == "@" else value)
         except ValueError:
-            raise UsageError(f"the value of the option {name} is none that it can have") from None
+            raise UsageError(f"the option {name} has an invalid value") from None
     if arguments.headers:
         found["headers"] = dict(
-            _split(text, ":", "a header is written NAME:VALUE") for text in arguments.headers
+            _split(text, ":", "write a header field as NAME:VALUE") for text in arguments.headers
         )
     return found
 
@@ -63,7 +63,7 @@ def _split(text: str, mark: str, form: str) -> tuple[str, str]:
 
 
 def _value(name: str, text: str) -> Any:
-    """Text is what most options are; a password of digits stays one."""
+    """The value of an option. Most are strings, so that a password of digits stays a string."""
     if text.lower() in _WORDS:
         return _WORDS[text.lower()]
     if name in _SIZES and text[:1].isdigit():
@@ -73,24 +73,24 @@ def _value(name: str, text: str) -> Any:
     return tuple(text.split(":", 1)) if name == "auth" else text
 
 
-def pieces(reader: Any, span: Span | None) -> Iterator[tuple[Any, int]]:
-    """The bytes of a range, or of everything, in order, each with how many there will be in all (0: not known).
+def pieces(reader: Any, range: RangeArgument | None) -> Iterator[tuple[Any, int]]:
+    """The pieces of a range, or of the whole object, in order, each with the total number of bytes (0: unknown).
 
-    Where a server sends whole objects only, and all is wanted, that is what it is asked for; it is then held in memory.
+    If the server sends whole objects only and the whole object is requested, it is downloaded into memory.
     """
-    total = _total(reader, span)
+    total = _total(reader, range)
     begun = False
     try:
-        for piece in reader.stream(span, chunk=_PIECE, prefetch=_AHEAD):
+        for piece in reader.stream(range, chunk=_PIECE, prefetch=_AHEAD):
             begun = True
             yield piece, total
     except RangeNotSupportedError:
-        if begun or span is not None:
+        if begun or range is not None:
             raise
-        whole = reader.read_ranges([None], chunk=max(total, _PIECE))[0]  # by one request
+        whole = reader.read_ranges([None], chunk=max(total, _PIECE))[0]  # with one request
         yield whole, len(whole)
 
 
-def _total(reader: Any, span: Span | None) -> int:
-    start, stop = bounds(span, reader.size)
+def _total(reader: Any, range: RangeArgument | None) -> int:
+    start, stop = bounds(range, reader.size)
     return 0 if stop == OPEN else stop - start

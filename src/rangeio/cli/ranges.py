@@ -1,4 +1,4 @@
-"""`rangeio ranges`: what reading some ranges would send, without reading them."""
+"""`rangeio ranges`: the requests that reading some ranges would send, without reading them."""
 
 import argparse
 import json
@@ -9,19 +9,19 @@ from dataclasses import asdict
 from pathlib import Path
 
 import rangeio
-from rangeio.cli import spans
+from rangeio.cli import range_syntax
 from rangeio.cli.console import UsageError
 from rangeio.cli.opening import add_options, options_of
 from rangeio.cli.sizes import short, size_text
 from rangeio.ranges import Plan, bounds
 
 NAME = "ranges"
-HELP = "show the requests that would serve some ranges"
+HELP = "show the requests that reading some ranges would send"
 DESCRIPTION = f"""\
-Show the plan for reading some ranges of an object: which requests would be sent after merging neighbours, how many
-bytes were asked for and how many would be fetched. Nothing is read.
+Show the plan for reading some ranges of an object: which requests would be sent after merging nearby ranges, how many
+bytes are requested and how many would be fetched. Reads no data.
 
-{spans.HELP}
+{range_syntax.HELP}
 
   rangeio ranges data.parquet --range 0-4KiB --range 6KiB+4KiB --gap 4KiB
   rangeio ranges data.parquet --file ranges.txt --json      # one range on each line, # starts a comment"""
@@ -30,26 +30,29 @@ _MOST_LISTED = 20
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Declare them."""
+    """Declare the arguments."""
     command.add_argument("uri", metavar="URI", help="path or URI")
     command.add_argument(
         "--range",
         dest="ranges",
-        type=spans.span,
+        type=range_syntax.range_type,
         action="append",
         default=[],
         metavar="A-B",
         help="bytes A up to but not including B; may be given more than once",
     )
-    command.add_argument("--file", metavar="FILE", help="more ranges, one on each line; - for standard input")
+    command.add_argument("--file", metavar="FILE", help="more ranges, one per line; - for standard input")
     command.add_argument(
-        "--gap", type=spans.size, metavar="SIZE", help="join ranges with at most this between them"
+        "--gap",
+        type=range_syntax.size_type,
+        metavar="SIZE",
+        help="merge ranges with at most this between them",
     )
     command.add_argument(
-        "--max-merged", type=spans.size, metavar="SIZE", help="largest request made by joining"
+        "--max-merged", type=range_syntax.size_type, metavar="SIZE", help="largest request made by merging"
     )
     command.add_argument(
-        "--chunk", type=spans.size, metavar="SIZE", help="largest request; larger ones are split"
+        "--chunk", type=range_syntax.size_type, metavar="SIZE", help="largest request; larger ones are split"
     )
     command.add_argument(
         "--all", action="store_true", help=f"list all requests, not only the first {_MOST_LISTED}"
@@ -59,14 +62,14 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do it; the exit code."""
-    wanted = [*arguments.ranges, *(_read_spans(arguments.file) if arguments.file else [])]
+    """Run the command. Returns the exit code."""
+    wanted = [*arguments.ranges, *(_read_ranges(arguments.file) if arguments.file else [])]
     if not wanted:
-        raise UsageError("no ranges: give --range A-B, or --file with one on each line")
+        raise UsageError("no ranges: use --range A-B, or --file with one range per line")
     names = ("gap", "max_merged", "chunk")
     options = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     with rangeio.open(arguments.uri, **options_of(arguments), **options) as reader:
-        size = reader.size  # with it known the plan stops at the end
+        size = reader.size  # so that the plan ends at the end of the object
         plan = reader.plan(wanted)
     if arguments.json:
         print(json.dumps(asdict(plan) | {"read_amplification": plan.read_amplification, "size": size}))
@@ -79,14 +82,14 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _read_spans(name: str) -> list[spans.Span]:
+def _read_ranges(name: str) -> list[range_syntax.RangeArgument]:
     text = sys.stdin.read() if name == "-" else Path(name).read_text()
     found = []
     for number, line in enumerate(text.splitlines(), 1):
         content = line.partition("#")[0].strip()
         if content:
             try:
-                found.append(spans.parse_span(content))
+                found.append(range_syntax.parse_range_argument(content))
             except ValueError as error:
                 raise ValueError(f"{name}, line {number}: {error}") from None
     return found
@@ -97,8 +100,8 @@ def _summary(plan: Plan, count: int) -> str:
     return "\n".join(
         [
             f"{count:,} {_plural('range', count)} -> {requests:,} {_plural('request', requests)}, "
-            f"{plan.parallel:,} at a time{'' if plan.gap is None else f', joined up to {plan.gap:,} bytes apart'}",
-            f"asked for    {plan.bytes_requested:,} bytes ({size_text(plan.bytes_requested)})",
+            f"{plan.parallel:,} at a time{'' if plan.gap is None else f', merged up to {plan.gap:,} bytes apart'}",
+            f"requested    {plan.bytes_requested:,} bytes ({size_text(plan.bytes_requested)})",
             f"fetched      {plan.bytes_fetched:,} bytes ({size_text(plan.bytes_fetched)}), "
             f"read amplification {short(plan.read_amplification)}",
             f"largest      {plan.largest_request:,} bytes ({size_text(plan.largest_request)})",
@@ -111,7 +114,7 @@ def _plural(word: str, count: int) -> str:
 
 
 def _picture(asked: Sequence[tuple[int, int]], plan: Plan, columns: int) -> str:
-    """The span from the first request to the last as one line: asked for, fetched only to join, left alone."""
+    """One line from the first request to the last: bytes that are requested, fetched only for merging, not read."""
     fetched = [(start, start + (length or 0)) for _, start, length in plan.requests]
     first, last = min(start for start, _ in fetched), max(stop for _, stop in fetched)
     width = max(10, min(columns, 110) - 2)
@@ -122,7 +125,7 @@ def _picture(asked: Sequence[tuple[int, int]], plan: Plan, columns: int) -> str:
                 left, right = (_column(at, first, last, width) for at in (start, stop - 1))
                 cells[left : right + 1] = mark * (right + 1 - left)
     return f"\n {''.join(cells)}\n {f'{first:,}':<{width // 2}}{f'{last:,}':>{width - width // 2}}\n" + (
-        " █ asked for   ░ fetched to join neighbours   · not read\n"
+        " █ requested   ░ fetched for merging   · not read\n"
     )
 
 

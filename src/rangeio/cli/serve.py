@@ -1,4 +1,4 @@
-"""`rangeio serve`: the files below a folder over HTTP, for trying things."""
+"""`rangeio serve`: serves the files below a folder over HTTP, for experiments."""
 
 import argparse
 import os
@@ -7,28 +7,28 @@ from rangeio.cli.file_server import RangeServer
 from rangeio.errors import NotDirectoryError
 
 NAME = "serve"
-HELP = "serve a folder over HTTP, with ranges, for trying things"
+HELP = "serve a folder over HTTP, with ranges, for experiments"
 DESCRIPTION = """\
-Serve the files below DIR over HTTP: single byte ranges (206, 416), ETag, Last-Modified, If-Match and its kin, If-Range,
-HEAD, listings of folders. For trying things: it has neither TLS nor passwords, and whoever reaches it can read all
-files below DIR. Only this machine does, unless --bind says otherwise.
+Serve the files below DIR over HTTP: single byte ranges (206, 416), ETag, Last-Modified, If-Match and the other
+conditions, If-Range, HEAD, folder listings. For experiments only: it has neither TLS nor authentication, and every
+client can read all files below DIR. It listens on this machine only, unless --bind is set.
 
   rangeio serve data --port 8000
   rangeio cat http://127.0.0.1:8000/sample.bin --range 0-16"""
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Declare them."""
-    command.add_argument("folder", metavar="DIR", nargs="?", default=".", help="default: where you are")
-    command.add_argument("--port", type=int, default=8000, help="default %(default)s; 0 for one that is free")
+    """Declare the arguments."""
+    command.add_argument("folder", metavar="DIR", nargs="?", default=".", help="default: the current folder")
+    command.add_argument("--port", type=int, default=8000, help="default %(default)s; 0 for any free port")
     command.add_argument("--bind", metavar="ADDRESS", default="127.0.0.1", help="default %(default)s")
-    command.add_argument("--quiet", action="store_true", help="no line for each request")
+    command.add_argument("--quiet", action="store_true", help="do not log requests")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do it until Ctrl-C; the exit code."""
+    """Run the server until Ctrl-C. Returns the exit code."""
     if not os.path.isdir(arguments.folder):
-        raise NotDirectoryError(f"{arguments.folder!r} is no folder")
+        raise NotDirectoryError(f"{arguments.folder!r} is not a folder")
     try:
         server = RangeServer(arguments.folder, arguments.bind, arguments.port, quiet=arguments.quiet)
     except (OSError, OverflowError) as error:

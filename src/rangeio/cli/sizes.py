@@ -1,4 +1,4 @@
-"""How sizes are written and read on the command line: bytes with binary units."""
+"""The syntax of sizes on the command line: bytes with binary units."""
 
 import re
 
@@ -7,7 +7,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 
 
 def parse_size(text: str) -> int:
-    """Bytes: ``4096``, ``64KiB``, ``1.5g``. Units are binary whether the ``i`` is written or not."""
+    """Parse a size in bytes: ``4096``, ``64KiB``, ``1.5g``. Units are binary with or without the ``i``."""
     match = _SIZE.fullmatch(text.strip())
     if not match:
         raise ValueError(f"{text!r} is not a size: write it as 4096, 64KiB or 1GiB")
@@ -18,7 +18,7 @@ def parse_size(text: str) -> int:
 
 
 def size_text(nbytes: float) -> str:
-    """``4 KiB``, ``1.5 GiB``, ``17 B``: three digits are enough to compare."""
+    """``4 KiB``, ``1.5 GiB``, ``17 B``, with three significant digits."""
     for power, unit in ((4, "TiB"), (3, "GiB"), (2, "MiB"), (1, "KiB")):
         if abs(nbytes) >= 1024**power:
             return f"{short(nbytes / 1024**power)} {unit}"
@@ -26,7 +26,7 @@ def size_text(nbytes: float) -> str:
 
 
 def short(number: float) -> str:
-    """Three significant digits, never an exponent."""
+    """The number with three significant digits, without exponent."""
     if abs(number) >= 100:
         return f"{number:.0f}"
     text = f"{number:.2f}" if abs(number) < 10 else f"{number:.1f}"

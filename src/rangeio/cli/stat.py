@@ -1,4 +1,4 @@
-"""`rangeio stat`: what is known of an object without reading it."""
+"""`rangeio stat`: metadata of an object, without reading it."""
 
 import argparse
 import json
@@ -12,21 +12,21 @@ from rangeio.cli.opening import add_options, options_of
 from rangeio.cli.sizes import size_text
 
 NAME = "stat"
-HELP = "show size, version and how an object would be read"
+HELP = "show the size and version of an object, and how it would be read"
 DESCRIPTION = """\
-Show what is known of an object without reading it: its size, when it was changed, the pin that tells this version
-from another, and how rangeio would read it here. On a terminal, escapes stand in place of control characters."""
+Show metadata of an object without reading it: its size, time of modification, the pin that identifies this version,
+and how rangeio would read it here. A terminal shows control characters escaped."""
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Declare them."""
+    """Declare the arguments."""
     command.add_argument("uri", metavar="URI", nargs="+", help="path or URI")
-    command.add_argument("--json", action="store_true", help="one JSON object on each line")
+    command.add_argument("--json", action="store_true", help="print one JSON object per line")
     add_options(command)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do it; the exit code."""
+    """Run the command. Returns the exit code."""
     for number, uri in enumerate(arguments.uri):
         with rangeio.open(uri, **options_of(arguments)) as reader:
             stat, capability = asdict(reader.stat()), asdict(reader.capability)
@@ -45,14 +45,14 @@ def _text(stat: dict[str, Any], capability: dict[str, Any]) -> str:
         direct = f"{direct}, aligned to {capability['alignment']:,} bytes".lstrip(", ")
     lines = {
         "path": stat["path"],
-        "size": "not known before reading" if size is None else f"{size:,} bytes ({size_text(size)})",
+        "size": "unknown before reading" if size is None else f"{size:,} bytes ({size_text(size)})",
         "modified": mtime
         and datetime.fromtimestamp(mtime / 1e9, timezone.utc).isoformat(timespec="microseconds"),
         "etag": stat["etag"],
         "version": stat["version"],
         "pin": f"{stat['pin']} ({capability['pinned_by']})"
         if stat["pin"]
-        else "nothing tells versions apart",
+        else "none: versions cannot be distinguished",
         "read by": capability["backend"],
         "O_DIRECT": direct,
     }

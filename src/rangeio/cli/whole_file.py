@@ -1,4 +1,4 @@
-"""A local file that has its name when it is complete, and of which nothing is left where it is not."""
+"""Writes a local file that gets its name only when it is complete, and leaves nothing behind otherwise."""
 
 import os
 import secrets
@@ -16,18 +16,18 @@ _ENDING_SIGNALS = ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM")
 
 @contextmanager
 def whole_file(path: str) -> Iterator[BinaryIO]:
-    """A file to write, which takes the place of what is at `path` when it is complete; after an error that stays.
+    """A file to write, which replaces the file at `path` when it is complete; after an error that file stays.
 
-    Until then it has no name (O_TMPFILE), so that nothing is left even by SIGKILL. Where the file system cannot do
-    that, it has a hidden one, which is removed when another signal ends the process. A device or a pipe is written to
-    as it is. An OSError of writing names `path`.
+    Until then it has no name (O_TMPFILE), so that even SIGKILL leaves nothing behind. If the file system does not
+    support this, it has a hidden name, which is removed if another signal ends the process. A device or a pipe is
+    written directly. An OSError while writing contains `path`.
     """
     kept = os.path.lexists(path) and not os.path.isfile(path)
     try:
         with open(path, "wb") if kept else _complete_or_gone(path) as file:
             yield file
     except OSError as error:
-        if not isinstance(error, Error):  # those are of what is read
+        if not isinstance(error, Error):  # an Error comes from reading
             error.filename = path
         raise
 
@@ -42,8 +42,8 @@ def _complete_or_gone(path: str) -> Iterator[BinaryIO]:
             file.flush()
             if mode is not None and hasattr(os, "fchmod"):
                 os.fchmod(descriptor, mode)
-            os.fsync(descriptor)  # or a crash soon after could leave the name without the bytes
-            # There is no call that puts a file without a name in another's place: it is given one to be renamed.
+            os.fsync(descriptor)  # otherwise a crash soon after could leave the name without the bytes
+            # No system call replaces a file with an unnamed one: it gets a hidden name and is then renamed.
             if not named and not _linked(descriptor, path):
                 named = _linked(descriptor, hidden)
         if named:
@@ -51,19 +51,19 @@ def _complete_or_gone(path: str) -> Iterator[BinaryIO]:
 
 
 def _created(hidden: str, mode: int) -> tuple[int, bool]:
-    """A new file to write to, and whether it has the name `hidden`, or none."""
+    """A new file to write, and whether it has the name `hidden` (otherwise it has none)."""
     unnamed = getattr(os, "O_TMPFILE", 0)
-    if unnamed and os.path.isdir("/proc/self/fd"):  # which it takes to give it a name later
-        with suppress(OSError):  # EOPNOTSUPP or EISDIR; the reason for anything else is met again below
+    if unnamed and os.path.isdir("/proc/self/fd"):  # needed to give it a name later
+        with suppress(OSError):  # EOPNOTSUPP or EISDIR; any other error occurs again below
             return os.open(os.path.dirname(hidden), unnamed | os.O_WRONLY, mode), False
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     return os.open(hidden, flags, mode), True
 
 
 def _linked(descriptor: int, path: str) -> bool:
-    """Give a file without a name this one, as open(2) tells how. False if there is something of that name."""
+    """Give an unnamed file the name `path`, as open(2) describes. False if the name exists."""
     try:
-        # src_dir_fd means nothing beside an absolute path, but makes it linkat(2): link(2) does not follow links.
+        # src_dir_fd has no effect with an absolute path, but selects linkat(2): link(2) does not follow links.
         os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor, follow_symlinks=True)
     except FileExistsError:
         return False
@@ -79,13 +79,11 @@ def _mode_of(path: str) -> int | None:
 
 @contextmanager
 def _passing_name(folder: str) -> Iterator[str]:
-    """A name in `folder` under which nothing is left at the end, or when a signal ends the process before.
+    """A temporary name in `folder`, which is removed at the end, or if a signal ends the process before.
 
-    It is removed in the signal's handler already: what unwinds after Ctrl-C may be interrupted by another one.
+    The signal handler itself removes it, because another Ctrl-C may interrupt the cleanup after the first one.
     """
-    hidden = os.path.join(
-        folder, f".rangeio-{secrets.token_hex(8)}"
-    )  # short, whatever NAME_MAX leaves of the other
+    hidden = os.path.join(folder, f".rangeio-{secrets.token_hex(8)}")  # short, because of NAME_MAX
 
     def remove() -> None:
         with suppress(FileNotFoundError):
@@ -101,7 +99,7 @@ def _passing_name(folder: str) -> Iterator[str]:
 
 
 def _handled(remove: Callable[[], None]) -> dict[int, Any]:
-    """Have `remove` called by the signals that end the process; their handlers before. Others are left as they are."""
+    """Call `remove` on signals that end the process. Returns their previous handlers. Custom handlers stay."""
 
     def end(number: int, frame: FrameType | None) -> None:
         remove()
@@ -109,7 +107,7 @@ def _handled(remove: Callable[[], None]) -> dict[int, Any]:
             signal.default_int_handler(number, frame)
         signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)
-        os._exit(128 + number)  # as the first process of a container: the kernel spares those
+        os._exit(128 + number)  # for the first process of a container, which the kernel does not end
 
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():

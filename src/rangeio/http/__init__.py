@@ -1,1 +1,1 @@
-"""One ranged GET done right, over N connections: format, validation, pool, engine, and what drives it."""
+"""Range requests over HTTP: parsing, validation, connection pool, engine, and the drivers of the engine."""

@@ -1,6 +1,6 @@
-"""One attempt at some bytes: a connection, a request, its response, and the next request where that was not enough.
+"""One attempt at some bytes: a connection, a request, its response, and further requests if that was not enough.
 
-It waits for nothing: the driver calls back, and the engine decides what a response means.
+It never waits: the driver calls back, and the engine decides what a response means.
 """
 
 import os
@@ -31,16 +31,16 @@ from rangeio.policy import RETRIES
 
 
 class Attempt(Connecting):
-    """Bytes `at` to `stop` of a read, asked for by one request after the other until they are there.
+    """Fetches bytes `at` to `stop` of a read with one request after another.
 
-    attempts: requests that failed or succeeded. outcome: what the head decided, to be done when the response is over.
-    clamped: its end was moved to that of the object. refused: credentials were renewed for it once. whole: the response
-    is the whole object. rival: the same once more, by another connection, of which the first to be answered wins.
-    hedged: there was one. is_second: it is the one that was begun later. moved: it followed a redirect itself.
-    restarted: it began again at the address given, because a remembered redirect led to a refusal. goes_on: its
-    response decides what is asked for after it. sent, answered: when its request was, and when the head came. placed:
-    bytes that responses have put into the memory of the read, as counted by who received them. silent_at: where a new
-    connection of it has had no answer for long. The rest is in `Connecting`.
+    attempts: requests made so far. outcome: the action that the head decided, done when the response is complete.
+    clamped: its stop was moved to the end of the object. refused: credentials were renewed for it once. whole: the
+    response is the whole object. rival: the hedge, or the attempt that it hedges; the first response wins. hedged: it
+    had a rival. is_second: it is the hedge. moved: it followed a redirect itself. restarted: it started again at the
+    original address, because a remembered redirect led to a refusal. goes_on: its response decides what is requested
+    next. sent, answered: the times of its request and of the response head. placed: bytes that responses have stored in
+    the memory of the read, as counted by the receiver. silent_at: the origin where a new connection of it has been
+    silent for long. The other attributes are in `Connecting`.
     """
 
     __slots__ = (
@@ -93,7 +93,7 @@ class Attempt(Connecting):
 
     @property
     def limit(self) -> int:
-        """Up to where it may take bytes that it did not ask for: other parts bring what follows, unless it goes on."""
+        """The end of the bytes it may accept beyond its request: other attempts fetch the rest, unless it goes on."""
         return self.read.stop if self.goes_on or self.whole else self.stop
 
     # --- a request and its response -----------------------------------------------------------------------------
@@ -110,7 +110,7 @@ class Attempt(Connecting):
         self._ask(connection)
 
     def _ask(self, connection: Connection) -> None:
-        """Send the request for what is wanted now, over a connection that is watched."""
+        """Send the request for the current range over a connection that the driver watches."""
         expected = self._expected()
         self.response, self.outcome = self._response(connection, expected), None
         self.since = self.sent = time.monotonic()
@@ -118,7 +118,7 @@ class Attempt(Connecting):
         self._send_rest(connection, memoryview(self._request(connection, expected)))
 
     def _expected(self) -> Expected | None:
-        """What a plain response says; None where it would decide about more than its bytes, or nothing is known."""
+        """The expected plain response; None if the response decides more than its bytes, or nothing is known yet."""
         read, remote = self.read, self.read.remote
         if self.method != "GET" or self.goes_on or self.whole or read.version is not remote.version:
             return None
@@ -136,7 +136,7 @@ class Attempt(Connecting):
         return remote.request(self.method, at, upto, self.read.version, self.target, connection.absolute)
 
     def _plain_body(self) -> memoryview:
-        """Its response is plain: where the bytes belong."""
+        """The memory for the body of a plain response."""
         self.answered = self.since
         self._end_silence(answered=True)
         if self.rival is not None:
@@ -145,7 +145,7 @@ class Attempt(Connecting):
         return self.read.piece(self.at, self.stop)
 
     def adopt(self, begun: Unfinished) -> None:
-        """Go on with what was begun in the steady state, and with all that has come."""
+        """Continue a read that began in the steady state, with all bytes received so far."""
         connection = self.connection = begun.connection
         connection.stop_waiting()
         response = self.response = self._response(connection, self._expected())
@@ -172,7 +172,7 @@ class Attempt(Connecting):
         return self.engine.judge(self, head)
 
     def _send_rest(self, connection: Connection, rest: memoryview) -> None:
-        """A request is small and its connection idle, so the kernel takes all of it; if not, try again soon."""
+        """Send the rest of a request. It is small and the connection idle, so the kernel normally accepts all of it."""
         if self.connection is not connection:
             return
         try:
@@ -213,7 +213,7 @@ class Attempt(Connecting):
         self._completed(connection, response)
 
     def _completed(self, connection: Connection, response: ResponseParser) -> None:
-        """The response is complete."""
+        """Handle a complete response."""
         connection.used = True
         self.resume = False
         if response.filled >= MEASURED:
@@ -235,7 +235,7 @@ class Attempt(Connecting):
         self._decide(response)
 
     def _begin_piece(self, connection: Connection, read: RangeRead, start: int, stop: int) -> None:
-        """Ask for another piece of the same object over the same connection, which is watched already."""
+        """Request another piece of the same object over the same connection, which is already watched."""
         self.read, self.first, self.at, self.stop = read, start, start, stop
         self.attempts = self.hops = self.placed = 0
         self.hedged = self.clamped = self.refused = self.moved = self.restarted = False
@@ -244,7 +244,7 @@ class Attempt(Connecting):
         self._ask(connection)
 
     def _decide(self, response: ResponseParser) -> None:
-        """Do what the head decided, now that the body is there."""
+        """Do what the head decided, now that the body is complete."""
         self.placed += response.placed
         try:
             if self.outcome is None:
@@ -258,22 +258,22 @@ class Attempt(Connecting):
         self.engine.pump()
 
     def take_all(self) -> None:
-        """The response is the whole object, from its first byte on, though a later one may have been asked for. So it
-        is all of the read, and nothing else of it is to be asked for.
+        """Handle a response with the whole object, which starts at its first byte even if a later one was requested. It
+        serves the whole read, so no other request for it is needed.
         """
         self.whole = True
         self.first, self.stop = self.read.start, self.read.stop
-        self.begin_again()
+        self.discard()
         self.engine.left_alone(self)
 
     def redirected(self, location: str) -> None:
-        """Ask there from now on. ConfigInvalidError if that is no place, UnsupportedError if it may not be gone to."""
+        """Follow a redirect. ConfigInvalidError for an invalid URL, UnsupportedError if it is not allowed."""
         self.read.remote.redirect(self.target, location)
         self.moved = True
 
-    def begin_anew(self) -> bool:
-        """Whether it was refused at the target of a redirect of before, which may have been lent for a while only; then
-        it goes to the address given. A redirect that it followed itself is fresh, and so is what it leads to.
+    def restart_at_original(self) -> bool:
+        """Whether it was refused at the target of a remembered redirect, which may have expired; then it goes back to
+        the original address. A redirect that it followed itself is fresh, and so is its target.
         """
         remote = self.read.remote
         if self.moved or self.restarted or self.target == remote.address:
@@ -285,7 +285,7 @@ class Attempt(Connecting):
     # --- failures --------------------------------------------------------------------------------------------
 
     def _broken(self, error: BaseException) -> None:
-        """The connection cannot be used any more."""
+        """Handle a failure of the connection."""
         connection, response = self.connection, self.response
         assert connection is not None
         assert response is not None
@@ -300,37 +300,37 @@ class Attempt(Connecting):
             self.engine.gave_up(self, error)
             self.engine.pump()
         elif connection.used and (not response.started or isinstance(error, Unsolicited)):
-            self.resume = True  # the server had closed it while it was idle; that is nobody's failure
+            self.resume = True  # the server closed it while it was idle; this is not a failed attempt
             self.connect()
         elif isinstance(error, BadResponse):
-            self.begin_again()  # whoever does not speak HTTP may not have sent what was counted
+            self.discard()  # if the response is not valid HTTP, the bytes counted so far may be wrong
             self.fail(breaking_failed(error, response))
         else:
             self.save(response, breaking_failed(error, response))
 
     def save(self, response: ResponseParser, error: Error) -> None:
-        """Go on from the byte reached, if the version can be told; else from the start. error: why it ended there."""
+        """Continue from the byte reached if the version is pinned, otherwise from the start. error: why it ended."""
         version = self.read.version
         if response.is_full:
-            self._decide(response)  # only the end of it was missing
+            self._decide(response)  # only the end of the body is missing
             return
         if self.outcome is None and response.head is not None:
-            pass  # of a body of unknown length nothing is kept
+            pass  # nothing is kept of a body of unknown length
         elif version.strong or version.modified:
             self.at += response.placed
             self.placed += response.placed
-            if self.at >= self.stop:  # a whole object in place of a range brought more than was asked for
+            if self.at >= self.stop:  # a whole object in place of a range contained more than requested
                 self.stop = min(self.read.stop, self.at + max(1, self.stop - self.first))
         else:
-            self.begin_again()
+            self.discard()
         self.fail(error)
 
-    def begin_again(self) -> None:
-        """Nothing of what it has is kept."""
+    def discard(self) -> None:
+        """Discard all bytes received so far."""
         self.at, self.placed = self.first, 0
 
     def fall_silent(self) -> None:
-        """The server may be one that serves one connection at a time."""
+        """Report a silent new connection: the server may serve one connection at a time."""
         if self.silent_at is None:
             self.silent_at = self.target.origin
             SERIAL.fell_silent(self.silent_at)
@@ -343,15 +343,15 @@ class Attempt(Connecting):
             self.silent_at = None
 
     def abandon(self) -> None:
-        """Close its connection, whatever is under way on it."""
+        """Close its connection, with any request in flight."""
         self._end_silence()
         if self.connection is not None:
             self.engine.driver.unwatch(self.connection.fd)
             self.engine.pool.drop(self.connection)
             self.connection = None
 
-    def doubled(self) -> "Attempt":
-        """Its rival."""
+    def make_rival(self) -> "Attempt":
+        """A second attempt at the same bytes, for a hedge."""
         rival = Attempt(self.engine, self.read, self.at, self.stop, self.method, goes_on=self.goes_on)
         rival.first, rival.placed = self.first, self.placed
         rival.attempts, rival.hops = self.attempts, self.hops
@@ -362,12 +362,12 @@ class Attempt(Connecting):
         return rival
 
     def end(self) -> None:
-        """Nothing more is done for it. A thread that still connects may hold it for a while, but no memory with it."""
+        """End it. A thread that still connects may reference it for a while, but it holds no memory then."""
         self.live = False
         self.response = self.outcome = None
 
     def fail(self, error: Error) -> None:
-        """Try again if that may help, else give up."""
+        """Retry if that may help, otherwise give up."""
         if error.status == "temporary":
             self.retry(error, None)
         else:
@@ -375,7 +375,7 @@ class Attempt(Connecting):
         self.engine.pump()
 
     def retry(self, error: Error, after_s: float | None) -> None:
-        """Try again later, if that is allowed; else it is an error for good. after_s: what the server asks for."""
+        """Retry later if that is allowed, otherwise give up. after_s: the server's Retry-After."""
         if self.rival is not None:
             self.engine.left_to_rival(self)
             return
@@ -383,11 +383,9 @@ class Attempt(Connecting):
         self.attempts += 1
         pause_s = retry.pause_s(self.attempts, after_s)
         if self.attempts >= retry.attempts:
-            advice = "more attempts can be had by retry="
+            advice = "set retry= to allow more attempts"
         elif pause_s is None:
-            advice = (
-                f"Retry-After asks for {after_s:g} s, more than max_retry_after_s={retry.max_retry_after_s:g}"
-            )
+            advice = f"Retry-After is {after_s:g} s, more than max_retry_after_s={retry.max_retry_after_s:g}"
         elif not RETRIES.take(self.target.origin):
             advice = (
                 "not retried: the retry budget of this server is exhausted after recent failures (see"
@@ -406,7 +404,7 @@ class Attempt(Connecting):
 
 
 def _raise_what_broke(begun: Unfinished) -> None:
-    """What ended a connection in the steady state, if anything did."""
+    """Raise the failure of a connection in the steady state, if it has failed."""
     if begun.error is not None:
         raise begun.error
     if begun.errno == 0:

@@ -1,4 +1,4 @@
-"""How an attempt comes to have a connection: an idle one, one that it opens, or the next that another gives back."""
+"""How an attempt gets a connection: an idle one, a new one, or the next one that another attempt returns."""
 
 import time
 from abc import abstractmethod
@@ -15,11 +15,11 @@ from rangeio.http.urls import Address, Origin
 
 
 class Connecting:
-    """The part of an attempt that waits for a connection.
+    """The part of an attempt that gets a connection.
 
-    live: it is under way; afterwards nothing more is done for it. since: when something last came, or was begun.
-    resume: the connection before was closed while idle, so that a new one is wanted. queued: it waits in the queue for
-    a connection. on_free, resting: see `rest`. dialing: stands for the connection that is being opened for it.
+    live: it is active; once it is False nothing more is done for it. since: when bytes last arrived or a step began.
+    resume: the previous connection was closed while idle, so that a new one is needed. queued: it waits in the queue
+    for a connection. on_free, resting: see `rest`. dialing: identifies the connection that is being opened for it.
     """
 
     __slots__ = (
@@ -48,11 +48,11 @@ class Connecting:
 
     @abstractmethod
     def _send(self, connection: Connection) -> None:
-        """Ask, over a connection that is its own now."""
+        """Send the request over a connection that now belongs to this attempt."""
 
     @abstractmethod
     def fail(self, error: Error) -> None:
-        """Try again if that may help, else give up."""
+        """Retry if that may help, otherwise give up."""
 
     @abstractmethod
     def as_error(self, error: Error) -> Error:
@@ -60,11 +60,11 @@ class Connecting:
 
     @property
     def wanted(self) -> bool:
-        """Whether anybody still waits for it."""
+        """Whether its result is still needed."""
         return self.live and not self.read.done
 
     def connect(self, *, waited: bool = False) -> None:
-        """Have a connection, and send. waited: its turn in the queue."""
+        """Get a connection and send the request. waited: it was first in the queue."""
         if not self.wanted:
             return
         self.since = time.monotonic()
@@ -90,7 +90,7 @@ class Connecting:
             pool.when_free(origin, self.on_free, waited=waited)
 
     def rest(self) -> None:
-        """Leave the queue for a connection until `connect`: nobody goes on with the read for now."""
+        """Leave the queue for a connection until `go_on`, because nothing drives the read for now."""
         if (
             self.queued
             and self.on_free is not None
@@ -101,13 +101,13 @@ class Connecting:
             self.resting = True
 
     def go_on(self) -> None:
-        """After `rest`."""
+        """Continue after `rest`."""
         if self.resting:
             self.resting = False
             self.connect()
 
     def dial(self, origin: Origin) -> None:
-        """Open a connection, whose place is reserved."""
+        """Open a connection, whose slot is reserved."""
         self.dialing = dialing = object()
         timeout_s = self.read.timeout.connect_s
         pool = self.engine.pool
@@ -116,13 +116,13 @@ class Connecting:
                 partial(pool.dial, origin, timeout_s),
                 partial(self._opened, origin, dialing),
                 partial(pool.unwanted, origin),
-                alone=False,  # name lookup, and a proxy that drips, end when they like: not within connect_s
+                alone=False,  # a name lookup, or a very slow proxy, may not end within connect_s
             )
         except Error as error:  # no descriptor is left
             self._opened(origin, dialing, error)
 
     def _notified(self, origin: Origin, connection: Connection | None) -> None:
-        """A connection is there, or may be. From any thread."""
+        """A connection is available, or may be. From any thread."""
         try:
             self.engine.driver.post(partial(self._inherit, origin, connection))
         except RuntimeError:
@@ -147,7 +147,7 @@ class Connecting:
             self.connect(waited=True)
 
     def _pass_on(self, origin: Origin, connection: Connection | None) -> None:
-        """Who does not want it any more gives it to the next."""
+        """Pass a connection, or the notification, to the next in the queue."""
         if connection is not None:
             self.engine.pool.give_back(connection)
         else:
@@ -166,12 +166,12 @@ class Connecting:
             self.fail(connecting_failed(outcome, self.read.remote.timeout.connect_s))
 
     def renew(self, refused: int | None) -> None:
-        """Have new credentials, and then connect. refused: the version of those that were not accepted."""
+        """Get new credentials, then connect. refused: the version of the rejected credentials."""
         credentials = self.read.remote.access.credentials
 
         def renewed(outcome: Any) -> None:
             if not self.live:
-                return  # time was up meanwhile
+                return  # it has timed out meanwhile
             if isinstance(outcome, BaseException):
                 self.engine.gave_up(self, self.as_error(credentials_failed(outcome)))
                 self.engine.pump()

@@ -1,4 +1,4 @@
-"""One open connection: what requests are sent over, and responses received from."""
+"""One open connection, for sending requests and receiving responses."""
 
 import errno
 import os
@@ -13,14 +13,14 @@ from rangeio.http.latency import Latency
 from rangeio.http.urls import Origin
 
 WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-"""What is raised where nothing can be had, or sent, at once."""
+"""Raised if nothing can be received, or sent, without waiting."""
 
 RECEIVES_PER_TURN = 16
-"""Receives for one connection before others get their turn."""
+"""Maximum receives from one connection before others are served."""
 
-# Windows has none. There, and under TLS, which takes no flags, it is the socket that does not wait.
+# Windows does not have it. There, and with TLS, which accepts no flags, the socket itself is non-blocking.
 _NOW = getattr(socket, "MSG_DONTWAIT", 0)
-# Whether the core looks at a socket, whatever is spoken over it and however it waits.
+# Whether the core can check a socket, whatever its protocol and blocking mode.
 _SEES_ALL = hasattr(_uring.Connection, "has_nothing")
 
 
@@ -37,8 +37,8 @@ class Connection(_uring.Connection):
         latency: Latency,
         closed: Callable[[], None],
     ) -> None:
-        """absolute: requests name the whole URL, as a proxy wants it. latency: that of the origin. closed: called once,
-        when it is.
+        """absolute: requests contain the whole URL, as a proxy requires. latency: of the origin. closed: called once,
+        when the connection is closed.
         """
         super().__init__()
         self.tls = isinstance(sock, ssl.SSLSocket)
@@ -51,64 +51,63 @@ class Connection(_uring.Connection):
         self.absolute = absolute
         self.latency = latency
         self.scratch = memoryview(self.space)[:-1]
-        # Closes the socket also where the loop that held it ends first, whatever the order of collection.
+        # Closes the socket even if the event loop that references it ends first, in any order of collection.
         self._close = weakref.finalize(self, _close, sock, closed)
         _ALL.add(self)
 
     @property
     def is_open(self) -> bool:
-        """Whether it was not ended here."""
+        """Whether it was not closed by this side."""
         return self.sock.fileno() >= 0
 
     def close(self) -> None:
-        """End it. A second call does nothing."""
+        """Close it. A second call does nothing."""
         self._close()
 
     def send(self, data: "bytes | memoryview") -> int:
-        """As much as is taken at once; WOULD_BLOCK if nothing is."""
+        """Send as much as possible without waiting; WOULD_BLOCK if nothing."""
         return self.sock.send(data, self._flags)
 
     def send_all(self, request: bytes) -> None:
-        """An idle connection takes all of a small request. One that does not is broken: ConnectionError."""
+        """Send a small request. An idle connection accepts all of it; ConnectionError if not, because it is broken."""
         if self.send(request) < len(request):
             raise ConnectionError("the request could not be sent")
 
     def receive(self, memory: memoryview) -> int:
-        """What can be had at once, as a socket gives it; WOULD_BLOCK if that is nothing."""
+        """Receive without waiting; WOULD_BLOCK if nothing has arrived."""
         return self.sock.recv_into(memory, 0, self._flags)
 
     def wait(self, memory: memoryview, seconds: float) -> int:
-        """The same, but wait so long at most, signals or not."""
+        """Receive, waiting at most `seconds`, even with signals."""
         if self._waits_s != seconds:
             self._waits_s = seconds
             self.sock.settimeout(seconds)
         try:
             return self.sock.recv_into(memory)
         except TimeoutError as error:
-            if error.errno is not None:  # ETIMEDOUT: TCP has given the connection up
+            if error.errno is not None:  # ETIMEDOUT: TCP has dropped the connection
                 raise
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None
 
     def stop_waiting(self) -> None:
-        """After `wait`, before `receive`."""
+        """Restore the blocking mode: call after `wait`, before `receive`."""
         if self._waits_s is not None:
             self._waits_s = None
             self.sock.setblocking(bool(self._flags))
 
     def holds_some(self) -> bool:
-        """Whether TLS has bytes that were received and not taken, of which no selector tells."""
+        """Whether TLS holds received bytes that were not read, which no selector reports."""
         return isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0
 
     def has_something(self) -> bool:
-        """Whether something has come that nobody has received yet. One system call."""
+        """Whether bytes have arrived that were not received yet. One system call."""
         poll = select.poll()
         poll.register(self.fd, select.POLLIN)
         return bool(poll.poll(0))
 
     def is_quiet(self) -> bool:
-        """Whether the other side has neither closed it nor sent what nobody asked for, which would be taken for the
-        response to the next request (RFC 9112 sections 6.3 and 9.2). One system call; under TLS another one where there
-        is something to be looked at.
+        """Whether the server has neither closed it nor sent unsolicited bytes, which would be taken for the response to
+        the next request (RFC 9112 sections 6.3 and 9.2). One system call; with TLS a second one if bytes have arrived.
         """
         if _SEES_ALL:
             if self.has_nothing():
@@ -117,7 +116,7 @@ class Connection(_uring.Connection):
                 return False
         self.stop_waiting()
         try:
-            # What has come over TLS may be no data: tickets of the session.
+            # Bytes that arrive over TLS may not be data but session tickets.
             self.sock.recv(1, *(() if self.tls else (socket.MSG_PEEK | self._flags,)))
         except WOULD_BLOCK:
             return True
@@ -130,8 +129,8 @@ _ALL: "weakref.WeakSet[Connection]" = weakref.WeakSet()
 
 
 def cut_off_all() -> None:
-    """In a forked child: connections are the parent's. Where a signal's handler has forked amid a read, both go on with
-    it: here it finds its connection at its end, and opens another one.
+    """In a forked child: disconnect from the parent's connections. If a signal handler forked during a read, both
+    processes continue the read: here it finds its connection closed, and opens another one.
     """
     theirs, ended = socket.socketpair()
     theirs.close()

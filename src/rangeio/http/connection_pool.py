@@ -1,7 +1,8 @@
-"""Connections: opened by urllib3, kept alive, given to one read at a time, and bounded per server and in all.
+"""The connection pool: connections opened by urllib3, kept alive, lent to one attempt at a time, and limited per server
+and in total.
 
-urllib3 is here for what a connection needs before the first byte: TLS and its certificates, proxies, SNI, name lookup.
-Requests and responses are not its business.
+urllib3 only does what a connection needs before the first byte: TLS and certificates, proxies, SNI, name lookup. It
+does not handle requests and responses.
 """
 
 import errno
@@ -30,19 +31,19 @@ from rangeio.http.urls import Origin
 
 PER_HOST = 64
 IN_ALL = 256
-# A new connection that had no answer for so long may wait for an idle one: see _Serial. Such a server is one that has
-# answered so often, one time after the other, so soon after idle connections were closed.
+# A new connection without a response for _SERIAL_S may wait for an idle one: see _Serial. A server counts as serial for
+# _SERIAL_FOR_S if it responded _PROOFS times in a row within _PROMPT_S after idle connections were closed.
 _SERIAL_S = 1.0
 _PROMPT_S = 0.1
 _PROOFS = 3
 _SERIAL_FOR_S = 300.0
-# A queue that has not moved for so long may wait for itself: the connections may be held by an iteration that nobody
-# goes on with, or by a loop whose thread waits in the queue. Its first one gets a connection beyond the bounds.
+# A queue that has not moved for this long may be deadlocked: a paused iteration may hold the connections, or a loop
+# whose thread waits in the queue. The first in the queue then gets a connection beyond the limits.
 _STUCK_S = 1.0
 
 
 class _TlsSocket(ssl.SSLSocket):
-    """Closed when it is let go of: ssl itself forgets that if a reset comes before the handshake (CPython 3.11)."""
+    """Closes itself when it is deleted: ssl does not do that if a reset arrives before the handshake (CPython 3.11)."""
 
     def __del__(self) -> None:
         self.close()
@@ -50,10 +51,10 @@ class _TlsSocket(ssl.SSLSocket):
 
 @dataclass(frozen=True, slots=True)
 class Security:
-    """How servers are checked, and how we are known to them by TLS. Files are read when the first connection is opened.
+    """The TLS settings. Files are read when the first connection is opened.
 
-    ca_file: certificates trusted instead of the system's. client_cert: a file with certificate and key, or the two, or
-    those and the key's password. verify: False trusts everybody.
+    ca_file: trusted certificates instead of the system's. client_cert: a file with certificate and key, or a tuple of
+    both files, or of both files and the password of the key. verify: False disables the check of server certificates.
     """
 
     ca_file: str | None = None
@@ -68,9 +69,9 @@ class Security:
             if self.client_cert is not None:
                 given = (self.client_cert,) if isinstance(self.client_cert, str) else self.client_cert
                 certificate, key, password, *_ = *given, None, None
-                # OpenSSL asks the terminal for a password that it is not given, and waits.
+                # Without a password OpenSSL would ask the terminal and wait.
                 made.load_cert_chain(certificate or "", key, password or "")
-            # Short of descriptors OpenSSL does without the system's certificates, and does not say so.
+            # Without a free descriptor, OpenSSL silently omits the system's certificates.
             socket.socket().close()
         except (OSError, TypeError) as error:
             if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
@@ -84,11 +85,11 @@ class Security:
 
 
 OnFree: TypeAlias = Callable[[Connection | None], None]
-"""Called once, from any thread, with a connection that is its own now; with None when it may look for one again."""
+"""Called once, from any thread: with a connection that now belongs to the receiver, or with None to try again."""
 
 
 class HeldConnections:
-    """How many connections an iteration holds. count: set by who runs it."""
+    """The number of connections that an iteration holds. count: set by the code that runs the iteration."""
 
     __slots__ = ("__weakref__", "count")
 
@@ -97,10 +98,10 @@ class HeldConnections:
 
 
 class ConnectionPool:
-    """Idle connections by origin, and the count of all. Any thread; a forked child starts with none.
+    """Idle connections by origin, and the number of all connections. Thread-safe; empty in a forked child.
 
-    proxy: URL of one for everything, "" for none, None for what the environment says (HTTP_PROXY, HTTPS_PROXY,
-    ALL_PROXY, NO_PROXY, in small letters too). An https:// proxy serves http:// URLs only.
+    proxy: the URL of a proxy for all requests, "" for none, None for the environment (HTTP_PROXY, HTTPS_PROXY,
+    ALL_PROXY, NO_PROXY, also in lower case). An https:// proxy supports http:// URLs only.
     """
 
     def __init__(
@@ -109,14 +110,14 @@ class ConnectionPool:
         self._security = security
         self._proxy = proxy
         if proxy:
-            parse_proxy(proxy)  # so that a wrong one is an error of the options
-        # A client certificate is for servers; what speaks for a proxy is in its URL.
+            parse_proxy(proxy)  # so that an invalid URL is an error of the options
+        # A client certificate is for servers; the login for a proxy is in its URL.
         self._proxy_security = replace(security, client_cert=None)
         self._per_host, self._in_all = per_host, in_all
         self._context: ssl.SSLContext | None = None
         self.opened = 0
         self.users = 0
-        # Iterations, and what they hold. One that is suspended is gone on with when its consumer likes.
+        # Iterations and their connections. The consumer of a suspended iteration may resume it at any time.
         self._iterations: weakref.WeakKeyDictionary[Generator[Any, None, None], HeldConnections] = (
             weakref.WeakKeyDictionary()
         )
@@ -129,18 +130,18 @@ class ConnectionPool:
         self._idle: dict[Origin, IdleConnections] = {}
         self._open: dict[Origin, int] = {}
         self._waiting: dict[Origin, deque[OnFree]] = {}
-        self._moved = 0.0  # when somebody left a queue last, or began one
+        self._moved = 0.0  # when a queue was last left or started
         self._latencies: dict[Origin, Latency] = {}
 
     def forget(self) -> None:
-        """In a forked child: the connections are the parent's. Closing them here does not end them there."""
+        """In a forked child: drop the parent's connections. Closing them here does not close them in the parent."""
         inherited = [one for idle in self._idle.values() for one in idle.clear()]
         self._begin()
         for one in inherited:
             one.close()
 
     def idle(self, origin: Origin) -> IdleConnections:
-        """Those that are idle; always the same object."""
+        """The idle connections of an origin; always the same object."""
         found = self._idle.get(origin)
         if found is None:
             with self.lock:
@@ -149,12 +150,12 @@ class ConnectionPool:
         return found
 
     def peek(self, origin: Origin) -> Connection | None:
-        """The one that `take` would look at first."""
+        """The connection that `take` would check first."""
         found: Connection | None = self.idle(origin).peek()
         return found
 
     def take(self, origin: Origin) -> Connection | None:
-        """An idle connection, the one used last, that is alive and has brought nothing."""
+        """The most recently used idle connection that is alive and has received nothing; None if there is none."""
         idle = self.idle(origin)
         while True:
             connection: Connection | None = idle.take()
@@ -165,23 +166,23 @@ class ConnectionPool:
             self.drop(connection)
 
     def _mark_wanted(self) -> None:
-        """Have connections that are not to be kept come to `give_back`. For a caller that has the lock."""
+        """Mark the stacks whose returned connections must go through `give_back`. The caller holds the lock."""
         for origin, idle in list(self._idle.items()):
             idle.wanted = bool(self._waiting) or self.users <= 0 or SERIAL.keeps_waiting(origin)
 
     def reserve(
         self, origin: Origin, *, waited: bool = False, force: bool = False, first: bool = False
     ) -> bool:
-        """Whether one more may be opened; if so its place is taken.
+        """Reserve a slot for one more connection; returns whether it was possible.
 
-        waited: it is its turn, others wait in the queue. force: whatever the bounds say, where the queue is stuck.
-        first: of a call that has no other one; it does not wait for iterations that rest.
+        waited: the caller was first in the queue. force: ignore the limits, because the queue is stuck. first: the call
+        has no other connection, so it does not wait for paused iterations.
         """
         with self.lock:
             force = force or (first and self._rest_holds_all(origin))
             if not (force or waited) and self._waiting.get(origin):
                 return False
-            # Whoever asks for a place has looked for an idle connection, or does not trust one.
+            # The caller has found no idle connection, or does not want one.
             if not force and self._open.get(origin, 0) >= self._per_host and not self._evict([origin]):
                 return False
             if not force and sum(self._open.values()) >= self._in_all and not self._evict(self._idle):
@@ -190,12 +191,12 @@ class ConnectionPool:
             return True
 
     def iterates(self, iteration: "Generator[Any, None, None]", held: HeldConnections) -> None:
-        """Connections may be held between two results of `iteration`."""
+        """Register an iteration, which may hold connections between two results."""
         with self.lock:
             self._iterations[iteration] = held
 
     def _rest_holds_all(self, origin: Origin) -> bool:
-        """Whether there would be room but for the connections of iterations that are suspended."""
+        """Whether there would be a slot without the connections of suspended iterations."""
         of_origin, of_all = self._open.get(origin, 0), sum(self._open.values())
         if of_origin < self._per_host and of_all < self._in_all:
             return False
@@ -207,7 +208,7 @@ class ConnectionPool:
         return of_origin - resting < self._per_host and of_all - resting < self._in_all
 
     def _evict(self, origins: Iterable[Origin]) -> bool:
-        """Close the connection to one of these that has been idle for longest; whether there was one."""
+        """Close the connection to one of these origins that has been idle longest; returns whether there was one."""
         idle = [found for origin in origins if (found := self._idle.get(origin))]
         oldest = max(idle, key=IdleConnections.longest_s, default=None)
         connection = None if oldest is None else oldest.take_oldest()
@@ -217,20 +218,20 @@ class ConnectionPool:
         return True
 
     def free(self, origin: Origin) -> None:
-        """Give a reserved place back."""
+        """Release a reserved slot."""
         with self.lock:
             self._open[origin] = max(0, self._open.get(origin, 0) - 1)
         self.wake(origin)
 
     def unwanted(self, origin: Origin, outcome: Any) -> None:
-        """A connection was opened, or not, when nobody waited for it any more. From any thread."""
+        """Handle a connection, or the failure to open one, that nothing waits for any more. From any thread."""
         if isinstance(outcome, Connection):
             self.give_back(outcome)
         else:
             self.free(origin)
 
     def wake(self, origin: Origin) -> None:
-        """Tell one of those who wait to look again: one for this origin, else for any."""
+        """Notify one queued attempt to try again: one for this origin, otherwise for any."""
         if not self._waiting:
             return
         with self.lock:
@@ -240,7 +241,7 @@ class ConnectionPool:
             on_free(None)
 
     def _first(self, origin: Origin) -> "OnFree | None":
-        """Take the first of a queue; for a caller that has the lock."""
+        """Remove the first of a queue. The caller holds the lock."""
         queue = self._waiting.get(origin)
         if queue is None:
             return None
@@ -252,7 +253,7 @@ class ConnectionPool:
         return on_free
 
     def leave(self, origin: Origin, on_free: "OnFree") -> bool:
-        """Wait in the queue no longer; whether it was in it still. Else it is called, or was."""
+        """Leave the queue; returns whether it was still queued. Otherwise `on_free` is or was called."""
         with self.lock:
             queue = self._waiting.get(origin, ())
             found = on_free in queue
@@ -264,7 +265,7 @@ class ConnectionPool:
         return found
 
     def is_stuck(self) -> bool:
-        """Whether nobody has left a queue for long. The caller that is told so takes a place by force."""
+        """Whether no queue has moved for long. If so, the caller reserves a slot by force."""
         with self.lock:
             now = time.monotonic()
             stuck = now - self._moved > _STUCK_S
@@ -273,12 +274,13 @@ class ConnectionPool:
         return stuck
 
     def drop(self, connection: Connection) -> None:
-        """Close a connection that was taken. That frees its place."""
+        """Close a connection that was taken. This releases its slot."""
         connection.close()
 
     def give_back(self, connection: Connection) -> None:
-        """The connection is idle now, or another one's who waits for it: were it to lie here in between, whoever reads
-        all the time would have it again. It is closed if nobody reads any more, or others wait for its place.
+        """Return a connection: to the first attempt in the queue, or to the idle ones. Directly to the queue, because
+        otherwise a caller that reads continuously would take it again. Close it if the pool has no users any more, or
+        if others wait for its slot.
         """
         origin = connection.origin
         with self.lock:
@@ -294,13 +296,13 @@ class ConnectionPool:
             self.drop(connection)
 
     def when_free(self, origin: Origin, on_free: "OnFree", *, waited: bool = False) -> None:
-        """Wait in the queue for a connection, or a place. waited: it has, and goes to where it was."""
+        """Wait in the queue for a connection or a slot. waited: it was first in the queue and returns there."""
         with self.lock:
             room = self._open.get(origin, 0) < self._per_host and sum(self._open.values()) < self._in_all
             queue = self._waiting.get(origin)
             if not self._waiting:
                 self._moved = time.monotonic()
-            # First, so that who gives a connection back from now on looks here; what was given back before is seen.
+            # Queue first, so that connections returned from now on come here; those returned before are found below.
             queue = self._waiting.setdefault(origin, deque())
             self._mark_wanted()
             ready = bool(self.idle(origin)) or (room and (waited or not queue))
@@ -309,11 +311,11 @@ class ConnectionPool:
             elif not queue:
                 del self._waiting[origin]
                 self._mark_wanted()
-        if ready:  # it became so since the caller looked
+        if ready:  # one became free since the caller checked
             on_free(None)
 
     def close_idle(self, origin: Origin) -> int:
-        """Close those that are idle; how many there were."""
+        """Close the idle connections of an origin; returns their number."""
         self.look_again()
         connections = self.idle(origin).clear()
         for one in connections:
@@ -321,18 +323,18 @@ class ConnectionPool:
         return len(connections)
 
     def look_again(self) -> None:
-        """Whether idle connections may be kept has changed."""
+        """Check again whether idle connections may be kept."""
         with self.lock:
             self._mark_wanted()
 
     def use(self) -> None:
-        """One more that reads."""
+        """Add a user of the pool."""
         with self.lock:
             self.users += 1
             self._mark_wanted()
 
     def unuse(self) -> None:
-        """One less; with the last one, idle connections are closed."""
+        """Remove a user of the pool. The last one closes the idle connections."""
         with self.lock:
             self.users -= 1
             self._mark_wanted()
@@ -341,18 +343,18 @@ class ConnectionPool:
             self.drop(one)
 
     def dial(self, origin: Origin, timeout_s: float | None) -> Connection:
-        """Open a connection; blocks for name lookup, TCP, proxy and TLS. A place must have been reserved.
+        """Open a connection; blocks for name lookup, TCP, proxy and TLS. A slot must have been reserved.
 
-        Raises what urllib3, ssl and socket raise.
+        Raises the errors of urllib3, ssl and socket.
         """
-        # Where no descriptor is to be had, names are not found and modules not imported, for other reasons as it seems.
+        # Without a free descriptor, name lookups and imports fail with misleading errors: fail here instead.
         socket.socket().close()
         proxy = proxy_for(origin, self._proxy)
         made = connection(origin, proxy, timeout_s, self._tls, self._proxy_security.context)
         try:
             made.connect()
             sock: socket.socket = made.sock
-            made.sock = None  # it is ours now
+            made.sock = None  # this pool owns it now
         finally:
             made.close()
         return self._opened(sock, origin, absolute=proxy is not None and origin.scheme == "http")
@@ -364,19 +366,19 @@ class ConnectionPool:
         return Connection(sock, origin, absolute, self.latency(origin), freed)
 
     def latency(self, origin: Origin) -> Latency:
-        """What is known of how fast it answers."""
+        """The measured latency and speed of an origin."""
         return self._latencies.setdefault(origin, Latency())
 
     def proxy_fields(self, origin: Origin) -> dict[str, str]:
-        """Header fields for a proxy that sees the requests themselves."""
+        """Header fields for a proxy that receives the requests themselves."""
         proxy = proxy_for(origin, self._proxy) if origin.scheme == "http" else None
         return {} if proxy is None else proxy.fields
 
     def secrets(self, origin: Origin) -> Iterator[str]:
-        """What no message may show of the way there."""
+        """Secrets of the proxy for an origin, which no message may show."""
         try:
             proxy = proxy_for(origin, self._proxy)
-        except Error:  # the environment is wrong by now; it says so itself, and quotes nothing
+        except Error:  # the environment has become invalid; its own error contains no secrets
             return
         if proxy is not None:
             yield from secrets_of_fields(proxy.fields)
@@ -399,18 +401,20 @@ class ConnectionPool:
 
 
 def _free(pool: "weakref.ref[ConnectionPool]", counted: dict[Origin, int], origin: Origin) -> None:
-    """A connection is closed, by whomever. counted: where it was; in a forked child the parent's are not."""
+    """Release the slot of a closed connection. counted: the dict that counts it; a forked child has a new one, so it
+    does not count the parent's connections.
+    """
     of = pool()
     if of is not None and of._open is counted:
         of.free(origin)
 
 
 class _Serial:
-    """Servers that keep connections alive and serve one at a time: an idle connection keeps all others waiting.
+    """Servers that keep connections alive but serve one at a time: an idle connection blocks all others.
 
-    So a new connection that has been silent for long has idle ones closed, those of other pools too, and while it waits
-    none is kept idle. A server that answers promptly each time after that is known to be one for a while. Any thread; a
-    count that two threads change at once may be wrong, which costs a connection.
+    If a new connection is silent for long, idle connections to the server are closed, including those of other pools,
+    and none is kept while it waits. A server that then responds promptly each time counts as serial for a while.
+    Thread-safe; a count that two threads change at once may be wrong, which costs one connection.
     """
 
     def __init__(self) -> None:
@@ -420,29 +424,29 @@ class _Serial:
         self._until: dict[Origin, float] = {}
 
     def keeps_waiting(self, origin: Origin) -> bool:
-        """Whether an idle connection may keep another one waiting."""
+        """Whether an idle connection to this origin may block another one."""
         if not (self._silent or self._until):
             return False
         return origin in self._silent or time.monotonic() < self._until.get(origin, 0.0)
 
     def fell_silent(self, origin: Origin) -> None:
-        """A new connection has had no answer for _SERIAL_S."""
+        """A new connection has had no response for _SERIAL_S."""
         self._silent[origin] = self._silent.get(origin, 0) + 1
         self.close_idle(origin)
 
     def close_idle(self, origin: Origin) -> None:
-        """Close what may keep others waiting."""
+        """Close the idle connections to this origin in all pools."""
         if sum([pool.close_idle(origin) for pool in _pools()]):
             self._closed[origin] = time.monotonic()
 
     def ended_silence(self, origin: Origin, *, answered: bool) -> None:
-        """One of those has an answer, or is given up."""
+        """A silent connection has received its response, or was abandoned."""
         left = self._silent.pop(origin, 1) - 1
         if left > 0:
             self._silent[origin] = left
         closed = self._closed.pop(origin, None)
         if answered and (closed is None or time.monotonic() - closed > _PROMPT_S):
-            self._proofs.pop(origin, None)  # it answers when it likes
+            self._proofs.pop(origin, None)  # the response did not depend on the idle connections
         elif answered:
             self._proofs[origin] = self._proofs.get(origin, 0) + 1
             if self._proofs[origin] >= _PROOFS:
@@ -452,7 +456,7 @@ class _Serial:
 
 
 SERIAL = _Serial()
-"""Of this process."""
+"""The serial servers known to this process."""
 _POOLS: "weakref.WeakSet[ConnectionPool]" = weakref.WeakSet()
 _POOLS_LOCK = threading.RLock()
 
@@ -463,7 +467,7 @@ def _pools() -> list[ConnectionPool]:
 
 
 def is_silent(silent_s: float) -> bool:
-    """Whether a new connection without an answer for so long may wait for an idle one."""
+    """Whether a new connection without a response for this long may wait for an idle one."""
     return silent_s >= _SERIAL_S
 
 

@@ -1,4 +1,4 @@
-"""What takes too long: connecting, the first byte, the next one, all of it; and what a silence may mean."""
+"""Time limits: connecting, the first byte, the next byte, the whole call; and the reactions to silence."""
 
 from rangeio.errors import TimedOutError
 from rangeio.http.attempt import Attempt
@@ -7,7 +7,7 @@ from rangeio.http.error_mapping import too_slow
 
 
 def look(attempt: Attempt, now: float, began: float) -> None:
-    """End what takes too long. began: when the call of the Reader did."""
+    """Check the time limits of an attempt. began: the start of the call of the Reader."""
     timeout = attempt.read.timeout
     if timeout.total_s is not None and now - began > timeout.total_s:
         attempt.abandon()
@@ -21,7 +21,7 @@ def look(attempt: Attempt, now: float, began: float) -> None:
         attempt.dial(attempt.target.origin)
         return
     if attempt.dialing and timeout.connect_s is not None and now - attempt.since > timeout.connect_s:
-        attempt.dialing = None  # what comes of it is not wanted any more
+        attempt.dialing = None  # its result is no longer needed
         attempt.fail(too_slow(timeout.connect_s))
         return
     response = attempt.response
@@ -36,9 +36,9 @@ def look(attempt: Attempt, now: float, began: float) -> None:
     if silent_s <= min(limit for limit in (bound, hedge_s, silent_s) if limit is not None):
         return
     if attempt.connection.has_something():
-        return  # the loop was busy: a timer may come before what was there to be received
+        return  # the loop was busy: a timer may run before the socket is read
     if hedge_s is not None and silent_s > hedge_s:
         attempt.engine.hedge(attempt)
     if bound is not None and silent_s > bound:
         attempt.abandon()
-        attempt.save(response, TimedOutError(f"nothing came for {name}={bound:g}"))
+        attempt.save(response, TimedOutError(f"no bytes arrived within {name}={bound:g}"))

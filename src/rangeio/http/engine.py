@@ -1,11 +1,11 @@
-"""The engine: parts of reads over connections, with retries and time limits, until every read has landed.
+"""The engine: sends the pieces of reads over connections, with retries and time limits, until every read is complete.
 
-It does no waiting of its own. A driver calls back when a socket is readable, when a time has come, when a connection is
-open. One Engine belongs to one call of a Reader; all of it happens in the driver's thread.
+It does not wait itself. A driver calls back when a socket is readable, a timer expires or a connection is open. One
+Engine belongs to one call of a Reader and runs in the driver's thread.
 
-The first response fixes the version: until it is there, one request of an object is under way and no more. Everything
-after it is asked for under that version and compared with it. It is the same as long as nobody knows whether the server
-does ranges: one request too many of a large object may be all of it.
+The first response fixes the version of an object: until it arrives, only one request for the object is in flight. All
+later requests are sent for that version, and their responses compared with it. The same holds until the server is known
+to support ranges: otherwise each further request for a large object may return all of it.
 """
 
 import time
@@ -32,9 +32,10 @@ from rangeio.ranges import split
 
 
 class Engine:
-    """Reads under way. `add` them, let the driver work, and `landed(index, result)` is called for each.
+    """Runs reads. `add` them and let the driver run; the engine calls `landed(index, result)` for each.
 
-    A result is what `Read.result` gives, or an Error. chunk: most bytes of a request. concurrent: most under way.
+    A result is the return value of `RangeRead.result`, or an Error. chunk: maximum bytes of a request. concurrent:
+    maximum number of requests in flight.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Engine:
         wanted: Callable[[], bool] | None = None,
         began: float | None = None,
     ) -> None:
-        """wanted: whether anybody still waits; asked now and then. began: when the call did; now if None."""
+        """wanted: whether the caller still waits; called now and then. began: the start of the call; None: now."""
         self._driver = driver
         self.driver: Driver = GuardedDriver(driver, self._guarded)
         self.pool = pool
@@ -68,10 +69,10 @@ class Engine:
         self._over = False
         self._failure: Exception | None = None
 
-    # --- from reads to parts ---------------------------------------------------------------------------------
+    # --- from reads to pieces --------------------------------------------------------------------------------
 
     def add(self, read: RangeRead) -> None:
-        """Begin it, or queue it."""
+        """Begin a read, or queue it."""
         self._reads[read] = None
         if self._failure is not None:
             self._land(read, self._failed(read, self._failure))
@@ -87,13 +88,13 @@ class Engine:
         self.pump()
 
     def adopt(self, read: RangeRead, begun: Unfinished, began: float) -> None:
-        """Go on with a read that was begun in the steady state. began: when the call of the Reader did."""
+        """Continue a read that began in the steady state. began: the start of the call of the Reader."""
         self._began = began
         self._reads[read] = None
         self._guarded(self._adopt, read, begun)
 
     def adopt_all(self, begun: list[tuple[RangeRead, Unfinished]]) -> None:
-        """The same of several. It empties the list."""
+        """Continue several reads. Empties the list."""
         try:
             while begun:
                 read, piece = begun.pop()
@@ -115,7 +116,7 @@ class Engine:
         remote = read.remote
         read.version = self._versions.setdefault(remote, read.version)
         whole = self._wholes.get(remote, remote.kept)
-        if isinstance(read, Probe):  # it asks what there is now, whatever is in memory
+        if isinstance(read, Probe):  # it asks the server, even if the object is in memory
             self._enqueue(read, 0, 1, Attempt(self, read, 0, 1, "HEAD"))
         elif whole is not None:
             self._land(read, read.cut_from(whole))
@@ -131,7 +132,7 @@ class Engine:
             self._enqueue(read, read.start, stop, Attempt(self, read, read.start, stop, goes_on=True))
 
     def _expand(self, read: RangeRead, start: int | None = None) -> None:
-        """Queue the parts of a read, from `start` on, now that the version is known."""
+        """Queue the pieces of a read from `start` on, now that the version is known."""
         first = read.start if start is None else start
         size = read.version.size
         if size is not None:
@@ -139,12 +140,14 @@ class Engine:
         if first >= read.stop:
             if not read.left:
                 self._finish(read)
-        elif size is None:  # one after the other, until there is no more
+        elif size is None:  # one piece after the other, until the end is found
             stop = min(read.stop, first + self._chunk)
             self._enqueue(read, first, stop, Attempt(self, read, first, stop, goes_on=True))
         else:
             try:
-                read.room(read.stop)  # before as many pieces are made of it as a server cares to say
+                read.room(
+                    read.stop
+                )  # first, because the size that the server reports determines the number of pieces
             except MemoryError as error:
                 self._land(read, error)
                 return
@@ -152,12 +155,12 @@ class Engine:
                 self._enqueue(read, at, stop)
 
     def _enqueue(self, read: RangeRead, at: int, stop: int, attempt: Attempt | None = None) -> None:
-        """attempt: where the response decides about more than this piece."""
+        """attempt: set if the response decides more than this piece."""
         read.left += 1
         self._queue.append((read, at, stop, attempt))
 
     def pump(self) -> None:
-        """Begin what waits, as far as it may be under way."""
+        """Begin queued pieces, up to `concurrent`."""
         queue = self._queue
         while queue and len(self._active) < self._concurrent and not self._over:
             read, at, stop, attempt = queue.popleft()
@@ -172,10 +175,10 @@ class Engine:
         attempt.live = True
         return attempt
 
-    # --- what parts ask and tell -----------------------------------------------------------------------------
+    # --- the interface of attempts ---------------------------------------------------------------------------
 
     def judge(self, attempt: Attempt, head: Head) -> Body:
-        """See `responses.judge`. The first of two rivals to bring bytes, or their end, has won."""
+        """See `responses.judge`. The first of two rivals with bytes, or with their end, wins."""
         if attempt.rival is not None and head.status in (200, 206, 416):
             self.won(attempt)
         body = responses.judge(attempt, head, self._complete, self._download)
@@ -184,7 +187,7 @@ class Engine:
         return body
 
     def _fan_out(self, attempt: Attempt) -> None:
-        """The first response tells all that is to be known: ask for the rest of its read, and for others, at once."""
+        """After the first response, if it reports all that is needed: request the rest of its read, and other reads."""
         read = attempt.read
         version = read.version
         if not (version.known and version.ranged and version.size is not None) or isinstance(read, Probe):
@@ -196,7 +199,7 @@ class Engine:
         for waiting in self._leads.pop(read.remote, ()):
             self._admit(waiting)
         if self._queue:
-            self.driver.later(0.0, self.pump)  # not now, amid receiving
+            self.driver.later(0.0, self.pump)  # not now, while the response is being received
 
     def next_piece(self, attempt: Attempt) -> tuple[RangeRead, int, int] | None:
         """See `EngineProtocol`."""
@@ -225,10 +228,10 @@ class Engine:
         responses.taken(attempt, attempt.stop, self._complete)
 
     def hedge(self, attempt: Attempt) -> None:
-        """See `EngineProtocol`. One more than `concurrent`, so that it does not wait for what it is to overtake."""
+        """See `EngineProtocol`. May exceed `concurrent`, so that it does not wait for the request that it hedges."""
         if RETRIES.take(attempt.target.origin, hedge=True):
             attempt.read.left += 1
-            self._begin(attempt.doubled()).connect()
+            self._begin(attempt.make_rival()).connect()
 
     def won(self, attempt: Attempt) -> None:
         """See `EngineProtocol`."""
@@ -247,11 +250,11 @@ class Engine:
         )
 
     def held(self) -> int:
-        """How many connections it has, or opens."""
+        """The number of connections it has or opens."""
         return len(self._active)
 
     def rest(self) -> None:
-        """Nobody drives it until `touch`: wait for no connection that others could have."""
+        """Nothing drives the engine until `touch`: leave the queues for connections that others could use."""
         for attempt in self._active:
             attempt.rest()
 
@@ -272,7 +275,7 @@ class Engine:
         attempt.read.left -= 1
 
     def _complete(self, attempt: Attempt) -> None:
-        """All bytes of an attempt are there, or there are no more."""
+        """All bytes of an attempt have arrived, or the object ends before."""
         self._drop(attempt)
         read = attempt.read
         if read.done:
@@ -284,7 +287,7 @@ class Engine:
         lead = self._leads.pop(read.remote, None)
         if attempt.goes_on and attempt.at < read.stop:
             if attempt.at < attempt.stop or not read.version.known:
-                read.end_at(attempt.at)  # it ended before
+                read.end_at(attempt.at)  # the object ends here
             else:
                 self._expand(read, attempt.at)
         if not read.left and not read.done:
@@ -296,7 +299,7 @@ class Engine:
             self._admit(waiting)
 
     def _finish(self, read: RangeRead) -> None:
-        """All of it has come."""
+        """All bytes of a read have arrived."""
         try:
             result = read.result()
         except (Error, MemoryError) as error:
@@ -307,23 +310,23 @@ class Engine:
         if read.done:
             return
         read.done = True
-        if read.left:  # it was cut out of the whole object meanwhile
-            self._end_parts(read)
+        if read.left:  # its result came from the whole object meanwhile
+            self._end_attempts(read)
         read.let_go()
         self._reads.pop(read, None)
         self._landed(read.index, result)
 
-    def _end_parts(self, read: RangeRead, but: Attempt | None = None) -> None:
-        """Close what is under way for a read."""
+    def _end_attempts(self, read: RangeRead, but: Attempt | None = None) -> None:
+        """End all attempts of a read except `but`."""
         for other in [other for other in self._active if other.read is read and other is not but]:
             other.abandon()
             self._drop(other)
 
     def gave_up(self, attempt: Attempt, error: Exception) -> None:
-        """An attempt has failed for good, and its read with it; other reads go on."""
+        """An attempt has failed permanently, and so has its read; other reads continue."""
         self._drop(attempt)
         read = attempt.read
-        self._end_parts(read)
+        self._end_attempts(read)
         led = self._leads.pop(read.remote, ())
         victims = self._downloads.pop(read.remote, []) if read.index < 0 else [read]
         read.done = read.index < 0 or read.done
@@ -334,9 +337,9 @@ class Engine:
             self._admit(waiting)
 
     def left_alone(self, attempt: Attempt) -> None:
-        """See `EngineProtocol`. What others have brought of the read is brought once more."""
+        """See `EngineProtocol`. Bytes that other attempts fetched are fetched again."""
         read = attempt.read
-        self._end_parts(read, attempt)
+        self._end_attempts(read, attempt)
         self._queue = deque(piece for piece in self._queue if piece[0] is not read)
         attempt.rival = None
         read.left, read.filled = 1, 0
@@ -344,12 +347,12 @@ class Engine:
     # --- whole objects ---------------------------------------------------------------------------------------
 
     def _download(self, attempt: Attempt, found: Take) -> None:
-        """The whole object is on its way: keep it, and cut all reads out of it. Others that get it as well wait."""
+        """The response is the whole object: keep it and cut all reads out of it. Other attempts at it wait."""
         read, remote = attempt.read, attempt.read.remote
         if remote in self._downloads:
             raise Parked
         self.left_alone(attempt)
-        read.left = 0  # it is cut out of the whole, or begins anew
+        read.left = 0  # its result is cut out of the whole object, or it starts again
         whole = read.of_whole(found.total or remote.cap)
         whole.version = read.version
         whole.left = 1
@@ -370,7 +373,9 @@ class Engine:
         waiting = [*self._downloads.pop(whole.remote, ()), *self._leads.pop(whole.remote, ())]
         for read in waiting:
             if whole.remote in self._parked:
-                error = RangeNotSupportedError("the server sends now ranges, now the whole object")
+                error = RangeNotSupportedError(
+                    "the server sends sometimes ranges and sometimes the whole object"
+                )
                 self._land(read, self._failed(read, error))
             else:
                 self._admit(read)
@@ -389,8 +394,8 @@ class Engine:
     # --- defects ---------------------------------------------------------------------------------------------
 
     def _guarded(self, work: Callable[..., object], *arguments: Any) -> None:
-        """Call `work`. An exception that nobody expects ends all reads, each with an Error that names it: were it to
-        pass, a loop would tell of it and go on, and the reads would never end.
+        """Call `work`. An unexpected exception ends all reads, each with an Error that names it. If it propagated, the
+        event loop would only log it, and the reads would never end.
         """
         try:
             work(*arguments)
@@ -403,15 +408,15 @@ class Engine:
             self.cancel()
 
     def _failed(self, read: RangeRead, error: Exception, attempts: int = 1) -> Exception:
-        """How `read` is told of it: other exceptions than Error are as they are."""
+        """The exception for the caller of `read`; exceptions other than Error are unchanged."""
         return as_error(read, error, attempts) if isinstance(error, Error) else error
 
     # --- ends ------------------------------------------------------------------------------------------------
 
     def cancel(self) -> None:
-        """Nobody waits any more: close what is under way, begin nothing."""
+        """The caller no longer waits: end all attempts, begin nothing."""
         self._over = True
-        self.driver = self._driver  # the guarded one holds this, in a circle
+        self.driver = self._driver  # the guarded driver references this engine: breaks the cycle
         for attempt in list(self._active):
             attempt.abandon()
             attempt.end()
@@ -425,7 +430,7 @@ class Engine:
         self._reads.clear()
 
     def touch(self) -> None:
-        """Time in which the driver did not run does not count as waiting for a server."""
+        """Restart the time limits, because time in which the driver did not run is not the server's."""
         now = time.monotonic()
         for attempt in list(self._active):
             attempt.since = max(attempt.since, now)

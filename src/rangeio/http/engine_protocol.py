@@ -1,4 +1,4 @@
-"""What an attempt and its engine say to each other."""
+"""The interface between an attempt and its engine."""
 
 from typing import Any, Protocol
 
@@ -10,17 +10,17 @@ from rangeio.http.response_parser import Body
 
 
 class Parked(Exception):
-    """The whole object is being downloaded by another attempt; wait for it. Of that one: the server sends ranges after
-    all, so that nobody need wait for it.
+    """Raised for an attempt while another one downloads the whole object: it waits for the download. Raised for the
+    download itself if the server sends ranges after all: nothing waits for it any more.
     """
 
 
 class Unsolicited(Exception):
-    """A response that was sent before the request was: the server closes an idle connection with it."""
+    """A response that was sent before the request: the server closed an idle connection with it."""
 
 
 class EngineProtocol(Protocol):
-    """The engine, as an attempt knows it: who began it, and hears what becomes of it."""
+    """The methods of the engine that an attempt calls."""
 
     driver: Driver
     pool: ConnectionPool
@@ -29,37 +29,37 @@ class EngineProtocol(Protocol):
         """Whether none of its attempts has a connection."""
 
     def judge(self, attempt: Any, head: Head) -> Body:
-        """What to take of a response. It sets the attempt's `outcome`, or raises Error or Parked."""
+        """Decide what to use of a response. Sets the attempt's `outcome`, or raises Error or Parked."""
 
     def next_piece(self, attempt: Any) -> "tuple[RangeRead, int, int] | None":
-        """What to ask for next over the connection of an attempt whose plain response is complete."""
+        """The next piece to request over the connection of an attempt whose plain response is complete."""
 
     def piece_arrived(self, read: RangeRead, nbytes: int) -> None:
-        """A piece of a read is in its place, and its attempt goes on with another one."""
+        """A piece of a read is complete, and its attempt continues with another one."""
 
     def arrived(self, attempt: Any) -> None:
-        """All that an attempt has asked for is there."""
+        """All bytes that an attempt requested have arrived."""
 
     def won(self, attempt: Any) -> None:
-        """It was answered before its rival."""
+        """It got its response before its rival."""
 
     def body_over(self, attempt: Any, filled: int) -> None:
-        """A body of unknown length, which needs no `outcome`, is over."""
+        """A body of unknown length, which has no `outcome`, has ended."""
 
     def left_alone(self, attempt: Any) -> None:
-        """It brings all of its read."""
+        """Its response serves its whole read: end the other attempts of the read."""
 
     def parked(self, attempt: Any) -> None:
-        """It waits for the download, or is the download and is not needed."""
+        """It waits for the download, or is the download and is no longer needed."""
 
     def hedge(self, attempt: Any) -> None:
-        """It has had no answer for long: make its request once more."""
+        """It has had no response for long: send its request again over another connection."""
 
     def left_to_rival(self, attempt: Any) -> None:
-        """It has failed, and its rival goes on."""
+        """It has failed, and its rival continues."""
 
     def gave_up(self, attempt: Any, error: Exception) -> None:
-        """It has failed for good. error: an Error, or a MemoryError."""
+        """It has failed permanently. error: an Error, or a MemoryError."""
 
     def pump(self) -> None:
-        """Something has ended: begin what waits."""
+        """Begin queued pieces, after something has ended."""

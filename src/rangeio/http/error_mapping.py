@@ -1,4 +1,4 @@
-"""What went wrong with a request, as the error that the caller of a read sees. No secret is in it, whoever says it."""
+"""Maps failures of requests to the errors that the caller of a read sees. Removes secrets from all messages."""
 
 import re
 import signal
@@ -30,27 +30,27 @@ _T = TypeVar("_T")
 
 
 def too_slow(connect_s: float | None) -> Error:
-    """Of opening a connection."""
+    """The error for a connection that took too long to open."""
     return TimedOutError(f"no connection within connect_s={connect_s or 0:g}")
 
 
 def connecting_failed(error: BaseException, connect_s: float | None) -> Error:
-    """Why no connection could be opened."""
+    """The error for a connection that could not be opened."""
     if isinstance(error, Error):
         return error
     for cause in _causes(error):
-        if isinstance(cause, socket.gaierror):  # the resolver does not say why it could not open its files
+        if isinstance(cause, socket.gaierror):  # the resolver does not report why it could not open its files
             cause = _refused_descriptor() or cause
         if isinstance(cause, OSError) and cause.errno in (EMFILE, ENFILE):
             return _no_descriptor(cause)
         if isinstance(cause, ssl.SSLError):
             return _tls_failed(cause)
-    import urllib3.exceptions as reasons  # after that: one of them says that urllib3 is missing
+    import urllib3.exceptions as reasons  # imported here: one of the errors above is that urllib3 is missing
 
     text = (str(error).partition(": ")[2] or str(error)).removeprefix(
         "Failed to establish a new connection: "
     )
-    unreachable = isinstance(error, reasons.NewConnectionError)  # which also is a ConnectTimeoutError
+    unreachable = isinstance(error, reasons.NewConnectionError)  # a subclass of ConnectTimeoutError
     if isinstance(error, (reasons.ConnectTimeoutError, TimeoutError)) and not unreachable:
         return too_slow(connect_s)
     tunnel = _TUNNEL.search(str(error))
@@ -60,7 +60,7 @@ def connecting_failed(error: BaseException, connect_s: float | None) -> Error:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """It, and what it is said to have come of: urllib3 has errors of its own around those of the system."""
+    """The exception and its causes: urllib3 wraps the errors of the system in its own."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause
@@ -74,7 +74,7 @@ def _no_descriptor(error: OSError) -> Error:
 
 
 def _refused_descriptor() -> OSError | None:
-    """Why no descriptor is to be had now; None if one is."""
+    """The error of opening a descriptor now; None if one is available."""
     try:
         socket.socket().close()
     except OSError as error:
@@ -82,8 +82,8 @@ def _refused_descriptor() -> OSError | None:
     return None
 
 
-# Alerts of the server's (RFC 8446, section 6) that may be about this one connection: what it received was damaged, or
-# it is not well itself. All others are about what the two sides want of each other, which stays as it is.
+# TLS alerts of the server (RFC 8446, section 6) that may concern only this connection: it received corrupted data, or
+# it failed internally. All other alerts concern the configuration of the two sides, which does not change.
 _PASSING_ALERTS = (
     "BAD_RECORD_MAC",
     "CLOSE_NOTIFY",
@@ -94,7 +94,7 @@ _PASSING_ALERTS = (
     "UNEXPECTED_MESSAGE",
     "USER_CANCEL",
 )
-# What OpenSSL finds by itself (its sslerr.h) that does not change either.
+# Errors of OpenSSL itself (sslerr.h) that do not change either.
 _LASTING = frozenset(
     [
         "CA_KEY_TOO_SMALL",
@@ -120,7 +120,9 @@ _LASTING = frozenset(
 
 
 def _tls_failed(error: ssl.SSLError) -> Error:
-    """What TLS cannot agree upon now it will not at the next attempt; a handshake that breaks off is another matter."""
+    """The error for a TLS failure. A failed negotiation is permanent, because a retry would fail the same way; an
+    interrupted handshake is not.
+    """
     reason = error.reason or ""
     if isinstance(error, ssl.SSLCertVerificationError) or reason == "CERTIFICATE_VERIFY_FAILED":
         return ConnectionFailedError(
@@ -135,10 +137,10 @@ def _tls_failed(error: ssl.SSLError) -> Error:
 
 
 def last_word(sock: socket.socket, error: OSError) -> OSError:
-    """Why a request could not be sent: the alert that came before, if one did, else what sending says.
+    """Why a request could not be sent: the TLS alert that the server sent before, if any, otherwise the send error.
 
-    In TLS 1.3 the server looks at the client's certificate after the handshake has ended for the client: then it sends
-    an alert and closes, and whether that is met by sending or by receiving is a matter of microseconds.
+    In TLS 1.3 the server checks the client certificate after the handshake has ended for the client. It then sends an
+    alert and closes; microseconds decide whether sending or receiving sees this first.
     """
     if isinstance(sock, ssl.SSLSocket):
         try:
@@ -154,17 +156,17 @@ def last_word(sock: socket.socket, error: OSError) -> OSError:
 
 def _tls_advice(reason: str) -> str:
     if "CERTIFICATE" in reason or "UNKNOWN_CA" in reason or "ACCESS_DENIED" in reason:
-        return "the server wants a certificate of the client's, or another one: look at client_cert="
+        return "the server requires a client certificate, or a different one: check client_cert="
     if "HANDSHAKE_FAILURE" in reason:
-        return "the server has no cipher in common with us, or wants a certificate (client_cert=)"
+        return "there is no common cipher, or the server requires a client certificate (client_cert=)"
     if reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL"):
-        return "the server does not speak TLS at this port: is it http://, or another port?"
+        return "the server does not use TLS on this port: use http:// or another port"
     if "VERSION" in reason or "PROTOCOL" in reason:
-        return "the server speaks no version of TLS that is allowed here"
-    return "the two sides do not agree"
+        return "the server supports no TLS version that is allowed here"
+    return "the negotiation failed"
 
 
-# How http.client tells that a proxy does not do CONNECT; there is no other way to know the status.
+# The message of http.client when a proxy refuses CONNECT; the status is not available otherwise.
 _TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")
 
 
@@ -172,14 +174,14 @@ def _tunnel_failed(status: int) -> Error:
     if status == 407:
         kind, said = status_class(status, pinned=False)
         return kind(f"HTTP {status}: {said}", http_status=status)
-    certain: Literal["permanent", "temporary"] = "temporary" if status >= 500 else "permanent"
-    return ConnectionFailedError(f"the proxy refuses with HTTP {status}", http_status=status, status=certain)
+    lasting: Literal["permanent", "temporary"] = "temporary" if status >= 500 else "permanent"
+    return ConnectionFailedError(f"the proxy refuses with HTTP {status}", http_status=status, status=lasting)
 
 
 def breaking_failed(error: BaseException, response: ResponseParser) -> Error:
-    """Why a response did not come to its end."""
+    """The error for a response that did not complete."""
     if isinstance(error, BadResponse):
-        return ServerError("the server's response cannot be understood: " + error.args[0])
+        return ServerError("the server's response is invalid: " + error.args[0])
     if isinstance(error, ConnectionEnded):
         came = "in the middle of its response" if response.started else "without a response"
         return ConnectionFailedError(f"the server closed the connection {came}")
@@ -189,7 +191,9 @@ def breaking_failed(error: BaseException, response: ResponseParser) -> Error:
 
 
 def credentials_failed(error: BaseException) -> Error:
-    """What a callable of the caller's raised. Its own errors of the tree pass, with words that are none of ours."""
+    """The error for an exception of the caller's credentials callable. A `rangeio.Error` passes, with its text as
+    `Quoted`.
+    """
     if not isinstance(error, Error):
         return _made_of(UnauthenticatedError, "credentials() failed", error)
     error.args = (Quoted(error), *error.args[1:])
@@ -197,24 +201,24 @@ def credentials_failed(error: BaseException) -> Error:
 
 
 def defect(error: BaseException) -> Error:
-    """An exception that nothing here expects: the read ends with it, rather than never."""
-    said = "reading it failed in a way that is a defect of rangeio"
+    """The error for an unexpected exception. The read fails with it; otherwise it would never end."""
+    said = "the read failed because of a defect in rangeio"
     return error if isinstance(error, Error) else _made_of(UnexpectedError, said, error)
 
 
 def _made_of(kind: type[Error], said: str, error: BaseException) -> Error:
-    """The text of `error` is in its traceback only: it may quote what was sent."""
+    """An error of `kind` caused by `error`, whose text stays in the traceback: it may quote secrets that were sent."""
     made = kind(f"{said}: {type(error).__name__}")
     made.__cause__ = error
     return made
 
 
 def is_of_signal_handler(error: BaseException) -> bool:
-    """Whether a handler of a signal raised it amid code of ours, by which a program may end a call. It is the
-    program's, whatever its class.
+    """Whether a signal handler raised it while our code was running, for instance to end a call. Such an exception
+    belongs to the program, whatever its class.
     """
     if threading.current_thread() is not threading.main_thread():
-        return False  # handlers run in no other: signal(7) of Python's library
+        return False  # Python runs signal handlers in the main thread only
     handlers = {_code_of(signal.getsignal(number)) for number in signal.valid_signals()} - {None}
     frame = error.__traceback__
     while frame is not None:
@@ -235,7 +239,7 @@ def _code_of(handler: Any) -> Any:
 
 
 def guarded(read: RangeRead, work: Callable[..., _T], *arguments: Any) -> _T:
-    """Call `work`, for one read. An exception that nobody expects is raised as an error of the tree."""
+    """Call `work` for one read. Raises an unexpected exception as a `rangeio.Error`."""
     try:
         return work(*arguments)
     except (Error, MemoryError):
@@ -247,11 +251,11 @@ def guarded(read: RangeRead, work: Callable[..., _T], *arguments: Any) -> _T:
 
 
 def as_error(read: RangeRead, error: Error, attempts: int, head: Head | None = None) -> Error:
-    """The error as the caller of a read sees it: with what was asked for, and where.
+    """The error as the caller of a read sees it: with the requested range and the object.
 
-    What it says may hold words of the server's (`Quoted`), who may quote its request: secrets are taken out of those,
-    unless it has been through here, or through `RemoteObject.refused`, which sees to that itself and puts what it says
-    into `context` as "said".
+    Its message may contain text of the server (`Quoted`), which may quote the request: secrets are removed from that
+    text. This is not repeated for an error that went through here or through `RemoteObject.refused`, which removes
+    secrets itself and stores the message in `context` as "said".
     """
     if error.path and read.index == error.index:
         return error
@@ -286,12 +290,12 @@ _MOST_OF_AN_ID = 200
 
 
 def _legible(text: str) -> str | None:
-    """As much of what a server calls a request as fits into a message; None for what cannot be printed."""
+    """The request id of a server, shortened for a message; None if it is not printable."""
     return text[:_MOST_OF_AN_ID] if text.isprintable() else None
 
 
 def _tries(attempts: int, known: str | None) -> str:
-    """How often it was tried, and by what the server's people find the last request."""
+    """The number of attempts and the id of the last request, for a message."""
     parts = [f"{attempts} attempts"] if attempts > 1 else []
     parts += [f"request {known}"] if known else []
     return f" ({', '.join(parts)})" if parts else ""

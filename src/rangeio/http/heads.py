@@ -1,4 +1,4 @@
-"""The head of a response, and bodies sent in chunks: bytes in, meaning out. No I/O."""
+"""Parsers for response heads and chunked bodies. No I/O."""
 
 import re
 from collections.abc import Iterator
@@ -9,15 +9,15 @@ from rangeio.http.redaction import Quoted
 
 
 class BadResponse(Exception):
-    """The server does not speak HTTP/1.1 as far as can be told. Its words in the message are `Quoted`."""
+    """The response is not valid HTTP/1.1. Text of the server in the message is `Quoted`."""
 
 
 @dataclass(slots=True)
 class Head:
     """Status and fields of one response; names in lower case, values of a repeated field joined by commas.
 
-    length: bytes of the body by Content-Length, None if not said. chunked: by Transfer-Encoding, which counts more.
-    closing: the connection ends with this response.
+    length: Content-Length, None if missing. chunked: Transfer-Encoding, which takes precedence. closing: the connection
+    ends with this response.
     """
 
     status: int
@@ -28,16 +28,15 @@ class Head:
 
 
 def parse_head(block: bytes) -> Head:
-    """A head without its empty line. BadResponse for what cannot be trusted: a field that says where the body ends.
+    """Parse a head without its empty line. BadResponse if it is malformed, above all in fields that frame the body.
 
-    Cost: some 4 us for ten fields; as fast as a parser in C once its callbacks are counted. Source: RFC 9112.
+    Cost: about 4 us for ten fields; as fast as a C parser including its callbacks. Source: RFC 9112.
     """
     text = block.decode("latin-1")
     first, *lines = text.split("\r\n")
     if not block.count(b"\r") == block.count(b"\n") == len(lines) or b"\0" in block:
-        raise BadResponse(
-            "there are ends of lines within a line"
-        )  # RFC 9110 section 5.5: invalid and dangerous
+        # RFC 9110 section 5.5: invalid and dangerous.
+        raise BadResponse("a line contains line breaks or NUL")
     if is_folded(block):
         first, *lines = _FOLD.sub(" ", text).split("\r\n")
     version, _, rest = first.partition(" ")
@@ -51,14 +50,14 @@ def parse_head(block: bytes) -> Head:
         name, value = name.lower(), value.strip(" \t")
         if name in fields:
             if name in _SINGLE and fields[name] != value:
-                raise BadResponse(f"{name} is there twice, with two values")
+                raise BadResponse(f"{name} occurs twice, with different values")
             value = value if name in _SINGLE else f"{fields[name]}, {value}"
         fields[name] = value
     return _framed(int(rest[:3]), fields, version)
 
 
 def is_folded(block: bytes) -> bool:
-    """Whether a field goes on in a second line."""
+    """Whether a field continues on a second line."""
     return b"\r\n " in block or b"\r\n\t" in block
 
 
@@ -67,12 +66,13 @@ def is_folded(block: bytes) -> bool:
 _FOLD = re.compile(r"[ \t]*\r\n[ \t]+")
 _STATUS = re.compile(r"[1-9][0-9]{2}")
 MOST_DIGITS = len(str(OFFSET_MAX))
-"""Of a number of bytes; more do not fit into an offset. Nor do all that have as many: see `is_count`."""
+"""Maximum digits of a number of bytes; more do not fit into an offset. Some with this many do not either: see
+`is_count`."""
 _SINGLE = {"content-length", "content-range", "etag", "last-modified", "location"}
 
 
 def is_count(digits: str) -> bool:
-    """Whether it is a number of bytes: digits alone, and no more than an object can have."""
+    """Whether it is a valid number of bytes: digits only, and not larger than an offset."""
     if not (digits.isascii() and digits.isdigit() and len(digits) <= MOST_DIGITS):
         return False
     return int(digits) <= OFFSET_MAX
@@ -87,14 +87,14 @@ def _framed(status: int, fields: dict[str, str], version: str) -> Head:
         raise BadResponse("Content-Length " + Quoted(repr(length[:40])))
     option = fields.get("connection", "").lower()
     closing = "close" in option or (version == "HTTP/1.0" and "keep-alive" not in option)
-    # Whoever says two things of where a body ends may mean the other one. Source: RFC 9112 section 6.3.
+    # With two conflicting lengths, the server may mean the other one. Source: RFC 9112 section 6.3.
     closing = closing or (coding is not None and length is not None)
     return Head(
         status, fields, None if length is None or coding else int(length), coding is not None, closing
     )
 
 
-# int() would also take "0x10" and "-1".
+# int() would also accept "0x10" and "-1".
 _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,16}")
 
 
@@ -102,9 +102,9 @@ _MOST_OF_TRAILERS = 16_384
 
 
 class Chunks:
-    """Takes a chunked body apart. `feed` what arrives, in pieces of any size. Source: RFC 9112 section 7.1.
+    """Parser for a chunked body. `feed` it pieces of any size. Source: RFC 9112 section 7.1.
 
-    surplus: bytes came with its end that are no part of it.
+    surplus: bytes followed its end.
     """
 
     __slots__ = ("_left", "_line", "_room", "_state", "_trailers", "ended", "surplus")
@@ -112,12 +112,12 @@ class Chunks:
     def __init__(self) -> None:
         self._state = "size"
         self._left = self._trailers = 0
-        self._room = OFFSET_MAX  # for bytes that no chunk has announced so far
+        self._room = OFFSET_MAX  # maximum total of all further chunks
         self._line = bytearray()
         self.ended = self.surplus = False
 
     def feed(self, view: memoryview) -> Iterator[memoryview]:
-        """The runs of data in it. BadResponse if it is no chunked body."""
+        """The runs of data in `view`. BadResponse if it is not a valid chunked body."""
         at = 0
         while at < len(view):
             if self._state == "data":
@@ -134,7 +134,7 @@ class Chunks:
                 at = self._take_line(view, at)
 
     def _take_line(self, view: memoryview, at: int) -> int:
-        """Collect up to the end of a line, and act on it; where to go on."""
+        """Collect bytes up to the end of a line and process the line. Returns the position after it."""
         ending = bytes(view[at : at + 8192]).find(b"\n")
         stop = min(len(view), at + 8192) if ending < 0 else at + ending + 1
         self._line += view[at:stop]
@@ -143,7 +143,7 @@ class Chunks:
         if ending >= 0:
             line, self._line = bytes(self._line), bytearray()
             if not line.endswith(b"\r\n") or line.count(b"\r") > 1:
-                # Others take a line that ends so for longer, or shorter: RFC 9112 section 7.1 has CRLF only.
+                # Other parsers see a longer or shorter line here: RFC 9112 section 7.1 allows CRLF only.
                 raise BadResponse("not a line of a chunked body: " + Quoted(repr(line[:40])))
             self._act(line[:-2])
         return stop
@@ -156,15 +156,15 @@ class Chunks:
             self._left = int(digits, 16)
             self._room -= self._left
             if self._room < 0:
-                raise BadResponse("chunks with more bytes than any object has")
+                raise BadResponse("chunks with a total size that is too large")
             self._state = "data" if self._left else "trailer"
         elif self._state == "after":
             if line:
-                raise BadResponse("a chunk is longer than it says")
+                raise BadResponse("a chunk is longer than its size")
             self._state = "size"
         elif not line:
             self.ended = True
-        else:  # trailers say nothing that is wanted
+        else:  # trailers are ignored
             self._trailers += len(line)
             if self._trailers > _MOST_OF_TRAILERS:
                 raise BadResponse("the trailers of a chunked body do not end")

@@ -1,24 +1,26 @@
-"""How far away a server is, and how fast, as its responses show; and how near two ranges must be to be one request.
+"""The latency and speed of a server, measured from its responses, and the gap that follows from them.
 
-One request less saves the wait for its first byte; what lies between two ranges costs the time it takes to receive. So
-the two are equal at (first byte, in seconds) times (bytes per second of one connection).
+Merging two ranges saves the wait for the first byte of one request, but costs the time to receive the bytes between
+them. The two are equal at (seconds to the first byte) times (bytes per second of one connection).
 """
 
 from collections import deque
 from statistics import median
 
-# Of so many responses the median rate, as some stall; and the least wait, as others wait in a queue of our making.
+# Of this many responses: the median rate, because some stall, and the minimum wait, because requests also wait in our
+# own queue.
 _LATEST = 32
 _ENOUGH = 4
-# A request has some 1 KiB of fields, there and back, and costs what it costs to receive tens of KiB from near by.
+# A request has about 1 KiB of header fields in both directions and costs as much as receiving tens of KiB from a near
+# server.
 _LEAST_GAP = 8 << 10
-# More was no faster for the bench's 500 ranges as of a Parquet file at 50 MB/s and 20 ms, and fetched more: 1.08 times
-# the bytes wanted with 256 KiB, 1.5 times with 1 MiB.
+# A larger gap was not faster for the bench's 500 ranges of a Parquet-like file at 50 MB/s and 20 ms, and fetched more:
+# 1.08 times the requested bytes with 256 KiB, 1.5 times with 1 MiB.
 _MOST_GAP = 256 << 10
 
 
 class Latency:
-    """The latest responses of one origin. Any thread, without a lock: a deque is appended to, and copied, at once."""
+    """The latest responses of one origin. Thread-safe without a lock: deque.append and deque.copy are atomic."""
 
     __slots__ = ("_latest",)
 
@@ -26,11 +28,11 @@ class Latency:
         self._latest: deque[tuple[float, float]] = deque(maxlen=_LATEST)
 
     def record(self, wait_s: float, receive_s: float, nbytes: int) -> None:
-        """A response of at least MEASURED bytes. wait_s: until its first byte; receive_s: from there to its last."""
+        """Record a response of at least MEASURED bytes. wait_s: to its first byte; receive_s: from there to its end."""
         self._latest.append((wait_s, nbytes / max(receive_s, 1e-6)))
 
     def gap(self) -> int | None:
-        """Bytes; None until there were enough responses."""
+        """The gap in bytes; None until enough responses were recorded."""
         latest = self._latest.copy()
         if len(latest) < _ENOUGH:
             return None

@@ -1,4 +1,4 @@
-"""Which proxy a connection goes through, and how it is opened. No URL with a password leaves this module."""
+"""Selects the proxy for a connection and opens it. No URL with a password leaves this module."""
 
 import ipaddress as ip
 import re
@@ -22,7 +22,7 @@ _PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """One proxy. fields: what it wants to be told; its repr does not show them."""
+    """One proxy. fields: the header fields for it, which the repr does not show."""
 
     scheme: str
     host: str
@@ -34,9 +34,9 @@ class Proxy:
 
 
 def proxy_for(origin: Origin, url: str | None) -> Proxy | None:
-    """The proxy at `url`; none if that is empty; where it is None what the environment says for this origin.
+    """The proxy at `url`; None if `url` is empty. If `url` is None, the proxy from the environment for this origin.
 
-    UnsupportedError for SOCKS and the like, ConfigInvalidError for what is no URL.
+    UnsupportedError for SOCKS and other schemes, ConfigInvalidError for an invalid URL.
     """
     if url is None:
         known = getproxies()
@@ -47,18 +47,19 @@ def proxy_for(origin: Origin, url: str | None) -> Proxy | None:
 
 
 def _goes_direct(origin: Origin) -> bool:
-    """By NO_PROXY; where there is none, by what macOS and Windows have set for all programs."""
+    """Whether NO_PROXY excludes this origin; without NO_PROXY, whether the settings of macOS or Windows do."""
     rule = getproxies_environment().get("no", "")
     return is_exempt(origin, rule) if rule.strip() else bool(proxy_bypass(origin.authority))
 
 
 def is_exempt(origin: Origin, rule: str) -> bool:
-    """Whether a rule such as that of NO_PROXY names this origin.
+    """Whether a rule in the format of NO_PROXY matches this origin.
 
-    A rule is a list, by commas or spaces, of: host names, which stand for all below them, with a dot before or not;
-    addresses, with brackets or not; networks (10.0.0.0/8, fd00::/8); each with a port (``host:8080``) or for all;
-    ``*`` for everything. In any case. No name is looked up to compare its address. Source: curl(1), NO_PROXY, since
-    7.86; `requests.utils.should_bypass_proxies` for ports. Neither takes part of an address for a name.
+    A rule is a list, separated by commas or spaces, of: host names, which include their subdomains, with or without a
+    leading dot; addresses, with or without brackets; networks (10.0.0.0/8, fd00::/8); each with a port (``host:8080``)
+    or for all ports; ``*`` for everything. Case-insensitive. Names are not resolved for the comparison with addresses.
+    Source: curl(1), NO_PROXY, since 7.86; `requests.utils.should_bypass_proxies` for ports. Neither matches a part of
+    an address as a name.
     """
     host = _plain_host(origin.host)
     address = _address_of(host)
@@ -80,7 +81,7 @@ _Ip: TypeAlias = "ip.IPv4Address | ip.IPv6Address"
 
 
 def _plain_host(text: str) -> str:
-    """In the one form in which names are compared: small letters, ASCII, without a dot at either end."""
+    """The normal form for comparison: lower case, ASCII, without a dot at either end."""
     host = text.strip("[]").lower().removeprefix("*").strip(".")
     try:
         return host if host.isascii() else host.encode("idna").decode("ascii")
@@ -89,7 +90,7 @@ def _plain_host(text: str) -> str:
 
 
 def _entry(text: str) -> tuple[str, int | None]:
-    """The host, address, network or ``*`` of an entry, and its port. Colons are of an IPv6 address without brackets."""
+    """The host, address, network or ``*`` of an entry, and its port. Several colons mean an IPv6 address."""
     bracketed = re.fullmatch(r"\[([^\]]+)\](/\d+)?(?::(\d+))?", text)
     if bracketed is not None:
         named, port = bracketed[1] + (bracketed[2] or ""), bracketed[3]
@@ -104,13 +105,13 @@ def _entry(text: str) -> tuple[str, int | None]:
 
 def _address_of(host: str) -> "_Ip | None":
     try:
-        return ip.ip_address(host.partition("%")[0])  # what follows names an interface
+        return ip.ip_address(host.partition("%")[0])  # the rest names an interface
     except ValueError:
         return None
 
 
 def _holds(named: str, address: _Ip) -> bool:
-    """Whether it is this address, or a network with it."""
+    """Whether `named` is this address, or a network that contains it."""
     try:
         return address in ip.ip_network(named.partition("%")[0], strict=False)
     except ValueError:
@@ -118,20 +119,20 @@ def _holds(named: str, address: _Ip) -> bool:
 
 
 def parse_proxy(url: str) -> Proxy:
-    """See `proxy_for`. Nothing of the URL is in the errors."""
+    """See `proxy_for`. Errors contain no part of the URL."""
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         port = parts.port
-    except ValueError:  # what it says may quote the password
+    except ValueError:  # its message may quote the password
         parts = None
     if parts is None:
         raise ConfigInvalidError("the URL of the proxy is malformed")
     if parts.scheme not in _PORTS:
         raise UnsupportedError(
-            "a proxy is given as http://host:port or https://host:port, not as another scheme"
+            "the URL of the proxy must be http://host:port or https://host:port; other schemes are not supported"
         )
     if not parts.hostname or re.search(r"[\x00-\x20\x7f]", parts.hostname):
-        raise ConfigInvalidError("the URL of the proxy names no host")
+        raise ConfigInvalidError("the URL of the proxy has no host")
     fields = {}
     if parts.username is not None:
         login = unquote(parts.username), unquote(parts.password or "")
@@ -141,7 +142,7 @@ def parse_proxy(url: str) -> Proxy:
 
 
 def basic(user: str, password: str) -> str:
-    """The value of Authorization for a name and a password, in UTF-8. Source: RFC 7617."""
+    """The value of Authorization for a user and a password, in UTF-8. Source: RFC 7617."""
     return "Basic " + b64encode(f"{user}:{password}".encode()).decode("ascii")
 
 
@@ -152,7 +153,7 @@ def connection(
     context: Callable[[], ssl.SSLContext],
     proxy_context: Callable[[], ssl.SSLContext],
 ) -> "HTTPConnection":
-    """One that `connect` will open: plain or TLS, direct, to a proxy that sees requests, or through one by CONNECT."""
+    """An unopened connection: plain or TLS; direct, to a forwarding proxy, or through a proxy with CONNECT."""
     try:
         from urllib3.connection import HTTPConnection, HTTPSConnection
     except ImportError as error:
@@ -164,8 +165,8 @@ def connection(
             return HTTPSConnection(host, port, timeout=timeout_s, ssl_context=proxy_context())
         return HTTPConnection(host, port, timeout=timeout_s)
     if proxy is not None and proxy.scheme == "https":
-        # urllib3 does TLS within TLS with a socket that only blocks.
-        raise UnsupportedError("an https proxy serves http:// URLs only; for https:// give an http:// proxy")
+        # urllib3 implements TLS within TLS with a socket that can only block.
+        raise UnsupportedError("an https proxy supports http:// URLs only; for https:// set an http:// proxy")
     made = HTTPSConnection(host, port, timeout=timeout_s, ssl_context=context())
     if proxy is not None:
         made.set_tunnel(origin.host, origin.port, headers=proxy.fields, scheme="http")

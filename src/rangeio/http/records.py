@@ -1,4 +1,4 @@
-"""Records of one length as one table, and the read that each of its rows wants."""
+"""Records of one length as one table, and the memory of each row."""
 
 from typing import TYPE_CHECKING
 
@@ -10,14 +10,17 @@ if TYPE_CHECKING:
 
 
 class Records:
-    """Those at `starts`, of `length` bytes each. path: of the object, for errors."""
+    """The records at `starts`, of `length` bytes each. path: of the object, for errors."""
 
     def __init__(self, path: str, starts: Offsets, length: int) -> None:
         self._path, self._starts, self._length = path, starts, length
         self._table: Buffer | None = None
 
     def rows(self, reactor: "Reactor", size: int | None) -> list[tuple[int, memoryview]]:
-        """Where each begins, and its memory. UnexpectedEofError before that is taken. size: of the object, if known."""
+        """The start and the memory of each record. size: of the object, if known.
+
+        UnexpectedEofError if a record extends past it, before memory is allocated.
+        """
         starts, length = self._starts, self._length
         if length and size is not None and (starts > size - length).any():
             self._passes(int((starts > size - length).argmax()), size)
@@ -28,7 +31,7 @@ class Records:
         return [(at, memory[i * length : (i + 1) * length]) for i, at in enumerate(starts.tolist())]
 
     def filled(self, counts: list[int]) -> "Buffer":
-        """The table, of which so many bytes were read for each row."""
+        """The table. counts: the bytes read for each row. UnexpectedEofError if a record is incomplete."""
         for index, count in enumerate(counts):
             if count < self._length:
                 self._passes(index, None)
@@ -39,7 +42,7 @@ class Records:
         start = int(self._starts[index])
         of = "" if size is None else f" of {size} bytes"
         raise UnexpectedEofError(
-            f"{asked(self._path, start, self._length)}: record {index} passes the end of an object{of}",
+            f"{asked(self._path, start, self._length)}: record {index} extends past the end of an object{of}",
             path=self._path,
             offset=start,
             limit=self._length,

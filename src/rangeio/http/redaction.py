@@ -1,4 +1,4 @@
-"""What was sent to a server to say who asks, taken out of a text that a server may have had a part in."""
+"""Removes secrets that were sent to a server from texts that the server may have influenced."""
 
 import re
 from base64 import b64decode
@@ -8,20 +8,20 @@ from urllib.parse import quote, unquote
 from rangeio.http.fields import HARMLESS
 from rangeio.http.proxies import basic
 
-# A secret that a text cuts short shows at least so much of it; a shorter one is looked for as a whole.
+# A truncated secret is recognized if at least this many characters remain; a shorter secret only as a whole.
 _BEGINNING = 8
-# What is shorter is part of many words: it is taken out only where it stands by itself; below the second, never.
+# Secrets shorter than _SHORT occur within many words: they are removed only as separate words, below _SHORTEST never.
 _SHORT, _SHORTEST = 4, 2
 
 
 class Quoted(str):
-    """Words of somebody else's, alone or with ours around them: ``"no head: " + Quoted(line)``.
+    """External text, alone or combined with our own text: ``"no head: " + Quoted(line)``.
 
-    Secrets are looked for in theirs only, because ours may be among the values of a query, which are ordinary words
-    often. It is by ``+`` that a message keeps which are whose; a format or a join would make all of them ours.
+    Secrets are searched in external text only, because the values of a query are often ordinary words, which may occur
+    in our own text. Only ``+`` keeps track of the parts; a format or a join would make all of them our own.
     """
 
-    _parts: tuple[tuple[str, bool], ...]  # and whether it is theirs
+    _parts: tuple[tuple[str, bool], ...]  # (text, whether it is external)
 
     def __new__(cls, theirs: object) -> "Quoted":
         return cls._of((str(theirs), True))
@@ -44,13 +44,13 @@ def _parts_of(text: str) -> tuple[tuple[str, bool], ...]:
 
 
 def without_secrets(message: str, secrets: Iterable[str]) -> str:
-    """The message with ``***`` in place of each secret that somebody else has said in it."""
+    """The message with ``***`` in place of each secret in its external text."""
     secrets = [*secrets]
     return "".join(hidden(text, secrets) if theirs else text for text, theirs in _parts_of(message))
 
 
 def secrets_of_fields(fields: Mapping[str, str]) -> Iterator[str]:
-    """Each value of a field that may hold a secret, and the parts of it that a server may quote alone."""
+    """Each value of a field that may hold a secret, and the parts of it that a server may quote separately."""
     for name, value in fields.items():
         if name.lower() in HARMLESS:
             continue
@@ -74,30 +74,30 @@ def _of_basic(text: str) -> Iterator[str]:
 
 
 def secrets_of_login(login: tuple[str, str] | None) -> Iterator[str]:
-    """User and password, and what is sent of them: who has the one has the other."""
+    """User and password, and their encoded form, which is equally secret."""
     if login is not None:
         yield from login
         yield from secrets_of_fields({"Authorization": basic(*login)})
 
 
 def secrets_of_query(target: str) -> Iterator[str]:
-    """The values of a query, whatever their names: which of them let somebody in, only its server knows."""
+    """The values of a query, whatever their names: only the server knows which of them are secret."""
     for term in target.partition("?")[2].split("&"):
         name, equals, value = term.partition("=")
         yield value if equals else name
 
 
 def hidden(text: str, secrets: Iterable[str]) -> str:
-    """The text with ``***`` in place of each secret: in any case, quoted or not, as a whole or cut short."""
+    """The text with ``***`` in place of each secret: in any case, quoted or not, complete or truncated."""
     forms = {
         form
         for secret in secrets
         for form in (secret, unquote(secret), quote(secret, safe=""), repr(secret)[1:-1])
     }
-    for form in sorted(forms, key=len, reverse=True):  # one may be part of another
+    for form in sorted(forms, key=len, reverse=True):  # one may be contained in another
         if len(form) >= _SHORT:
             text = _without(text, form)
-        elif len(form) >= _SHORTEST and not form.isdigit():  # a number of three digits is no secret
+        elif len(form) >= _SHORTEST and not form.isdigit():  # a number of up to three digits is not a secret
             text = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", "***", text, flags=re.IGNORECASE)
     return text
 
@@ -115,7 +115,7 @@ def _without(text: str, secret: str) -> str:
 
 
 def _without_end(text: str, secret: str) -> str:
-    """A quotation that is cut short ends the text, or stands before the quotation mark that does."""
+    """Remove a truncated secret at the end of the text, possibly followed by quotation marks."""
     body = text.rstrip("'\")")
     for length in range(min(_BEGINNING, len(secret)) - 1, _SHORT - 1, -1):
         if body.lower().endswith(secret[:length].lower()):

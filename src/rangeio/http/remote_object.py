@@ -1,4 +1,4 @@
-"""One object on a server, as far as it is known by now, and the requests for its bytes."""
+"""One object on a server: its address, its version, and the requests for its bytes."""
 
 import threading
 import time
@@ -17,23 +17,23 @@ from rangeio.http.urls import Address, may_carry, moved
 from rangeio.http.validation import OnNoRange, Version, request_id, status_class
 from rangeio.locks import begin_lock
 from rangeio.policy import Retry, Timeout
-from rangeio.ranges import Told
+from rangeio.ranges import UnprovenSize
 
 Fresh: TypeAlias = Mapping[str, str] | tuple[Mapping[str, str], float]
-"""What a credentials callable returns: header fields, or those and when they expire, in seconds since 1970."""
+"""Return value of a credentials callable: header fields, or a tuple of them and their expiry in seconds since 1970."""
 
-# Whoever waits looks about as often as this, whatever the limits are: a signal may have come to another thread.
+# A waiting thread wakes at least this often, whatever the limits: a signal may have arrived in another thread.
 _LOOK_S = 1.0
 # Credentials are renewed this long before they expire.
 _RENEW_S = 60.0
-# So many targets of redirects of before are remembered, because requests may still be under way to them.
+# Number of previous redirect targets that are remembered, because requests to them may still be in flight.
 _MOST_LEFT = 8
 
 
 class Credentials:
-    """Header fields that say who asks. `source` is called for them when they are missing, expiring or were refused.
+    """Header fields with credentials. Calls `source` for new ones when they are missing, about to expire or rejected.
 
-    It is called once for all who wait, on the thread of a sync read or on a worker thread. Its repr shows none.
+    Calls it once for all waiting reads, on the thread of a sync read or on a worker thread. The repr shows no secrets.
     """
 
     _lock: threading.RLock
@@ -44,52 +44,56 @@ class Credentials:
         self._source = source
         self._renew_at = 0.0 if source is not None else float("inf")
         self.version = 0
-        begin_lock(self)  # held for as long as the source is asked
+        begin_lock(self)  # held during the call of the source
 
     @property
     def stale(self) -> bool:
-        """Whether `renew` has to be called before the next request. It may block."""
+        """Whether `renew`, which may block, must be called before the next request."""
         return self._renew_at != float("inf") and time.time() > self._renew_at
 
     @property
     def fields(self) -> dict[str, str]:
-        """What to send."""
+        """The header fields to send."""
         return self._fields
 
     def renew(self, refused: int | None = None) -> None:
-        """Ask the source. refused: the `version` a server refused; nothing is done if it is not the one of now."""
+        """Get new credentials from the source. refused: the `version` a server rejected; does nothing if it is not the
+        current one.
+        """
         with self._lock:
             if self._source is None or (refused is not None and refused != self.version):
                 return
             if refused is None and not self.stale:
                 return
             expiry = self.accept(self._source())
-            # What is good for less than twice the margin is renewed at half its time, what has expired already (by our
-            # clock) after a second: not at each request.
+            # Credentials valid for less than twice the margin are renewed at half their lifetime, and expired ones (by
+            # our clock) after a second, so not at each request.
             left_s = expiry - time.time()
             self._renew_at = time.time() + max(1.0, left_s - min(_RENEW_S, left_s / 2))
             self.version += 1
 
     def accept(self, given: Any) -> float:
-        """Take what the source gave; when it expires, in seconds since 1970."""
+        """Store the credentials from the source. Returns their expiry in seconds since 1970."""
         fields, expiry = given if isinstance(given, tuple) else (given, float("inf"))
         self._fields, self._fields_before = checked_fields(fields), self._fields
         return float(expiry)
 
     def secrets(self) -> Iterator[str]:
-        """What no message may show: those of now, and those that a request may still be under way with."""
+        """Secrets that no message may show: of the current credentials and of those a request in flight may use."""
         yield from secrets_of_fields(self._fields)
         yield from secrets_of_fields(self._fields_before)
 
     @property
     def renewable(self) -> bool:
-        """Whether being refused once is worth another try."""
+        """Whether a rejection is worth a retry with new credentials."""
         return self._source is not None
 
 
 @dataclass(slots=True)
 class Access:
-    """How a service is asked: what is sent with each request. insecure_redirects: https may lead to http."""
+    """What all objects of a service share: the pool and the fields of each request. insecure_redirects: allow redirects
+    from https to http.
+    """
 
     pool: ConnectionPool
     fields: dict[str, str] = field(default_factory=dict, repr=False)
@@ -99,8 +103,8 @@ class Access:
 
 @dataclass(slots=True)
 class Refusal:
-    """What a response without bytes means. renew: other credentials might be accepted. again: something was learned,
-    and the request is worth making again at once.
+    """The meaning of a response without bytes. renew: other credentials might be accepted. again: the request should be
+    repeated at once, because something was learned from the response.
     """
 
     error: Error
@@ -109,14 +113,14 @@ class Refusal:
 
 
 class RemoteObject:
-    """One object. Where it is now (redirects), which version (the pin), and the policy for reading it. Any thread.
+    """One object: its current address (redirects), its version (the pin), and the policy for reads. Thread-safe.
 
-    conditions: header fields sent until the version is known, such as If-None-Match. size: bytes in it, if known
-    before; the first response is compared with it.
+    conditions: header fields sent until the version is known, such as If-None-Match. size: its size, if known before;
+    the first response is compared with it.
     """
 
     by_bytes = True
-    """Whether somebody asked for bytes of it, so that errors name them."""
+    """Whether reads request ranges of it, so that errors contain them."""
 
     def __init__(
         self,
@@ -142,30 +146,30 @@ class RemoteObject:
         self.conditions = {name: check_value(name, value) for name, value in conditions.items()}
         self.shown = shown or address.shown
         self._version = Version(size=size)
-        self.kept: Any = None  # all of it, where the server would not send less
+        self.kept: Any = None  # the whole object, if the server does not send ranges
         self._target = address
-        self._left: tuple[Address, ...] = ()  # where redirects led before
+        self._left: tuple[Address, ...] = ()  # previous redirect targets
         self._prefix: tuple[Any, str] = (None, "")
         self._range_request: tuple[Any, RangeRequest | None] = (None, None)
         self._expected: Expected | None = None
 
     @property
     def target(self) -> Address:
-        """Where it was found last."""
+        """The address where it was last found."""
         return self._target
 
     @property
     def version(self) -> Version:
-        """The pin of all reads; without one, a new one for each read, whose parts are of one version all the same."""
+        """The pin of all reads. Without pin=, a new one for each read, whose pieces still have one version."""
         return self._version if self.pinned else Version()
 
     @property
     def size(self) -> int | None:
-        """Bytes, if that is known and does not change; `Told` as long as only HEAD says so."""
+        """Size in bytes, if it is known and pinned; an `UnprovenSize` while only HEAD reported it."""
         size, told = self._version.size, self._version.told
         if not self.pinned:
             return None
-        return Told(told) if size is None and told is not None else size
+        return UnprovenSize(told) if size is None and told is not None else size
 
     @property
     def told_by(self) -> str:
@@ -173,22 +177,22 @@ class RemoteObject:
         return self._version.told_by if self.pinned else ""
 
     def tick_s(self, timeout: Timeout) -> float:
-        """How often to look at requests for it."""
+        """The interval between checks of its requests."""
         return timeout.tick_s if self.hedge_s is None else min(timeout.tick_s, max(0.001, self.hedge_s / 4))
 
     def patience_s(self, timeout: Timeout) -> float:
-        """After how much silence something has to be done, if not to look."""
+        """The silence after which a waiting thread must check the limits."""
         bounds = timeout.first_byte_s, timeout.idle_s, timeout.total_s, self.hedge_s
         return min(_LOOK_S, *(bound for bound in bounds if bound is not None))
 
     def move(self, address: Address) -> None:
-        """Its own address is another one now."""
+        """Change its address."""
         self._go_to(address)
         self.address = address
 
     @property
     def expected(self) -> Expected | None:
-        """What a plain response says from now on; None while that cannot be said."""
+        """The expected fields of a plain response; None while they are not known."""
         version, size = self._version, self._version.size
         if self._expected is None and self.pinned and size is not None and version.known and version.ranged:
             etag, modified = _sent(version.etag), _sent(version.modified)
@@ -196,8 +200,8 @@ class RemoteObject:
         return self._expected
 
     def redirect(self, asked: Address, location: str) -> None:
-        """From now on ask there. asked: who says so. ConfigInvalidError if that is no place; UnsupportedError where it
-        leads from TLS to plain HTTP, unless that was allowed.
+        """Follow a redirect. asked: the address that sent it. ConfigInvalidError for an invalid URL; UnsupportedError
+        if it leads from https to http, unless that is allowed.
         """
         target = moved(asked, location)
         leaves_tls = asked.origin.scheme == "https" and target.origin.scheme == "http"
@@ -211,7 +215,7 @@ class RemoteObject:
         self._go_to(target)
 
     def forget_redirect(self, target: Address) -> None:
-        """Begin again at the address given, unless it is elsewhere by now: a signed target may have expired."""
+        """Go back to the original address if `target` is still the current one: a signed target may have expired."""
         if self._target == target:
             self._go_to(self.address)
 
@@ -223,9 +227,10 @@ class RemoteObject:
     def request(
         self, method: str, at: int, stop: int | None, version: Version, target: Address, absolute: bool
     ) -> bytes:
-        """The bytes to send for `at` to `stop`; for everything if `stop` is None.
+        """The request for `at` to `stop`; for the whole object if `stop` is None.
 
-        What is added to the head was checked: the conditions, and the ETag with the response it is from (`heads`).
+        Everything added to the head was checked before: the conditions here, the ETag when its response was parsed
+        (`heads`).
         """
         text = self._head(method, target, absolute)
         if stop is not None:
@@ -237,7 +242,7 @@ class RemoteObject:
         return (text + "\r\n").encode("latin-1")
 
     def range_request(self, target: Address, absolute: bool) -> RangeRequest:
-        """A request for a range, made once for all; of an object for which there is `expected`."""
+        """The reusable request for a range. Requires `expected`."""
         expected = self.expected
         assert expected is not None
         key = (target, absolute, self.stamp())
@@ -250,7 +255,7 @@ class RemoteObject:
         return found
 
     def range_request_text(self, target: Address, absolute: bool, start: int, stop: int) -> bytes:
-        """The bytes to send for `start` to `stop`, by `range_request`."""
+        """The request for `start` to `stop`, made from `range_request`."""
         request = self.range_request(target, absolute)
         return b"%b%d-%d%b" % (request.before, start, stop - 1, request.after)
 
@@ -266,26 +271,26 @@ class RemoteObject:
         return text
 
     def stamp(self) -> object:
-        """What `fields_for` depends on besides its arguments; compared for equality, for each request."""
+        """The state that `fields_for` depends on besides its arguments; compared for equality at each request."""
         return self.access.credentials.version
 
     def fields_for(self, method: str, target: Address) -> Mapping[str, str]:
-        """Who asks. Nothing that the caller gave goes to another origin than the one it was given for."""
+        """The header fields of the caller, including credentials; none for origins other than the original one."""
         if not may_carry(self.address.origin, target.origin):
             return {}
         login = {} if self.address.login is None else {"Authorization": basic(*self.address.login)}
         return merged(self.access.fields, login, self.access.credentials.fields)
 
     def secrets(self) -> Iterator[str]:
-        """What no message may show, though a server that quotes its request may say it."""
+        """Secrets that no message may show, because a server may quote its request."""
         yield from secrets_of_query(self.address.target)
         yield from secrets_of_login(self.address.login)
         yield from secrets_of_fields(self.access.fields)
         yield from self.access.credentials.secrets()
-        yield from self.secrets_of_way()
+        yield from self.secrets_of_redirects()
 
-    def secrets_of_way(self) -> Iterator[str]:
-        """Those of redirects and proxies: of those of before, too, with which a request may still be under way."""
+    def secrets_of_redirects(self) -> Iterator[str]:
+        """Secrets of redirects and proxies, including previous ones that a request in flight may use."""
         led_to = {self.target, *self._left} - {self.address}
         for address in led_to:
             yield from secrets_of_query(address.target)
@@ -294,9 +299,10 @@ class RemoteObject:
             yield from self.access.pool.secrets(origin)
 
     def refused(self, head: Head, body: bytes, *, pinned: bool) -> Refusal:
-        """What a status means that brings no bytes. body: its beginning. pinned: If-Match was sent for the pin.
+        """The meaning of a status without bytes. body: its beginning. pinned: If-Match was sent for the pin.
 
-        What the error says, in its `context` as "said" too, holds no secret, though the server quotes one.
+        The message of the error, which is also in its `context` as "said", contains no secrets, even if the server
+        quotes them.
         """
         kind, meaning = status_class(head.status, pinned=pinned)
         said = f"HTTP {head.status}: {meaning}"
@@ -305,5 +311,5 @@ class RemoteObject:
 
 
 def _sent(value: str | None) -> bytes | None:
-    """A field as it is on the way."""
+    """A header field as it is sent."""
     return value.encode("latin-1") if value else None

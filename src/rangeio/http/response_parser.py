@@ -1,7 +1,7 @@
-"""One request and its response on one connection, as a state machine without I/O.
+"""The response to one request, as a state machine without I/O.
 
-Whoever has the socket asks for `space()`, receives into it, and tells how much came. The body goes straight to where
-the judge of the head said: it is written once, by the kernel or by TLS. Only what came with the head is copied.
+The owner of the socket calls `space()`, receives into it, and calls `received(count)`. The body is received directly
+into the memory that `judge` chose: the kernel or TLS writes it once. Only bytes that arrive with the head are copied.
 """
 
 from collections.abc import Callable
@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from _uring import Expected
 from rangeio.http.heads import BadResponse, Chunks, Head, parse_head
 
-# What one receive of a head may bring along of the body: small bodies come whole, large ones are copied no further.
+# Size of one receive of a head: small bodies arrive with it completely, and at most this much of a large one is copied.
 SCRATCH = 8192
-# Few interim responses (100 Continue, 103 Early Hints) come before a response, if any. A server that goes on with them
-# is never silent, so no time limit but that of the whole read would end it.
+# Normally few or no interim responses (100 Continue, 103 Early Hints) precede a response. A server that keeps sending
+# them is never silent, so only the time limit of the whole call would end the read.
 _MOST_HINTS = 16
-# More than this after the wanted bytes is not read: a new connection costs less.
+# If more than this follows the requested bytes, it is not read: a new connection costs less.
 _DRAIN = 65_536
 
 
 @dataclass(slots=True)
 class Plain:
-    """A response that need not be judged: that of `start` to `stop` as `expected`. place: gives its memory, once."""
+    """The plain response to a request for `start` to `stop`, which needs no `judge`. place: returns its memory."""
 
     expected: Expected
     start: int
@@ -35,10 +35,10 @@ class ConnectionEnded(Exception):
 
 @dataclass(slots=True)
 class Body:
-    """What to do with a body: throw `skip` bytes away, fill `memory`, throw the rest away.
+    """What to do with a body: discard `skip` bytes, fill `memory`, discard the rest.
 
-    grow: gives room for so many bytes to a body of unknown length; or for fewer, and there the response is over.
-    whole: a body that ends before it has filled `memory` contradicts its head.
+    grow: returns memory for the given number of bytes of a body of unknown length; if it returns less, the response
+    ends there. whole: a body that ends before it has filled `memory` contradicts its head.
     """
 
     memory: memoryview
@@ -48,15 +48,15 @@ class Body:
 
 
 _NOTHING = Body(memoryview(bytearray()))
-# In place of the head of a plain response, of which nothing more is wanted.
+# Replaces the head of a plain response, which needs no further processing.
 _PLAIN = Head(206, {}, None, False, False)
 
 
 class ResponseParser:
-    """Made for one request; `done` once its response is complete, then `reusable` says whether the connection is.
+    """The response to one request. `done` once it is complete; `reusable`: whether the connection can be used again.
 
-    judge: decides on the head, once, unless it is that of a `plain` response; what it raises passes through `received`.
-    filled: bytes of its memory so far.
+    judge: called once with the head, unless the response is `plain`; `received` raises its exceptions. filled: bytes
+    stored in its memory so far.
     """
 
     __slots__ = (
@@ -76,7 +76,7 @@ class ResponseParser:
         self._judge = judge
         self._plain = plain
         self._used = self._skip = self._hints = self.filled = 0
-        self._left: int | None = None  # of the body, None if not known
+        self._left: int | None = None  # remaining bytes of the body, None if not known
         self._end = 0
         self._chunks: Chunks | None = None
         self._body = _NOTHING
@@ -86,36 +86,36 @@ class ResponseParser:
 
     @property
     def placed(self) -> int:
-        """How many bytes of an object it has put where they belong. What a refusal says in its body is none."""
+        """The number of bytes of the object it has stored. The body of a refusal does not count."""
         return self.filled if self._body.whole or self._body.grow is not None else 0
 
     @property
     def is_plain(self) -> bool:
-        """Whether its head was accepted as it was expected."""
+        """Whether its head was accepted as plain."""
         return self.head is _PLAIN
 
     @property
     def is_full(self) -> bool:
-        """Whether all bytes that are wanted of it are there, though the end of the body may be missing."""
+        """Whether all requested bytes are stored, even if the end of the body is missing."""
         if self._body.whole:
             return self.filled >= self._end
         wants_none = not self._end and not self._skip and self._body.grow is None
         return self.head is not None and wants_none
 
     def space(self) -> memoryview:
-        """Where the next bytes should be put; never empty before it is `done`."""
+        """The memory for the next bytes; never empty before it is `done`."""
         if self.head is None:
             return self._scratch[self._used :]
         if self._chunks is None and not self._skip and self.filled < self._end:
-            # No more than the body has: there may be room for more where it is the text of a refusal.
+            # At most the rest of the body: the memory for the text of a refusal may be larger.
             upto = self._end if self._left is None else min(self._end, self.filled + self._left)
             return self._body.memory[self.filled : upto]
         return self._scratch
 
     def received(self, count: int) -> None:
-        """So many bytes are in what `space` gave; 0 at the end of the connection.
+        """Process `count` bytes in the memory from `space`; 0 at the end of the connection.
 
-        Raises ConnectionEnded, BadResponse, and what the judge does.
+        Raises ConnectionEnded, BadResponse, and the exceptions of `judge`.
         """
         if not count:
             self._ended()
@@ -132,7 +132,7 @@ class ResponseParser:
             self._count(count)
 
     def feed(self, data: bytes) -> None:
-        """As `received`, of bytes that have come already, until it is `done`."""
+        """Like `received`, for bytes that have already been received elsewhere, until it is `done`."""
         at = 0
         while at < len(data) and not self.done:
             space = self.space()
@@ -159,7 +159,7 @@ class ResponseParser:
             if head.status >= 200:
                 self.head = head
             elif (hints := self._hints + 1) > _MOST_HINTS:
-                raise BadResponse(f"more than {_MOST_HINTS} responses come before the response")
+                raise BadResponse(f"more than {_MOST_HINTS} interim responses")
             else:
                 self._hints = hints
         self._begin_body(self.head)
@@ -170,10 +170,10 @@ class ResponseParser:
             else:
                 self._unchunk(first)
         elif self._used:
-            self.reusable = False  # bytes that nobody asked for
+            self.reusable = False  # unsolicited bytes
 
     def _is_accepted(self, plain: Plain) -> bool:
-        """Whether the head is plain, or may be once all of it is there. If not, it is for the judge."""
+        """Whether the head is plain, or may be once it is complete. If not, `judge` decides."""
         end = plain.expected.accepts(self._scratch[: self._used], plain.start, plain.stop)
         if end > 0:
             self.head, self.reusable = _PLAIN, True
@@ -205,7 +205,7 @@ class ResponseParser:
             self._finish_if(self._left == 0 or self._too_much_left())
 
     def _too_much_left(self) -> bool:
-        """Whether all that was wanted is there, and what follows is not worth reading."""
+        """Whether all requested bytes are stored and the rest is not worth reading."""
         if self._skip or self.filled < self._end or self._left is None or self._left <= _DRAIN:
             return False
         self.reusable = False
@@ -216,12 +216,12 @@ class ResponseParser:
             return
         if self._body.whole and self.filled < self._end:
             raise BadResponse(
-                f"its body ends after {self.filled} of the {self._end} bytes that its head announces"
+                f"its body ends after {self.filled} of the {self._end} bytes that the head announces"
             )
         self.done = True
 
     def _count(self, count: int) -> None:
-        """`count` bytes of a body with a length, or of one that ends with the connection, are dealt with."""
+        """Count `count` processed bytes of a body with a length, or of one that ends with the connection."""
         if self._left is None:
             self._finish_if(self.filled >= self._end and not self._grown(1))
             return
@@ -231,15 +231,15 @@ class ResponseParser:
         self._finish_if(self._left == 0 or self._too_much_left())
 
     def _take(self, view: memoryview) -> None:
-        """Bytes of the body that lie in the scratch space."""
+        """Process bytes of the body in the scratch space."""
         if self._left is not None and len(view) > self._left:
-            self.reusable = False  # more than it said; not ours
+            self.reusable = False  # more than announced: not part of this response
             view = view[: self._left]
         self._store(view)
         self._count(len(view))
 
     def _store(self, view: memoryview) -> bool:
-        """Skip, then fill; whether some did not fit and was dropped."""
+        """Skip, then store; returns whether some bytes did not fit and were dropped."""
         skipped = min(self._skip, len(view))
         self._skip -= skipped
         view = view[skipped:]
@@ -251,7 +251,7 @@ class ResponseParser:
         return len(taken) < len(view)
 
     def _grown(self, more: int) -> bool:
-        """Whether there is room for `more` bytes now."""
+        """Get memory for `more` bytes; returns whether it is there."""
         if self._body.grow is None:
             return False
         had = self._end
@@ -263,7 +263,7 @@ class ResponseParser:
         assert self._chunks is not None
         for run in self._chunks.feed(view):
             if self._store(run):
-                self.done, self.reusable = True, False  # full, and more follows
+                self.done, self.reusable = True, False  # the memory is full, and more follows
                 return
         self.reusable = self.reusable and not self._chunks.surplus
         self._finish_if(self._chunks.ended)
@@ -271,6 +271,6 @@ class ResponseParser:
     def _ended(self) -> None:
         self.reusable = False
         if self.head is not None and self._chunks is None and self._left is None:
-            self._finish_if(True)  # the end of the connection is the end of this body
+            self._finish_if(True)  # this body ends with the connection
             return
         raise ConnectionEnded

@@ -1,7 +1,7 @@
-"""What a response means for the part that asked: bytes, the end, another place, another try, or an error.
+"""What a response means for its attempt: bytes, the end of the object, a redirect, a retry, or an error.
 
-Decided with the head (`judge`, `_judge_probe`), before any of the body is received; what the head decides is done when
-the body is there (`attempt.outcome`). Whoever is to hear of a completed part is given as `complete`.
+The head decides this (`judge`, `_judge_probe`), before any of the body is received. The decision is carried out when
+the body is complete (`attempt.outcome`). `complete` is called with each completed attempt.
 """
 
 import threading
@@ -29,20 +29,20 @@ from rangeio.locks import begin_lock
 from rangeio.policy import RETRIES
 
 Complete: TypeAlias = Callable[[Attempt], None]
-"""All bytes of a part are there, or there are no more."""
+"""Called when all bytes of an attempt have arrived, or the object ends before."""
 
 _MOST_HOPS = 10
 _REDIRECTS = frozenset([301, 302, 303, 307, 308])
-# Servers that do not do HEAD, or whose signature is for GET, say one of these.
+# The statuses of servers that do not support HEAD, or whose signature is for GET.
 _NO_HEAD = frozenset([400, 401, 403, 405, 416, 501])
-# What a signed target of a redirect says once it has expired.
+# The statuses of a signed redirect target that has expired.
 _EXPIRED = frozenset([401, 403, 404, 410])
 _MOST_OF_A_REFUSAL = 16_384
 _NO_BODY = Body(memoryview(bytearray()))
 
 
 class _Learning:
-    """Two first responses at once, in two threads: only one of them fixes the version."""
+    """A lock, so that of two simultaneous first responses in two threads only one fixes the version."""
 
     _lock: threading.RLock
 
@@ -56,14 +56,15 @@ _LEARNING = _Learning()
 def judge(
     attempt: Attempt, head: Head, complete: Complete, download: Callable[[Attempt, validation.Take], None]
 ) -> Body:
-    """What to take of a response. Raises the Error if there is nothing to be had.
+    """Decide what to use of a response. Raises the Error if nothing can be used.
 
-    download: has the part get the whole object, as its server sends no less, and others wait for it.
+    download: makes the attempt download the whole object, because the server does not send ranges; others wait for it.
     """
     status = head.status
     attempt.outcome = None
-    # Servers and balancers say so when they close an idle connection (RFC 9112 section 9.5), perhaps while the request
-    # is on its way. On a new connection it is the answer; the request may be repeated there (RFC 9110 section 15.5.9).
+    # Servers and load balancers send this when they close an idle connection (RFC 9112 section 9.5), possibly while the
+    # request is in transit. On a new connection it is the response; the request may be repeated (RFC 9110 section
+    # 15.5.9).
     if status in (400, 408) and head.closing and attempt.connection is not None and attempt.connection.used:
         raise Unsolicited
     if status in _REDIRECTS and "location" in head.fields:
@@ -90,8 +91,8 @@ def judge(
 
 
 def _is_of_whole(found: "validation.Take | validation.End", stop: int) -> bool:
-    """Whether it is the whole object, or the rest of one of `stop` bytes: where its size was not told, `stop` is what
-    may be kept of it, and a range up to there is not all.
+    """Whether it is the whole object, or the rest of an object of `stop` bytes. While the size is unknown, `stop` is
+    the limit for a download, and a range up to it is not the whole object.
     """
     return isinstance(found, validation.Take) and (found.all or found.total == stop)
 
@@ -101,7 +102,7 @@ def _check_version(attempt: Attempt, head: Head, total: int | None) -> None:
     with _LEARNING._lock:
         if not version.known:
             if None not in (total, version.size) and total != version.size:
-                raise ObjectChangedError(f"it has {total} bytes, and size={version.size} was given")
+                raise ObjectChangedError(f"the object has {total} bytes, but size={version.size} was given")
             validation.check_conditions(attempt.read.remote.conditions, head)
             version.learn(head, total, by_head=by_head)
             return
@@ -109,7 +110,7 @@ def _check_version(attempt: Attempt, head: Head, total: int | None) -> None:
     if difference:
         raise ObjectChangedError("it changed after it was opened: " + difference + "; open it again")
     if validation.encoding_of(head) != version.encoding:
-        raise ContentEncodedError("the content coding is not the same as in the response before")
+        raise ContentEncodedError("the content coding differs from that of the previous response")
     version.compared(head, total, by_head=by_head)
 
 
@@ -121,9 +122,8 @@ def _take(attempt: Attempt, found: validation.Take, complete: Complete) -> Body:
     size = read.version.size if found.total is None else found.total
     if size is not None:
         read.end_at(size)
-        read.room(
-            read.stop
-        )  # all of it, as memory that grows is other memory, and other parts begin before this ends
+        # All of it at once: growing would move the memory, and other attempts begin before this one ends.
+        read.room(read.stop)
     if found.all:
         attempt.take_all()
     upto = min(found.stop, attempt.limit)
@@ -134,10 +134,10 @@ def _take(attempt: Attempt, found: validation.Take, complete: Complete) -> Body:
 
 
 def _grow(attempt: Attempt, needed: int) -> memoryview:
-    """Room for `needed` bytes of a body of unknown length that began at `attempt.at`, as far as the part goes."""
+    """Memory for `needed` bytes of a body of unknown length that starts at `attempt.at`, up to the attempt's limit."""
     read, limit = attempt.read, attempt.limit
     if attempt.at + needed > limit and attempt.whole and read.remote.on_no_range == "error":
-        raise RangeNotSupportedError("the server ignores Range and sends more than what was asked for")
+        raise RangeNotSupportedError("the server ignores Range and sends more than the requested bytes")
     if attempt.at + needed > limit and read.index < 0:
         raise RangeNotSupportedError(
             f"the server ignores Range, and the object has more than no_range_cap={read.remote.cap} bytes"
@@ -147,31 +147,31 @@ def _grow(attempt: Attempt, needed: int) -> memoryview:
 
 
 def taken(attempt: Attempt, upto: int, complete: Complete) -> None:
-    """All that a response said it has is there."""
+    """All bytes that the response announced have arrived."""
     version, read = attempt.read.version, attempt.read
     RETRIES.succeeded(attempt.target.origin)
     attempt.at = upto
     attempt.moved = attempt.restarted = False
     if attempt.clamped and version.expected is None and upto < read.stop:
         raise RangeNotSatisfiedError(
-            "the server refuses a range that extends past the end (416), and does not tell the size; give size=, or ask"
-            " for less"
+            "the server refuses a range that extends past the end (416) and does not report the size; set size=, or"
+            " request less"
         )
     if upto < attempt.stop and upto < read.stop:
-        attempt.attempts = 0  # a server may send less than it was asked for, as often as it likes
+        attempt.attempts = 0  # a server may send less than requested, any number of times
         attempt.connect()
     else:
         complete(attempt)
 
 
 def body_over(attempt: Attempt, filled: int, complete: Complete) -> None:
-    """A body of unknown length is over: it is full, or the object ends there."""
+    """A body of unknown length has ended: the requested bytes are complete, or the object ends there."""
     RETRIES.succeeded(attempt.target.origin)
     version = attempt.read.version
     attempt.at += filled
     if attempt.at < attempt.limit:
         expected = version.expected
-        # With nothing filled it ended at `attempt.at`, or among the bytes before, which were thrown away.
+        # If no byte was stored, it ended at `attempt.at` or within the skipped bytes before.
         if expected is not None and (expected > attempt.at if not filled else expected != attempt.at):
             raise ObjectChangedError(
                 f"it changed after it was opened: it has {attempt.at} bytes now; open it again"
@@ -183,17 +183,17 @@ def body_over(attempt: Attempt, filled: int, complete: Complete) -> None:
 
 
 def _ended(attempt: Attempt, total: int | None, complete: Complete) -> None:
-    """416: no byte at `attempt.at`, or (some servers) none at the end of the range.
+    """Handle 416: there is no byte at `attempt.at`, or (some servers) none at the end of the range.
 
-    Where neither the response nor the version tells the size, one byte is asked for: the response to that has the size,
-    or is another 416, and then there is no byte at `attempt.at`. Source: RFC 9110 section 15.5.17, where Content-Range
-    is a SHOULD.
+    If neither the response nor the version contains the size, request one byte: its response contains the size, or is
+    another 416, and then there is no byte at `attempt.at`. Source: RFC 9110 section 15.5.17, where Content-Range is a
+    SHOULD.
     """
     version, read = attempt.read.version, attempt.read
     if version.known and version.expected is not None and total not in (None, version.expected):
         raise ObjectChangedError(f"it changed after it was opened: it has {total} bytes now; open it again")
     if version.told is not None and total is not None:
-        version.size = total  # what HEAD said is so
+        version.size = total  # confirms the size from HEAD
     size = version.expected if total is None else total
     if size is None and attempt.stop - attempt.at > 1 and not attempt.clamped:
         attempt.clamped = True
@@ -203,7 +203,9 @@ def _ended(attempt: Attempt, total: int | None, complete: Complete) -> None:
         read.end_at(attempt.at if size is None else size)
         complete(attempt)
     elif attempt.clamped or attempt.stop <= size:
-        raise RangeNotSatisfiedError(f"the server has {size} bytes and refuses to send these of them")
+        raise RangeNotSatisfiedError(
+            f"the object has {size} bytes, but the server refuses this range of them"
+        )
     else:
         attempt.clamped = True
         attempt.stop = min(attempt.stop, size)
@@ -215,14 +217,14 @@ def _ended(attempt: Attempt, total: int | None, complete: Complete) -> None:
 
 
 def _hear(attempt: Attempt, head: Head) -> Body:
-    """Keep what a refusal says, as far as anybody reads."""
+    """Keep the beginning of the body of a refusal."""
     memory = bytearray(_MOST_OF_A_REFUSAL if head.length is None else min(head.length, _MOST_OF_A_REFUSAL))
     attempt.outcome = partial(_refused, attempt, head, memory)
     return Body(memoryview(memory))
 
 
 def _refused(attempt: Attempt, head: Head, memory: bytearray) -> None:
-    """A status that brings no bytes."""
+    """Handle a status without bytes of the object."""
     status, remote = head.status, attempt.read.remote
     credentials = remote.access.credentials
     assert attempt.response is not None
@@ -231,7 +233,7 @@ def _refused(attempt: Attempt, head: Head, memory: bytearray) -> None:
     if refusal.again and attempt.hops < _MOST_HOPS:
         attempt.hops += 1
         attempt.connect()
-    elif status in _EXPIRED and attempt.begin_anew():
+    elif status in _EXPIRED and attempt.restart_at_original():
         attempt.connect()
     elif refusal.renew and credentials.renewable and not attempt.refused:
         attempt.refused = True
@@ -242,7 +244,7 @@ def _refused(attempt: Attempt, head: Head, memory: bytearray) -> None:
         try:
             raise refusal.error
         finally:
-            del refusal  # its traceback holds this frame: let neither hold the other
+            del refusal  # breaks the cycle of frame and traceback
 
 
 def _move(attempt: Attempt, location: str) -> None:
@@ -252,12 +254,12 @@ def _move(attempt: Attempt, location: str) -> None:
     try:
         attempt.redirected(location)
     except ConfigInvalidError:
-        raise UnexpectedError("the server redirects to what is no http or https URL") from None
+        raise UnexpectedError("the server redirects to an address that is not an http or https URL") from None
     attempt.connect()
 
 
 def _judge_probe(attempt: Attempt, read: Probe, head: Head, complete: Complete) -> Body:
-    """A response to HEAD, or to the one-byte GET that stands in for it."""
+    """Decide about a response to HEAD, or to the GET of one byte that replaces it."""
     status, version = head.status, read.version
     first, _, total = validation.content_range(head)
     if attempt.method == "HEAD":
@@ -286,11 +288,12 @@ def _judge_probe(attempt: Attempt, read: Probe, head: Head, complete: Complete) 
 
 
 def _told_by_head(head: Head) -> int | None:
-    """Bytes in the object, by a response to HEAD; None where that does not tell, and a byte has to be asked for.
+    """The size of the object from a response to HEAD; None if it does not tell, so that a byte must be requested.
 
-    A length of 0 is no proof that there are no bytes: servers that build HEAD from an empty body say so of every
-    object, against RFC 9110 section 8.6. Nor is 204, for which such a body may be the reason. The length in a 206 is
-    that of a part, and of an encoded object that of the encoding; a part has the size in Content-Range (section 14.4).
+    A length of 0 does not prove that the object is empty: servers that build HEAD from an empty body report 0 for every
+    object, against RFC 9110 section 8.6. The same holds for 204, which such a body may cause. The length of a 206 is
+    that of the part, and with an encoding that of the encoded content; a part has the size in Content-Range (section
+    14.4).
     """
     first, _, total = validation.content_range(head)
     if validation.encoding_of(head) or head.status == 204:

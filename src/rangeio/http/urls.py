@@ -1,4 +1,4 @@
-"""Where a request goes: a URL taken apart, what of it may be shown, and what may be sent along when it changes."""
+"""URLs: parsing, display without secrets, redirects, and which origins may receive credentials."""
 
 import re
 from dataclasses import dataclass, replace
@@ -9,12 +9,12 @@ from rangeio.errors import ConfigInvalidError
 from rangeio.http.fields import check_login
 
 _PORTS = {"http": 80, "https": 443}
-# What may stand in a path or query as it is, "%" included: a URL is written by somebody who has quoted it.
+# Characters that stay unquoted in a path or query, including "%": the URLs of callers are already quoted.
 _AS_IS = "/%:@!$&'()*+,;=~-._?"
 
 
-class Origin(NamedTuple):  # hashed and compared for each request, which a tuple does in C
-    """Who is talked to; connections of one may serve all its objects."""
+class Origin(NamedTuple):  # hashed and compared for each request; a tuple does this in C
+    """Scheme, host and port. A connection to an origin can be used for all its objects."""
 
     scheme: str
     host: str
@@ -22,14 +22,14 @@ class Origin(NamedTuple):  # hashed and compared for each request, which a tuple
 
     @property
     def authority(self) -> str:
-        """As the Host field has it."""
+        """The value of the Host field."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """One URL. target: path and query as sent. login: user and password that the URL held. Its repr shows no secret."""
+    """One URL. target: path and query as sent. login: user and password in the URL. The repr shows no secrets."""
 
     origin: Origin
     target: str
@@ -37,17 +37,17 @@ class Address:
 
     @property
     def shown(self) -> str:
-        """For people: without login and without query, which may be a signature."""
+        """For display: without login and without query, which may be a signature."""
         path, query, _ = self.target.partition("?")
         return f"{self.origin.scheme}://{self.origin.authority}{path}{'?...' if query else ''}"
 
     @property
     def url(self) -> str:
-        """All of it but the login. Not to be shown."""
+        """The URL without the login. It may contain secrets: not for display."""
         return f"{self.origin.scheme}://{self.origin.authority}{self.target}"
 
     def below(self, path: str) -> "Address":
-        """The address of a key under this one, with the same login: quoted, whatever is in it."""
+        """The address of a key below this one, with the same login. The key is quoted."""
         return replace(self, target=f"{self.target.rstrip('/')}/{quoted(path, '/~')}")
 
     def __repr__(self) -> str:
@@ -55,20 +55,20 @@ class Address:
 
 
 def quoted(text: str, safe: str) -> str:
-    """Percent-encoded, all but `safe` and the unreserved. Bytes that are no UTF-8, as `os.fsdecode` writes them, too.
+    """Percent-encode all but `safe` and unreserved characters, including non-UTF-8 bytes decoded by `os.fsdecode`.
 
-    ConfigInvalidError for half of a surrogate pair, which no encoding has.
+    ConfigInvalidError for a lone surrogate, which cannot be encoded.
     """
     try:
         return quote(text, safe=safe, errors="surrogateescape")
     except UnicodeEncodeError:
-        pass  # what it says quotes the text
-    raise ConfigInvalidError("the path holds half of a character (a lone surrogate)")
+        pass  # its message quotes the text
+    raise ConfigInvalidError("the path contains half of a character (a lone surrogate)")
 
 
 def parse_url(url: str) -> Address:
-    """ConfigInvalidError unless it is an http or https URL with a host. A fragment is left away; spaces and what is not
-    ASCII are quoted, everything else stays as written.
+    """Parse a URL. ConfigInvalidError unless it is an http or https URL with a host. Drops the fragment; quotes spaces
+    and non-ASCII characters, and leaves the rest unchanged.
 
     >>> parse_url("HTTP://me:secret@Example.org/a b%20c?sig=1#top").shown
     'http://example.org/a%20b%20c?...'
@@ -88,7 +88,7 @@ def parse_url(url: str) -> Address:
 
 
 def _taken_apart(url: str) -> tuple[SplitResult, str | None, int | None]:
-    """With host and port. What the errors of the standard library say quotes the URL, so they end here."""
+    """The parts, host and port. Errors of the standard library are replaced, because they quote the URL."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
@@ -99,22 +99,22 @@ def _taken_apart(url: str) -> tuple[SplitResult, str | None, int | None]:
 
 
 def moved(address: Address, location: str) -> Address:
-    """Where a redirect leads. ConfigInvalidError for what is no http or https URL.
+    """The target of a redirect. ConfigInvalidError if it is not an http or https URL.
 
-    location: as it came, each character one byte; some servers write UTF-8 as it is.
+    location: as received, one character per byte; some servers send unquoted UTF-8.
     """
     location = quote(location.encode("latin-1"), safe=_AS_IS + "#[]")
     try:
         url = urljoin(address.url, location)
-    except ValueError:  # what it says quotes the URL
+    except ValueError:  # its message quotes the URL
         url = ""
     return parse_url(url)
 
 
 def may_carry(sent_to: Origin, target: Origin) -> bool:
-    """Whether credentials meant for one origin may go to another: only to the same host, and never from TLS to plain.
+    """Whether credentials for one origin may be sent to another: only to the same host, and never from TLS to plain.
 
-    From http to https of one host on the default ports they may: that is how sites move their readers to TLS.
+    From http to https of one host on the default ports is allowed: sites redirect to TLS this way.
     """
     if sent_to == target:
         return True

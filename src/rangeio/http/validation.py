@@ -1,7 +1,7 @@
-"""Honest bytes: what the head of a response allows to be taken of its body, and which error it is otherwise. Pure.
+"""Validation of responses: what the head allows to use of the body, and which error it means otherwise. No I/O.
 
-A request is always for stored bytes `at` to `stop` of one version; nothing here guesses, and what is not exactly that
-is refused. Source: RFC 9110 sections 8.8, 13, 14 and 15; RFC 9111 is left out, because nothing is cached.
+A request is always for stored bytes `at` to `stop` of one version. Nothing here guesses; any other response is refused.
+Source: RFC 9110 sections 8.8, 13, 14 and 15. RFC 9111 does not apply, because nothing is cached.
 """
 
 import re
@@ -34,20 +34,20 @@ from rangeio.http.redaction import Quoted
 
 OnNoRange = Literal["error", "slice", "download"]
 
-# A 206 may begin before what was asked for; so much is thrown away rather than refused.
+# A 206 may begin before the requested bytes; up to this many bytes are discarded, more are refused.
 _MOST_SKIPPED = 8 << 20
-# Statuses that may bring bytes, or tell that there are none.
+# Statuses of responses with bytes of the object, or that report that there are none.
 BRINGING = frozenset([200, 204, 206, 416])
 _CONTENT_RANGE = re.compile(r"bytes\s+(?:(\d+)-(\d+)|(\*))/(\d+|\*)", re.IGNORECASE)
 
 
 @dataclass(slots=True)
 class Version:
-    """What identifies one version of an object, as far as its server tells. Not `known` before the first response.
+    """The identity of one version of an object, as its server reports it. Not `known` before the first response.
 
-    etag: as the server sends it, weak or strong. number: what the service calls it, where it keeps several. ranged: the
-    server is known to send ranges of it. size: before the first response what the caller says, if anything. told:
-    what HEAD says, which brings no bytes to prove it: ranges are planned by it, but it is no end (see `expected`).
+    etag: as the server sends it, weak or strong. number: the version id, if the service keeps several. ranged: the
+    server is known to send ranges. size: before the first response, the size given by the caller, if any. told: the
+    size from HEAD, which no byte proves: used to plan ranges, but not as the end of the object (see `expected`).
     """
 
     known: bool = False
@@ -71,19 +71,19 @@ class Version:
 
     @property
     def name(self) -> str:
-        """For comparing and for people: ETag and size, or Last-Modified and size, or only the size."""
+        """For comparison and display: ETag and size, or Last-Modified and size, or only the size."""
         size = "" if self.expected is None else str(self.expected)
         weak = "" if self.strong else self.etag or ""
         return ":".join(filter(None, [self.strong or self.modified, weak, size]))
 
     @property
     def told_by(self) -> str:
-        """What the pin is made of."""
+        """The fields that the pin consists of."""
         parts = ["etag" if self.strong else "last-modified" if self.modified else "", "size"]
         return "+".join(filter(None, parts)) if self.known else "etag"
 
     def learn(self, head: Head, total: int | None, *, by_head: bool = False) -> None:
-        """Take it from the first response. by_head: that is one to HEAD."""
+        """Set it from the first response. by_head: the response is to HEAD."""
         self.etag = head.fields.get("etag") or None
         self.modified = head.fields.get("last-modified")
         if by_head:
@@ -93,10 +93,10 @@ class Version:
         self.encoding = encoding_of(head)
         self.number = version_number(head)
         self.ranged = _does_ranges(head)
-        self.known = True  # last: other threads look at it
+        self.known = True  # last: other threads read it
 
     def compared(self, head: Head, total: int | None, *, by_head: bool = False) -> None:
-        """Add what a later response, of the same version, tells for the first time."""
+        """Add what a later response of the same version reports for the first time."""
         if by_head:
             self.told = total
         elif self.size is None:
@@ -104,66 +104,70 @@ class Version:
         self.ranged = self.ranged or _does_ranges(head)
 
     def difference(self, head: Head, total: int | None) -> str:
-        """In what a later response is of another version; empty if in nothing that can be seen.
+        """How a later response shows a different version; empty if it does not.
 
-        Equal strong ETags decide. Equal weak ones do not say that the bytes are the same, so Last-Modified and the size
-        do; those that differ, or a weak one in place of a strong one, are two versions. Source: RFC 9110 8.8.3.2.
+        Equal strong ETags decide. Equal weak ETags do not prove equal bytes, so Last-Modified and the size decide.
+        Different weak ETags, or a weak one in place of a strong one, are two versions. Source: RFC 9110 8.8.3.2.
         """
         if None not in (total, self.expected) and total != self.expected:
             if self.size is None:
-                return (
-                    f"HEAD said {self.told} bytes, and it has {total} (given size={total} nobody asks HEAD)"
-                )
+                return f"HEAD said {self.told} bytes, but it has {total} (size={total} avoids HEAD)"
             return f"its size was {self.size} and is {total} bytes"
         etag, modified = head.fields.get("etag"), head.fields.get("last-modified")
         if self.etag and etag:
             if _is_weak(self.etag) != _is_weak(etag) or _opaque(self.etag) != _opaque(etag):
-                return "its ETag is another"
+                return "its ETag is different"
             if not _is_weak(etag):
                 return ""
         if self.modified and modified:
             return "" if self.modified == modified else "it was modified at " + Quoted(modified)
         if (self.etag and not etag) or (self.modified and not modified):
-            return "the server no longer tells its ETag or Last-Modified"
+            return "the server no longer sends its ETag or Last-Modified"
         return ""
 
 
 def check_conditions(conditions: Mapping[str, str], head: Head) -> None:
-    """ConditionNotMatchError or NotModifiedError if the server should have refused: some ignore If-Match and the other
-    conditions. Only for what a response tells; an ETag counts more than a date. Source: RFC 9110 section 13.1.
+    """ConditionNotMatchError or NotModifiedError if the server should have refused: some servers ignore If-Match and
+    the other conditions. Checks only fields that the response has; an ETag takes precedence over a date. Source: RFC
+    9110 section 13.1.
     """
     for name, value in conditions.items():
         kind, unmet, instead = _UNMET[name]
         if instead not in conditions and unmet(value, head):
-            raise kind(f"{name}: {value} does not hold, though the server answers as if it did")
+            raise kind(f"{name}: {value} is not satisfied, but the server ignores it")
 
 
 def _has_etag(value: str, head: Head) -> bool:
-    """Whether the ETag of a response is one of a list, by weak comparison."""
+    """Whether the ETag of a response is in a list, by weak comparison."""
     found = _opaque(head.fields["etag"])
     listed = {_opaque(tag.strip()) for tag in value.split(",")}
     return value.strip() == "*" or found in listed
 
 
 def _is_later(head: Head, value: str) -> bool | None:
-    """Whether a response was modified after a date; None if one of them is no date."""
+    """Whether the object was modified after a date; None if one of the dates is invalid."""
     modified, date = http_date(head.fields.get("last-modified", "")), http_date(value)
     return None if modified is None or date is None else modified > date
 
 
 def http_date(value: str) -> float | None:
-    """Seconds since 1970; None for what is no date, which is to be ignored. Source: RFC 9110 section 5.6.7.
+    """Seconds since 1970; None for an invalid date, which must be ignored. Source: RFC 9110 section 5.6.7.
 
-    A date that names no zone is of UTC: asctime-date never names one, and is to be accepted all the same.
+    A date without a time zone is in UTC: asctime-date never has one and must be accepted.
     """
     try:
         date = parsedate_to_datetime(value)
         return (date.replace(tzinfo=timezone.utc) if date.tzinfo is None else date).timestamp()
-    except (TypeError, ValueError, OverflowError, OSError):  # of a year that the C library does not know
+    except (
+        TypeError,
+        ValueError,
+        OverflowError,
+        OSError,
+    ):  # OSError: a year that the C library does not support
         return None
 
 
-# What it is if it does not hold, whether it does not, and which other condition is looked at in its place.
+# For each condition: its error, whether it is not satisfied, and the condition that takes precedence over it.
 _UNMET: dict[str, tuple[type[Error], Callable[[str, Head], bool], str]] = {
     "If-Match": (
         ConditionNotMatchError,
@@ -203,15 +207,15 @@ def encoding_of(head: Head) -> str:
 
 
 def content_range(head: Head) -> tuple[int | None, int | None, int | None]:
-    """(first, stop, total) of Content-Range, None where it is missing or ``*``. BadResponse for nonsense.
+    """(first, stop, total) of Content-Range, None if missing or ``*``. BadResponse for invalid numbers.
 
-    Some servers say ``bytes 0-0/0`` of an empty object, of which there is no first byte: (None, None, 0).
+    Some servers send ``bytes 0-0/0`` for an empty object, which has no first byte: (None, None, 0).
     """
     match = _CONTENT_RANGE.fullmatch(head.fields.get("content-range", "").strip())
     if match is None:
         return None, None, None
     if not all(is_count(number) for number in match.groups() if number not in (None, "*")):
-        raise BadResponse("Content-Range with numbers that no object has")
+        raise BadResponse("Content-Range with numbers that are too large")
     total = None if match[4] == "*" else int(match[4])
     if match[1] is None or (total == 0 and int(match[1]) == int(match[2]) == 0):
         return None, None, total
@@ -223,10 +227,10 @@ def content_range(head: Head) -> tuple[int | None, int | None, int | None]:
 
 @dataclass(slots=True)
 class Take:
-    """The body holds bytes up to `stop` of what was asked for, after `skip` others. total: bytes in the object.
+    """The body contains the requested bytes up to `stop`, after `skip` others. total: size of the object.
 
-    open: its length is not known beforehand. all: it is the whole object, which nobody need ask for again. keep: more
-    of it than was asked for, from its first byte on, to be kept (`on_no_range="download"`).
+    open: its length is not known beforehand. all: it is the whole object, so no further request is needed. keep: it
+    is the whole object although less was requested, and is kept (`on_no_range="download"`).
     """
 
     skip: int
@@ -239,22 +243,22 @@ class Take:
 
 @dataclass(slots=True)
 class End:
-    """There are no such bytes; total: bytes in the object, None if still not known."""
+    """The requested bytes do not exist. total: size of the object, None if still unknown."""
 
     total: int | None
 
 
 def judge(head: Head, at: int, stop: int, limit: int, on_no_range: OnNoRange, cap: int) -> Take | End:
-    """What to take of the response to a request for `at` to `stop`, made for a read that wants all up to `limit`.
+    """What to use of the response to a request for `at` to `stop`, for a read of all bytes up to `limit`.
 
-    Raises RangeNotSupportedError and ContentEncodedError; BadResponse for what cannot be meant. Only for BRINGING.
-    cap: bytes of a 200 that may be thrown away or kept.
+    Raises RangeNotSupportedError and ContentEncodedError; BadResponse for an inconsistent head. Only for statuses in
+    BRINGING. cap: maximum bytes of a 200 to discard or keep.
     """
     first, last, total = content_range(head)
     if head.status == 416:
         return End(total)
     if head.status == 204 or (head.status == 206 and total == 0 and first is None):
-        return End(0)  # how some servers say that the object is empty
+        return End(0)  # some servers report an empty object this way
     if head.status == 206 or (head.status == 200 and first is not None and first <= at):
         return _partial(head, at, stop, first, last, total)
     return _whole(head, at, limit, on_no_range, cap)
@@ -265,10 +269,10 @@ def _partial(head: Head, at: int, stop: int, first: int | None, last: int | None
         what = head.fields.get("content-type", "")
         parts = what.startswith("multipart/")
         said = "206 as " + Quoted(repr(what[:40])) if parts else "206 without a usable Content-Range"
-        raise RangeNotSupportedError("the server answers " + said + ", so nobody knows which bytes these are")
+        raise RangeNotSupportedError("the server sends " + said + ", so the position of the bytes is unknown")
     if not first <= at < last or at - first > _MOST_SKIPPED:
         raise RangeNotSupportedError(
-            f"the server answers with bytes {half_open(first, last)} to a request for {half_open(at, stop)}"
+            f"the server sends bytes {half_open(first, last)} for a request for {half_open(at, stop)}"
         )
     if head.length is None and not head.chunked:
         head.length, head.closing = last - first, True
@@ -278,19 +282,19 @@ def _partial(head: Head, at: int, stop: int, first: int | None, last: int | None
 
 
 def _whole(head: Head, at: int, limit: int, on_no_range: OnNoRange, cap: int) -> Take:
-    """A 200: the whole object. Fine if that is what is wanted anyway, else it is a matter of policy."""
+    """A 200: the whole object. Accepted if the whole object is requested, otherwise `on_no_range` decides."""
     coding = encoding_of(head)
     if coding:
         raise ContentEncodedError(
             "the server encodes the content ("
             + Quoted(coding[:20])
-            + ") though it was asked not to, so offsets would"
-            " not mean the stored bytes"
+            + ") although the request forbids it, so offsets would"
+            " not refer to the stored bytes"
         )
     total = head.length
     if total is None and not head.chunked:
         raise RangeNotSupportedError(
-            "the server answers with a body of no given length, so one cut off could not be told from a whole one"
+            "the server sends a body without a length, so a truncated body could not be detected"
         )
     if at == 0 and (limit >= total if total is not None else on_no_range == "error"):
         return Take(0, limit if total is None else total, total, open=total is None, all=True)
@@ -298,8 +302,8 @@ def _whole(head: Head, at: int, limit: int, on_no_range: OnNoRange, cap: int) ->
         return Take(0, at, total)
     if on_no_range == "error":
         raise RangeNotSupportedError(
-            "the server ignores Range and answers with the whole object; on_no_range='slice' reads and throws away what"
-            " lies before, on_no_range='download' fetches it once and keeps it"
+            "the server ignores Range and sends the whole object; on_no_range='slice' discards the bytes before the"
+            " range, on_no_range='download' downloads the object once and keeps it"
         )
     needed = total if on_no_range == "download" else at
     if needed is not None and needed > cap:
@@ -314,31 +318,35 @@ def _whole(head: Head, at: int, limit: int, on_no_range: OnNoRange, cap: int) ->
 
 
 _CLASS_OF_STATUS: dict[int, tuple[type[Error], str]] = {
-    304: (NotModifiedError, "it is not newer than the condition says"),
+    304: (NotModifiedError, "the object is not newer than the condition requires"),
     401: (
         UnauthenticatedError,
-        "the server wants to know who asks: give auth=, bearer_token= or credentials=",
+        "the server requires authentication: set auth=, bearer_token= or credentials=",
     ),
-    403: (PermissionDeniedError, "the server refuses; a signed URL may have expired"),
-    404: (NotFoundError, "there is no such object"),
+    403: (PermissionDeniedError, "the server denies access; a signed URL may have expired"),
+    404: (NotFoundError, "the object does not exist"),
     405: (UnsupportedError, "the server does not allow reading it"),
-    407: (UnauthenticatedError, "the proxy wants to know who asks"),
-    408: (TimedOutError, "the server says the request took too long"),
-    410: (NotFoundError, "the object is gone, or a signed URL has expired"),
-    412: (ConditionNotMatchError, "the object is not as if_match or if_unmodified_since wants it"),
-    429: (RateLimitedError, "the server asks for fewer requests"),
-    501: (UnsupportedError, "the server cannot do this"),
-    504: (TimedOutError, "the server behind the server did not answer in time"),
+    407: (UnauthenticatedError, "the proxy requires authentication"),
+    408: (TimedOutError, "the server reports that the request took too long"),
+    410: (NotFoundError, "the object no longer exists, or a signed URL has expired"),
+    412: (ConditionNotMatchError, "the object does not satisfy if_match or if_unmodified_since"),
+    429: (RateLimitedError, "the server limits the rate of requests"),
+    501: (UnsupportedError, "the server does not support this"),
+    504: (TimedOutError, "the server behind the gateway did not respond in time"),
 }
 
 
 def status_class(status: int, *, pinned: bool) -> tuple[type[Error], str]:
-    """The error for a status that brings no bytes. pinned: If-Match was sent for the pin."""
+    """The error for a status without bytes of the object. pinned: If-Match was sent for the pin."""
     if status == 412 and pinned:
         return ObjectChangedError, "it changed after it was opened; open it again, or open it with pin=False"
     if status in _CLASS_OF_STATUS:
         return _CLASS_OF_STATUS[status]
-    return (ServerError, "the server failed") if status >= 500 else (UnexpectedError, "the server refuses")
+    return (
+        (ServerError, "the server failed")
+        if status >= 500
+        else (UnexpectedError, "the server refuses the request")
+    )
 
 
 def _does_ranges(head: Head) -> bool:
@@ -346,7 +354,7 @@ def _does_ranges(head: Head) -> bool:
 
 
 def version_number(head: Head) -> str | None:
-    """What a service that keeps versions calls this one."""
+    """The version id, if the service keeps versions."""
     for name in ("x-amz-version-id", "x-goog-generation", "x-ms-version-id"):
         if name in head.fields:
             return head.fields[name]
@@ -354,7 +362,7 @@ def version_number(head: Head) -> str | None:
 
 
 def request_id(head: Head) -> str | None:
-    """By which the server's own people find this request."""
+    """The id that identifies this request for the operators of the server."""
     for name in ("x-amz-request-id", "x-request-id", "x-ms-request-id", "x-guploader-uploadid", "cf-ray"):
         if name in head.fields:
             return head.fields[name]
@@ -362,7 +370,7 @@ def request_id(head: Head) -> str | None:
 
 
 def retry_after_s(head: Head, now: float) -> float | None:
-    """Seconds that Retry-After asks for, in either of its forms; now: seconds since 1970."""
+    """The seconds in Retry-After, in either of its forms. now: seconds since 1970."""
     value = head.fields.get("retry-after", "")
     if value.isascii() and value.isdigit():
         return float(value)

@@ -1,1 +1,1 @@
-"""What is S3's own: signatures, credentials, where buckets are, what error responses and listings say. No sockets."""
+"""The parts specific to S3: signatures, credentials, bucket addresses, error responses and listings. No sockets."""

@@ -1,4 +1,4 @@
-"""What the objects of one service share: its endpoint, its keys, and what servers have said about regions and time."""
+"""State shared by the objects of one service: endpoint, keys, and what servers reported about regions and time."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -15,17 +15,17 @@ from rangeio.s3.responses import WRONG_REGION, Refused
 from rangeio.s3.signing import Signer
 
 DEFAULT_REGION = "us-east-1"
-# A signature of an object is used again for so long, where a server takes it for 15 minutes either way.
+# A signature is reused for this long; servers accept it for 15 minutes in both directions.
 _SAME_FOR_S = 60.0
-# Less than what servers refuse (S3: 15 minutes), more than what a request takes.
+# Less than the clock difference that servers refuse (S3: 15 minutes), more than the duration of a request.
 _FAR_OFF_S = 240.0
 
 
 class Account:
-    """Addresses and signs. Any thread.
+    """Makes addresses and signatures. Thread-safe.
 
-    region: of buckets of which no server has said otherwise. extra: header fields of every request; those named x-amz-
-    are signed, as S3 wants it.
+    region: the default for buckets whose region no server has reported. extra: header fields of every request; those
+    named x-amz- are signed, as S3 requires.
     """
 
     def __init__(
@@ -45,22 +45,22 @@ class Account:
             name: value for name, value in extra.items() if name not in self._signed_extra
         }
         self._signers: dict[tuple[int, str], Signer] = {}
-        self.skew_s = 0.0  # by how much the servers' clock is ahead of ours
+        self.skew_s = 0.0  # how far the servers' clock is ahead of ours
 
     def region(self, bucket: str) -> str:
-        """Where a bucket is, as far as is known."""
+        """The known region of a bucket."""
         return self._regions.get(bucket, self._region)
 
     def address(self, bucket: str, key: str, query: str = "") -> Address:
-        """Where an object is, as far as is known."""
+        """The address of an object in the known region of its bucket."""
         return self.endpoint.address(bucket, key, self.region(bucket), query)
 
     def stamp(self, bucket: str) -> tuple[object, ...]:
-        """What a signature depends on besides the request; one with the same stamp may be used again."""
+        """The state that a signature depends on besides the request; a signature with the same stamp may be reused."""
         return self.ring.version, self.region(bucket), int(self._now() // _SAME_FOR_S), self.skew_s
 
     def fields(self, bucket: str, method: str, sent_to: Address) -> dict[str, str]:
-        """The header fields that say who asks, and those of the caller."""
+        """The header fields of the signature, and those of the caller."""
         signer = self._signer(bucket)
         signed = self._signed_extra
         if signer is not None:
@@ -68,7 +68,7 @@ class Account:
         return {**self._unsigned_extra, **signed}
 
     def presigned(self, bucket: str, method: str, address: Address, expires_s: int) -> str:
-        """A URL that needs no keys; without keys the plain one."""
+        """A URL that needs no keys; without keys the plain URL."""
         signer, origin = self._signer(bucket), address.origin
         if signer is None:
             return address.url
@@ -77,22 +77,22 @@ class Account:
         return Address(origin, target).url
 
     def _for_presigned(self) -> dict[str, str]:
-        """What of the header fields has to be said by a presigned URL. UnsupportedError for what it cannot say: whoever
-        has the URL would have to send it. Source: Amazon S3 User Guide, "Requester Pays" and "SSE-C".
+        """The header fields that a presigned URL contains. UnsupportedError for a field that it cannot contain, because
+        the user of the URL would have to send it. Source: Amazon S3 User Guide, "Requester Pays" and "SSE-C".
         """
         terms = {}
         for name, value in self._signed_extra.items():
             lowered = name.lower()
             if lowered.startswith("x-amz-server-side-encryption-customer-"):
                 raise UnsupportedError(
-                    f"a presigned URL cannot hold {lowered}, without which the object is not read"
+                    f"a presigned URL cannot contain {lowered}, which is required to read the object"
                 )
             if lowered == "x-amz-request-payer":
                 terms[lowered] = value
         return terms
 
     def secrets(self) -> Iterator[str]:
-        """What no message may show."""
+        """Secrets that no message may show."""
         yield from self.ring.secrets()
         yield from secrets_of_fields(self._extra)
 
@@ -111,7 +111,7 @@ class Account:
         return time.time() + self.skew_s
 
     def learn(self, bucket: str, head: Head, refused: Refused) -> bool:
-        """Take what a refusal says of the bucket's region, or of the time; whether asking again may help."""
+        """Use what a refusal reports about the bucket's region or the time. Returns whether a new request may help."""
         if head.status not in (301, 307, 400, 401, 403):
             return False
         return self._learn_region(bucket, head, refused) or self._learn_time(head)
@@ -125,12 +125,12 @@ class Account:
         try:
             check_region(told)
         except ConfigInvalidError:
-            return False  # it would be part of a host name
+            return False  # it would become part of a host name
         self._regions[bucket] = told
         return True
 
     def _learn_time(self, head: Head) -> bool:
-        """Sign by the server's clock if ours is far from it. Not all servers say that this is why they refuse."""
+        """Use the server's clock for signatures if ours differs a lot. Not all servers report this as the reason."""
         told = http_date(head.fields.get("date", ""))
         if told is None or abs(told - self._now()) < _FAR_OFF_S:
             return False
@@ -142,11 +142,11 @@ _OF_A_SIGNATURE = frozenset(["authorization", "x-amz-content-sha256", "x-amz-dat
 
 
 def _check_extra(extra: Mapping[str, str]) -> None:
-    """ConfigInvalidError for what a signature consists of: it would stand there twice."""
+    """ConfigInvalidError for a field of the signature, which would be sent twice."""
     for name in extra:
         if name.lower() in _OF_A_SIGNATURE:
             raise ConfigInvalidError(
-                f"the header field {name!r} is part of the signature; give anonymous=True to send one of your own"
+                f"the header field {name!r} is part of the signature; set anonymous=True to send your own"
             )
 
 

@@ -1,4 +1,4 @@
-"""Whose keys sign: given ones, a callable's, or those that the machine has, found as the AWS tools find them."""
+"""The keys for signatures: given ones, those of a callable, or those of the machine, found like the AWS tools do."""
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
@@ -10,22 +10,25 @@ from rangeio.s3.settings import Settings
 from rangeio.s3.signing import Keys
 
 Given: TypeAlias = Mapping[str, Any]
-"""What a credentials callable returns: access_key_id, secret_access_key, and perhaps session_token and expires_at."""
+"""Return value of a credentials callable: access_key_id, secret_access_key, and optionally session_token and
+expires_at."""
 
 _NAMES = {"access_key_id", "secret_access_key", "session_token", "token", "expires_at"}
 
 
 class KeyRing(Credentials):
-    """The keys of now, None to sign nothing. Asked for at the first request, before they expire and when refused."""
+    """The current keys; None for unsigned requests. Gets keys at the first request, before they expire and when a
+    server rejects them.
+    """
 
     def __init__(self, keys: Keys | None, source: Callable[[], Keys] | None = None) -> None:
-        """source: makes fresh keys; may block, and is called once for all who wait."""
+        """source: returns new keys; may block; called once for all waiting reads."""
         super().__init__({}, source)
         self.keys = keys
         self._keys_before: Keys | None = None
 
     def fetch(self) -> None:
-        """Have keys, without a request that would ask for them. May block. UnauthenticatedError if that fails."""
+        """Get keys if needed, outside of a request. May block. UnauthenticatedError if that fails."""
         try:
             if self.stale:
                 self.renew()
@@ -42,7 +45,7 @@ class KeyRing(Credentials):
 
     @property
     def signs(self) -> bool:
-        """Whether there are keys, or will be."""
+        """Whether requests are signed: there are keys, or a source of keys."""
         return self.keys is not None or self.renewable
 
     def secrets(self) -> Iterator[str]:
@@ -53,7 +56,7 @@ class KeyRing(Credentials):
 
 
 def checked_keys(given: Any) -> Keys:
-    """Keys out of a mapping. ConfigInvalidError, in which no value is shown, if it is none or lacks something.
+    """Keys from a mapping. ConfigInvalidError if it is not a mapping or incomplete; the error shows no value.
 
     expires_at: a datetime with a time zone, or seconds since 1970.
     """
@@ -61,16 +64,16 @@ def checked_keys(given: Any) -> Keys:
         return given
     if not isinstance(given, Mapping):
         raise ConfigInvalidError(
-            "credentials() returns a mapping with access_key_id and secret_access_key,"
+            "credentials() must return a mapping with access_key_id and secret_access_key,"
             f" not {type(given).__name__}"
         )
     unknown = sorted(set(map(str, given)) - _NAMES)
     if unknown:
         raise ConfigInvalidError(
-            f"credentials() returns unknown {unknown[0]!r}; known: {', '.join(sorted(_NAMES))}"
+            f"credentials() returned unknown {unknown[0]!r}; known: {', '.join(sorted(_NAMES))}"
         )
     return Keys(
-        given.get("access_key_id"),  # type: ignore[arg-type]  # Keys looks at them
+        given.get("access_key_id"),  # type: ignore[arg-type]  # Keys checks them
         given.get("secret_access_key"),  # type: ignore[arg-type]
         given.get("session_token") or given.get("token"),
         _expiry(given.get("expires_at")),
@@ -86,16 +89,17 @@ def _expiry(given: Any) -> float:
         return given.timestamp()
     if isinstance(given, (int, float)):
         return float(given)
-    raise ConfigInvalidError("expires_at is a datetime or seconds since 1970")
+    raise ConfigInvalidError("expires_at must be a datetime or seconds since 1970")
 
 
 def of_machine(profile: str | None) -> Callable[[], Keys]:
-    """Finds keys as the AWS tools do: the environment, then botocore's chain if it is installed, then the files.
+    """A function that finds keys like the AWS tools: the environment, then botocore's chain if it is installed, then
+    the files.
 
-    botocore also knows roles, single sign-on, processes, containers and instances. UnauthenticatedError if there are
-    none.
+    botocore also supports roles, single sign-on, processes, containers and instances. The function raises
+    UnauthenticatedError if there are no keys.
     """
-    refreshing: list[Any] = []  # botocore's own object, where it is one that gets new keys by itself
+    refreshing: list[Any] = []  # botocore's credentials object, if it refreshes keys itself
 
     def find() -> Keys:
         settings = Settings(profile)
@@ -105,8 +109,8 @@ def of_machine(profile: str | None) -> Callable[[], Keys]:
         if found is None:
             raise UnauthenticatedError(
                 "no AWS credentials: neither AWS_ACCESS_KEY_ID nor the profile"
-                f" {settings.profile!r} has any; give access_key_id= and secret_access_key=, or anonymous=True for what"
-                " is public"
+                f" {settings.profile!r} has any; set access_key_id= and secret_access_key=, or anonymous=True for"
+                " public objects"
             )
         return found
 
@@ -114,7 +118,7 @@ def of_machine(profile: str | None) -> Callable[[], Keys]:
 
 
 def _of_botocore(profile: str | None, refreshing: list[Any]) -> Keys | None:
-    """What botocore finds; None if it is not installed or finds nothing."""
+    """The keys that botocore finds; None if it is not installed or finds none."""
     try:
         from botocore.session import Session
     except ImportError:
@@ -122,11 +126,11 @@ def _of_botocore(profile: str | None, refreshing: list[Any]) -> Keys | None:
     held = refreshing[0] if refreshing else Session(profile=profile).get_credentials()
     if held is None:
         return None
-    frozen = held.get_frozen_credentials()  # asks for new ones if they are about to expire
+    frozen = held.get_frozen_credentials()  # refreshes them if they are about to expire
     expiry = getattr(held, "_expiry_time", None)
-    refreshing[:] = [] if expiry is None else [held]  # what is written in a file is read anew
+    refreshing[:] = [] if expiry is None else [held]  # keys from a file are read again by each call
     seconds = float("inf") if expiry is None else expiry.timestamp()
     try:
         return Keys(frozen.access_key, frozen.secret_key, frozen.token or None, seconds)
     except ConfigInvalidError as error:
-        raise ConfigInvalidError(f"what botocore found: {error}") from None
+        raise ConfigInvalidError(f"the keys from botocore: {error}") from None

@@ -1,4 +1,4 @@
-"""Where a bucket is: which host, and whether its name is part of the host or of the path."""
+"""The address of a bucket: its host, and whether its name is part of the host or of the path."""
 
 import re
 from dataclasses import dataclass
@@ -12,19 +12,19 @@ Addressing = Literal["auto", "path", "virtual"]
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _AS_HOST = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 _REGION = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-# Not all of amazonaws.com: others than Amazon answer at load balancers there, for instance.
+# Not all of amazonaws.com: customers of Amazon run servers there too, for instance behind load balancers.
 _OF_S3 = re.compile(r"(.+\.)?s3([.-](dualstack\.)?[a-z0-9-]+)?\.amazonaws\.(com(\.cn)?|eu)")
-# China and the European Sovereign Cloud have domains of their own; regions of closed networks need endpoint_url.
+# China and the European Sovereign Cloud have their own domains; regions of closed networks need endpoint_url.
 # Source: botocore 1.44, partitions.json.
 _DOMAINS = {"cn": "amazonaws.com.cn", "eusc": "amazonaws.eu"}
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One S3 service. url: of a service other than Amazon's, None for Amazon's own.
+    """One S3 service. url: of a service other than Amazon's, None for Amazon's.
 
-    addressing: ``"virtual"`` puts the bucket into the host name, ``"path"`` into the path; ``"auto"`` is virtual at
-    Amazon where the bucket's name allows it, else path. dualstack: Amazon's hosts that have IPv6 addresses as well.
+    addressing: ``"virtual"`` puts the bucket into the host name, ``"path"`` into the path; ``"auto"`` is virtual with
+    Amazon if the bucket's name allows it, otherwise path. dualstack: use Amazon's hosts with IPv6 addresses.
     """
 
     url: str | None = None
@@ -33,12 +33,14 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         if self.addressing not in ("auto", "path", "virtual"):
-            raise ConfigInvalidError(f"addressing is 'path', 'virtual' or 'auto', not {self.addressing!r}")
+            raise ConfigInvalidError(
+                f"addressing must be 'path', 'virtual' or 'auto', not {self.addressing!r}"
+            )
         if self.url is not None and ("?" in (place := parse_url(self.url)).target or place.login):
-            raise ConfigInvalidError("endpoint_url is a URL without login and query")
+            raise ConfigInvalidError("endpoint_url must be a URL without login and query")
 
     def address(self, bucket: str, key: str, region: str, query: str = "") -> Address:
-        """The URL of an object, or of the bucket if `key` is empty. Keys are taken as they are, and quoted.
+        """The URL of an object, or of the bucket if `key` is empty. Keys are used as they are, and quoted.
 
         >>> Endpoint().address("data", "a b/+1", "eu-west-1").shown
         'https://data.s3.eu-west-1.amazonaws.com/a%20b/%2B1'
@@ -53,7 +55,7 @@ class Endpoint:
         return Address(origin, f"{path}?{query}" if query else path)
 
     def may_sign_for(self, sent_to: Origin, target: Origin) -> bool:
-        """Whether a redirect from one host to another stays with S3: between Amazon's hosts of it, with TLS."""
+        """Whether a redirect from one host to another stays within Amazon S3 and uses TLS."""
         if self.url is not None or target.scheme != "https":
             return False
         return all(_OF_S3.fullmatch(origin.host) for origin in (sent_to, target))
@@ -75,15 +77,15 @@ class Endpoint:
 
 
 def check_bucket(bucket: str) -> None:
-    """ConfigInvalidError for what cannot be the name of a bucket."""
+    """ConfigInvalidError for an invalid bucket name."""
     if not _BUCKET.fullmatch(bucket):
         raise ConfigInvalidError(
-            f"{bucket!r} is no name of a bucket; s3://bucket/key wants two or more letters, digits, dots,"
+            f"{bucket!r} is not a bucket name; in s3://bucket/key it must be two or more letters, digits, dots,"
             " dashes and underscores"
         )
 
 
 def check_region(region: str) -> None:
-    """ConfigInvalidError for what cannot be the name of a region, and would be another host if it were used."""
+    """ConfigInvalidError for an invalid region name, which could change the host name."""
     if not _REGION.fullmatch(region):
-        raise ConfigInvalidError(f"{region!r} is no name of a region")
+        raise ConfigInvalidError(f"{region!r} is not a region name")

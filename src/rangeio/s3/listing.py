@@ -1,4 +1,4 @@
-"""The pages of a listing: what is in a bucket, as ListObjectsV2 says it, and whether that comes to an end.
+"""The pages of a bucket listing (ListObjectsV2), and the detection of listings that do not end.
 
 Source: Amazon S3 API Reference, ListObjectsV2.
 """
@@ -15,12 +15,12 @@ from rangeio.s3.xml import read_xml
 from rangeio.service import Stat
 
 MOST_OF_A_PAGE = 16 << 20
-"""Bytes. A page of 1,000 keys of 1,024 bytes, each of them quoted, is some 4 MB."""
-# S3 sends at most 1,000; some servers do not count.
+"""In bytes. A page of 1,000 keys of 1,024 quoted bytes is about 4 MB."""
+# S3 sends at most 1,000; some servers send more.
 _MOST_ENTRIES = 100_000
-# Elements of an entry, of which S3 has some fifteen; and others.
+# Maximum elements per entry, of which S3 sends about fifteen, and of other elements.
 _MOST_OF_AN_ENTRY, _MOST_OTHERS = 50, 1_000
-# Pages without an entry, one after the other. There may be some where many versions were deleted.
+# Consecutive pages without an entry. There may be some if many versions were deleted.
 _MOST_EMPTY = 1_000
 _MOST_DIGITS = 19
 _ENTRIES = frozenset(["Contents", "CommonPrefixes"])
@@ -30,8 +30,8 @@ _OF_A_PAGE = frozenset(["EncodingType", "IsTruncated", "NextContinuationToken"])
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Part of a listing, in order. after: asks for the next page; None if this was the last. refused: what the server
-    says in place of a listing, though it says that all is well.
+    """Part of a listing, in order. after: the token for the next page; None for the last page. refused: an error that
+    the server sent with status 200 instead of a listing.
     """
 
     entries: list[Stat]
@@ -40,9 +40,9 @@ class Page:
 
 
 def parse_page(body: bytes | memoryview) -> Page:
-    """One response to ListObjectsV2. UnexpectedError if it is none. Paths are keys; prefixes have no size.
+    """Parse a response to ListObjectsV2. UnexpectedError if it is not one. Paths are keys; prefixes have no size.
 
-    Takes a few times the memory of the keys in it, whatever else is in it.
+    Needs a few times the memory of the keys in it, whatever else it contains.
     """
     if len(body) >= MOST_OF_A_PAGE:
         raise UnexpectedError(f"the response to a listing has {MOST_OF_A_PAGE >> 20} MiB or more")
@@ -50,21 +50,21 @@ def parse_page(body: bytes | memoryview) -> Page:
     try:
         read_xml(body, found.ended)
     except ValueError:
-        raise UnexpectedError("the response to a listing is none of S3's") from None
+        raise UnexpectedError("the response to a listing is not a listing of S3") from None
     if found.root == "Error":
         return Page([], None, parse_refusal(bytes(body)))
     if found.root != "ListBucketResult":
-        raise UnexpectedError("the response to a listing is none of S3's")
+        raise UnexpectedError("the response to a listing is not a listing of S3")
     after = found.texts.get("NextContinuationToken")
     if found.texts.get("IsTruncated") != "true":
         return Page(found.stats(), None)
     if not after:
-        raise UnexpectedError("the server has more of the listing, and does not say how to ask for it")
+        raise UnexpectedError("the listing has more pages, but the server sent no token for the next one")
     return Page(found.stats(), after)
 
 
 class _Found:
-    """What a page says, as it is read. root: the outermost element. texts: of what lies directly in it."""
+    """The content of a page while it is parsed. root: the outermost element. texts: of its direct children."""
 
     def __init__(self) -> None:
         self.root = ""
@@ -75,7 +75,7 @@ class _Found:
         self._allowed = _MOST_OTHERS
 
     def ended(self, path: tuple[str, ...], text: str) -> None:
-        """An element is over."""
+        """Process the end of an element."""
         depth = len(path)
         if depth == 3:
             if path[2] in _OF_AN_ENTRY and path[1] in _ENTRIES:
@@ -89,7 +89,7 @@ class _Found:
             self.root = path[0]
         self._allowed -= 1
         if not self._allowed:
-            raise ValueError("more elements than a listing has")
+            raise ValueError("more elements than a listing can have")
 
     def _add(self, kind: str, entry: dict[str, str]) -> None:
         if kind == "CommonPrefixes":
@@ -103,7 +103,7 @@ class _Found:
         self._allowed += _MOST_OF_AN_ENTRY
 
     def stats(self) -> list[Stat]:
-        """The entries, by path. Whether keys are encoded may be said after them."""
+        """The entries, sorted by path. The element that says whether keys are encoded may follow them."""
         encoded = self.texts.get("EncodingType") == "url"
         entries = [
             Stat(
@@ -120,14 +120,14 @@ class _Found:
 
 
 def _key(text: str, encoded: bool) -> str:
-    """A key as it is in the bucket. Amazon writes a space as "+" and a plus as "%2B"."""
+    """A key as it is in the bucket. Amazon encodes a space as "+" and a plus as "%2B"."""
     return unquote_plus(text, errors="surrogateescape") if encoded else text
 
 
 def _size(text: str) -> int:
     digits = text.strip()
     if not (digits.isascii() and digits.isdigit() and len(digits) <= _MOST_DIGITS and int(digits) < 2**63):
-        raise UnexpectedError("the response to a listing holds what cannot be read: a size that is none")
+        raise UnexpectedError("the response to a listing contains an invalid size")
     return int(digits)
 
 
@@ -137,8 +137,8 @@ _ISO = re.compile(
 
 
 def _nanoseconds(text: str) -> int | None:
-    """Of 2026-11-21T05:00:00.000Z, or of a date as HTTP writes it (RFC 9110, section 5.6.7); without a zone it is of
-    UTC. None for what cannot be read, which is no reason to end a listing.
+    """Parse 2026-11-21T05:00:00.000Z, or a date in HTTP format (RFC 9110, section 5.6.7); without a time zone, UTC.
+    None for an unreadable date, which does not end a listing.
     """
     text = text.strip()
     match = _ISO.fullmatch(text)
@@ -154,10 +154,10 @@ def _nanoseconds(text: str) -> int | None:
 
 
 class Progress:
-    """Whether a listing gets on. One that does not is an UnexpectedError, as redirects in a circle are.
+    """Checks that a listing makes progress; if not, raises UnexpectedError, as for redirect loops.
 
-    Of the pages so far one is remembered, and replaced after 1, 2, 4, ... pages: so a circle of any length is noticed
-    within three times its length. Source: R. P. Brent, "An improved Monte Carlo factorization algorithm", 1980.
+    Remembers one page and replaces it after 1, 2, 4, ... pages, which detects a loop of any length within three times
+    its length. Source: R. P. Brent, "An improved Monte Carlo factorization algorithm", 1980.
     """
 
     def __init__(self) -> None:
@@ -166,15 +166,13 @@ class Progress:
         self._empty = 0
 
     def step(self, page: Page) -> None:
-        """One more page."""
+        """Check the next page."""
         if page.after is None:
             return
         entries = page.entries
         ends = (entries[0].path, entries[-1].path) if entries else ("", "")
         if page.after == self._token or (entries and ends == self._ends):
-            raise UnexpectedError(
-                "the listing goes round in a circle: the server sends what it has sent before"
-            )
+            raise UnexpectedError("the listing loops: the server sent the same page before")
         self._empty = 0 if entries else self._empty + 1
         if self._empty > _MOST_EMPTY:
             raise UnexpectedError(f"the listing does not end: {_MOST_EMPTY:,} pages without an entry")

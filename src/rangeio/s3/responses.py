@@ -1,4 +1,4 @@
-"""What S3 says where it refuses, and which error that is."""
+"""Error responses of S3, and the exceptions for them."""
 
 import re
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ from rangeio.s3.xml import read_xml
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The parts of an error response that mean something to us; empty where it has none."""
+    """The relevant parts of an error response; empty if missing."""
 
     code: str = ""
     message: str = ""
@@ -33,7 +33,7 @@ _NAMES = ("Code", "Message", "Region", "RequestId")
 
 
 def parse_refusal(body: bytes, *, whole: bool = True) -> Refused:
-    """What the body of an error response says; nothing if it is none of S3's. whole: it was not cut off by us."""
+    """Parse the body of an error response; empty if it is not one of S3. whole: rangeio did not truncate it."""
     found: dict[str, str] = {}
 
     def ended(path: tuple[str, ...], text: str) -> None:
@@ -47,28 +47,28 @@ def parse_refusal(body: bytes, *, whole: bool = True) -> Refused:
     return Refused(*(found.get(name, "") for name in _NAMES))
 
 
-# A message that quotes our own request back could hold what nobody should read in a log.
+# A message that quotes our request may contain secrets.
 _QUOTES_US = re.compile(r"signature=|credential=|x-amz-|authorization:", re.IGNORECASE)
 
 EXPIRED = frozenset(["ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"])
-"""Other keys would do."""
+"""Codes for expired keys: new keys may be accepted."""
 WRONG_KEYS = EXPIRED | {"InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch", "InvalidClientTokenId"}
-"""So would they here, if they were changed since these were asked for."""
+"""Codes for which new keys may be accepted, also because the keys were replaced since they were fetched."""
 WRONG_REGION = frozenset(
     ["AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"]
 )
 
-_KEYS = "the keys are not accepted: look at access_key_id, secret_access_key and session_token"
+_KEYS = "the keys are not accepted: check access_key_id, secret_access_key and session_token"
 _CLASS_OF_CODE: dict[str, tuple[type[Error], str]] = {
-    "NoSuchKey": (NotFoundError, "there is no such key"),
-    "NoSuchBucket": (NotFoundError, "there is no such bucket"),
-    "NoSuchVersion": (NotFoundError, "there is no such version"),
+    "NoSuchKey": (NotFoundError, "the key does not exist"),
+    "NoSuchBucket": (NotFoundError, "the bucket does not exist"),
+    "NoSuchVersion": (NotFoundError, "the version does not exist"),
     "AccessDenied": (PermissionDeniedError, "access is denied"),
     "AllAccessDisabled": (PermissionDeniedError, "access is denied"),
     "AccountProblem": (PermissionDeniedError, "there is a problem with the account"),
     "InvalidObjectState": (
         PermissionDeniedError,
-        "it is archived, and has to be restored before it can be read",
+        "the object is archived and must be restored before it can be read",
     ),
     "InvalidAccessKeyId": (UnauthenticatedError, _KEYS),
     "SignatureDoesNotMatch": (UnauthenticatedError, _KEYS),
@@ -77,29 +77,32 @@ _CLASS_OF_CODE: dict[str, tuple[type[Error], str]] = {
     "ExpiredTokenException": (UnauthenticatedError, "the session token has expired"),
     "TokenRefreshRequired": (UnauthenticatedError, "the session token has expired"),
     "RequestTimeTooSkewed": (UnauthenticatedError, "the clock of this machine is wrong"),
-    "AuthorizationHeaderMalformed": (UnauthenticatedError, "it is signed for the wrong region: give region="),
+    "AuthorizationHeaderMalformed": (
+        UnauthenticatedError,
+        "the request is signed for the wrong region: set region=",
+    ),
     "PermanentRedirect": (
         UnexpectedError,
-        "the bucket is in another region, which is not told: give region=",
+        "the bucket is in another region, which the server does not report: set region=",
     ),
-    "RequestTimeout": (TimedOutError, "the server says the request took too long"),
-    "SlowDown": (RateLimitedError, "the server asks for fewer requests"),
-    "Throttling": (RateLimitedError, "the server asks for fewer requests"),
-    "ThrottlingException": (RateLimitedError, "the server asks for fewer requests"),
-    "RequestLimitExceeded": (RateLimitedError, "the server asks for fewer requests"),
-    "RequestThrottled": (RateLimitedError, "the server asks for fewer requests"),
-    "BandwidthLimitExceeded": (RateLimitedError, "the server asks for fewer requests"),
+    "RequestTimeout": (TimedOutError, "the server reports that the request took too long"),
+    "SlowDown": (RateLimitedError, "the server limits the rate of requests"),
+    "Throttling": (RateLimitedError, "the server limits the rate of requests"),
+    "ThrottlingException": (RateLimitedError, "the server limits the rate of requests"),
+    "RequestLimitExceeded": (RateLimitedError, "the server limits the rate of requests"),
+    "RequestThrottled": (RateLimitedError, "the server limits the rate of requests"),
+    "BandwidthLimitExceeded": (RateLimitedError, "the server limits the rate of requests"),
     "InternalError": (ServerError, "the server failed"),
     "ServiceUnavailable": (ServerError, "the server failed"),
-    "NotImplemented": (UnsupportedError, "the server cannot do this"),
+    "NotImplemented": (UnsupportedError, "the server does not support this"),
 }
 
 
 def explained(refused: Refused, http_status: int, general: Error, secrets: Iterable[str] = ()) -> Error:
-    """The error for a refusal: of the class of its code, else of `general`, which its status stands for. It has the
-    server's code, message and request id whatever the code is: they are what the store's own people ask for.
+    """The error for a refusal: its class follows the code, or for an unknown code, `general`, the error of the status.
+    It always contains the server's code, message and request id, which support requests need.
 
-    secrets: what the message may not show, though the server quotes it.
+    secrets: strings that the message must not show, even if the server quotes them.
     """
     secrets = [*secrets]
     code = _legible(refused.code, secrets, _MOST_OF_A_CODE)
@@ -118,7 +121,7 @@ def explained(refused: Refused, http_status: int, general: Error, secrets: Itera
 
 
 def _general_of(general: Error) -> str:
-    """What a status means, without its number."""
+    """The message of a status without its number."""
     return str(general).partition(": ")[2]
 
 
@@ -126,6 +129,6 @@ _MOST_OF_A_CODE, _MOST_OF_A_MESSAGE = 100, 200
 
 
 def _legible(text: str, secrets: Iterable[str], most: int) -> str:
-    """As much of a server's text as fits into a message, without what was sent to it."""
+    """A text of the server, shortened for a message, without secrets and unprintable characters."""
     text = hidden(" ".join(text.split()), secrets)[:most]
     return "".join(letter if letter.isprintable() else "?" for letter in text)

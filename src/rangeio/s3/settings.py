@@ -1,7 +1,7 @@
-"""What the environment and the files of the AWS command line say: region, endpoint, keys.
+"""Settings from the environment and the files of the AWS command line: region, endpoint, keys.
 
-White space at the ends of a value is not part of it: what a shell, a file or a secret of Kubernetes gives often ends in
-a line break. What is within one is looked at where it is used: `Keys`, `check_region`, `parse_url`.
+White space around a value is removed: a value from a shell, a file or a Kubernetes secret often ends in a line break.
+The code that uses a value checks it: `Keys`, `check_region`, `parse_url`.
 """
 
 import os
@@ -14,15 +14,15 @@ from pathlib import Path
 from rangeio.errors import ConfigInvalidError
 from rangeio.s3.signing import Keys
 
-# What a profile says when its keys come from elsewhere; only botocore can follow these.
+# Settings of profiles whose keys come from elsewhere; only botocore supports these.
 _FOLLOWED_BY_BOTOCORE = ("role_arn", "sso_session", "sso_start_url", "credential_process", "login_session")
 
 
 class Settings:
-    """One profile, of the environment and the two files. A file is read when something of it is asked for, so that one
-    that cannot be read is no error where nothing of it is needed. Its repr shows nothing.
+    """One profile from the environment and the two files. A file is read when a value from it is needed, so that an
+    unreadable file is not an error otherwise. The repr shows no values.
 
-    profile: instead of AWS_PROFILE; then AWS_ACCESS_KEY_ID and its kin do not count. Source: AWS SDKs and Tools
+    profile: replaces AWS_PROFILE; AWS_ACCESS_KEY_ID and related variables are then ignored. Source: AWS SDKs and Tools
     Reference Guide, "Shared config and credentials files".
     """
 
@@ -41,11 +41,11 @@ class Settings:
         return _section(self._file("AWS_CONFIG_FILE", "config"), {f"services {named}"}) if named else {}
 
     def region(self) -> str | None:
-        """AWS_REGION, AWS_DEFAULT_REGION, or that of the profile."""
+        """AWS_REGION, AWS_DEFAULT_REGION, or the region of the profile."""
         return self._env("AWS_REGION", "AWS_DEFAULT_REGION") or self._config.get("region")
 
     def endpoint_url(self) -> str | None:
-        """AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, or that of the profile for S3 or for all services."""
+        """AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, or the endpoint of the profile for S3 or for all services."""
         if self._is_true(
             self._env("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS")
             or self._config.get("ignore_configured_endpoint_urls")
@@ -64,26 +64,26 @@ class Settings:
         return self._env("AWS_CA_BUNDLE") or self._config.get("ca_bundle")
 
     def dualstack(self) -> bool:
-        """AWS_USE_DUALSTACK_ENDPOINT, or that of the profile."""
+        """AWS_USE_DUALSTACK_ENDPOINT, or the setting of the profile."""
         return self._is_true(
             self._env("AWS_USE_DUALSTACK_ENDPOINT") or self._config.get("use_dualstack_endpoint")
         )
 
     def keys_of_environment(self) -> Keys | None:
-        """AWS_ACCESS_KEY_ID and its kin, unless a profile was asked for."""
+        """AWS_ACCESS_KEY_ID and related variables, unless a profile was given."""
         if self._chosen is not None:
             return None
         return _keys(
-            "the environment (AWS_ACCESS_KEY_ID and its kin)",
+            "the environment (AWS_ACCESS_KEY_ID and related variables)",
             self._env("AWS_ACCESS_KEY_ID"),
             self._env("AWS_SECRET_ACCESS_KEY"),
             self._env("AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN"),
         )
 
     def keys_of_files(self) -> Keys | None:
-        """Those of the profile in the credentials file, which is read anew by each call, else in the config file.
+        """The keys of the profile in the credentials file, which each call reads again, or in the config file.
 
-        ConfigInvalidError if the profile says to get them in a way that needs botocore.
+        ConfigInvalidError if the profile gets its keys in a way that requires botocore.
         """
         shared = _section(self._file("AWS_SHARED_CREDENTIALS_FILE", "credentials"), {self.profile})
         for in_config in (False, True):
@@ -119,7 +119,7 @@ class Settings:
 def _keys(
     source: str, access_key_id: str | None, secret_access_key: str | None, session_token: str | None
 ) -> Keys | None:
-    """source: who says so, for an error."""
+    """source: where the keys come from, for an error."""
     if not access_key_id or not secret_access_key:
         return None
     try:
@@ -129,14 +129,14 @@ def _keys(
 
 
 def _section(file: Path, names: set[str]) -> dict[str, str]:
-    """The settings of the sections of these names; none where there is no such file or section."""
-    parser = RawConfigParser(default_section="", strict=False)  # "=" and ":", as botocore reads them
+    """The settings of the sections with these names; empty if there is no such file or section."""
+    parser = RawConfigParser(default_section="", strict=False)  # accepts "=" and ":", like botocore
     try:
         parser.read_string(file.read_text("utf-8"))
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return {}
-    except (BadFile, UnicodeDecodeError):  # what they say quotes the file, which may hold secrets
-        raise ConfigInvalidError(f"{str(file)!r} cannot be read as a file of AWS settings") from None
+    except (BadFile, UnicodeDecodeError):  # their messages quote the file, which may hold secrets
+        raise ConfigInvalidError(f"{str(file)!r} cannot be read as an AWS settings file") from None
     found: dict[str, str] = {}
     for name in parser.sections():
         if " ".join(part.strip("\"'") for part in name.split(maxsplit=1)) in names:
@@ -145,6 +145,6 @@ def _section(file: Path, names: set[str]) -> dict[str, str]:
 
 
 def _nested(text: str) -> dict[str, str]:
-    """Settings below a setting: indented lines."""
+    """The nested settings in indented lines below a setting."""
     pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
     return {name.strip(): value.strip() for name, _, value in pairs}

@@ -1,6 +1,6 @@
-"""AWS Signature Version 4 for requests without a body, in header fields or in the query. Pure: it asks no clock.
+"""AWS Signature Version 4 for requests without a body, in header fields or in the query. Pure functions: no clock.
 
-As S3 wants it: paths are quoted once and never normalised. Source: AWS, "Signature Version 4 signing process", and the
+As S3 requires, paths are quoted once and never normalised. Source: AWS, "Signature Version 4 signing process", and the
 Amazon S3 API Reference, "Authenticating Requests".
 """
 
@@ -19,14 +19,15 @@ _ALGORITHM = "AWS4-HMAC-SHA256"
 _NO_BODY = sha256(b"").hexdigest()
 _UNRESERVED = "-_.~"
 LONGEST_S = 7 * 24 * 3600
-"""For how long a presigned URL may be good."""
+"""The maximum lifetime of a presigned URL."""
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Who signs. expiry: seconds since 1970. Its repr shows nothing of it.
+    """The keys for signatures. expiry: seconds since 1970. The repr shows no values.
 
-    ConfigInvalidError, which shows nothing either, unless they can sign and be sent: whichever source they are from.
+    ConfigInvalidError unless the keys can be used for signing and sent, whatever their source. The error shows no
+    values either.
     """
 
     access_key_id: str = field(repr=False)
@@ -37,16 +38,16 @@ class Keys:
     def __post_init__(self) -> None:
         for name in ("access_key_id", "secret_access_key"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
-                raise ConfigInvalidError(f"{name} is missing, or no string")
-        check_line("secret_access_key", self.secret_access_key)  # the only one that is not sent
+                raise ConfigInvalidError(f"{name} is missing, or not a string")
+        check_line("secret_access_key", self.secret_access_key)  # the only value that is not sent
         for name in ("access_key_id", "session_token"):
             value = check_value(name, getattr(self, name) or "")
             if not value.isascii() or re.search(r"\s", value):
-                raise ConfigInvalidError(f"{name} holds a space or a character that is not in ASCII")
+                raise ConfigInvalidError(f"{name} contains a space or a character that is not ASCII")
 
 
 class Signer:
-    """Signs with one set of keys for one region. Any thread. The key of the day is derived once."""
+    """Signs with one set of keys for one region. Thread-safe. The signing key of a day is derived once."""
 
     __slots__ = ("_derived", "_region", "_service", "keys")
 
@@ -60,8 +61,8 @@ class Signer:
     ) -> dict[str, str]:
         """The header fields to send: `extra` and those of the signature, which covers all of them and Host.
 
-        target: path and query as sent. when: seconds since 1970. Whatever else is sent, such as Range, may differ from
-        request to request under one signature, which S3 takes for 15 minutes.
+        target: path and query as sent. when: seconds since 1970. Other fields, such as Range, may differ between
+        requests with the same signature, which S3 accepts for 15 minutes.
         """
         fields = {**(extra or {}), "x-amz-content-sha256": _NO_BODY, "x-amz-date": _stamp(when)}
         if self.keys.session_token:
@@ -91,9 +92,9 @@ class Signer:
         fields: Mapping[str, str] | None = None,
         body_hash: str = "UNSIGNED-PAYLOAD",
     ) -> str:
-        """`target` with a signature in its query, good for `expires_s` seconds from `when`.
+        """`target` with a signature in its query, valid for `expires_s` seconds from `when`.
 
-        fields: header fields that whoever uses it must send as well.
+        fields: header fields that the user of the URL must send as well.
         """
         path, _, query = target.partition("?")
         named = {**(fields or {}), "Host": authority}
@@ -132,7 +133,7 @@ class Signer:
 def _canonical(
     method: str, path: str, query: str, fields: Mapping[str, str], body_hash: str
 ) -> tuple[str, str]:
-    """(the names that are signed, the request in the one form that both sides hash)."""
+    """(the names of the signed fields, the canonical form of the request, which both sides hash)."""
     lowered = sorted((name.lower(), " ".join(value.split())) for name, value in fields.items())
     signed = ";".join(name for name, _ in lowered)
     lines = "".join(f"{name}:{value}\n" for name, value in lowered)
@@ -140,7 +141,7 @@ def _canonical(
 
 
 def _sorted_query(query: str) -> str:
-    """By name, then by value, each quoted as the signature wants it.
+    """The query sorted by name, then by value, each quoted as the signature requires.
 
     >>> _sorted_query("b=1&a-1=2&a=%7e&c")
     'a=~&a-1=2&b=1&c='

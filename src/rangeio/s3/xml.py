@@ -1,28 +1,28 @@
-"""XML of a server's, read as it comes: no tree is made of it, and what no response of S3's has is refused early."""
+"""Event-based parser for XML from a server: it builds no tree and refuses early what no response of S3 contains."""
 
 from collections.abc import Callable
 from xml.parsers import expat
 
-# S3's responses are four deep.
+# S3's responses have a depth of four.
 _DEEPEST = 32
-# A key has 1,024 bytes, each of them three letters when it is quoted; a token may be longer.
+# A key has up to 1,024 bytes, each of them three characters when quoted; a token may be longer.
 _MOST_TEXT = 64 << 10
-# The start of an element, with its attributes, of which S3 has one (xmlns). It is held as a whole until it is parsed.
+# The start tag of an element with its attributes, of which S3 uses one (xmlns). The parser buffers a whole tag.
 _MOST_TAG = 128 << 10
-# Names that differ: the parser keeps each, with its namespace.
+# Distinct names: the parser keeps each, with its namespace.
 _MOST_NAMES, _LONGEST_NAME = 1_000, 1_000
 _PIECE = 64 << 10
 
 Ended = Callable[[tuple[str, ...], str], object]
-"""Called with the names from the root to an element that is over, and its text. It may raise ValueError."""
+"""Called at the end of an element with the names from the root to it, and its text. It may raise ValueError."""
 
 
 def read_xml(body: bytes | memoryview, ended: Ended, *, whole: bool = True) -> None:
-    """Tell `ended` of each element, in the order they end. ValueError for what is no XML, or none of S3's; where it is
-    not the `whole` of a document, for what it is so far.
+    """Call `ended` for each element, in the order they end. ValueError for invalid XML and for XML that S3 does not
+    send. If not `whole`, the document may be truncated.
 
-    Names are free of their namespace, which servers write in different ways. S3 declares no document type, so nothing
-    that could make a small response a large one (entities) is let in.
+    Names come without their namespace, which servers write in different ways. S3 declares no document type, so document
+    types are refused, and with them entities, which could expand a small response into a large one.
     """
     reading = _Reading(ended)
     parser = expat.ParserCreate(None, "}", reading.names)
@@ -37,18 +37,18 @@ def read_xml(body: bytes | memoryview, ended: Ended, *, whole: bool = True) -> N
             piece = view[at : at + _PIECE]
             parser.Parse(piece, False)
             if at + len(piece) - parser.CurrentByteIndex > _MOST_TAG + _PIECE:
-                raise ValueError("a tag of more bytes than S3 sends")
+                raise ValueError("a larger tag than S3 sends")
         if whole:
             parser.Parse(b"", True)
-    except (expat.ExpatError, LookupError) as error:  # LookupError: an encoding that there is not
-        raise ValueError(f"no XML: {error}") from None
+    except (expat.ExpatError, LookupError) as error:  # LookupError: an unknown encoding
+        raise ValueError(f"invalid XML: {error}") from None
 
 
 class _Reading:
-    """Where in the document it is, and what was read of the element that is open there."""
+    """The position in the document, and the text of the current element."""
 
     def __init__(self, ended: Ended) -> None:
-        self.names: dict[str, str] = {}  # the parser puts each name here once
+        self.names: dict[str, str] = {}  # the parser stores each name here once
         self._ended = ended
         self._path: tuple[str, ...] = ()
         self._text: list[str] = []
@@ -64,7 +64,7 @@ class _Reading:
     def hear(self, text: str) -> None:
         self._length += len(text)
         if self._length > _MOST_TEXT:
-            raise ValueError("a text of more letters than S3 sends")
+            raise ValueError("a longer text than S3 sends")
         self._text.append(text)
 
     def end(self, _: str) -> None:

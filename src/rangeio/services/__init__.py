@@ -1,1 +1,1 @@
-"""The storage services: each knows a URL, a signature and what the service can do; reading is done elsewhere."""
+"""The storage services: addresses, authentication and capabilities of each. The engine and the core do the reads."""

@@ -1,4 +1,4 @@
-"""http:// and https://: the service that opens objects."""
+"""The service for http:// and https://."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,15 +34,16 @@ OWN_NAMES = [
 
 
 class HttpService:
-    """Objects by URL, or below `root`, to which paths are appended as keys: quoted, whatever is in them. They do not
-    lead out of it: what any server or proxy might take for ``..`` is PermissionDeniedError.
+    """Objects by URL, or below `root`, to which paths are appended as quoted keys.
 
-    headers: sent with each request; a User-Agent replaces ours. auth: (user, password). bearer_token: text.
-    credentials: a callable that returns header fields, or (fields, expiry in seconds since 1970); asked again before
-    they expire and when they are refused.
-    None of these is sent to another origin that a redirect leads to. ca_file, client_cert, verify: see `Security`.
-    proxy: a URL, "" for none; by default what HTTP_PROXY, HTTPS_PROXY and NO_PROXY say. insecure_redirects: follow a
-    redirect from https:// to http://, where others can read and change the bytes.
+    A path cannot leave the root: anything that a server or proxy might interpret as ``..`` raises
+    PermissionDeniedError.
+
+    headers: sent with each request; a User-Agent replaces the default. auth: (user, password). bearer_token: str.
+    credentials: a callable that returns header fields, or (fields, expiry in seconds since 1970); called again before
+    they expire and when the server rejects them. None of these is sent to another origin after a redirect. ca_file,
+    client_cert, verify: see `Security`. proxy: a URL, "" for none; default: HTTP_PROXY, HTTPS_PROXY and NO_PROXY.
+    insecure_redirects: follow redirects from https:// to http://, where others can read and change the bytes.
     """
 
     scheme = "http"
@@ -67,12 +68,12 @@ class HttpService:
         self._reactor = reactor
         self._root = None if root is None else parse_url(root)
         if self._root is not None and "?" in self._root.target:
-            raise ConfigInvalidError("a root is a URL without a query; signed URLs are opened one by one")
+            raise ConfigInvalidError("a root must be a URL without a query; open signed URLs one by one")
         pool = ConnectionPool(Security(ca_file, client_cert, bool(verify)), proxy)
         fields = checked_fields(headers or {})
         login = login_fields(fields, auth, bearer_token, credentials)
         self._access = Access(pool, fields, Credentials(login, credentials), bool(insecure_redirects))
-        pool.use()  # connections are kept as long as the service is
+        pool.use()  # the pool keeps connections as long as the service exists
 
     def for_one(self) -> None:
         self._access.pool.unuse()
@@ -99,12 +100,12 @@ class HttpService:
         return HttpSource(self._reactor, remote, options)
 
     def _address(self, path: str) -> Address:
-        """Of an object. PermissionDeniedError if the path leads out of the root."""
+        """The address of an object. PermissionDeniedError if the path leaves the root."""
         if self._root is None:
             return parse_url(path)
         if _leaves(path):
             raise PermissionDeniedError(
-                f"{path!r} leads out of the root {self._root.shown!r}; give a path below the root, without '..'",
+                f"{path!r} leaves the root {self._root.shown!r}; pass a path below the root, without '..'",
                 path=path,
             )
         return self._root.below(path)
@@ -120,7 +121,7 @@ class HttpService:
 
     def list(self, prefix: str, delimiter: str | None, options: Options) -> Iterator[Stat]:
         raise UnsupportedError(
-            "HTTP has no listing: open objects by their names, or list them by the store's own protocol (s3://)",
+            "HTTP does not support listing: open objects by name, or list them with the store's protocol (s3://)",
             path="" if self._root is None else prefix,  # a URL may hold a signature
         )
 
@@ -129,8 +130,9 @@ class HttpService:
 
 
 def _leaves(path: str) -> bool:
-    """Whether a part of it is ``..`` for somebody: servers and proxies take dots out (RFC 3986, section 5.2.4), some
-    after decoding once more than they should, some take a backslash for ``/``, and some drop what follows a semicolon.
+    """Whether a server or proxy may interpret a segment as ``..``: they remove dot segments (RFC 3986, section 5.2.4),
+    some after decoding once more than they should, some treat a backslash as ``/``, and some drop the rest of a segment
+    after a semicolon.
     """
     before = None
     while path != before:

@@ -1,4 +1,4 @@
-"""One range of each of many objects on servers, over one engine."""
+"""Reads one range of each of many objects over HTTP, with one engine."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from rangeio.services.http_source import HttpSource
 def ranges_of_many(
     opened: Callable[[str], HttpSource], jobs: Sequence[tuple[str, int, int | None]]
 ) -> FileResults:
-    """One range of each, as `Service.read_files` gives it. opened: by the path of a job; its Error is that job's."""
+    """The results of `Service.read_files`. opened: opens the path of a job; its Error is the result of that job."""
     sources: list[HttpSource] = []
     found: dict[int, Any] = {}
     try:

@@ -1,4 +1,4 @@
-"""What services over HTTP have in common in their options: defaults, conditions, who asks, and what is secret."""
+"""Options that all services over HTTP share: defaults, conditions, credentials and secrets."""
 
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -17,33 +17,32 @@ _CONDITIONS = {
 }
 
 
-# Of 16, 32, 48, 64, 128, 256, 512 and 1024 KiB the largest that fetches at most 1.05 times the bytes wanted, on the
-# bench's 500 ranges as of a Parquet file, a fifth of which lie up to 64 KiB apart: 1.02, and half a request per range.
-# 64 KiB fetches 1.05 to 1.06 times, 1 MiB 1.5. From afar (50 MB/s, 20 ms) 64 KiB was a tenth faster.
+# Of 16, 32, 48, 64, 128, 256, 512 and 1024 KiB the largest that fetches at most 1.05 times the requested bytes, for the
+# bench's 500 ranges of a Parquet-like file, a fifth of them up to 64 KiB apart: 1.02, and half a request per range.
+# 64 KiB fetches 1.05 to 1.06 times as many, 1 MiB 1.5. With a distant server (50 MB/s, 20 ms) 64 KiB was a tenth
+# faster.
 GAP = 48 << 10
 CONCURRENT = 16
 DEFAULTS = Options(gap=GAP, max_merged=8 << 20, chunk=8 << 20, concurrent=CONCURRENT, prefetch=64 << 20)
-"""For objects on servers."""
+"""The defaults of services over HTTP."""
 
 
 def conditions(options: Options) -> dict[str, str]:
-    """The header fields that ask for what the first response must satisfy."""
+    """The header fields for the conditions that the first response must satisfy."""
     return {
         field: value for name, field in _CONDITIONS.items() if (value := getattr(options, name)) is not None
     }
 
 
 def options_to_keep(options: Mapping[str, Any], secret: Collection[str]) -> dict[str, Any]:
-    """Without those that are `secret`, and without what is secret, or may be, in those that all services over HTTP
-    have.
-    """
+    """`options` without the names in `secret`, and without secrets in the options that all services over HTTP share."""
     kept = {name: value for name, value in options.items() if name not in secret}
     if "headers" in kept:
         kept["headers"] = harmless(kept["headers"] or {})
     if kept.get("proxy") and "@" in kept["proxy"]:
         del kept["proxy"]
     if isinstance(kept.get("client_cert"), (tuple, list)):
-        kept["client_cert"] = tuple(kept["client_cert"][:2])  # the third is the password of the key
+        kept["client_cert"] = tuple(kept["client_cert"][:2])  # the third item is the password of the key
     return kept
 
 
@@ -53,21 +52,21 @@ def login_fields(
     bearer_token: str | None,
     credentials: Callable[[], Fresh] | None,
 ) -> dict[str, str]:
-    """The header fields that say who asks, from at most one of the ways to say it. ConfigInvalidError.
+    """The Authorization field for at most one of the options. ConfigInvalidError if there are several.
 
-    headers: those of the caller, one of which may say it already.
+    headers: the caller's header fields, which may contain an Authorization field.
     """
     if sum(given is not None for given in (auth, bearer_token, credentials)) > 1:
-        raise ConfigInvalidError("give one of auth, bearer_token and credentials")
+        raise ConfigInvalidError("set only one of auth, bearer_token and credentials")
     if (auth is not None or bearer_token is not None) and "authorization" in map(str.lower, headers):
-        raise ConfigInvalidError("give one of auth, bearer_token and an Authorization field among headers")
+        raise ConfigInvalidError("set only one of auth, bearer_token and an Authorization field in headers")
     if auth is not None:
         check_login("auth", *auth)
         if len(auth) != 2 or ":" in auth[0]:
-            raise ConfigInvalidError("auth is (user, password), and a user has no colon")
+            raise ConfigInvalidError("auth must be (user, password), and the user must not contain a colon")
         return {"Authorization": basic(*auth)}
     if bearer_token is not None:
         return {"Authorization": f"Bearer {check_value('bearer_token', bearer_token)}"}
     if credentials is not None and not callable(credentials):
-        raise ConfigInvalidError("credentials is a callable that returns header fields")
+        raise ConfigInvalidError("credentials must be a callable that returns header fields")
     return {}

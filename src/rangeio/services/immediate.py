@@ -1,4 +1,4 @@
-"""What a Source need not write that has nothing to wait for: the rest of its members, made of those that differ."""
+"""Base class of Sources that do not wait for a network. It implements most methods with those that differ."""
 
 from collections.abc import Awaitable, Iterator
 from typing import TYPE_CHECKING, Any, SupportsIndex, cast
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 class ImmediateSource(Travels):
-    """A Source without a network. It has to have `path`, `closed`, `size`, `capability`, `stat`, `close`, a reactor,
-    and `_fetch_one`; every other member here is made of those, for a service to replace where it can do better.
+    """A Source without a network.
 
-    Awaited, everything is done by the call.
+    A subclass defines `path`, `closed`, `size`, `capability`, `stat`, `close`, `_reactor` and `_fetch_one`. The other
+    methods use these; a subclass may override them with faster ones. Async methods complete in the call.
     """
 
     __slots__ = ()
@@ -34,7 +34,7 @@ class ImmediateSource(Travels):
     size: Any
 
     def _fetch_one(self, start: int, length: int, chunk: int | None) -> "Buffer":
-        """One range, checked, in pieces of `chunk` bytes; fewer bytes only at the end."""
+        """Read one range with checked arguments, in pieces of `chunk` bytes; fewer bytes only at the end."""
         raise NotImplementedError
 
     def stat(self) -> Stat:
@@ -62,7 +62,7 @@ class ImmediateSource(Travels):
         view[: len(part)] = part
         return len(part)
 
-    # One record at a time: it is the meaning that counts here.
+    # One record at a time: simplicity matters more than speed here.
     def read_batch(self, offsets: Any, length: SupportsIndex) -> "Buffer":
         starts, count = byte_array(offsets, "offsets"), byte_index(length, "length")
         self._check_open(None, None)
@@ -83,7 +83,7 @@ class ImmediateSource(Travels):
         start = int(starts[index])
         of = "" if self.size is None else f" of {self.size} bytes"
         return UnexpectedEofError(
-            f"{asked(self.path, start, count)}: record {index} passes the end of an object{of}",
+            f"{asked(self.path, start, count)}: record {index} extends past the end of an object{of}",
             path=self.path,
             offset=start,
             limit=count,

@@ -1,4 +1,4 @@
-"""Local files. A Source here is little more than the native File: what that can do itself is handed out as it is."""
+"""Local files. A `LocalSource` is a thin layer over the native File and exposes its methods directly."""
 
 import errno
 import os
@@ -31,7 +31,7 @@ _T = TypeVar("_T")
 
 
 class LocalSource(ImmediateSource):
-    """One open file. Reads of one range and of a batch, sync and async, are the File's own bound methods."""
+    """One open file. Reads of one range and of a batch, sync and async, are the bound methods of the File."""
 
     __slots__ = (
         "_file",
@@ -54,12 +54,12 @@ class LocalSource(ImmediateSource):
 
     @property
     def again(self) -> Again | None:  # type: ignore[override]
-        """See `Source`. The methods that are the File's own pickle with it."""
+        """See `Source`. The bound methods of the File pickle with it."""
         return self._file.again
 
     @again.setter
     def again(self, again: Again | None) -> None:
-        """Said by the Reader."""
+        """Set by the Reader."""
         self._file.again = again
 
     @property
@@ -98,7 +98,7 @@ class LocalSource(ImmediateSource):
     async def fetch_async(
         self, starts: Offsets, lengths: Offsets, *, chunk: int | None, concurrent: int | None
     ) -> "list[Buffer]":
-        """See `Source`. What is longer than `chunk` is sent in the core's own pieces, of which many are under way."""
+        """See `Source`. Requests longer than `chunk` are sent in the core's own pieces, many of them in flight."""
         with _indexed(starts):
             return await self._file.read_many_async(starts, lengths, concurrent or 0)
 
@@ -106,7 +106,7 @@ class LocalSource(ImmediateSource):
         self._file.begin_at(offset, limit, waiter)
 
     def _fetch_long(self, starts: Offsets, lengths: Offsets, chunk: int, concurrent: int) -> "list[Buffer]":
-        """Those within `chunk` in one batch, then the longer ones piece by piece."""
+        """Read the requests within `chunk` in one batch, the longer ones in pieces."""
         short = lengths <= chunk
         batch = iter(self._file.read_many(starts[short], lengths[short], concurrent))
         return [
@@ -115,9 +115,9 @@ class LocalSource(ImmediateSource):
         ]
 
     def _fetch_pieces(self, start: int, length: int, chunk: int) -> "Buffer":
-        """One range, by requests of `chunk` bytes; the file is pinned however few bytes they are."""
+        """Read one range with requests of `chunk` bytes; checks the pin even if they are small."""
         size = self._file.size
-        if size is not None:  # memory is taken for what there is
+        if size is not None:  # allocate only for the bytes that exist
             length = max(0, min(length, size - start))
         if length <= chunk or size is None:
             buffer = self.read_at(start, length)
@@ -131,7 +131,7 @@ class LocalSource(ImmediateSource):
             got += self.read_into(memory[first - start : last - start], first)
             if got < last - start:
                 break
-        self._file.stat()  # all pieces are of one version, or this raises
+        self._file.stat()  # raises unless all pieces are of one version
         return buffer if got == length else buffer[:got]
 
     def fetch_each(
@@ -144,23 +144,23 @@ class LocalSource(ImmediateSource):
         ordered: bool = False,
     ) -> "Iterator[tuple[int, Buffer | Error]]":
         if chunk is None or not (lengths > chunk).any():
-            replies = self._file.iter_many(starts, lengths, concurrent or 0, ordered)
-        else:  # what is sent in pieces is read one by one
-            replies = self._file.iter_many((), ())
-        return self._fetch_rest(replies, starts.tolist(), lengths.tolist(), chunk)
+            responses = self._file.iter_many(starts, lengths, concurrent or 0, ordered)
+        else:  # requests that need pieces are read one by one
+            responses = self._file.iter_many((), ())
+        return self._fetch_rest(responses, starts.tolist(), lengths.tolist(), chunk)
 
     def _fetch_rest(
         self,
-        replies: "Iterator[tuple[int, Buffer]]",
+        responses: "Iterator[tuple[int, Buffer]]",
         starts: list[int],
         lengths: list[int],
         chunk: int | None,
     ) -> "Iterator[tuple[int, Buffer | Error]]":
-        """`replies` until one fails, then what they did not bring, one by one: only so each failure finds its place."""
+        """Yields `responses` until one fails, then reads the rest one by one, to assign each failure to its range."""
         missing = dict.fromkeys(range(len(starts)))
         try:
-            with closing(cast("Generator[tuple[int, Buffer]]", replies)):
-                for index, buffer in replies:
+            with closing(cast("Generator[tuple[int, Buffer]]", responses)):
+                for index, buffer in responses:
                     del missing[index]
                     yield index, buffer
         except Error:
@@ -183,7 +183,7 @@ class LocalSource(ImmediateSource):
             self._file.prefetch(starts, np.clip(size - starts, 0, lengths))
 
     def yield_if_due(self) -> Awaitable[object]:
-        return self.read_at_async(0, 0)  # the core counts it among the reads that did not wait
+        return self.read_at_async(0, 0)  # the core counts it as a read that did not wait
 
     def close(self) -> None:
         self._file.close()
@@ -194,7 +194,7 @@ _SLOTS = [(name, vars(LocalSource)[name].__set__) for name in LocalSource.__slot
 
 @contextmanager
 def _indexed(starts: Offsets) -> Iterator[None]:
-    """An Error that passes is given the index of the request that failed."""
+    """Set the index of the failed request in an Error."""
     try:
         yield
     except Error as error:
@@ -204,10 +204,10 @@ def _indexed(starts: Offsets) -> Iterator[None]:
 
 
 class LocalService:
-    """The files below `root`, or with root None every path the operating system takes.
+    """The files below `root`, or if root is None, every path the operating system accepts.
 
-    Under a root, paths are relative to it: absolute ones and ``..`` are refused. Symbolic links are followed, also out
-    of the root: whoever can place one there can place the data there.
+    With a root, paths are relative to it: absolute paths and ``..`` are refused. Symbolic links are followed, even out
+    of the root: whoever can create a link there can also copy the data there.
     """
 
     scheme = "fs"
@@ -223,18 +223,18 @@ class LocalService:
         return LocalSource(self._reactor, file, pin=options.pin)
 
     def from_fd(self, fd: int, options: Options, *, closefd: bool) -> LocalSource:
-        """As `open`, of a file that is open already."""
+        """Like `open`, for a file descriptor."""
         file = self._reactor.from_fd(fd, closefd=closefd, direct=options.direct, pin=options.pin)
         return LocalSource(self._reactor, file, pin=options.pin)
 
     def resolve(self, path: str) -> str:
-        """The path for the operating system. PermissionDeniedError if it leads out of the root."""
+        """The path for the operating system. PermissionDeniedError if it leaves the root."""
         if self._root is None:
             return path
         parts = path.replace(os.sep, "/").split("/")
         if ".." in parts or os.path.isabs(path) or os.path.splitdrive(path)[0]:
             raise PermissionDeniedError(
-                f"{path!r} leads out of the root {self._root!r}; give a path relative to the root, without '..'",
+                f"{path!r} leaves the root {self._root!r}; pass a path relative to the root, without '..'",
                 path=path,
             )
         return os.path.join(self._root, path)
@@ -243,7 +243,7 @@ class LocalService:
         return self.absolute(path)
 
     def absolute(self, path: str) -> str:
-        # An empty path names nothing (path_resolution(7)); joined to a directory it would name that.
+        # An empty path is invalid (path_resolution(7)); joined to a directory it would name the directory.
         return path if self._root is not None or not path else os.path.join(os.getcwd(), path)
 
     def shown(self, path: str) -> str:
@@ -265,22 +265,23 @@ class LocalService:
         return self._reactor.read_files(resolved, pin=options.pin)
 
 
-# Said of what was removed or replaced after its name was read, and of links that lead nowhere, through a file, or in a
-# circle. ESTALE: the same, by a file server.
+# The errors of entries that were removed or replaced after the directory was read, and of links that are dangling, lead
+# through a file, or are circular. ESTALE: the same from a file server.
 _GONE = frozenset([errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE])
 
 
 def _files_below(top: str, head: str, prefix: str, *, deep: bool) -> Iterator[Stat]:
-    """Regular files of `top` whose name after `head` begins with `prefix`, sorted; other directories are not entered.
+    """Regular files below `top` whose path (`head` and the name) begins with `prefix`, sorted. Enters no other
+    directories.
 
-    Links to directories are not followed, so there is no circle. Without `deep` directories below `prefix` are told,
-    and not entered. What is gone when its turn comes is left out; only `top` has to be there.
+    Does not follow links to directories, so there are no cycles. If not `deep`, yields directories below `prefix`
+    without entering them. Omits entries that are deleted meanwhile; only `top` must exist.
     """
     try:
         levels = [_sorted_entries(top, head)]
     except OSError as error:
         raise _listing_failed(top, error) from error
-    while levels:  # no recursion: a path has room for more levels than the interpreter has frames
+    while levels:  # no recursion: a path can have more levels than the interpreter allows frames
         name, entry = next(levels[-1], ("", None))
         if entry is None:
             levels.pop()
@@ -296,18 +297,18 @@ def _files_below(top: str, head: str, prefix: str, *, deep: bool) -> Iterator[St
 
 
 def _sorted_entries(folder: str, head: str) -> "Iterator[tuple[str, os.DirEntry[str]]]":
-    """What is in `folder`: paths, which begin with `head`, directories ending in a slash; and the entries."""
+    """(path, entry) for the content of `folder`, sorted. Paths begin with `head`; directories end in a slash."""
     with os.scandir(folder) as found:
         entries = [(head + entry.name + "/" * entry.is_dir(follow_symlinks=False), entry) for entry in found]
     return iter(sorted(entries, key=lambda pair: pair[0]))
 
 
 def _unless_gone(entry: "os.DirEntry[str]", look: Callable[[], _T]) -> _T | None:
-    """What `look` finds; None if the entry is no longer there, or is a link that leads nowhere."""
+    """The result of `look`; None if the entry no longer exists or is a dangling link."""
     try:
         return look()
     except OSError as error:
-        # Of a link ENAMETOOLONG is said of where it leads, of anything else of the path of a file that is there.
+        # ENAMETOOLONG of a link refers to its target; of anything else to the path of an existing file.
         if error.errno in _GONE or (error.errno == errno.ENAMETOOLONG and entry.is_symlink()):
             return None
         raise _listing_failed(entry.path, error) from error

@@ -1,4 +1,4 @@
-"""Objects in memory: the reference service. Slow and obvious, it says what every other service must return."""
+"""Objects in memory: the reference service. It is slow and simple and defines what every other service must return."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from errno import ENOENT
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class MemorySource(ImmediateSource):
-    """One object of bytes. Reads copy into Buffers of the reactor, as every service's do."""
+    """One object of bytes. Reads copy into Buffers of the reactor, as in every service."""
 
     def __init__(self, reactor: "Reactor", path: str, data: bytes) -> None:
         self._reactor = reactor
@@ -44,7 +44,7 @@ class MemorySource(ImmediateSource):
         return Capability(positioned=True, suffix=True, list=True, pin="immutable", backend="memory")
 
     def _fetch_one(self, start: int, length: int, chunk: int | None) -> "Buffer":
-        """One request in pieces of `chunk` bytes, each put in its place."""
+        """Read one request in pieces of `chunk` bytes into one Buffer."""
         stop = min(start + length, len(self._data))
         buffer = self._reactor.allocate(max(0, stop - start))
         for first, last in split(start, stop, chunk) if start < stop else ():
@@ -63,12 +63,12 @@ class MemorySource(ImmediateSource):
         return Stat(self._path, len(self._data), pin=f"{len(self._data):x}-{crc32(self._data):08x}")
 
     def close(self) -> None:
-        """Refuse new reads. The bytes stay with the service that has them."""
+        """Refuse new reads. The service keeps the bytes."""
         self._closed = True
 
 
 class MemoryService:
-    """`objects` by path. It is looked into at every `open`, so it may grow; bytes of an object never change."""
+    """`objects` by path. Every `open` looks up the path, so objects may be added. Bytes of an object never change."""
 
     scheme = "memory"
     defaults = Options()

@@ -1,4 +1,4 @@
-"""s3://: objects in buckets of Amazon and of whatever speaks its protocol, read by the engine in `rangeio.http`."""
+"""The service for s3://: objects in buckets of Amazon S3 and compatible servers, read with `rangeio.http`."""
 
 import operator as numbers
 import re
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
     from _uring import Buffer, Reactor
 
 
-# A signature is made for GET and for HEAD, for each region and anew each minute; so many of one object are remembered.
+# Signatures are made for GET and HEAD, for each region, and again each minute; this many are remembered per object.
 _MOST_SIGNATURES = 8
 
 
 class S3RemoteObject(RemoteObject):
-    """One object of a bucket, or the bucket itself: signed, and found again when its region turns out to be another."""
+    """One object of a bucket, or the bucket itself. Signs requests, and follows the region that a server reports."""
 
     def __init__(
         self, access: Access, account: Account, bucket: str, key: str, query: str, options: Options
@@ -64,7 +64,7 @@ class S3RemoteObject(RemoteObject):
 
     @property
     def target(self) -> Address:
-        """Where it is, by what is known of its bucket's region."""
+        """Its address in the region that is known for the bucket."""
         region = self._account.region(self._bucket)
         if region != self._region:
             self._region = region
@@ -76,7 +76,7 @@ class S3RemoteObject(RemoteObject):
         return self._account.stamp(self._bucket)
 
     def fields_for(self, method: str, target: Address) -> Mapping[str, str]:
-        """The signature, and what is signed."""
+        """The signature and the signed header fields."""
         if not self.may_sign_for(target.origin):
             return {}
         fields = self._account.fields(self._bucket, method, target)
@@ -84,17 +84,17 @@ class S3RemoteObject(RemoteObject):
         return fields
 
     def may_sign_for(self, origin: Origin) -> bool:
-        """Signatures go to the endpoint, and within Amazon also where it redirects to: while a bucket is young."""
+        """Whether to sign for `origin`: the endpoint and, within Amazon, redirect targets (used for new buckets)."""
         home = self.address.origin
         return home == origin or self._account.endpoint.may_sign_for(home, origin)
 
     def refused(self, head: Head, body: bytes, *, pinned: bool) -> Refusal:
-        """What the code says, where that is more than the status says; and what there was to learn from it."""
+        """The error for the S3 error code, if it says more than the status, and whether to repeat the request."""
         found = parse_refusal(body, whole=head.length == len(body))
         general = super().refused(head, body, pinned=pinned).error
         error = explained(found, head.status, general, self.secrets())
         if head.fields.get("x-amz-delete-marker") == "true":
-            said = f"HTTP {head.status}: it was deleted (a delete marker is in its place)"
+            said = f"HTTP {head.status}: the object was deleted (it has a delete marker)"
             error = NotFoundError(
                 said,
                 http_status=head.status,
@@ -105,16 +105,17 @@ class S3RemoteObject(RemoteObject):
         return Refusal(error, renew=found.code in WRONG_KEYS, again=again)
 
     def secrets(self) -> Iterator[str]:
-        """See `RemoteObject`. Its own query is a version, or says what to list; that of a redirect may be anything."""
+        """See `RemoteObject`. Its own query holds a version or listing parameters; the query of a redirect may be
+        secret.
+        """
         yield from self._account.secrets()
-        yield from re.findall(
-            "Signature=([0-9a-f]+)", " ".join(self._signed)
-        )  # good for a quarter of an hour
-        yield from self.secrets_of_way()
+        # Signatures are valid for a quarter of an hour.
+        yield from re.findall("Signature=([0-9a-f]+)", " ".join(self._signed))
+        yield from self.secrets_of_redirects()
 
 
 class _Listing(S3RemoteObject):
-    """A page of the listing of a bucket: all of what comes, not a range of it."""
+    """A page of the listing of a bucket: a request without a range."""
 
     by_bytes = False
 
@@ -125,7 +126,7 @@ class _Listing(S3RemoteObject):
 
 
 class S3Source(HttpSource):
-    """One object in a bucket. Nothing is asked before the first read."""
+    """One object in a bucket. Sends no request before the first read."""
 
     @property
     def capability(self) -> Capability:
@@ -155,18 +156,19 @@ _SECRETS = {"access_key_id", "secret_access_key", "session_token"}
 
 
 class S3Service:
-    """The objects of one `bucket`, by key, those below the key `root` only if there is one; without a bucket those of
-    all buckets, as ``bucket/key``. Keys are taken as they are: "%20" is three characters.
+    """The objects of one `bucket`, by key; with `root`, only those below this key. Without a bucket: the objects of all
+    buckets, as ``bucket/key``. Keys are used as they are: "%20" is three characters.
 
-    Who asks: access_key_id and secret_access_key, perhaps with session_token; or credentials, a callable that returns
-    them as a mapping, with expires_at if they end; or anonymous=True; or what the machine has: AWS_ACCESS_KEY_ID and
-    its kin, else what botocore finds if it is installed, else the shared files. profile: which section of those.
+    Credentials: access_key_id and secret_access_key, optionally session_token; or credentials, a callable that returns
+    them as a mapping, with expires_at if they expire; or anonymous=True; or those of the machine: AWS_ACCESS_KEY_ID and
+    related variables, else what botocore finds if it is installed, else the shared files. profile: the section of the
+    shared files.
 
-    Where: endpoint_url, else AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, else Amazon. region: else AWS_REGION or that of
-    the profile, else us-east-1; what a server says of a bucket's region is followed and remembered. addressing,
-    dualstack: see `Endpoint`. headers: sent with each request, such as x-amz-request-payer, which also is part of
-    what `presign` makes; not what a signature consists of. The others as over HTTP. ``..`` in a key is a name: the
-    path that is sent is the one that is signed.
+    Address: endpoint_url, else AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, else Amazon. region: else AWS_REGION or that of
+    the profile, else us-east-1; the region that a server reports for a bucket is followed and remembered. addressing,
+    dualstack: see `Endpoint`. headers: sent with each request, such as x-amz-request-payer, which `presign` includes
+    too; fields of a signature are refused. The other options are those of `HttpService`. ``..`` in a key is an ordinary
+    name: the path is signed as it is sent.
     """
 
     scheme = "s3"
@@ -200,7 +202,9 @@ class S3Service:
         self._reactor = reactor
         self._bucket, self._root = bucket, f"{root.strip('/')}/" if root.strip("/") else ""
         settings = Settings(profile)
-        ring = _ring((access_key_id, secret_access_key, session_token), credentials, bool(anonymous), profile)
+        ring = _key_ring(
+            (access_key_id, secret_access_key, session_token), credentials, bool(anonymous), profile
+        )
         url = endpoint_url or settings.endpoint_url()
         endpoint = Endpoint(
             url,
@@ -208,12 +212,12 @@ class S3Service:
             settings.dualstack() if dualstack is None and url is None else bool(dualstack),
         )
         self._account = Account(endpoint, ring, region or settings.region(), checked_fields(headers or {}))
-        # What of the files is not needed is not asked for: it may be wrong.
+        # Settings that are not needed are not read: they may be invalid.
         plain = (endpoint.url or "").lower().startswith("http:")
         trusted = ca_file or (None if plain else settings.ca_file())
         pool = ConnectionPool(Security(trusted, client_cert, bool(verify)), proxy)
         self._access = Access(pool, {}, ring)
-        pool.use()  # connections are kept as long as the service is
+        pool.use()  # the pool keeps connections as long as the service exists
 
     def for_one(self) -> None:
         self._access.pool.unuse()
@@ -232,11 +236,11 @@ class S3Service:
     def _object(self, path: str) -> tuple[str, str]:
         bucket, key = self._place(path)
         if not key:
-            raise ConfigInvalidError("it names a bucket, not an object in it", path=path)
+            raise ConfigInvalidError("the path names a bucket, not an object in it", path=path)
         return bucket, key
 
     def _place(self, path: str) -> tuple[str, str]:
-        """The bucket and the key, or beginning of a key, that a path means."""
+        """The bucket and the key, or key prefix, of a path."""
         if self._bucket is not None:
             return self._bucket, self._root + path
         bucket, _, key = path.partition("/")
@@ -259,7 +263,7 @@ class S3Service:
     def presign(self, path: str, expires: float | timedelta, options: Options) -> str:
         seconds = expires.total_seconds() if isinstance(expires, timedelta) else numbers.index(expires)  # type: ignore[arg-type]
         if not 1 <= seconds <= LONGEST_S:
-            raise ConfigInvalidError(f"expires is 1 to {LONGEST_S} seconds, not {expires!r}")
+            raise ConfigInvalidError(f"expires must be 1 to {LONGEST_S} seconds, not {expires!r}")
         self._account.ring.fetch()
         bucket, _ = self._object(path)
         target = self._remote(path, options).target
@@ -273,7 +277,7 @@ class S3Service:
     def _listed(self, pages: "Pages") -> Iterator[Stat]:
         while (source := pages.next()) is not None:
             try:
-                found = pages.turned(source, source.read_at(0, MOST_OF_A_PAGE))
+                found = pages.entries(source, source.read_at(0, MOST_OF_A_PAGE))
             finally:
                 source.close()
             yield from found
@@ -283,7 +287,7 @@ class S3Service:
 
 
 class Pages:
-    """The pages of one listing: what to ask for next, and what a response holds."""
+    """The pages of one listing: the next request, and the entries of a response."""
 
     def __init__(self, service: S3Service, prefix: str, delimiter: str | None, options: Options) -> None:
         self._service = service
@@ -291,7 +295,7 @@ class Pages:
         self._terms = {"list-type": "2", "encoding-type": "url", "prefix": begin}
         if delimiter:
             self._terms["delimiter"] = delimiter
-        # Of a page that is too large no more is read than shows that it is.
+        # A page that is too large is read only as far as needed to detect this.
         self._options = replace(options, pin=False, chunk=None, on_no_range="slice")
         self._progress = Progress()
         self._cut = len(service._root)
@@ -299,7 +303,7 @@ class Pages:
         self._after: str | None = ""
 
     def next(self) -> "S3Source | None":
-        """What to read for the next page; None after the last."""
+        """The Source of the next page; None after the last."""
         if self._after is None:
             return None
         terms = {**self._terms, "continuation-token": self._after} if self._after else self._terms
@@ -309,16 +313,16 @@ class Pages:
         )
         return S3Source(self._service._reactor, remote, self._options)
 
-    def turned(self, source: S3Source, body: "Buffer") -> Sequence[Stat]:
-        """The entries of a page, by the paths that `open` takes: without what is named as `root` itself."""
+    def entries(self, source: S3Source, body: "Buffer") -> Sequence[Stat]:
+        """The entries of a page, with paths as `open` accepts them, without an entry for `root` itself."""
         try:
             page = parse_page(memoryview(body))
             if page.refused is not None:
-                general = UnexpectedError("HTTP 200: an error in place of a listing")
+                general = UnexpectedError("HTTP 200: the response is an error, not a listing")
                 raise explained(page.refused, 200, general, source._remote.secrets())
             self._progress.step(page)
             if any(not stat.path.startswith(self._service._root) for stat in page.entries):
-                raise UnexpectedError("the server lists what is not below the root")
+                raise UnexpectedError("the server lists keys that are not below the root")
         except Error as error:
             raise type(error)(
                 f"{asked(source.path, None, None)}: {error}",
@@ -333,8 +337,8 @@ class Pages:
 
 
 class AsyncListing(AsyncIterator[Stat]):
-    """A listing, a page at a time; others have their turns of the loop between the entries of one. It may be left at
-    any point, which leaves nothing open.
+    """A listing, one page at a time; yields to other tasks of the loop between entries. The iteration may stop at any
+    point and leaves nothing open.
     """
 
     def __init__(self, pages: Pages) -> None:
@@ -349,26 +353,26 @@ class AsyncListing(AsyncIterator[Stat]):
                 raise StopAsyncIteration
             try:
                 body = await source.read_at_async(0, MOST_OF_A_PAGE)
-                self._ready.extend(self._pages.turned(source, body))
+                self._ready.extend(self._pages.entries(source, body))
             finally:
                 source.close()
         return self._ready.popleft()
 
 
-def _ring(
+def _key_ring(
     given: tuple[str | None, str | None, str | None],
     credentials: Callable[[], Given] | None,
     anonymous: bool,
     profile: str | None,
 ) -> KeyRing:
-    """Exactly one way of saying who asks."""
+    """The KeyRing for the one given kind of credentials. ConfigInvalidError if there are several."""
     ways = [any(part is not None for part in given), credentials is not None, anonymous]
     if sum(ways) > 1:
-        raise ConfigInvalidError("give one of access_key_id, credentials and anonymous")
+        raise ConfigInvalidError("set only one of access_key_id, credentials and anonymous")
     if ways[0]:
         return KeyRing(Keys(*given))  # type: ignore[arg-type]  # it checks them
     if credentials is not None:
         if not callable(credentials):
-            raise ConfigInvalidError("credentials is a callable that returns keys")
+            raise ConfigInvalidError("credentials must be a callable that returns keys")
         return KeyRing(None, lambda: checked_keys(credentials()))
     return KeyRing(None) if anonymous else KeyRing(None, of_machine(profile))

@@ -1,4 +1,4 @@
-"""How ranges are written on the command line, once for all commands."""
+"""The syntax of ranges on the command line, for all commands."""
 
 import argparse
 import re
@@ -6,24 +6,24 @@ import re
 from rangeio.cli.sizes import parse_size
 from rangeio.ranges import Suffix
 
-Span = tuple[int, int | None] | Suffix
+RangeArgument = tuple[int, int | None] | Suffix
 
 HELP = """\
 ranges, in bytes; the first byte is 0:
-  A-B     from A up to but not including B: 0-100 is 100 bytes   (half-open, as a Python slice;
-          HTTP's "bytes=0-99" names the same bytes by the last one)
+  A-B     from A up to but not including B: 0-100 is 100 bytes   (half-open, like a Python slice;
+          the same bytes as "bytes=0-99" in HTTP)
   A+N     N bytes from A: 4096+65536
   A-      from A to the end
   -N      the last N bytes
-Sizes may have a unit, always binary: 4KiB, 1MiB-2MiB, 1g+64k. Bytes past the end are left out."""
+Sizes may have a unit, always binary: 4KiB, 1MiB-2MiB, 1g+64k. Bytes past the end are omitted."""
 
 _SIZE = r"[0-9][0-9.]*\s*[a-zA-Z]*"
-_SPAN = re.compile(rf"({_SIZE})?\s*([-+])\s*({_SIZE})?")
+_RANGE = re.compile(rf"({_SIZE})?\s*([-+])\s*({_SIZE})?")
 
 
-def parse_span(text: str) -> Span:
-    """A range as `Reader.read_ranges` takes it. Raises ValueError, saying what is wrong with `text`."""
-    match = _SPAN.fullmatch(text.strip())
+def parse_range_argument(text: str) -> RangeArgument:
+    """Parse a range for `Reader.read_ranges`. ValueError with the reason if `text` is invalid."""
+    match = _RANGE.fullmatch(text.strip())
     if not match or not (match[1] or match[3]):
         raise ValueError(f"{text!r} is not a range: write it as A-B, A+N, A- or -N")
     start, sign, second = match[1], match[2], match[3]
@@ -34,7 +34,7 @@ def parse_span(text: str) -> Span:
     first = parse_size(start)
     if not second:
         if sign == "+":
-            raise ValueError(f"{text!r} has no length: write it as A+N, or A- for all that follows")
+            raise ValueError(f"{text!r} has no length: write it as A+N, or A- for all bytes from A")
         return first, None
     stop = first + parse_size(second) if sign == "+" else parse_size(second)
     if stop < first:
@@ -42,15 +42,15 @@ def parse_span(text: str) -> Span:
     return first, stop
 
 
-def span(text: str) -> Span:
-    """`parse_span` as an argparse type."""
+def range_type(text: str) -> RangeArgument:
+    """`parse_range_argument` as an argparse type."""
     try:
-        return parse_span(text)
+        return parse_range_argument(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def size(text: str) -> int:
+def size_type(text: str) -> int:
     """`parse_size` as an argparse type."""
     try:
         return parse_size(text)
