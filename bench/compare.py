@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """compare.py --against CHECKOUT [--rounds N] [--cases A,B] [--backend NAME] URL --copy FILE [--tls URL --ca-file PEM]
 
-Reads over HTTP by this checkout and by another one (built in its tree, too), in turn: the ratio of CPU and time for
-each read, taken within each round, then the median. `make compare AGAINST=../other` runs it beside an nginx.
+Reads over HTTP with this checkout and another one (also built in its tree), interleaved: the ratio of CPU and time for
+each read, computed within each round, then the median. `make compare AGAINST=../other` runs it with nginx.
 
-Each checkout reads in a process of its own, which goes on from round to round. CPU is user and system time of all its
-threads. The cases named `varying` ask for the same bytes under a path where a field of the response head has another
+Each checkout reads in a separate process, which runs through all rounds. CPU is user and system time of all its
+threads. The cases named `varying` request the same bytes under a path where a response field has a different
 length in each response.
 """
 
@@ -32,7 +32,7 @@ KIB, MIB = 1 << 10, 1 << 20
 
 
 class Worker:
-    """Runs a case as often as it is told, over Readers that it keeps."""
+    """Runs cases on request, with persistent Readers."""
 
     def __init__(self, urls: dict[str, str], ca_file: str | None) -> None:
         import rangeio
@@ -121,7 +121,7 @@ class Worker:
         return nbytes // MIB
 
     def run(self, case: str) -> tuple[float, float]:
-        """(CPU, time) for each read, in microseconds; of large reads for each MiB."""
+        """(CPU, time) per read in microseconds; for large reads per MiB."""
         before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
         count = CASES[case](self)
         took, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)
@@ -152,13 +152,13 @@ CASES: dict[str, Callable[[Worker], int]] = {
 
 
 def work(urls: dict[str, str], ca_file: str | None) -> None:
-    """Serve: a line with the name of a case in, a line with its figures out."""
+    """Main loop: reads a line with the name of a case, writes a line with its figures."""
     worker = Worker(urls, ca_file)
     for line in sys.stdin:
         print(json.dumps(worker.run(line.strip())), flush=True)
 
 
-# --- in the one that compares ---
+# --- in the comparing process ---
 
 
 class Checkout:
@@ -225,7 +225,7 @@ def main() -> None:
         work(urls, ca_file)
         return
     if given.against is None or given.url is None:
-        arguments.error("--against and a URL are needed")
+        arguments.error("--against and a URL are required")
     urls = {"plain": given.url, "varying": given.url.replace("/bench/", "/varying/bench/"), "tls": given.tls}
     cases = [case for case in CASES if given.tls or not case.startswith("tls")]
     if given.cases:

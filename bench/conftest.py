@@ -1,4 +1,4 @@
-"""The workloads of `rangeio bench` as pytest benchmarks; README.md says when to use which."""
+"""The workloads of `rangeio bench` as pytest benchmarks; README.md explains when to use which."""
 
 import os
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ class Turn:
             evict(self.work)
 
     def measure(self, benchmark: Any) -> None:
-        """Time it in rounds, check the last result, and note what was measured."""
+        """Time the contender in rounds, check the last result, and record the conditions."""
         warm(self.work)
         work = self.work.first(1000) if self.case.action == "each" else self.work
         benchmark.extra_info |= {"reads": work.reads, "bytes": work.nbytes, "resident": resident(self.work)}
@@ -47,13 +47,13 @@ class Turn:
 
 
 def _last(work: Work) -> Work:
-    """What a loop of single reads returns in the end."""
+    """The result of a loop of single reads: the last one."""
     return Work(work.path, work.offsets[-1:], work.lengths[-1:])
 
 
 @pytest.fixture(scope="session")
 def arena(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """A sample and its small files: RANGEIO_BENCH_FILE, which is kept, or one of 64 MiB that is not."""
+    """A sample and its small files: RANGEIO_BENCH_FILE, which is kept, or a temporary one of 64 MiB."""
     given = os.environ.get("RANGEIO_BENCH_FILE")
     path = Path(given) if given else tmp_path_factory.mktemp("bench") / "sample.bin"
     size = ensure_file(path, None if given else SIZE, lambda done: None)
@@ -67,7 +67,7 @@ def arena(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 @pytest.fixture
 def turn(arena: Bench, case: Case, kind: type[Contender]) -> Iterator[Turn]:
-    """A contender in its case, on as many CPUs as that says."""
+    """A contender in its case, on the number of CPUs of the case."""
     if reason := arena.obstacle(case):
         pytest.skip(reason)
     with on_cpus(case.cpus):
@@ -79,7 +79,7 @@ def turn(arena: Bench, case: Case, kind: type[Contender]) -> Iterator[Turn]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A benchmark for each case of the module's ACTIONS and everybody who can do it; tables are by case."""
+    """A benchmark for each case of the module's ACTIONS and each contender that supports it; grouped by case."""
     metafunc.parametrize(
         ("case", "kind"),
         [

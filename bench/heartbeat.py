@@ -1,9 +1,9 @@
-"""How late a task comes to its turn beside 64 tasks that read cached bytes as fast as they can.
+"""Measures how late a task runs beside 64 tasks that read cached bytes as fast as they can.
 
 python bench/heartbeat.py FILE [SECONDS]
 
-The wall clock also counts what other processes took of the processor. The loop's own CPU time from one beat to the next
-does not: it is what the reads held it for, and the millisecond that the beat slept.
+The wall clock also counts CPU time of other processes. The loop's own CPU time from one beat to the next
+does not: it is the time for which the reads blocked the loop, plus the millisecond of sleep.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ TASKS, SLEEP_S = 64, 0.001
 
 
 async def read(reader: rangeio.AsyncReader, task: int, nbytes: int, stop: asyncio.Event) -> None:
-    """Blocks of a file that is cached, here and there."""
+    """Random blocks of a cached file."""
     blocks = (reader.size or 0) // nbytes
     place = task * 977 % blocks
     while not stop.is_set():
@@ -25,7 +25,7 @@ async def read(reader: rangeio.AsyncReader, task: int, nbytes: int, stop: asynci
 
 
 async def beat(seconds: float, late: list[float], held: list[float], stop: asyncio.Event) -> None:
-    """Sleep again and again; by how much each sleep was too long, and the CPU time that passed in it."""
+    """Sleep repeatedly. Returns how much each sleep was too long, and the CPU time during it."""
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         wall, cpu = time.perf_counter(), time.thread_time()
@@ -36,7 +36,7 @@ async def beat(seconds: float, late: list[float], held: list[float], stop: async
 
 
 async def measure(path: str, nbytes: int, seconds: float) -> None:
-    """One line for each clock."""
+    """One line per clock."""
     late: list[float] = []
     held: list[float] = []
     stop = asyncio.Event()

@@ -1,4 +1,4 @@
-"""Small reads: one by one, in batches, and many in flight past the page cache."""
+"""Small reads: one by one, in batches, and many in flight with O_DIRECT."""
 
 from typing import Any
 

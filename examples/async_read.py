@@ -13,14 +13,14 @@ async def main(path: str) -> None:
     async with rangeio.open_async(path) as reader:
         size = (
             await reader.stat()
-        ).size or 0  # reader.size asks nobody: over a network it may not be known yet
+        ).size or 0  # reader.size sends no request: over a network it may not be known yet
         offsets = range(0, size, 1 << 20)
         heads = await asyncio.gather(*(reader.read_at(offset, 64) for offset in offsets))
         print(f"{len(heads)} heads, the first: {bytes(heads[0][:16]) if heads else b''!r}")
 
         total = 0
         async for buffer in reader.stream(prefetch=16 << 20):
-            total += len(buffer)  # numpy.frombuffer(buffer) costs no copy
+            total += len(buffer)  # numpy.frombuffer(buffer) does not copy
         print(f"{total} bytes streamed")
 
 

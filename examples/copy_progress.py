@@ -15,7 +15,10 @@ def show(done: int, total: int | None) -> None:
 
 def main(source: str, target: str, start: str = "0", stop: str = "") -> None:
     with rangeio.open(source) as reader, open(target, "wb", buffering=0) as file:
-        wanted = int(start), int(stop) if stop else reader.size  # known beforehand, there is a share to show
+        wanted = (
+            int(start),
+            int(stop) if stop else reader.size,
+        )  # with a known size, a percentage can be shown
         copied = reader.copy(file, wanted, progress=show)
     print(f"\n{copied} bytes copied", file=sys.stderr)
 

@@ -1,6 +1,6 @@
-"""Batches of records for training, read by forked workers: what a torch DataLoader does, without torch.
+"""Batches of records for training, read by forked workers, like a torch DataLoader but without torch.
 
-One Reader is made in the parent; each worker goes on with it after the fork, with rings and threads of its own.
+The parent creates one Reader; each worker uses it after the fork, with its own rings and threads.
 
     python examples/data_loader.py FILE-OR-URL
 """

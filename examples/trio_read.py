@@ -1,4 +1,4 @@
-"""The same reader under trio: ranges as they come, with a deadline, and a stream through a memory channel.
+"""The same reader under trio: ranges as they complete, with a deadline, and a stream through a memory channel.
 
 python examples/trio_read.py FILE-OR-URL
 """
@@ -22,7 +22,7 @@ async def main(path: str) -> None:
     async with rangeio.open_async(path) as reader:
         size = (await reader.stat()).size or 0
         ranges = [(start, start + 4096) for start in range(0, size, max(1, size // 8))]
-        with trio.move_on_after(5):  # what is cancelled returns at once, and leaves nothing behind
+        with trio.move_on_after(5):  # a cancelled read returns at once and leaves nothing behind
             async for index, buffer in reader.iter_ranges(ranges):
                 print(f"range {index}: {len(buffer)} bytes")
 

@@ -1,10 +1,10 @@
-"""The bench behind `rangeio bench`, and the workloads of the project's own benchmarks.
+"""The bench behind `rangeio bench`, and the workloads of the project's benchmarks.
 
-units               figures for people
-work, sample        what is read, and the files it is read from
-contender           who reads: the base, then `baselines`, `peers`, `fio` and `ours`
-cases               what is measured and what is wanted
+units               formatting of figures
+work, sample        the reads, and the files that are read
+contender           the base class of contenders; they are in `baselines`, `peers`, `fio` and `ours`
+cases               the cases and their targets
 conditions, runner  the state of the machine, and the rounds
-results             what came out; `report` and `page` show it
-command, session    the command, and one call of it
+results             the results; `report` and `page` show them
+command, session    the command, and one run of it
 """

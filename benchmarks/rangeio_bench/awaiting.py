@@ -1,6 +1,6 @@
 """Reads by many tasks of one asyncio loop: `depth` tasks take the next offset from one list until it is empty.
 
-Each contender awaits the call that its documentation gives for it. What is read is dropped at once.
+Each contender awaits the call that its documentation recommends. Results are dropped at once.
 """
 
 import asyncio
@@ -17,9 +17,9 @@ _Read = Callable[[int], Awaitable[Any]]
 
 
 class Tasks(Contender):
-    """Base of all that await; keeps one loop."""
+    """Base class of async contenders; keeps one loop."""
 
-    has_latency = False  # entering the loop would be charged to every read
+    has_latency = False  # the cost of entering the loop would count for every read
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
@@ -41,7 +41,7 @@ class Tasks(Contender):
         return last
 
     async def _reader(self, length: int) -> _Read:
-        """What reads `length` bytes from an offset, for one task."""
+        """The function that reads `length` bytes from an offset, for one task."""
         raise NotImplementedError
 
     def _close(self) -> None:
@@ -50,7 +50,7 @@ class Tasks(Contender):
 
 
 class RangeioTasks(Tasks):
-    """The call that the targets are about. The loop of tasks is written out: a call between would cost as much."""
+    """The call that the targets refer to. The loop of tasks is inlined: a call in between would cost as much."""
 
     name = "rangeio"
     role: ClassVar[Role] = "ours"
@@ -63,7 +63,7 @@ class RangeioTasks(Tasks):
 
     @classmethod
     def version(cls) -> str:
-        """Of the package that is imported."""
+        """The version of the imported package."""
         return rangeio.__version__
 
     async def _all(self, work: Work) -> Any:
@@ -106,7 +106,7 @@ class RangeioBatch(Contender):
 
 
 class PreadTasks(Tasks, FileContender):
-    """Blocking reads in coroutines: nothing can be faster while all is cached, and nothing worse when it is not."""
+    """Blocking reads in coroutines: the fastest way while everything is cached, and the worst when it is not."""
 
     name = "os.pread"
     calls = {"tasks": "in a coroutine"}
@@ -125,7 +125,7 @@ class PreadTasks(Tasks, FileContender):
 
 
 class ExecutorTasks(PreadTasks):
-    """What people do today."""
+    """The usual way."""
 
     name = "thread pool"
     calls = {"tasks": "run_in_executor(os.pread)"}
@@ -136,7 +136,7 @@ class ExecutorTasks(PreadTasks):
 
 
 class CaioTasks(PreadTasks):
-    """Linux AIO or io_uring behind asyncio; what aiofile reads with."""
+    """Linux AIO or io_uring behind asyncio; used by aiofile."""
 
     name = "caio"
     module = "caio"
@@ -159,7 +159,7 @@ class CaioTasks(PreadTasks):
 
 
 class AiofileTasks(Tasks):
-    """One file for all tasks: its reads have offsets."""
+    """One file for all tasks, because its reads have offsets."""
 
     name = "aiofile"
     module = "aiofile"
@@ -180,7 +180,7 @@ class AiofileTasks(Tasks):
 
 
 class AiofilesTasks(Tasks):
-    """A file for each task: it has a cursor. Every call goes through a thread."""
+    """One file per task, because it has a cursor. Every call goes through a thread."""
 
     name = "aiofiles"
     module = "aiofiles"
@@ -216,7 +216,7 @@ class AiofilesTasks(Tasks):
 
 
 class AnyioTasks(AiofilesTasks):
-    """The same in anyio."""
+    """The same with anyio."""
 
     name = "anyio"
     module = "anyio"

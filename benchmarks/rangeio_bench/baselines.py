@@ -1,4 +1,4 @@
-"""What Python offers by itself: the ways people read ranges today, each at its best.
+"""Baselines of the standard library and numpy: the usual ways to read ranges, each in its best form.
 
 Reads into memory use one destination that was touched before, so no baseline pays for first-touch page faults that
 a careful user would avoid. What returns `bytes` allocates, as it must.
@@ -15,12 +15,12 @@ from rangeio_bench.contender import Contender, FileContender, Setting
 from rangeio_bench.work import Work
 
 _MOST_AT_ONCE = 0x7FFFF000  # read(2): the kernel transfers at most this much per call
-_WORKERS = 8  # as many as rangeio's own pool; more did not help any of them here
-_DIRECT_ALIGN = 4096  # no file system asks for more
+_WORKERS = 8  # as many as rangeio's own pool; more did not make any of them faster here
+_DIRECT_ALIGN = 4096  # no file system requires more
 
 
 class Slots:
-    """Where every read of a work lands in the shared destination, worked out before the clock runs."""
+    """The destination of every read of a work, computed before the timed section."""
 
     def __init__(self, setting: Setting, work: Work) -> None:
         align = _DIRECT_ALIGN if setting.direct else 1
@@ -40,14 +40,14 @@ class Slots:
 
 
 class _Slotted(FileContender):
-    """One that reads into slots, kept for each work it has seen."""
+    """A contender that reads into slots, which are kept for each work."""
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         self._slots: dict[int, Slots] = {}
 
     def _slots_of(self, work: Work) -> Slots:
-        # Works outlive contenders, so their ids are not used again; the warm-up run fills this.
+        # Works outlive contenders, so their ids are not reused; the warm-up run fills this.
         key = id(work)
         if key not in self._slots:
             self._slots[key] = Slots(self.setting, work)
@@ -55,7 +55,7 @@ class _Slotted(FileContender):
 
 
 class Pread(FileContender):
-    """Returns bytes: an allocation for each read."""
+    """Returns bytes: one allocation per read."""
 
     name = "os.pread"
     calls = {"each": "loop", "batch": "loop", "ranges": "loop"}
@@ -77,7 +77,7 @@ class Pread(FileContender):
 
 
 class Preadv(_Slotted):
-    """Into touched memory: no allocation, no page fault, the least that Python can do."""
+    """Into touched memory: no allocation, no page fault, the minimum cost in Python."""
 
     name = "os.preadv"
     calls = {
@@ -113,7 +113,7 @@ class Preadv(_Slotted):
 
 
 class Threads(_Slotted):
-    """ThreadPoolExecutor, each worker with a share of the reads."""
+    """ThreadPoolExecutor; each worker does a share of the reads."""
 
     name = "thread pool"
     calls = {
@@ -130,11 +130,11 @@ class Threads(_Slotted):
         super().__init__(setting)
         self.workers = setting.depth or _WORKERS
         self.pool = ThreadPoolExecutor(self.workers)
-        # Threads are made on first need: make them all now.
+        # Threads are created on demand: create all of them now.
         list(self.pool.map(lambda _: os.getpid(), range(4 * self.workers)))
 
     def _batch(self, work: Work) -> list[bytes]:
-        """One task for each worker, not for each read: a future costs more than a hot read."""
+        """One task per worker, not per read: a future costs more than a hot read."""
         pread, fd = os.pread, self.fd
         jobs = list(zip(work.offsets, work.lengths, strict=True))
 
@@ -159,7 +159,7 @@ class Threads(_Slotted):
     _deep = _blocks = _into_slots
 
     def _ranges(self, work: Work) -> Any:
-        # O_DIRECT needs aligned memory, which bytes are not.
+        # O_DIRECT needs aligned memory, which bytes objects are not.
         return self._into_slots(work) if self.setting.direct else self._batch(work)
 
     def _whole(self, work: Work) -> Any:
@@ -206,7 +206,7 @@ def _read_file(path: str, length: int) -> bytes:
 
 
 class Mmap(FileContender):
-    """A slice of a mapping is a copy; a page that is not mapped yet is a fault."""
+    """Slicing a mapping copies; a page that is not mapped yet causes a fault."""
 
     name = "mmap"
     calls = {"each": "slice", "batch": "slices", "whole": "copy to warm memory", "ranges": "slices"}

@@ -1,4 +1,4 @@
-"""What is measured, and what is wanted for it.
+"""The cases and their targets.
 
 A case is one kind of work in one cache state. Everybody who can do it takes part; a target compares rangeio with
 the named contenders of the same run, or with a fixed figure.
@@ -16,7 +16,7 @@ Metric = Literal[
     "rate", "cpu ratio", "cpu per read", "p99 ratio", "device bytes", "requests", "limit", "growth", "memory"
 ]
 
-# The order is that of the report; the first `Rangeio` is the one that targets are about.
+# In the order of the report; the targets refer to the first `Rangeio`.
 EVERYONE: tuple[type[Contender], ...] = (
     ours.Rangeio,
     ours.RangeioOther,
@@ -40,15 +40,15 @@ EVERYONE: tuple[type[Contender], ...] = (
 
 @dataclass(frozen=True)
 class Target:
-    """A bound on one figure of rangeio.
+    """A limit for one figure of rangeio.
 
     rate           times the fastest of `against`, at least
     cpu ratio      times the CPU of `against`, at most
     cpu per read   nanoseconds, at most
     p99 ratio      times the p99 of the best of `against`, at most
-    device bytes   times the bytes asked for, at most
+    device bytes   times the requested bytes, at most
     requests       for each range, at most
-    limit          times what the pace of the server makes it take, at most
+    limit          times the minimum time at the rate of the server, at most
     growth, memory bytes, at most (see `memory`)
     """
 
@@ -56,7 +56,7 @@ class Target:
     bound: float
     against: tuple[str, ...] = ()
     call: str = ""
-    """The call of rangeio that is judged; the first in the list if empty."""
+    """The call of rangeio that the target refers to; the first in the list if empty."""
 
     @property
     def at_least(self) -> bool:
@@ -66,16 +66,16 @@ class Target:
 
 @dataclass(frozen=True)
 class Case:
-    """One kind of work, in one state of the cache."""
+    """One kind of work in one cache state."""
 
     id: str
     title: str
     why: str
-    """What it stands for, in a sentence for somebody who has such a program."""
+    """The use case, in one sentence."""
     action: Action
     cache: Cache
     baseline: str
-    """Name of the contender that ratios are given to."""
+    """Name of the contender that ratios refer to."""
     targets: tuple[Target, ...] = ()
     group: int = 0
     """Reads in one batch."""
@@ -86,26 +86,26 @@ class Case:
     busy: bool = False
     """Whether a CPU-bound Python thread runs beside it."""
     leave_out: tuple[str, ...] = ()
-    """Contenders for whom the case is pointless: a name, or a name and a call."""
+    """Contenders that are excluded from the case: a name, or a name and a call."""
 
     @property
     def unit(self) -> str:
-        """What one read is, for people."""
+        """The name of one read, for display."""
         return {"files": "file", "ranges": "range"}.get(self.action, "read")
 
     @property
     def in_bytes(self) -> bool:
-        """Whether bytes per second say more than reads per second."""
+        """Whether bytes per second are more meaningful than reads per second."""
         return self.action in ("whole", "blocks", "ranges", "stream")
 
     @property
     def judged(self) -> set[str]:
-        """Those whose figures decide something: they take part in every round, however slow."""
+        """The contenders of targets and the baseline: they run in every round, however slow."""
         rivals = (name for target in self.targets for name in target.against)
         return {"rangeio", self.baseline, *rivals}
 
     def contenders(self) -> Iterable[type[Contender]]:
-        """Those that can do it."""
+        """The contenders that support the case."""
         for kind in EVERYONE:
             able = self.action in kind.calls and (self.cache != "direct" or kind.reads_direct)
             if able and not {kind.name, f"{kind.name} {kind.calls[self.action]}"} & set(self.leave_out):
@@ -125,7 +125,7 @@ def _batches() -> Iterable[Case]:
         yield Case(
             id=f"batch-{count}-busy" if busy else f"batch-{count}-{cpus}core",
             title=f"Batch of {count:,} hot 4 KiB, {where}",
-            why="Records of a dataset, picked at random: a training batch, a lookup of many keys.",
+            why="Random records of a dataset: a training batch, a lookup of many keys.",
             action="batch",
             cache="hot",
             baseline="os.pread",
@@ -145,13 +145,13 @@ def _deep() -> Iterable[Case]:
         yield Case(
             id=f"direct-4k-depth{depth}",
             title=f"Random 4 KiB, O_DIRECT, {depth} in flight",
-            why="Data much larger than memory: every read goes to the device, and the queue keeps it busy.",
+            why="Data much larger than memory: every read goes to the device.",
             action="deep",
             cache="direct",
             baseline="os.preadv" if depth == 1 else "fio",
             targets=targets,
             depth=depth,
-            # read_batch has a depth of its own, which is 128.
+            # read_batch has a fixed depth of 128.
             leave_out={1: ("thread pool", "rangeio read_batch"), 32: ("os.preadv", "rangeio read_batch")}.get(
                 depth, ("os.preadv",)
             ),
@@ -162,7 +162,7 @@ def _large() -> Iterable[Case]:
     yield Case(
         id="whole-hot",
         title="A large read, hot",
-        why="Loading a model that was loaded before: what is left is the copy, and the memory it goes to.",
+        why="Loading a model that was loaded before: the cost is the copy and its memory.",
         action="whole",
         cache="hot",
         baseline="os.preadv",
@@ -180,7 +180,7 @@ def _large() -> Iterable[Case]:
         yield Case(
             id=f"whole-direct-{mib}m",
             title=f"A large read, O_DIRECT, blocks of {mib} MiB",
-            why="Loading a model past the page cache: as fast as the device, and the CPU stays free.",
+            why="Loading a model with O_DIRECT: at device speed, with low CPU usage.",
             action="blocks",
             cache="direct",
             baseline="thread pool",
@@ -193,7 +193,7 @@ def _large() -> Iterable[Case]:
 
 
 def _ranges() -> Iterable[Case]:
-    why = "A few columns of a table: ranges of 8 to 256 KiB in clusters, some side by side, some a little apart."
+    why = "A few columns of a table: ranges of 8 to 256 KiB in clusters, some adjacent, some with small gaps."
     targets: dict[Cache, tuple[Target, ...]] = {
         "hot": (),
         "cold": (Target("rate", 1.5, ("thread pool",)), Target("device bytes", 1.1)),
@@ -239,9 +239,11 @@ def _one_by_one() -> Iterable[Case]:
         yield Case(
             id="each-4k-busy" if busy else "each-4k",
             title="Hot 4 KiB, one by one" + (", beside a busy thread" if busy else ""),
-            why="The price of a call when the bytes are in memory already"
+            why="The cost of a call when the bytes are in memory"
             + (
-                ", in a program that also computes: who gives up the GIL has to wait for it." if busy else "."
+                ", in a program that also computes: a read that releases the GIL has to wait for it."
+                if busy
+                else "."
             ),
             action="each",
             cache="hot",
@@ -265,7 +267,7 @@ def _tasks() -> Iterable[Case]:
         yield Case(
             id=f"tasks-{depth}-{kib}k",
             title=f"Hot {kib} KiB awaited, {depth} task{'s' * (depth > 1)}",
-            why="An asyncio server or loader: reads that the page cache answers should not go through threads.",
+            why="An asyncio server or loader: cached reads should not go through threads.",
             action="tasks",
             cache="hot",
             baseline="os.pread",
@@ -277,7 +279,7 @@ def _tasks() -> Iterable[Case]:
     yield Case(
         id="tasks-direct",
         title="Random 4 KiB awaited, O_DIRECT, 128 tasks",
-        why="The same where every read goes to the device.",
+        why="The same if every read goes to the device.",
         action="tasks",
         cache="direct",
         baseline="rangeio batch",
@@ -291,7 +293,7 @@ def _through() -> Iterable[Case]:
     yield Case(
         id="stream-hot",
         title="A large file as a stream, hot",
-        why="Copying, hashing, parsing: everything in order, with little memory.",
+        why="Copying, hashing, parsing: sequential reads with little memory.",
         action="stream",
         cache="hot",
         baseline="open()",
@@ -302,7 +304,7 @@ def _through() -> Iterable[Case]:
         yield Case(
             id=f"file-{action}",
             title=f"4 KiB through a file object, {how}, hot",
-            why="What csv, zipfile, pandas and h5py do with the file they are given.",
+            why="The reads of csv, zipfile, pandas and h5py.",
             action="through" if action == "through" else "seeks",
             cache="hot",
             baseline="open()",

@@ -1,4 +1,4 @@
-"""Bars for a case, dots for targets, a ring for the headline: plain HTML and CSS, the ring an SVG."""
+"""Charts: bars for a case, dots for targets, a ring for the headline; HTML and CSS, the ring as SVG."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ _LOWEST, _HIGHEST = math.log(0.2), math.log(5)
 
 
 def ring(met: int, judged: int) -> Markup:
-    """The share of the targets that are met."""
+    """A ring with the share of met targets."""
     around = 2 * math.pi * 54
     part = around * met / judged if judged else 0
     circle = '<circle cx="66" cy="66" r="54" fill="none" stroke-width="11" stroke="var(--{})"{}/>'
@@ -30,7 +30,7 @@ def ring(met: int, judged: int) -> Markup:
 
 
 def targets(verdicts: Sequence[tuple[str, Verdict]]) -> Markup:
-    """A line for each: where the measured figure lies on a logarithmic axis of multiples of the target."""
+    """One line per target: the measured figure on a logarithmic axis of multiples of the target."""
     names = (el("span", "the target" if at == 1 else f"{short(at)}{TIMES}", left=_place(at)) for at in _TICKS)
     axis = el("div", el("div", cls="title"), el("div", *names, cls="plot"), cls="target axis")
     return join(axis, *(_target(title, verdict) for title, verdict in verdicts))
@@ -55,12 +55,12 @@ def _target(title: str, verdict: Verdict) -> Markup:
 
 
 def _place(margin: float) -> float:
-    """Percent of the axis; what is off the scale sits at its edge."""
+    """The position on the axis in percent; values off the scale are at its edge."""
     return 100 * (min(max(math.log(margin), _LOWEST), _HIGHEST) - _LOWEST) / (_HIGHEST - _LOWEST)
 
 
 def _margin(verdict: Verdict, value: float) -> float:
-    """How many times better than wanted. Nothing at all of what should be small is as good as it gets."""
+    """How many times better than the target. Zero of a quantity that should be small is the best value."""
     bound, at_least = verdict.target.bound, verdict.target.at_least
     if value <= 0:
         return 1e-9 if at_least else 1e9
@@ -68,7 +68,7 @@ def _margin(verdict: Verdict, value: float) -> float:
 
 
 def bars(result: CaseResult, rows: Sequence[Row]) -> Markup:
-    """Speed as a thick bar with the spread of the rounds, CPU as a thin one, the baseline as a line through all."""
+    """Speed as a thick bar with the spread of the rounds, CPU as a thin bar, the baseline as a line through all."""
     if not rows:
         return Markup("")
     fastest = max(row.bytes_per_s.high for row in rows)
@@ -99,7 +99,7 @@ def _bar(result: CaseResult, row: Row, fastest: float, dearest: float, line: Mar
 
 
 def legend(result: CaseResult, rows: Sequence[Row]) -> Markup:
-    """What the bars mean, and whose line it is."""
+    """The meaning of the bars and of the line."""
     unit = "bytes per second" if result.case.in_bytes else f"{result.case.unit}s per second"
     items = [("var(--ours)", f"{unit}, longer is faster")]
     if any(row.cpu_ns_per_byte is not None for row in rows):
@@ -109,7 +109,7 @@ def legend(result: CaseResult, rows: Sequence[Row]) -> Markup:
 
 
 def memory_bar(row: MemoryRow, most: float) -> Markup:
-    """Peak memory for each byte read; the line is at the size of the result."""
+    """Peak memory per byte read; the line marks the size of the result."""
     times, scale = row.grown / row.whole_bytes, 100 / max(most, 1)
     return el(
         "div",

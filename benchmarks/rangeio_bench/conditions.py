@@ -1,4 +1,4 @@
-"""The state a case is measured in: what is in the page cache, which CPUs, who else runs."""
+"""The conditions of a case: the page cache, the CPUs, and other threads."""
 
 import mmap
 import os
@@ -13,7 +13,7 @@ from rangeio_bench.work import Work
 
 _STEP = 8 << 20
 _LOOKED_AT = 64
-"""Small files whose residency stands for that of all."""
+"""Number of small files whose residency is checked as a sample."""
 
 
 def warm(work: Work) -> None:
@@ -25,7 +25,7 @@ def warm(work: Work) -> None:
 
 
 def evict(work: Work) -> float | None:
-    """Drop the files from the page cache: all pages that are clean and mapped by nobody. What `resident` says then.
+    """Drop the clean and unmapped pages of the files from the page cache. Returns the result of `resident`.
 
     Unlike /proc/sys/vm/drop_caches this needs no root and leaves the rest of the machine alone. Pages that an earlier
     reader's read-ahead is still bringing in are locked, and stay: they are waited for, a tenth of a second at most.
@@ -49,7 +49,7 @@ def _drop(work: Work) -> None:
 
 
 def resident(work: Work) -> float | None:
-    """The share of the files that is in the page cache; of many files, that of some."""
+    """The share of the files in the page cache; for many files, of a sample."""
     shares = []
     for path in _paths(work)[:_LOOKED_AT]:
         fd = os.open(path, os.O_RDONLY)
@@ -66,7 +66,7 @@ def _paths(work: Work) -> list[Path]:
 
 
 def direct_refused(path: Path) -> str:
-    """Why O_DIRECT cannot be used on `path`; empty if it can."""
+    """The reason why O_DIRECT cannot be used on `path`; empty if it can."""
     if not hasattr(os, "O_DIRECT"):
         return "this system has no O_DIRECT"
     try:
@@ -85,9 +85,9 @@ def direct_refused(path: Path) -> str:
 
 @contextmanager
 def on_cpus(count: int) -> Iterator[None]:
-    """Keep every thread of the process on `count` CPUs; 0 changes nothing.
+    """Restrict every thread of the process to `count` CPUs; 0 changes nothing.
 
-    sched_setaffinity(2) is per thread, and threads that are already there would keep running elsewhere.
+    sched_setaffinity(2) is per thread, and existing threads would keep running on other CPUs.
     """
     before = usable_cpus()
     if not count or count >= len(before):
@@ -105,12 +105,12 @@ def _confine(cpus: set[int]) -> None:
         try:
             os.sched_setaffinity(int(thread), cpus)
         except OSError:
-            pass  # it has ended meanwhile, or is a kernel worker that may not be moved
+            pass  # the thread has ended, or is a kernel worker that cannot be moved
 
 
 @contextmanager
 def busy_thread(wanted: bool) -> Iterator[None]:
-    """A Python thread that computes and never lets go of the GIL before it has to."""
+    """A Python thread that computes and releases the GIL only when it must."""
     if not wanted:
         yield
         return

@@ -1,8 +1,8 @@
-"""Who takes part: one class for each way to read, one method for each thing to do.
+"""The base class of contenders: one class per way to read, one method per action.
 
-An *action* is what a case asks for. A contender has a method `_<action>` for each one it can do, and says in `calls`
-which call of its library does it. The method is the timed section: it reads everything and returns what a user would
-hold in the end, so that it can be checked afterwards.
+A case measures one *action*. A contender has a method `_<action>` for each action that it supports, and `calls` names
+the call of its library. The method is the timed section: it reads everything and returns what a user would
+hold at the end, so that it can be checked afterwards.
 """
 
 import gc
@@ -38,21 +38,21 @@ Action = Literal[
 ]
 """
 each    small reads, one after the other, the result of each dropped at once
-batch   many small reads given at once, all results held
-deep    as batch, with so many in flight at any time
+batch   many small reads in one call, all results held
+deep    as batch, with a given number in flight
 whole   the whole file into one buffer
 blocks  the same, cut into blocks of a given size
 ranges  many ranges of different sizes
 files   many small files, whole
-tasks   as each, by many tasks of an event loop
-threads as each, by many threads
+tasks   like each, by many tasks of an event loop
+threads like each, by many threads
 stream  the file in order, in pieces of the contender's choice
 through the same through a file object, in small reads
-seeks   small reads here and there through a file object
+seeks   small reads at random positions through a file object
 """
 
 FLEETING: frozenset[Action] = frozenset(["each", "tasks", "threads", "stream", "through", "seeks"])
-"""Where results are dropped at once, so that only single reads can be checked."""
+"""Actions whose results are dropped at once, so that only single reads can be checked."""
 
 Role = Literal["ours", "baseline", "peer", "bound"]
 
@@ -65,16 +65,16 @@ class Sample:
 
     elapsed_ns: int
     cpu_ns: int | None
-    """CPU time of all threads of the process, user and system; None where something else used the CPU too."""
+    """User and system CPU time of all threads of the process; None if other work used the CPU too."""
     reads: int
     nbytes: int
     device_bytes: int | None = None
-    """What the block device was asked for on behalf of this process; None if /proc/self/io is not there.
-    Of reads from a server that counts, what it sent."""
+    """Bytes read from the block device by this process; None without /proc/self/io.
+    For a server that counts, the bytes it sent."""
     requests: int | None = None
-    """What the server counted; None if it does not."""
+    """Requests counted by the server; None if it does not count."""
     least_ns: int | None = None
-    """No client can be faster than this, as the server is paced; None if it is not."""
+    """The minimum time for any client at the rate of a paced server; None without one."""
 
     @property
     def ns_per_read(self) -> float:
@@ -93,13 +93,13 @@ class Sample:
 
 
 class Scratch:
-    """One touched, page-aligned destination that all baselines share: warm memory, the best case for them."""
+    """A touched, page-aligned destination shared by all baselines: warm memory is their best case."""
 
     def __init__(self) -> None:
         self._memory = np.empty(0, np.uint8)
 
     def bytes(self, nbytes: int) -> npt.NDArray[np.uint8]:
-        """The first `nbytes` of it, touched."""
+        """Its first `nbytes`, touched."""
         if self._memory.nbytes < nbytes:
             # numpy asks for huge pages above 4 MiB; aligned to one, O_DIRECT gets the fewest segments.
             room = np.empty(nbytes + _HUGE_PAGE, np.uint8)
@@ -109,23 +109,23 @@ class Scratch:
         return self._memory[:nbytes]
 
     def spoil(self) -> None:
-        """Forget what an earlier contender left, lest it be taken for the work of the next one."""
+        """Clear the result of an earlier contender, so that it is not taken for that of the next one."""
         self._memory.fill(0xA5)
 
 
 class Counting(Protocol):
-    """A server that counts what it does, and does it at a pace."""
+    """A server that counts requests and bytes and limits its rate."""
 
     def measured(self, sample: Sample, depth: int, before: object) -> Sample:
-        """The sample with what was counted since `before`, which `counted` gave."""
+        """The sample with the counters since `before`, a result of `counted`."""
 
     def counted(self) -> object:
-        """What it has counted."""
+        """Its counters."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a contender is told before it reads."""
+    """The parameters of a contender."""
 
     path: Path
     folder: Path
@@ -134,15 +134,15 @@ class Setting:
     depth: int = 0
     """Reads in flight; 0 leaves it to the contender."""
     url: str = ""
-    """Where the bytes of `path` are to be had from a server."""
+    """The URL of the bytes of `path` on a server."""
     ca_file: str = ""
     """The certificates to trust there."""
     server: "Counting | None" = None
-    """The server, where it counts."""
+    """The server, if it counts."""
 
 
 class Contender:
-    """Base of all. A subclass opens what it needs in `__init__`, outside of any timing."""
+    """Base class. A subclass opens what it needs in `__init__`, outside of timed sections."""
 
     name: ClassVar[str]
     role: ClassVar[Role] = "baseline"
@@ -151,19 +151,19 @@ class Contender:
     calls: ClassVar[Mapping[Action, str]]
     reads_direct: ClassVar[bool] = False
     has_latency: ClassVar[bool] = True
-    """Whether one `each` of a single read is as dear as a read of a long `each`."""
+    """Whether an `each` with a single read costs as much as one read of a long `each`."""
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
 
     @classmethod
     def absence(cls) -> str:
-        """Why it cannot take part here, empty if it can."""
+        """The reason why it cannot run here; empty if it can."""
         return f"{cls.module} is not installed" if cls.module and find_spec(cls.module) is None else ""
 
     @classmethod
     def version(cls) -> str:
-        """Of the library; empty for the standard library's."""
+        """The version of the library; empty for the standard library."""
         try:
             return version(cls.module) if cls.module else ""
         except PackageNotFoundError:
@@ -174,11 +174,11 @@ class Contender:
         return method
 
     def run(self, action: Action, work: Work) -> Any:
-        """Do it once; what a user would hold then."""
+        """Run the action once. Returns what a user would hold."""
         return self._method(action)(work)
 
     def measure(self, action: Action, works: list[Work]) -> tuple[Sample, Any]:
-        """Time a run over all of `works`; the result of the last one, not yet freed, comes back to be checked."""
+        """Time a run over all of `works`. Also returns the last result, not yet freed, for checking."""
         method = self._method(action)
         server, result = self.setting.server, None
         counted = server.counted() if server else None
@@ -193,18 +193,18 @@ class Contender:
         return server.measured(sample, self.setting.depth, counted) if server else sample, result
 
     def release_pages(self) -> None:
-        """Unmap what would keep the file's pages in the cache."""
+        """Unmap mappings that would keep the file's pages in the cache."""
         self._release_pages()
 
     def _release_pages(self) -> None:
         pass
 
     def served_by(self) -> str:
-        """What did the reading, where the contender knows it."""
+        """The backend that did the reads, if the contender knows it."""
         return ""
 
     def close(self) -> None:
-        """Give everything back."""
+        """Release everything."""
         self._close()
 
     def _close(self) -> None:
@@ -212,7 +212,7 @@ class Contender:
 
 
 class FileContender(Contender):
-    """One that reads through a descriptor of its own."""
+    """A contender that reads through its own descriptor."""
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
@@ -225,7 +225,7 @@ class FileContender(Contender):
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """As timeit does: a collection in the middle would be charged to whoever happens to run."""
+    """Disable the garbage collector, like timeit: a collection would be charged to the contender that runs."""
     enabled = gc.isenabled()
     gc.disable()
     try:

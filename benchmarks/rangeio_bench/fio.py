@@ -1,4 +1,4 @@
-"""fio as a bound: the same device, file, block size and depth, from C, without the bytes going anywhere."""
+"""fio as a bound: the same device, file, block size and depth, in C, without using the bytes."""
 
 import json
 import shutil
@@ -9,11 +9,11 @@ from rangeio_bench.contender import Action, Contender, Role, Sample
 from rangeio_bench.work import Work
 
 RUN_MS = 400
-"""Long enough to reach the steady state, short enough to stand in every round."""
+"""Long enough to reach a steady state, short enough for every round."""
 
 
 class Fio(Contender):
-    """Runs fio in place of a read, and takes its word for the time."""
+    """Runs fio in place of a read, and uses the time that it reports."""
 
     name = "fio"
     role: ClassVar[Role] = "bound"
@@ -23,12 +23,12 @@ class Fio(Contender):
 
     @classmethod
     def absence(cls) -> str:
-        """Whether the command is there."""
+        """Whether the command exists."""
         return "" if shutil.which("fio") else "fio is not installed"
 
     @classmethod
     def version(cls) -> str:
-        """Of the command."""
+        """The version of the command."""
         if cls.absence():
             return ""
         return (
@@ -38,7 +38,7 @@ class Fio(Contender):
         )
 
     def measure(self, action: Action, works: list[Work]) -> tuple[Sample, Any]:
-        """fio starts, lays out and reports outside of its own clock; so do the figures here."""
+        """The figures exclude start, layout and report of fio, as its own clock does."""
         depth = self.setting.depth or 8
         size = (
             works[0].offsets[-1] + works[0].length if action == "blocks" else self.setting.path.stat().st_size
@@ -46,7 +46,7 @@ class Fio(Contender):
         command = [
             "fio",
             "--name=bound",
-            "--filename=" + str(self.setting.path).replace(":", r"\:"),  # fio splits the name there
+            "--filename=" + str(self.setting.path).replace(":", r"\:"),  # fio splits names at colons
             "--readonly",
             "--allow_file_create=0",
             "--ioengine=io_uring",

@@ -1,4 +1,4 @@
-"""HTML from Python in one function, so that no tag stays open and no text goes in unescaped by accident."""
+"""HTML from Python with one function, which closes all tags and escapes all text."""
 
 from html import escape
 
@@ -6,7 +6,7 @@ TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 class Markup(str):
-    """Text that is HTML already."""
+    """Text that is already HTML."""
 
 
 def el(tag: str, *inner: str, **attributes: str | float) -> Markup:

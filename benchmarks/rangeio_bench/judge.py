@@ -1,4 +1,4 @@
-"""Ratios and verdicts, both taken round by round: what ran within the same seconds can be compared."""
+"""Ratios and verdicts, computed within each round: runs within the same seconds are comparable."""
 
 from rangeio_bench.cases import Target
 from rangeio_bench.contender import Sample
@@ -18,7 +18,7 @@ def compare(result: CaseResult) -> None:
 
 
 def judge(result: CaseResult, target: Target) -> Verdict:
-    """Hold one target against the rounds that all concerned took part in."""
+    """Check one target with the rounds that all its contenders have."""
     ours = result.row("rangeio", target.call)
     if ours is None:
         failed = next((row.failure for row in result.rows if row.name == "rangeio"), "")
@@ -35,10 +35,14 @@ def judge(result: CaseResult, target: Target) -> Verdict:
     for number, sample in enumerate(ours.samples):
         others = [row.samples[number] for row in rivals if number < len(row.samples)]
         if rivals and not others:
-            continue  # all were slow, and ran once only
+            continue  # all were slow and ran only once
         if (value := _value(target, sample, others)) is not None:
             values.append(value)
-    return Verdict(target, Spread.of(values)) if values else Verdict(target, None, "the system does not say")
+    return (
+        Verdict(target, Spread.of(values))
+        if values
+        else Verdict(target, None, "the system does not report it")
+    )
 
 
 def _value(target: Target, ours: Sample, rivals: list[Sample]) -> float | None:

@@ -1,4 +1,4 @@
-"""What reading costs in resident memory: each contender in a process of its own, so that nobody's heap is another's.
+"""Resident memory of reads: each contender runs in a separate process, so that heaps do not mix.
 
 `python -m rangeio_bench.memory MODULE:CONTENDER FILE URL CA_FILE DEPTH BYTES READS SECONDS` is that process; it prints
 one line of JSON.
@@ -28,7 +28,7 @@ TARGETS = (
     Target("memory", 1.02),
 )
 _BETWEEN_LOOKS = 1000
-"""Small reads after which the memory is looked at."""
+"""Small reads between two checks of the memory."""
 
 
 def measure(
@@ -39,9 +39,9 @@ def measure(
     seconds: float,
     progress: Callable[[float, str], None],
 ) -> list[MemoryRow]:
-    """Run every contender in a child process; one that fails there has its last line as the reason.
+    """Run every contender in a child process; the last line of a failed one is the reason.
 
-    The slow ones do as many of the small `reads` as there are `seconds` for; rangeio does them all.
+    Slow contenders do as many of the small `reads` as fit into `seconds`; rangeio does them all.
     """
     rows = []
     kinds = [kind for kind in kinds if not kind.absence()]
@@ -62,7 +62,7 @@ def measure(
 
 
 def judge(rows: list[MemoryRow]) -> list[Verdict]:
-    """Hold `TARGETS` against rangeio's row."""
+    """Compare rangeio's row with `TARGETS`."""
     ours = next((row for row in rows if row.role == "ours" and not row.failure), None)
     if ours is None:
         return [Verdict(target, None, "rangeio did not run") for target in TARGETS]
@@ -71,7 +71,7 @@ def judge(rows: list[MemoryRow]) -> list[Verdict]:
 
 
 def _growth(kind: type[Contender], setting: Setting, size: int, reads: int, seconds: float) -> dict[str, int]:
-    """Read whole twice, then small many times; see `MemoryRow` for what is returned."""
+    """Read the whole object twice, then many small ranges. Returns the figures of `MemoryRow`."""
     contender, path = kind(setting), setting.path
     figures: dict[str, int] = {}
     before = _resident("VmRSS")
@@ -82,7 +82,7 @@ def _growth(kind: type[Contender], setting: Setting, size: int, reads: int, seco
             figures[name] = max(0, _resident("VmHWM") - before)
             work.check(result, thorough=False)
             del result
-            before = max(before, _resident("VmHWM"))  # the check is nobody's cost
+            before = max(before, _resident("VmHWM"))  # the check does not count
     figures["reads"], figures["drift"] = _drift(
         contender, random_records(path, size, _BETWEEN_LOOKS), reads, seconds
     )
@@ -90,7 +90,7 @@ def _growth(kind: type[Contender], setting: Setting, size: int, reads: int, seco
 
 
 def _drift(contender: Contender, work: Work, reads: int, seconds: float) -> tuple[int, int]:
-    """How many of `reads` there was time for, and what the memory grew by from the first tenth of them to the last."""
+    """The number of `reads` done in time, and the growth of the memory from their first tenth to their last."""
     share = min(work.reads, _BETWEEN_LOOKS)
     part, done = work.first(share), 0
     marks: list[int] = []
@@ -110,7 +110,7 @@ def _resident(name: str) -> int:
 
 
 def main(arguments: list[str]) -> None:
-    """The child process."""
+    """The main function of the child process."""
     name, path, url, ca_file, depth, size, reads, seconds = arguments
     module, _, name = name.partition(":")
     kind = getattr(import_module(module), name)

@@ -1,4 +1,4 @@
-"""rangeio itself. Beside the call that the targets are about, a second one where users have the choice."""
+"""rangeio itself: the call that the targets refer to, and an alternative if there is one."""
 
 from collections import Counter
 from typing import Any, ClassVar
@@ -9,7 +9,7 @@ from rangeio_bench.work import Work
 
 
 class Rangeio(Contender):
-    """The call that the targets are about."""
+    """The call that the targets refer to."""
 
     name = "rangeio"
     role: ClassVar[Role] = "ours"
@@ -35,7 +35,7 @@ class Rangeio(Contender):
 
     @classmethod
     def version(cls) -> str:
-        """Of the package that is imported."""
+        """The version of the imported package."""
         return rangeio.__version__
 
     def _each(self, work: Work) -> Any:
@@ -62,7 +62,7 @@ class Rangeio(Contender):
         return self.folder.read_ranges([(name, None) for name in work.names])
 
     def served_by(self) -> str:
-        """The backend, and which of its ways served the reads since the last time this was asked."""
+        """The backend, and the path of most reads since the last call of this method."""
         now = rangeio.stats()
         ways = Counter(
             {
@@ -79,7 +79,7 @@ class Rangeio(Contender):
 
 
 class RangeioOther(Rangeio):
-    """The other call for the same bytes; shares its name, and comes after it in the list of all."""
+    """The alternative call for the same bytes; has the same name and follows in the list of contenders."""
 
     calls = {"batch": "read_ranges", "deep": "read_batch", "whole": "read_into", "blocks": "read_at"}
 

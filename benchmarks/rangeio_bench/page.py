@@ -1,4 +1,4 @@
-"""The report as one page to look at: nothing is loaded from anywhere, light and dark, from a phone to paper."""
+"""The report as one self-contained HTML page, in light and dark mode, for all screen sizes and for print."""
 
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
@@ -12,16 +12,16 @@ from rangeio_bench.results import CaseResult, Report, Row, Verdict
 from rangeio_bench.units import time_text
 
 _CHAPTERS: tuple[tuple[str, str, tuple[Action, ...], str], ...] = (
-    ("one", "One small read", ("each",), "4 KiB at a time, already in the page cache: what a call costs."),
-    ("batch", "A batch of small reads", ("batch",), "Many records given at once, already in the page cache."),
+    ("one", "One small read", ("each",), "4 KiB at a time, in the page cache: the cost of a call."),
+    ("batch", "A batch of small reads", ("batch",), "Many records in one call, in the page cache."),
     (
         "device",
         "Small reads from the device",
         ("deep",),
-        "Past the page cache: the device decides, the queue helps.",
+        "Bypassing the page cache: the device and the queue depth determine the speed.",
     ),
     ("large", "Large reads", ("whole", "blocks"), "Hundreds of megabytes into one buffer."),
-    ("ranges", "Ranges of a table", ("ranges",), "Column chunks as a Parquet reader asks for them."),
+    ("ranges", "Ranges of a table", ("ranges",), "Column chunks, as requested by a Parquet reader."),
     ("files", "Small files", ("files",), "Thousands of files of 16 KiB, each opened, read whole and closed."),
     (
         "tasks",

@@ -1,7 +1,7 @@
-"""Other people's libraries, each by the call its own documentation recommends for the job.
+"""Other libraries, each with the call that its documentation recommends.
 
-A peer that is not installed does not take part, and the report says so. Imports happen in `__init__`: some of these
-take half a second and start threads.
+A peer that is not installed is skipped, and the report says so. `__init__` imports the library: some of these
+imports take half a second and start threads.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ _DEPTH = 32
 
 
 class Obstore(Contender):
-    """Rust object_store; a runtime of its own threads, a copy into fresh memory."""
+    """Rust object_store; it has its own threads and copies into fresh memory."""
 
     name = "obstore"
     module = "obstore"
@@ -94,7 +94,7 @@ class OpenDAL(Contender):
         return result
 
     def _ranges(self, work: Work) -> list[Any]:
-        # File.read may return less than it was asked for; this does not.
+        # File.read may return fewer bytes than requested; this does not.
         read, key = self.operator.read, self.key
         return [
             read(key, offset=offset, size=length)
@@ -113,7 +113,7 @@ class OpenDAL(Contender):
 
 
 class Arrow(Contender):
-    """Arrow's file objects: pread into memory of its own allocator."""
+    """Arrow's file objects: pread into memory of Arrow's allocator."""
 
     name = "pyarrow"
     module = "pyarrow"
@@ -211,7 +211,7 @@ class TensorStore(Contender):
 
 
 class PyUring(FileContender):
-    """pyuring's own Python API (rangeio borrows only its liburing)."""
+    """pyuring's own Python API (rangeio uses only its liburing)."""
 
     name = "pyuring"
     module = "pyuring"
@@ -246,7 +246,7 @@ class PyUring(FileContender):
         return self.ring.read_offsets(self.fd, work.length, work.offsets)
 
     def _deep(self, work: Work) -> list[memoryview]:
-        """Keep `depth` reads in flight: as soon as one is done the next is sent."""
+        """Keep `depth` reads in flight: when one completes, the next is sent."""
         slots, jobs = self._jobs(work)
         ring, fd = self.ring, self.fd
         sent = min(self.depth, len(jobs))
@@ -285,19 +285,19 @@ class PyUring(FileContender):
 
 
 class Caio(FileContender):
-    """asyncio reads; its buffers are `bytes`, so O_DIRECT is not for it."""
+    """asyncio reads; its buffers are `bytes`, so it cannot use O_DIRECT."""
 
     name = "caio"
     module = "caio"
     role: ClassVar[Role] = "peer"
     calls = {"each": "asyncio", "batch": "asyncio gather", "ranges": "asyncio gather"}
-    has_latency = False  # entering the loop would be charged to every read
+    has_latency = False  # the cost of entering the loop would count for every read
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         caio = import_module("caio")
         self.loop = asyncio.new_event_loop()
-        # SQPOLL, its default where allowed, keeps a kernel thread spinning while others are measured.
+        # SQPOLL, its default if allowed, keeps a kernel thread busy while others are measured.
         options = {"sqpoll": False} if "uring" in caio.AsyncioContext.__module__ else {}
         self.context = self._run(self._open(caio, options))
 

@@ -1,4 +1,4 @@
-"""The report as text: a table for each case as soon as it is done, the targets at the end."""
+"""The report as text: a table for each case when it is complete, the targets at the end."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ from rangeio_bench.units import time_text
 
 
 def heading(report: Report) -> str:
-    """What was measured on what, before the first case."""
+    """The versions and the machine, printed before the first case."""
     machine, place = report.machine, report.place
     lines = [
         f"rangeio {report.version}, backend {report.backend}" + (", --quick" if report.quick else ""),
@@ -22,7 +22,7 @@ def heading(report: Report) -> str:
 
 
 def case_text(result: CaseResult) -> str:
-    """One case: what was read in what state, then a line for each contender, fastest first."""
+    """One case: the reads and the cache state, then a line for each contender, fastest first."""
     lines = [f"{result.case.title}  ({result.what}; {result.cache}; {result.rounds} rounds)"]
     if result.skipped:
         return f"{result.case.title}\n  skipped: {result.skipped}"
@@ -30,14 +30,14 @@ def case_text(result: CaseResult) -> str:
     lines += _table([columns, *(_cells(result, row) for row in ordered(result))], align="<<>>>>>>>><")
     for row in result.rows:
         if row.failure:
-            lines.append(f"  {row.name} {row.call}: left out, {row.failure}")
+            lines.append(f"  {row.name} {row.call}: excluded, {row.failure}")
     for verdict in result.verdicts:
         lines.append(f"  -> {verdict_text(verdict)}")
     return "\n".join(lines)
 
 
 def ordered(result: CaseResult) -> list[Row]:
-    """The rows that have figures, fastest first."""
+    """The rows with figures, fastest first."""
     rows = [row for row in result.rows if row.samples]
     return sorted(rows, key=lambda row: row.bytes_per_s.median, reverse=True)
 
@@ -57,7 +57,7 @@ def _cells(result: CaseResult, row: Row) -> list[str]:
 
 
 def _speed_cells(result: CaseResult, row: Row) -> tuple[str, str, str]:
-    """Time of one read, speed, and the spread of the first that is there."""
+    """Time of one read, speed, and the spread of the first of the two that is shown."""
     if result.case.in_bytes:
         speed = row.bytes_per_s
         return "", speed_text(result, row), f"{size_text(speed.low)}..{size_text(speed.high)}"
@@ -66,7 +66,7 @@ def _speed_cells(result: CaseResult, row: Row) -> tuple[str, str, str]:
 
 
 def cpu_text(result: CaseResult, row: Row) -> str:
-    """CPU time of one read, or of one GiB where bytes are counted."""
+    """CPU time of one read, or of one GiB if the case counts bytes."""
     if result.case.in_bytes:
         cost = row.cpu_ns_per_byte
         return "" if cost is None else f"{time_text(cost * (1 << 30))}/GiB"
@@ -74,7 +74,7 @@ def cpu_text(result: CaseResult, row: Row) -> str:
 
 
 def memory_text(rows: Sequence[MemoryRow], verdicts: Iterable[Verdict]) -> str:
-    """What reading cost in resident memory, a line for each contender."""
+    """The resident memory used by reads, a line for each contender."""
     title = (
         f"Resident memory  ({size_text(rows[0].whole_bytes)} read whole, twice; then 4 KiB reads)"
         if rows
@@ -119,12 +119,12 @@ def summary(report: Report) -> str:
 
 
 def write_json(report: Report, path: Path) -> None:
-    """Everything, every sample included."""
+    """Write everything, including every sample."""
     path.write_text(json.dumps(report.as_dict(), indent=1) + "\n")
 
 
 def _table(rows: list[list[str]], *, align: str) -> list[str]:
-    """Columns as wide as their widest cell; a column that is empty in every row is left out."""
+    """Columns as wide as their widest cell; columns that are empty in every row are omitted."""
     used = [column for column in range(len(rows[0])) if any(row[column] for row in rows[1:])]
     widths = {column: max(len(row[column]) for row in rows) for column in used}
     return [

@@ -1,4 +1,4 @@
-"""What came out: plain records, all of which go into the JSON."""
+"""The results: plain records, all of which are part of the JSON."""
 
 import statistics
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from rangeio_bench.units import rate_text, time_text
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Median, lowest and highest of the rounds."""
+    """Median, minimum and maximum of the rounds."""
 
     median: float
     low: float
@@ -22,7 +22,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> "Spread":
-        """Of at least one value."""
+        """The statistics of at least one value."""
         listed = list(values)
         return cls(statistics.median(listed), min(listed), max(listed))
 
@@ -49,30 +49,30 @@ class Row:
 
     @property
     def bytes_per_s(self) -> Spread:
-        """Speed; its median belongs to the median time, also where the rounds are even in number."""
+        """Speed; its median corresponds to the median time, also for an even number of rounds."""
         took = Spread.of(1 / sample.bytes_per_s for sample in self.samples)
         return Spread(1 / took.median, 1 / took.high, 1 / took.low)
 
     @property
     def cpu_ns_per_read(self) -> float | None:
-        """CPU time of one read; None where it was not measured."""
+        """CPU time of one read; None if it was not measured."""
         return _median(sample.cpu_ns_per_read for sample in self.samples)
 
     @property
     def cpu_ns_per_byte(self) -> float | None:
-        """CPU time of one byte; None where it was not measured."""
+        """CPU time of one byte; None if it was not measured."""
         return _median(s.cpu_ns / s.nbytes if s.cpu_ns is not None else None for s in self.samples)
 
     @property
     def device_ratio(self) -> float | None:
-        """Bytes read from the device for each byte asked for."""
+        """Bytes read from the device per requested byte."""
         return _median(
             s.device_bytes / s.nbytes if s.device_bytes is not None else None for s in self.samples
         )
 
     @property
     def requests_per_read(self) -> float | None:
-        """Requests that reached the server for each read; None where it does not count."""
+        """Requests received by the server per read; None if it does not count."""
         return _median(s.requests / s.reads if s.requests is not None else None for s in self.samples)
 
 
@@ -83,16 +83,16 @@ def _median(values: Iterable[float | None]) -> float | None:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One target, and what was measured for it."""
+    """One target and the measured figure."""
 
     target: Target
     value: Spread | None
-    """None: could not be measured, `note` says why."""
+    """None if it could not be measured; `note` gives the reason."""
     note: str = ""
 
     @property
     def met(self) -> bool | None:
-        """None where it could not be judged."""
+        """None if it could not be decided."""
         if self.value is None:
             return None
         if self.target.at_least:
@@ -113,15 +113,15 @@ class Verdict:
             "cpu ratio": f"at most {bound} the CPU of {against}",
             "cpu per read": f"at most {bound} of CPU per read",
             "p99 ratio": f"at most {bound} the p99 of {against}",
-            "device bytes": f"at most {bound} the bytes asked for are fetched",
+            "device bytes": f"at most {bound} the requested bytes are fetched",
             "requests": f"at most {bound} requests for each range",
-            "limit": f"at most {bound} the least time at that pace",
+            "limit": f"at most {bound} the minimum time at that rate",
             "growth": f"memory grows by at most {bound}",
             "memory": f"at most {bound} of memory for each byte read",
         }[self.target.metric]
 
     def measured(self) -> str:
-        """What came out, or why nothing did."""
+        """The figure, or the reason why there is none."""
         return self.note if self.value is None else figure(self.target, self.value.median)
 
 
@@ -136,11 +136,11 @@ def figure(target: Target, value: float) -> str:
 
 @dataclass
 class CaseResult:
-    """One case: its rows, and what they say about its targets."""
+    """One case: its rows, and the verdicts about its targets."""
 
     case: Case
     cache: str
-    """What was found in the page cache, in words."""
+    """The state of the page cache, in words."""
     what: str
     """Reads and bytes of one run."""
     rounds: int = 0
@@ -151,7 +151,7 @@ class CaseResult:
     skipped: str = ""
 
     def row(self, name: str, call: str = "") -> Row | None:
-        """The first row of that name, and of that call if one is given, that has figures."""
+        """The first row with figures of this name, and of this call if given."""
         return next(
             (row for row in self.rows if row.name == name and row.samples and call in ("", row.call)), None
         )
@@ -159,7 +159,7 @@ class CaseResult:
 
 @dataclass
 class MemoryRow:
-    """What one contender's reads cost in resident memory, in a process of its own."""
+    """The resident memory used by one contender's reads, in a separate process."""
 
     name: str
     call: str
@@ -168,7 +168,7 @@ class MemoryRow:
     whole_bytes: int
     """Size of the object read whole."""
     first_read: int | None = None
-    """Growth of the peak during the first read; None where the whole was not read."""
+    """Growth of the peak during the first read; None if the whole object was not read."""
     second_read: int | None = None
     """Further growth of the peak during the second."""
     reads: int = 0
@@ -178,7 +178,7 @@ class MemoryRow:
 
     @property
     def grown(self) -> int:
-        """Growth of the peak in all."""
+        """Total growth of the peak."""
         return (self.first_read or 0) + (self.second_read or 0)
 
 
@@ -196,7 +196,7 @@ class Report:
     quick: bool
     command: str
     server: str = ""
-    """Of what objects were read; empty for files."""
+    """The server of the objects; empty for files."""
     elapsed_s: float = 0.0
     cases: list[CaseResult] = field(default_factory=list)
     memory: list[MemoryRow] = field(default_factory=list)
@@ -208,7 +208,7 @@ class Report:
         return listed + [("Resident memory", verdict) for verdict in self.memory_verdicts]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: every sample, and the figures that the tables show."""
+        """The report for JSON: every sample, and the figures in the tables."""
         data = asdict(self)
         for result, plain in zip(self.cases, data["cases"], strict=True):
             for row, plain_row in zip(result.rows, plain["rows"], strict=True):
@@ -226,7 +226,7 @@ class Report:
 
 
 def speed_text(result: CaseResult, row: Row) -> str:
-    """The figure a chart shows: bytes per second for what is large, reads per second for what is small."""
+    """The figure in a chart: bytes per second for large reads, reads per second for small ones."""
     if result.case.in_bytes:
         return f"{size_text(row.bytes_per_s.median)}/s"
     return f"{rate_text(1e9 / row.ns_per_read.median)} {result.case.unit}s/s"

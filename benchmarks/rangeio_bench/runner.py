@@ -1,7 +1,7 @@
-"""Measure: everybody once per round, rounds one after the other, medians at the end.
+"""The measurement: every contender once per round, then medians over the rounds.
 
-A machine has moods (other tenants, clock, memory): contenders that run within a second of each other share them,
-contenders measured minutes apart do not. So ratios are taken round by round, and their median is what counts.
+The state of a machine varies (other tenants, clock, memory). Contenders that run within one second share it;
+contenders measured minutes apart do not. So ratios are computed within each round, and their median is reported.
 """
 
 import random
@@ -23,13 +23,13 @@ from rangeio_bench.results import CaseResult, Row
 from rangeio_bench.work import SEED, Work, column_chunks, random_records, small_files, whole_file
 
 Progress = Callable[[float, str], None]
-"""Called between timed sections with the part done, 0.0 to 1.0, and what comes next."""
+"""Called between timed sections with the completed share, 0.0 to 1.0, and the next step."""
 
 _COLD_ENOUGH = 0.01
 _ALIGN = 8 << 20
 _SINGLE_READS = 1000
 _SLOW_S = 0.3
-# How often to look at the tail of those whose tail is judged, one after the other.
+# How often to measure the p99 of contenders with a p99 target.
 _TAILS = 5
 _BUSY_READS = 8192
 _THROUGH = 64 << 20
@@ -37,16 +37,16 @@ _THROUGH = 64 << 20
 
 @dataclass(frozen=True)
 class Options:
-    """How much is measured; the defaults take about four minutes on 1 GiB."""
+    """The amount of measurement; the defaults take about four minutes on 1 GiB."""
 
     rounds: int = 9
     min_rounds: int = 3
     case_s: float = 6.5
-    """A case starts no further round after this time, unless it has fewer than `min_rounds`."""
+    """A case starts no more rounds after this time, unless it has fewer than `min_rounds`."""
     sample_s: float = 0.04
     """Small reads are repeated until one sample takes about this long."""
     busy_sample_s: float = 0.2
-    """The same beside a busy thread: many times CPython's switch interval of 5 ms, which decides everything there."""
+    """The same beside a busy thread: many times CPython's switch interval of 5 ms, which dominates there."""
     large_bytes: int = 1 << 30
     ranges: int = 2000
     files: int = 10_000
@@ -57,7 +57,7 @@ class Options:
 
     @classmethod
     def quick(cls) -> "Options":
-        """A first look: figures are rough."""
+        """A quick run with rough figures."""
         return cls(
             rounds=3,
             min_rounds=2,
@@ -75,26 +75,26 @@ class Options:
 
 @dataclass
 class Entry:
-    """A contender that takes part, with its row and the works of one sample."""
+    """A contender in a case, with its row and the works of one sample."""
 
     contender: Contender
     row: Row
     works: list[Work]
     slow: bool = False
-    """Its warm-up is its only sample: more of it would eat the time of all."""
+    """Its warm-up is its only sample: more would take too much time."""
     tails: list[float] = field(default_factory=list)
     """The 99th percentiles so far, in nanoseconds."""
 
 
 class Bench:
-    """One file, many cases."""
+    """The cases for one file."""
 
     def __init__(self, path: Path, size: int, folder: Path, options: Options) -> None:
         self.path, self.size, self.folder, self.options = path, size, folder, options
         self.scratch = Scratch()
 
     def run(self, case: Case, progress: Progress) -> CaseResult:
-        """Measure one case; what cannot be measured here is skipped with the reason."""
+        """Measure one case, or skip it with the reason if it cannot be measured here."""
         start, works = time.monotonic(), self.works(case)
         result = CaseResult(case, "", _what(case, works))
         result.skipped = self.obstacle(case)
@@ -112,7 +112,7 @@ class Bench:
         return result
 
     def works(self, case: Case) -> list[Work]:
-        """What is read in the case; several works are taken in turns, so that no result stays in the CPU's cache."""
+        """The works of the case; several are used in turn, so that no result stays in the CPU's cache."""
         options = self.options
         large = min(self.size, options.large_bytes) // _ALIGN * _ALIGN
         if case.action == "each":
@@ -133,16 +133,16 @@ class Bench:
         return [small_files(self.folder, options.files)]
 
     def setting(self, case: Case) -> Setting:
-        """What the case's contenders are told."""
+        """The setting for the case's contenders."""
         direct = case.cache == "direct"
         return Setting(self.path, self.folder, self.scratch, direct=direct, depth=case.depth)
 
     def obstacle(self, case: Case) -> str:
-        """Why the case cannot be measured here; empty if it can."""
+        """The reason why the case cannot be measured here; empty if it can."""
         if self.size < _ALIGN and case.action != "files":
             return f"the file is smaller than {size_text(_ALIGN)}"
         if case.cpus > len(usable_cpus()):
-            return f"needs {case.cpus} CPUs, {len(usable_cpus())} may be used"
+            return f"needs {case.cpus} CPUs, {len(usable_cpus())} are usable"
         return direct_refused(self.path) if case.cache == "direct" else ""
 
     def _enter(self, case: Case, result: CaseResult, works: list[Work]) -> list[Entry]:
@@ -155,7 +155,7 @@ class Bench:
             result.rows.append(row)
             try:
                 entries.append(Entry(kind(self.setting(case)), row, works))
-            except Exception as error:  # a peer that does not work here is news, not the end
+            except Exception as error:  # a peer that does not work here is reported, and the run continues
                 row.failure = _one_line(error)
         return entries
 
@@ -163,13 +163,11 @@ class Bench:
         share = self._prepare(case, works, entries)
         result.cache = _cache_words(case, share)
         if case.cache == "cold" and share is not None and share > _COLD_ENOUGH:
-            result.skipped = (
-                f"{share:.0%} of the file will not leave the page cache (a file system in memory?)"
-            )
+            result.skipped = f"{share:.0%} of the file stay in the page cache (a file system in memory?)"
         return not result.skipped
 
     def _prepare(self, case: Case, works: list[Work], entries: list[Entry]) -> float | None:
-        """Bring the page cache into the state of the case; the share of the file that is in it then.
+        """Bring the page cache into the state of the case. Returns the share of the file in it.
 
         What was warm a second ago may be gone: kernels that reclaim early (DAMON_RECLAIM) and neighbours see to that,
         and a reader that waits for a few pages is not slow at reading hot ones.
@@ -223,19 +221,19 @@ class Bench:
             entry.contender.run(case.action, entry.works[0])
 
     def _look_at_tail(self, case: Case, entry: Entry) -> None:
-        """The median of several looks: in one of them a neighbour may have had the CPU."""
+        """The median of several measurements: another process may have used the CPU in one of them."""
         tail = self._tail(case, entry)
         if tail is not None:
             entry.tails.append(tail)
             entry.row.p99_ns = statistics.median(entry.tails)
 
     def _tail(self, case: Case, entry: Entry) -> float | None:
-        """The 99th percentile of single reads, in nanoseconds; None where it means nothing."""
+        """The 99th percentile of single reads in nanoseconds; None if it is not meaningful."""
         measured = case.action == "each" and entry.contender.has_latency
         return _p99(case, entry, self.options.case_s / 20) if measured else None
 
     def _guarded(self, entry: Entry, step: Callable[[Entry], None]) -> None:
-        """A contender that fails, or returns wrong bytes, loses its row; the others go on."""
+        """A contender that fails, or returns wrong bytes, is excluded; the others continue."""
         if entry.row.failure:
             return
         try:
@@ -244,7 +242,7 @@ class Bench:
             entry.row.failure, entry.row.samples = _one_line(error), []
 
     def _warm_up(self, case: Case, entry: Entry) -> None:
-        """Run once, look at every byte, and find how many reads make a sample."""
+        """Run once, check every byte, and determine how many reads make a sample."""
         if entry.row.role == "bound":
             return
         contender = entry.contender
@@ -263,12 +261,12 @@ class Bench:
             entry.works = self._sized(case, entry)
 
     def _sized(self, case: Case, entry: Entry) -> list[Work]:
-        """As many reads as fill a sample: by more offsets in the loop, or by more batches."""
+        """Enough reads for a sample: more offsets in the loop, or more batches."""
         aim = self.options.busy_sample_s if case.busy else self.options.sample_s
         reads, most = 1, (1 << 16 if case.action in FLEETING else 4096)
         if case.busy:
-            # Who gives up the GIL gets it back at once or after a switch interval, by luck: a sample that was sized
-            # by the one must end in a bearable time with the other.
+            # A contender that releases the GIL gets it back at once or after a switch interval, by chance: a sample
+            # sized for the one must not take too long with the other.
             most = _BUSY_READS
         while True:
             works = _repeated(case, entry.works, reads)
@@ -280,7 +278,7 @@ class Bench:
         return _repeated(case, entry.works, max(1, min(most, wanted)))
 
     def _round(self, case: Case, entry: Entry) -> None:
-        entry.contender.served_by()  # forget what was read since
+        entry.contender.served_by()  # reset its counters
         sample, value = _measure(case, entry.contender, entry.works)
         entry.row.samples.append(sample)
         entry.row.served_by = entry.contender.served_by()
@@ -305,11 +303,11 @@ def _cache_words(case: Case, share: float | None) -> str:
 
 
 def _p99(case: Case, entry: Entry, seconds: float) -> float | None:
-    """The 99th percentile of reads timed one at a time; None if there was no time for a hundred."""
+    """The 99th percentile of reads timed one at a time; None if there was not enough time for a hundred."""
     contender, work = entry.contender, entry.works[0]
     singles = [
         Work(work.path, [offset], [work.length])
-        for offset in islice(cycle(work.offsets), _SINGLE_READS)  # made before the clock runs
+        for offset in islice(cycle(work.offsets), _SINGLE_READS)  # created before the timed section
     ]
     times, deadline = [], time.monotonic() + max(seconds, 0.05)
     with busy_thread(case.busy):
@@ -341,5 +339,5 @@ def chosen(patterns: list[str], among: Sequence[Case] = CASES) -> list[Case]:
     cases = [case for case in among if not patterns or any(pattern in case.id for pattern in patterns)]
     if not cases:
         names = ", ".join(case.id for case in among)
-        raise ValueError(f"no case has one of {', '.join(patterns)} in its name; there are {names}")
+        raise ValueError(f"no case name contains {' or '.join(patterns)}; the cases are {names}")
     return cases

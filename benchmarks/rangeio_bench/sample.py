@@ -1,4 +1,4 @@
-"""The files that are read: made once, of random bytes, never overwritten."""
+"""The files that are read: created once, with random bytes, never overwritten."""
 
 import os
 import shutil
@@ -11,19 +11,19 @@ from rangeio.cli.sizes import size_text
 from rangeio_bench.work import SEED, SMALL_FILE, Work
 
 Tick = Callable[[float], None]
-"""Called with the part done, 0.0 to 1.0."""
+"""Called with the completed share, 0.0 to 1.0."""
 
 _STEP = 8 << 20
 
 
 class SampleError(Exception):
-    """The sample cannot be had without destroying something, or without room for it."""
+    """The sample cannot be created without overwriting a file, or there is not enough space."""
 
 
 def ensure_file(path: Path, size: int | None, tick: Tick) -> int:
-    """Make `path` with `size` random bytes (1 GiB if None) unless it is there; its size.
+    """Create `path` with `size` random bytes (1 GiB if None) unless it exists. Returns its size.
 
-    A file that is there is used as it is if `size` is None or equal, and refused otherwise: it may be someone's data.
+    An existing file is used if `size` is None or equal, and refused otherwise, because it may contain user data.
     """
     if path.exists():
         if not path.is_file():
@@ -31,13 +31,13 @@ def ensure_file(path: Path, size: int | None, tick: Tick) -> int:
         found = path.stat().st_size
         if size is not None and found != size:
             raise SampleError(
-                f"{path} is there with {found} bytes, not {size}; name another file or leave --size out"
+                f"{path} exists with {found} bytes, not {size}; choose another file or omit --size"
             )
         return found
     size = 1 << 30 if size is None else size
     free = shutil.disk_usage(path.resolve().parent).free
     if free < size + (size >> 3):
-        raise SampleError(f"{size_text(size)} wanted for {path}, {size_text(free)} free")
+        raise SampleError(f"{path} needs {size_text(size)}, but only {size_text(free)} are free")
     _write(path, size, tick)
     return size
 
@@ -51,15 +51,15 @@ def _write(path: Path, size: int, tick: Tick) -> None:
                 while left:
                     left = left[file.write(left) :]
                 tick(offset / size)
-            # Dirty pages cannot be dropped from the cache, and a device busy writing back is slow to read.
+            # Dirty pages cannot be dropped from the cache, and a device that writes back reads slowly.
             os.fsync(file.fileno())
         except BaseException:
-            path.unlink()  # ours, made a moment ago: half a sample would be taken for a whole one next time
+            path.unlink()  # created here: an incomplete sample would be taken for a complete one next time
             raise
 
 
 def ensure_small_files(work: Work, tick: Tick) -> None:
-    """Make the files of `work` that are not there. One of another size is refused, not replaced."""
+    """Create the missing files of `work`. An existing file of another size is refused, not replaced."""
     missing = []
     for name in work.names:
         path = work.path / name
@@ -67,7 +67,7 @@ def ensure_small_files(work: Work, tick: Tick) -> None:
             missing.append(path)
         elif path.stat().st_size != SMALL_FILE:
             raise SampleError(
-                f"{path} is there, but not with {SMALL_FILE} bytes; remove it or name another file"
+                f"{path} exists, but does not have {SMALL_FILE} bytes; remove it or choose another file"
             )
     if not missing:
         return

@@ -1,4 +1,4 @@
-"""One call of `rangeio bench`: sample, cases, memory, report; a generator of what to print as it goes."""
+"""One run of `rangeio bench`: sample, cases, memory, report. A generator yields the output."""
 
 import tempfile
 import time
@@ -25,7 +25,7 @@ _MEMORY = "memory"
 
 
 class Session:
-    """Makes what is missing, measures, and keeps the report.
+    """Creates missing files, measures, and keeps the report.
 
     `path` is the sample.
     """
@@ -63,7 +63,7 @@ class Session:
         return Bench(path, size, path.with_name(path.name + ".files"), self.options)
 
     def run(self) -> Iterator[str]:
-        """Measure; yields text for a person. `report` is complete when the generator is exhausted."""
+        """Measure; yields text to print. `report` is complete when the generator is exhausted."""
         start = time.monotonic()
         self._make_small_files()
         backend = rangeio.backend()
@@ -98,7 +98,7 @@ class Session:
         return ""
 
     def close(self) -> None:
-        """Leave nothing running."""
+        """Stop everything."""
 
     def _setting(self) -> Setting:
         return Setting(self.path, self.path.parent, self.bench.scratch)
@@ -122,13 +122,13 @@ class Session:
 
 
 class HttpSession(Session):
-    """The same for an object on a server."""
+    """The session for an object on a server."""
 
     every_case = HTTP_CASES
     memory_kinds = (ours.Rangeio, clients.HttpClient, clients.Obstore, clients.OpenDAL, clients.Arrow)
 
     def __init__(self, where: Where, copy: Path | None, **rest: Any) -> None:
-        """copy: a local copy of the object; None to have one made, and removed by `close`."""
+        """copy: a local copy of the object; None creates one, which `close` removes."""
         self.where = where
         self._made = ExitStack()
         self._given = copy is not None
@@ -139,7 +139,7 @@ class HttpSession(Session):
     def _bench(self, path: Path, size: int | None) -> Bench:
         if not self._given:
             download(
-                self.where, path, lambda done: self.progress(done, "downloading the object, to compare with")
+                self.where, path, lambda done: self.progress(done, "downloading the object, to check results")
             )
         bench = HttpBench(self.where, path, self.options)
         self._made.callback(bench.close)

@@ -1,4 +1,4 @@
-"""Reading a file through, piece by piece: streams and file objects. What is read is dropped at once."""
+"""Sequential reads of a file in pieces: streams and file objects. Results are dropped at once."""
 
 import asyncio
 from typing import Any, ClassVar
@@ -9,7 +9,7 @@ from rangeio_bench.work import Work
 
 
 class RangeioThrough(Contender):
-    """Reader.stream, and the file that as_file() gives."""
+    """Reader.stream, and the file returned by as_file()."""
 
     name = "rangeio"
     role: ClassVar[Role] = "ours"
@@ -21,7 +21,7 @@ class RangeioThrough(Contender):
 
     @classmethod
     def version(cls) -> str:
-        """Of the package that is imported."""
+        """The version of the imported package."""
         return rangeio.__version__
 
     def _stream(self, work: Work) -> Any:
@@ -59,13 +59,13 @@ class RangeioStreamAwaited(RangeioThrough):
 
 
 class OpenFile(Contender):
-    """What open() gives."""
+    """The file returned by open()."""
 
     name = "open()"
     calls = {"stream": "readinto, 1 MiB", "through": "read", "seeks": "seek+read"}
 
     def _stream(self, work: Work) -> Any:
-        """Into the same warm piece of memory again and again."""
+        """Into the same warm memory each time."""
         space = self.setting.scratch.bytes(work.length).data
         last = space[:0]
         with open(self.setting.path, "rb", buffering=0) as file:

@@ -1,4 +1,4 @@
-"""Times and rates for people."""
+"""Formatting of times and rates."""
 
 from rangeio.cli.sizes import short
 
@@ -12,7 +12,7 @@ def time_text(nanoseconds: float) -> str:
 
 
 def rate_text(per_second: float) -> str:
-    """``2.13 M``, ``91.4 k``: without the thing that is counted."""
+    """``2.13 M``, ``91.4 k``, without a unit."""
     for scale, unit in ((1e6, " M"), (1e3, " k")):
         if per_second >= scale:
             return f"{short(per_second / scale)}{unit}"

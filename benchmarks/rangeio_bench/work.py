@@ -1,4 +1,4 @@
-"""What is read: extents of one file or many whole files, and whether what came back is right.
+"""The reads: ranges of one file or many whole files, and the check of their results.
 
 Every choice is made by a seeded generator, so two runs on the same file read the same bytes in the same order.
 """
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-SEED = 4382  # of OpenDAL's RFC, for want of a better number
+SEED = 4382  # the number of OpenDAL's RFC
 RECORD = 4096
 SMALL_FILE = 16 << 10
 _TRUTH_PIECE = 1 << 20
@@ -23,7 +23,7 @@ _SPOTS, _SPOT = 32, 16 << 10
 
 @dataclass(frozen=True)
 class Work:
-    """One run's worth of reading. `path` is the file, or the folder of the files in `names`."""
+    """The reads of one run. `path` is the file, or the folder of the files in `names`."""
 
     path: Path
     offsets: list[int]
@@ -32,22 +32,22 @@ class Work:
 
     @property
     def reads(self) -> int:
-        """How many."""
+        """The number of reads."""
         return len(self.offsets)
 
     @cached_property
     def nbytes(self) -> int:
-        """How much, in all."""
+        """The total number of bytes."""
         return sum(self.lengths)
 
     @property
     def length(self) -> int:
-        """Bytes of each read, where all are of one size."""
+        """Bytes of each read, if all have the same size."""
         return self.lengths[0]
 
     @cached_property
     def array(self) -> npt.NDArray[np.int64]:
-        """The offsets, for those who take arrays."""
+        """The offsets as an array."""
         return np.array(self.offsets, dtype=np.int64)
 
     @cached_property
@@ -56,11 +56,11 @@ class Work:
         return [(offset, offset + length) for offset, length in zip(self.offsets, self.lengths, strict=True)]
 
     def first(self, reads: int) -> "Work":
-        """The same, cut off after some reads."""
+        """Only the first `reads` reads."""
         return Work(self.path, self.offsets[:reads], self.lengths[:reads], self.names[:reads])
 
     def check(self, result: Any, *, thorough: bool) -> None:
-        """Compare what a run returned with the file: all of it, or 32 spots. Raises WrongBytesError."""
+        """Compare the result of a run with the file: all of it, or 32 samples. Raises WrongBytesError."""
         pieces = _pieces(result, self.lengths)
         with _Truth(self.path, self.names) as truth:
             if thorough:
@@ -75,26 +75,26 @@ class Work:
 
 
 class WrongBytesError(Exception):
-    """A contender returned something else than the file holds: its time means nothing."""
+    """A contender returned bytes that differ from the file, so its time is meaningless."""
 
 
 def _pieces(result: Any, lengths: list[int]) -> list[memoryview]:
-    """One view for each read, from a list of buffers or from one buffer that holds them all in a row."""
+    """One view per read, from a list of buffers or from one buffer with all of them in sequence."""
     if isinstance(result, (list, tuple)):
         pieces = [memoryview(piece).cast("B") for piece in result]
         if [piece.nbytes for piece in pieces] != lengths:
-            raise WrongBytesError("the lengths of the results are not those asked for")
+            raise WrongBytesError("the lengths of the results differ from those requested")
         return pieces
     whole = memoryview(result)
     whole = whole if whole.format == "B" and whole.ndim == 1 else whole.cast("B")
     if whole.nbytes != sum(lengths):
-        raise WrongBytesError(f"{whole.nbytes} bytes came, {sum(lengths)} were asked for")
+        raise WrongBytesError(f"{whole.nbytes} bytes instead of {sum(lengths)}")
     stops = np.cumsum(lengths).tolist()
     return [whole[stop - length : stop] for stop, length in zip(stops, lengths, strict=True)]
 
 
 class _Truth:
-    """The file's own bytes, read with os.preadv by nobody under test."""
+    """The bytes of the file, read with os.preadv, independently of the contenders."""
 
     def __init__(self, path: Path, names: list[str]) -> None:
         self._folder, self._names = path, names
@@ -130,7 +130,7 @@ def _parts(piece: memoryview) -> Iterator[tuple[int, memoryview]]:
 
 
 def random_records(path: Path, size: int, count: int, *, salt: int = 0, length: int = RECORD) -> Work:
-    """`count` records of 4 KiB, none beside another: what reads 4 KiB at a time cannot win by merging two."""
+    """`count` records of 4 KiB, none adjacent to another, so that merging cannot make reads faster."""
     slots = size // (2 * length)
     chosen = np.random.default_rng(SEED + salt)
     picked = (
@@ -147,7 +147,7 @@ def whole_file(path: Path, size: int, block: int = 0) -> Work:
 
 
 def column_chunks(path: Path, size: int, count: int = 2000) -> Work:
-    """`count` ranges as a Parquet reader asks for a few columns of many row groups.
+    """`count` ranges, like a Parquet reader's requests for a few columns of many row groups.
 
     8 KiB to 256 KiB, 60 KiB on average: 120 MB for 2,000. They come in clusters of 40 (a row group); in a cluster a
     chunk follows its neighbour at once or after some unread columns (a gap of up to 64 KiB). Starts are not aligned.
@@ -162,7 +162,7 @@ def column_chunks(path: Path, size: int, count: int = 2000) -> Work:
         for _ in range(per_group):
             length = int((8 << 10) * 32 ** (dice.random() ** 1.3))
             gap = dice.choice((0, 0, 1, 2)) * dice.randrange(1, 32 << 10)
-            if offset + length > limit:  # a file too small for so many ranges: fewer are read
+            if offset + length > limit:  # the file is too small for all ranges: fewer are read
                 break
             offsets.append(offset)
             lengths.append(length)
@@ -171,7 +171,7 @@ def column_chunks(path: Path, size: int, count: int = 2000) -> Work:
 
 
 def far_columns(path: Path, size: int, count: int = 500) -> Work:
-    """`count` ranges of 16 KiB to 512 KiB, 120 KiB on average, as columns of a wide table that is mostly not read.
+    """`count` ranges of 16 KiB to 512 KiB, 120 KiB on average, like columns of a wide table that is mostly not read.
 
     Two of five follow their neighbour at once, one after a gap of up to 64 KiB, two after one of up to 3 MiB.
     """
@@ -190,7 +190,7 @@ def far_columns(path: Path, size: int, count: int = 500) -> Work:
 
 
 def small_files(folder: Path, count: int) -> Work:
-    """`count` files of 16 KiB in an order that is not that of the directory."""
+    """`count` files of 16 KiB in random order."""
     names = [f"{number // 1000:02d}/{number:05d}.bin" for number in range(count)]
     random.Random(SEED).shuffle(names)
     return Work(folder, [0] * count, [SMALL_FILE] * count, names)

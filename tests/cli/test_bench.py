@@ -328,7 +328,7 @@ def test_whoever_fails_loses_the_row_and_nobody_else(bench: Bench, monkeypatch: 
     assert failures["rangeio"] == failures["os.pread"] == ""
     assert result.absent == ["a_module_that_is_not_there is not installed"]
     text = report.case_text(result)
-    assert "liar zeros: left out" in text
+    assert "liar zeros: excluded" in text
 
 
 def result_with(target: Target, **speeds: list[tuple[int, int | None]]) -> CaseResult:
@@ -576,7 +576,7 @@ def test_the_command(
     assert sorted(os.listdir(tmp_path)) == ["new", "out.html", "out.json"]
     assert len(list((tmp_path / "new/s.bin.files").rglob("*.bin"))) == TINY.files
     assert main(["bench", "new/s.bin", "--size", "17MiB", "--no-report"]) == 1
-    assert "there with 16777216 bytes" in capsys.readouterr().err
+    assert "exists with 16777216 bytes" in capsys.readouterr().err
 
 
 def test_the_cases_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,7 @@
-"""The bench of objects on a server: `rangeio bench URL`.
+"""The bench for objects on a server: `rangeio bench URL`.
 
-paced          a server of ours that sends as slowly as a far one, and counts what it sends
-clients        who reads; `awaiting` those that are awaited, `ours` rangeio
-cases          what is measured and what is wanted
-remote         the state of things before each run
+paced          a server that is as slow as a distant one, and counts requests and bytes
+clients        the contenders; `awaiting`: async ones, `ours`: rangeio
+cases          the cases and their targets
+remote         the rounds, and the state before each run
 """

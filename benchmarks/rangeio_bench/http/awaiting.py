@@ -1,4 +1,4 @@
-"""Those that are awaited: each result is dropped at once, as a server would that sends it on."""
+"""Async contenders. Each result is dropped at once, as in a server that forwards it."""
 
 import asyncio
 import time
@@ -53,11 +53,11 @@ class Awaiting(Client):
         return last
 
     async def reading(self) -> Get:
-        """What is awaited for the bytes."""
+        """The awaitable of one read."""
         raise NotImplementedError
 
     async def ended(self) -> None:
-        """Close what has to be closed on the loop."""
+        """Close what must be closed on the loop."""
 
     def _close(self) -> None:
         self.loop.run_until_complete(self.ended())
@@ -67,7 +67,7 @@ class Awaiting(Client):
 
 
 class ObstoreThreads(Obstore):
-    """Without asyncio, as fast as it is: what the targets of the awaited reads are about."""
+    """Obstore at its fastest, without asyncio: the reference of the targets of awaited reads."""
 
     calls = {"tasks": "threads, get_range"}
 
@@ -94,7 +94,7 @@ class ObstoreAwaiting(Awaiting):
 
 
 class Aiohttp(Awaiting):
-    """The usual client of asyncio; no timeouts and no retries in it here."""
+    """The usual asyncio client; without timeouts and retries here."""
 
     name = "aiohttp"
     module = "aiohttp"

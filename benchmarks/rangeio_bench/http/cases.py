@@ -1,4 +1,4 @@
-"""What is measured of an object on a server, and what is wanted for it."""
+"""The cases for an object on a server, and their targets."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from rangeio_bench.cases import Case, Target
 from rangeio_bench.contender import Contender
 from rangeio_bench.http import awaiting, clients, ours
 
-# The order is that of the report; the first of a name is the one that targets are about.
+# In the order of the report; the targets refer to the first contender of a name.
 CLIENTS: tuple[type[clients.Client], ...] = (
     ours.Rangeio,
     ours.RangeioAwaiting,
@@ -26,7 +26,7 @@ CLIENTS: tuple[type[clients.Client], ...] = (
 Server = Literal["given", "tls", "paced"]
 
 PACE = 50_000_000
-"""Bytes per second of one connection: what one connection to an object store brings, about."""
+"""Bytes per second of one connection, about as fast as a connection to an object store."""
 WAIT_S = 0.02
 
 
@@ -36,10 +36,10 @@ class HttpCase(Case):
 
     server: Server = "given"
     nbytes: int = 0
-    """Of the object, where not all of it is read."""
+    """Bytes of the object that are read, if not all."""
 
     def contenders(self) -> Iterable[type[Contender]]:
-        """Those that can do it."""
+        """The contenders that support the case."""
         for kind in CLIENTS:
             if self.action in kind.calls and (kind.speaks_tls or self.server != "tls"):
                 yield kind
@@ -49,7 +49,7 @@ def _small() -> Iterable[HttpCase]:
     yield HttpCase(
         id="http-4k",
         title="4 KiB ranges, one by one",
-        why="The price of a request, once the connection is open: what is left is the client.",
+        why="The cost of a request over an open connection: mostly that of the client.",
         action="each",
         cache="hot",
         baseline="obstore",
@@ -57,7 +57,7 @@ def _small() -> Iterable[HttpCase]:
         depth=1,
         block=4 << 10,
     )
-    why = "Records, tiles or chunks of an array: many ranges far from each other, 16 connections."
+    why = "Records, tiles or chunks of an array: many distant ranges, 16 connections."
     yield HttpCase(
         id="http-64k",
         title="64 KiB ranges, one caller, 16 in flight",
@@ -91,7 +91,7 @@ def _at_once() -> Iterable[HttpCase]:
     yield HttpCase(
         id="http-64k-threads",
         title="64 KiB ranges, 16 threads",
-        why="A pool of workers, each of which reads for itself.",
+        why="A pool of workers that read independently.",
         action="threads",
         cache="hot",
         baseline="obstore",
@@ -102,7 +102,7 @@ def _at_once() -> Iterable[HttpCase]:
     yield HttpCase(
         id="http-1m",
         title="1 MiB ranges, one caller, 16 in flight",
-        why="Larger tiles, or groups of them.",
+        why="Larger tiles, or groups of tiles.",
         action="batch",
         cache="hot",
         baseline="obstore",
@@ -114,7 +114,7 @@ def _at_once() -> Iterable[HttpCase]:
 
 
 def _large() -> Iterable[HttpCase]:
-    why = "Loading a model: one buffer, as fast as the wire, and the CPU stays free."
+    why = "Loading a model: one buffer, at network speed, with low CPU usage."
     bounds = {
         "http-whole-1": (1, (Target("rate", 2.5, ("obstore",)),)),
         "http-whole-16": (16, (Target("rate", 1.7, ("obstore",)), Target("cpu ratio", 0.4, ("obstore",)))),
@@ -136,7 +136,7 @@ def _large() -> Iterable[HttpCase]:
 
 
 def _ranges() -> Iterable[HttpCase]:
-    why = "A few columns of a table: 500 ranges of 16 to 512 KiB, some side by side, some a little apart."
+    why = "A few columns of a table: 500 ranges of 16 to 512 KiB, some adjacent, some with small gaps."
     yield HttpCase(
         id="http-ranges",
         title="Column chunks of a Parquet file",
@@ -167,7 +167,7 @@ def _ranges() -> Iterable[HttpCase]:
     yield HttpCase(
         id="paced-whole",
         title=f"256 MiB into one buffer, {pace}, 16 connections",
-        why="The same object from a store that is far away.",
+        why="The same object from a distant store.",
         action="whole",
         cache="hot",
         baseline="obstore",

@@ -1,4 +1,4 @@
-"""Who reads from a server: each library by the call for the job, many reads at once by its own means or by threads.
+"""Contenders that read from a server: each library with its suitable call; concurrency by its own means or threads.
 
 Those who can only return fresh memory have their parts copied into one buffer where one buffer is wanted: that is what
 their users have to do.
@@ -17,14 +17,14 @@ from rangeio_bench.contender import Action, Contender, Role, Setting
 from rangeio_bench.work import Work
 
 PART = 8 << 20
-"""What a large read is cut into where the library leaves that to its users."""
+"""The parts of a large read, if the library leaves splitting to its users."""
 
 Get: TypeAlias = Callable[[int, int], Any]
 """The bytes of a length from an offset."""
 
 
 class Client(Contender):
-    """One that reads from `setting.url`."""
+    """A contender that reads from `setting.url`."""
 
     speaks_tls: ClassVar[bool] = True
 
@@ -38,25 +38,25 @@ class Client(Contender):
         self.pool.shutdown()
 
     def spread(self, work: Callable[[Iterator[Any]], Any], items: Iterable[Any]) -> list[Any]:
-        """Have `depth` threads take from `items` until there are no more; what each returns."""
+        """`depth` threads process `items` until none are left. Returns the result of each."""
         shared = iter(items)
         return [done.result() for done in [self.pool.submit(work, shared) for _ in range(self.depth)]]
 
     def latencies(self, action: Action, work: Work) -> list[int]:
-        """How long each single read took, in nanoseconds, as its caller sees it; empty if that cannot be seen."""
+        """The duration of each single read in nanoseconds, as its caller sees it; empty if it cannot be measured."""
         return []
 
 
 def any_of(results: list[Any]) -> Any:
-    """What one of the threads has read: some may have come too late for anything."""
+    """The result of one of the threads; some may have started too late to read anything."""
     return next(result for result in results if result is not None)
 
 
 class Getting(Client):
-    """One that gets one range per call: many at once by threads."""
+    """A contender with one range per call; concurrency by threads."""
 
     def getter(self) -> Get:
-        """For one thread."""
+        """The client of one thread."""
         raise NotImplementedError
 
     def __init__(self, setting: Setting) -> None:
@@ -127,7 +127,7 @@ class Getting(Client):
 
 
 class HttpClient(Getting):
-    """The standard library: a kept connection for each thread, bodies read into place where there is one."""
+    """The standard library: a persistent connection per thread; reads bodies into the destination if there is one."""
 
     name = "http.client"
     calls = {
@@ -188,7 +188,7 @@ class HttpClient(Getting):
 
 
 class Urllib3(Getting):
-    """What requests and botocore stand on."""
+    """The library below requests and botocore."""
 
     name = "urllib3"
     module = "urllib3"
@@ -218,7 +218,7 @@ class Urllib3(Getting):
 
 
 class Obstore(Getting):
-    """Rust object_store's S3 client, unsigned; an object at the root of a server by its HTTP client."""
+    """Rust object_store's S3 client, unsigned; its HTTP client for an object at the root of a server."""
 
     name = "obstore"
     module = "obstore"
@@ -250,7 +250,7 @@ def obstore_of(setting: Setting) -> tuple[Any, str]:
     stores, parts = import_module("obstore.store"), urlsplit(setting.url)
     options: dict[str, Any] = {"allow_http": True}
     if setting.ca_file:
-        options["allow_invalid_certificates"] = True  # it takes no file with a certificate
+        options["allow_invalid_certificates"] = True  # it does not accept a certificate file
     bucket, _, key = parts.path.lstrip("/").partition("/")
     endpoint = f"{parts.scheme}://{parts.netloc}"
     if not key:
@@ -279,7 +279,7 @@ class OpenDAL(Getting):
         "whole": "read",
         "ranges": "threads, read",
     }
-    speaks_tls = False  # a certificate of one's own cannot be given to it
+    speaks_tls = False  # it does not accept a custom certificate
 
     def getter(self) -> Get:
         """See `Getting`."""
@@ -322,7 +322,7 @@ class Arrow(Getting):
         if not hasattr(self, "file"):
             key = self.parts.path.lstrip("/")
             if "/" not in key:
-                raise OSError("an object of S3 has a bucket: the URL has one folder at least")
+                raise OSError("an S3 object has a bucket: the URL needs at least one folder")
             made = import_module("pyarrow.fs").S3FileSystem(
                 anonymous=True,
                 region="us-east-1",

@@ -1,4 +1,4 @@
-"""rangeio itself, from a thread, from many, and awaited."""
+"""rangeio itself, from one thread, from many threads, and awaited."""
 
 import time
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from rangeio_bench.work import Work
 
 
 class Rangeio(Client):
-    """The call that the targets are about."""
+    """The call that the targets refer to."""
 
     name = "rangeio"
     role: ClassVar[Role] = "ours"
@@ -33,7 +33,7 @@ class Rangeio(Client):
 
     @classmethod
     def version(cls) -> str:
-        """Of the package that is imported."""
+        """The version of the imported package."""
         return rangeio.__version__
 
     def _each(self, work: Work) -> Any:
@@ -62,7 +62,7 @@ class Rangeio(Client):
         return self.reader.read_at(0, work.nbytes)
 
     def latencies(self, action: Action, work: Work) -> list[int]:
-        """With `concurrent` reads under way, one is begun when the one `concurrent` before it is taken."""
+        """With `concurrent` reads in flight, a read begins when the one `concurrent` positions before it is taken."""
         clock, times = time.perf_counter_ns, []
         if action == "threads":
 
@@ -88,7 +88,7 @@ class Rangeio(Client):
 
 
 def object_of(setting: Setting) -> tuple[str, dict[str, Any]]:
-    """(URI, options) for `rangeio.open`: by s3, every request signed, where the URL has a bucket; else by http."""
+    """(URI, options) for `rangeio.open`: s3 with signed requests if the URL has a bucket, otherwise http."""
     options: dict[str, Any] = {"concurrent": setting.depth} if setting.depth else {}
     if setting.ca_file:
         options["ca_file"] = setting.ca_file
@@ -106,7 +106,7 @@ def object_of(setting: Setting) -> tuple[str, dict[str, Any]]:
 
 
 class RangeioAwaiting(Awaiting):
-    """The call that the targets are about."""
+    """The call that the targets refer to."""
 
     name = "rangeio"
     role: ClassVar[Role] = "ours"
@@ -119,7 +119,7 @@ class RangeioAwaiting(Awaiting):
 
     @classmethod
     def version(cls) -> str:
-        """Of the package that is imported."""
+        """The version of the imported package."""
         return rangeio.__version__
 
     async def reading(self) -> Get:

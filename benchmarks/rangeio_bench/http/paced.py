@@ -1,8 +1,8 @@
-"""A server as far away as one wants: a wait before the first byte, a pace for each connection, and counters.
+"""A server with configurable distance: a delay before the first byte, a rate per connection, and counters.
 
 `python -m rangeio_bench.http.paced FILE BYTES_PER_SECOND WAIT_SECONDS` serves FILE under any path, and prints
-its port. It ends when its standard input does. The kernel paces (SO_MAX_PACING_RATE, tc-fq(8)), so that
-bytes arrive evenly as from a network, without bursts between two sleeps.
+its port. It ends when its standard input ends. The kernel limits the rate (SO_MAX_PACING_RATE, tc-fq(8)), so that
+bytes arrive evenly, as from a network, without bursts.
 """
 
 import json
@@ -37,7 +37,7 @@ class _Server(socketserver.ThreadingTCPServer):
         self.requests = self.sent = 0
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away is nobody's error."""
+        """Ignore clients that disconnect."""
 
 
 class _Connection(socketserver.BaseRequestHandler):
@@ -86,17 +86,17 @@ class _Connection(socketserver.BaseRequestHandler):
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What a server has been asked for, and sent, so far."""
+    """The requests that a server has received, and the bytes it has sent."""
 
     requests: int
     nbytes: int
 
 
 class Paced:
-    """The server in a process of its own, until `close`."""
+    """The server in a separate process, until `close`."""
 
     def __init__(self, path: Path, *, pace: int, wait_s: float) -> None:
-        """pace: bytes per second of each connection, 0 for no bound. wait_s: before the first byte of each reply."""
+        """pace: bytes per second of each connection, 0: no limit. wait_s: delay before the first byte of a response."""
         self.pace, self.wait_s = pace, wait_s
         command = [sys.executable, "-m", __name__, str(path.resolve()), str(pace), str(wait_s)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -106,11 +106,11 @@ class Paced:
             self.close()
             raise OSError("the paced server did not start")
         self._port = int(line)
-        # Two folders, because those who speak S3 take the first for the bucket.
+        # Two folders, because S3 clients use the first as the bucket.
         self.url = f"http://127.0.0.1:{self._port}/bench/data/{path.name}"
 
     def counted(self) -> Counted:
-        """What it has counted; asking is not."""
+        """Its counters; this request is not counted."""
         with socket.create_connection(("127.0.0.1", self._port)) as sock:
             sock.sendall(b"GET %s HTTP/1.1\r\n\r\n" % _COUNTERS.encode())
             reply = b""
@@ -119,7 +119,7 @@ class Paced:
         return Counted(*json.loads(reply.partition(b"\r\n\r\n")[2]))
 
     def close(self) -> None:
-        """End it."""
+        """Stop the server."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
@@ -128,7 +128,7 @@ class Paced:
 
 
 def main(arguments: list[str]) -> None:
-    """The server's process."""
+    """The main function of the server process."""
     path, pace, wait_s = arguments
     with _Server(Path(path), int(pace), float(wait_s)) as server:
         print(server.server_address[1], flush=True)

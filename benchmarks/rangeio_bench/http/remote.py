@@ -1,4 +1,4 @@
-"""The rounds of `runner`, for an object on a server: its bytes are compared with those of a local copy of it."""
+"""The rounds of `runner` for an object on a server. Results are compared with a local copy."""
 
 import http.client
 import ssl
@@ -39,17 +39,17 @@ class Where:
 
 
 def server_of(url: str) -> str:
-    """Host and port, for a report: without a login."""
+    """Host and port for a report, without a login."""
     return str(urlsplit(url).netloc).rpartition("@")[2]
 
 
 def http_options(options: Options) -> Options:
-    """Longer samples than of files: a machine that serves as well is restless."""
+    """Longer samples than for files, because the server on the same machine causes variation."""
     return replace(options, sample_s=options.sample_s * 6, case_s=options.case_s * 1.5)
 
 
 class HttpBench(Bench):
-    """One object, many cases."""
+    """The cases for one object."""
 
     def __init__(self, where: Where, copy: Path, options: Options) -> None:
         super().__init__(copy, copy.stat().st_size, copy.parent, http_options(options))
@@ -57,7 +57,7 @@ class HttpBench(Bench):
         self.paced: Paced | None = None
 
     def close(self) -> None:
-        """End the paced server."""
+        """Stop the paced server."""
         if self.paced is not None:
             self.paced.close()
             self.paced = None
@@ -113,9 +113,9 @@ class HttpBench(Bench):
 
     def _ready(self, case: Case, entry: Entry) -> None:
         assert isinstance(case, HttpCase)
-        if case.server != "paced":  # where memory is never what is waited for
+        if case.server != "paced":  # with the paced server, memory is never the bottleneck
             super()._ready(case, entry)
-            # The results of one call are kept until those of the next one are there.
+            # The results of one call are kept until the next call has completed.
             if case.action == "batch":
                 entry.contender.measure(case.action, entry.works[:2])
 
@@ -155,7 +155,7 @@ class _Count:
 
 
 def download(where: Where, path: Path, tick: Callable[[float], None]) -> None:
-    """Make the local copy by the standard library, in one piece."""
+    """Download the local copy with the standard library, in one request."""
     parts = urlsplit(where.url)
     host, port = parts.hostname or "", parts.port
     connection: http.client.HTTPConnection
