@@ -1,7 +1,7 @@
 """Baselines of the standard library and numpy: the usual ways to read ranges, each in its best form.
 
 Reads into memory use one destination that was touched before, so no baseline pays for first-touch page faults that
-a careful user would avoid. What returns `bytes` allocates, as it must.
+a careful user would avoid. Calls that return `bytes` must allocate.
 """
 
 import mmap

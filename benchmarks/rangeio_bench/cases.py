@@ -1,6 +1,6 @@
 """The cases and their targets.
 
-A case is one kind of work in one cache state. Everybody who can do it takes part; a target compares rangeio with
+A case is one kind of work in one cache state. All contenders that support it take part; a target compares rangeio with
 the named contenders of the same run, or with a fixed figure.
 """
 

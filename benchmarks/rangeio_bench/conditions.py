@@ -27,8 +27,8 @@ def warm(work: Work) -> None:
 def evict(work: Work) -> float | None:
     """Drop the clean and unmapped pages of the files from the page cache. Returns the result of `resident`.
 
-    Unlike /proc/sys/vm/drop_caches this needs no root and leaves the rest of the machine alone. Pages that an earlier
-    reader's read-ahead is still bringing in are locked, and stay: they are waited for, a tenth of a second at most.
+    Unlike /proc/sys/vm/drop_caches this needs no root and does not affect other files. Pages that the read-ahead of an
+    earlier reader is still loading are locked and stay: waits for them, at most a tenth of a second.
     """
     for wait_s in (0.0, 0.01, 0.03, 0.06):
         time.sleep(wait_s)

@@ -38,26 +38,26 @@ _CHAPTERS: tuple[tuple[str, str, tuple[Action, ...], str], ...] = (
 )
 
 _NOTES = (
-    "Every contender runs once in each round, in an order that is shuffled anew. Bars are medians over "
-    "the rounds, whiskers the slowest and the fastest round. Ratios are taken within each round, and "
-    "their median is shown: it need not be the quotient of two bars.",
-    "The thin bar is CPU time of all threads of the process, user and system. Kernel threads are not in "
-    "it; fio reports its own.",
+    "Every contender runs once in each round, in a new random order. Bars are medians over "
+    "the rounds, whiskers the slowest and the fastest round. Ratios are computed within each round, and "
+    "their median is shown: it may differ from the quotient of two bars.",
+    "The thin bar is the user and system CPU time of all threads of the process, without kernel threads; "
+    "fio reports its own.",
     "Hot means that mincore(2) found the file in the page cache; cold, that posix_fadvise(2) emptied it "
-    "before each run and mincore(2) agreed. A host or a disk may cache below that, and nothing here can "
-    "see it.",
-    "What every contender returned was compared with the file, outside of the timed section. One that "
-    "returned anything else has no row.",
-    "Baselines that read into memory are given memory that was touched before. Libraries that return "
-    "fresh memory pay for its page faults, as they do in a program; rangeio recycles its own, and pays on "
-    "the first read only. Freeing the last result is not timed, for nobody.",
-    "fio is a bound, not a peer: the same reads from C, whose bytes go nowhere. Its large blocks lie on 4 "
+    "before each run, confirmed by mincore(2). A host or a disk may cache below that, which cannot be "
+    "detected here.",
+    "The result of every contender is compared with the file, outside of the timed section. A contender "
+    "that returns wrong bytes has no row.",
+    "Baselines that read into memory use memory that was touched before. Libraries that return "
+    "fresh memory pay for its page faults, as in a program; rangeio recycles its memory, and pays on "
+    "the first read only. Freeing the last result is not timed for any contender.",
+    "fio is a bound, not a peer: the same reads in C, without using the bytes. Its large blocks are in 4 "
     "KiB pages.",
-    "A contender so slow that one run takes an eighth of a case's time runs once only, unless a target names it.",
-    "Beside a busy thread os.pread has two speeds: it loses the GIL at nearly every read where the other "
-    "CPU wakes quickly, and at few where that is busy too. Its p99 of about 5 ms, the switch interval, "
-    "tells more than its median.",
-    "On a virtual machine the third digit says little: look at the whiskers, and run it again.",
+    "A contender that needs an eighth of a case's time for one run runs only once, unless a target names it.",
+    "Beside a busy thread os.pread has two speeds: it loses the GIL at nearly every read if the other "
+    "CPU wakes quickly, and at few reads if that CPU is busy too. Its p99 of about 5 ms, the switch interval, "
+    "says more than its median.",
+    "On a virtual machine the third digit is not significant: look at the whiskers, and repeat the run.",
 )
 
 
@@ -110,7 +110,7 @@ def _header(report: Report) -> Markup:
     if report.quick:
         facts += " A quick run: the figures are rough."
     if judged < len(met):
-        facts += f" {len(met) - judged} targets could not be judged here."
+        facts += f" {len(met) - judged} targets could not be measured here."
     return el(
         "header",
         charts.ring(kept, judged),
@@ -125,11 +125,11 @@ def _header(report: Report) -> Markup:
 
 def _targets(verdicts: Sequence[tuple[str, Verdict]]) -> Markup:
     lead = (
-        "Each dot is what was measured, as a multiple of its target: right of the line it is met. "
-        "The bar behind it spans the rounds; what is off the scale sits at its edge."
+        "Each dot is a measured figure, as a multiple of its target: right of the line the target is met. "
+        "The bar behind it spans the rounds; values off the scale are at its edge."
     )
     if not verdicts:
-        return _section("targets", "Targets", "None of the cases that were chosen has one.")
+        return _section("targets", "Targets", "None of the selected cases has a target.")
     return _section("targets", "Targets", lead, el("div", charts.targets(verdicts), cls="card"))
 
 
@@ -171,7 +171,7 @@ def _chip(verdict: Verdict) -> Markup:
 
 
 def _figures(result: CaseResult, rows: Sequence[Row]) -> Markup:
-    """The same as the bars in figures, for those who want to check."""
+    """The figures of the bars."""
     heads = [
         "",
         "median",
@@ -215,8 +215,8 @@ def _memory(report: Report) -> Markup:
     whole = sorted((row for row in rows if row.first_read is not None), key=lambda row: row.grown)
     size = report.memory[0].whole_bytes
     lead = (
-        f"Each in a process of its own: the growth of its peak resident memory when {size_text(size)} are read whole, "
-        "twice, the first result dropped in between; then many reads of 4 KiB, during which it should not grow at all."
+        f"Each in a separate process: the growth of its peak resident memory when {size_text(size)} are read whole, "
+        "twice, with the first result dropped in between; then many reads of 4 KiB, during which it should not grow."
     )
     heads = ["", "first read", "second read", "small reads", "drift", "version"]
     body = [
@@ -233,7 +233,7 @@ def _memory(report: Report) -> Markup:
     card = el(
         "article",
         el("h3", "Memory for each byte read"),
-        el("p", f"1{TIMES} is the result itself; a mapped file counts as far as it was touched.", cls="why"),
+        el("p", f"1{TIMES} is the result itself; a mapped file counts the touched pages.", cls="why"),
         el("div", *map(_chip, report.memory_verdicts), cls="chips"),
         *(charts.memory_bar(row, most) for row in whole),
         _table("Figures", heads, body),
@@ -255,7 +255,7 @@ def _machine(report: Report) -> Markup:
         "backend": f"{report.backend}: {report.reason}",
         "processor": f"{machine.processor}, {machine.cpus} CPUs usable, {size_text(machine.memory)} of memory",
         "system": f"{machine.kernel}, {machine.system}, {machine.python}",
-        "load before": f"{machine.load} (well above 0: others were measured too)",
+        "load before": f"{machine.load} (well above 0: other processes affected the measurement)",
         "file system": f"{place.file_system} ({place.options})",
         "device": device,
         "server": report.server,
@@ -267,7 +267,7 @@ def _machine(report: Report) -> Markup:
     }
     items = (join(el("dt", name), el("dd", value)) for name, value in facts.items() if value)
     card = el("div", el("dl", *items, cls="facts"), cls="card")
-    return _section("machine", "Machine", "What these figures are of.", card)
+    return _section("machine", "Machine", "The machine that was measured.", card)
 
 
 def _notes() -> Markup:

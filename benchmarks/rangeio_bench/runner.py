@@ -169,8 +169,8 @@ class Bench:
     def _prepare(self, case: Case, works: list[Work], entries: list[Entry]) -> float | None:
         """Bring the page cache into the state of the case. Returns the share of the file in it.
 
-        What was warm a second ago may be gone: kernels that reclaim early (DAMON_RECLAIM) and neighbours see to that,
-        and a reader that waits for a few pages is not slow at reading hot ones.
+        Pages that were cached a second ago may be evicted, by kernels that reclaim early (DAMON_RECLAIM) or by other
+        processes, and waiting for a few pages would falsify the figures of hot reads.
         """
         if case.cache == "hot":
             share = resident(works[0])
@@ -214,8 +214,8 @@ class Bench:
                     self._guarded(entry, lambda entry: self._look_at_tail(case, entry))
 
     def _ready(self, case: Case, entry: Entry) -> None:
-        """Read a large object once before it counts, so that memory is there, whether it is kept or given back: what a
-        virtual machine has not used for some seconds its host may have taken away, and it is dear to get again.
+        """Read a large object once before the measurement, so that its memory is available: the host of a virtual
+        machine may reclaim memory that is unused for some seconds, and getting it again is expensive.
         """
         if case.action in ("whole", "blocks") and entry.row.role != "bound":
             entry.contender.run(case.action, entry.works[0])

@@ -5,7 +5,7 @@ There are two kinds of use:
 - A *claim* of a call (`read_ranges` of a large total) waits until its bytes fit. Calls end by themselves, so the wait
   ends. One call is always admitted, whatever its size and whatever else is in use.
 - A *grant* for prefetch (`stream`, `copy`, `sink`) never waits: it gets the free bytes, possibly none, and the stream
-  then reads one chunk at a time. So a consumer that stops between two chunks blocks nobody.
+  then reads one chunk at a time. So a consumer that stops between two chunks does not block other calls.
 
 Small reads do not use the budget: accounting for them would cost more than the reads.
 """

@@ -1,7 +1,7 @@
 """Contenders that read from a server: each library with its suitable call; concurrency by its own means or threads.
 
-Those who can only return fresh memory have their parts copied into one buffer where one buffer is wanted: that is what
-their users have to do.
+For clients that only return fresh memory, the parts are copied into one buffer if one buffer is required, as their
+users have to do.
 """
 
 import http.client
