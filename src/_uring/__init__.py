@@ -1,6 +1,6 @@
-"""The core of rangeio: the compiled extension, or its pure-Python twin where that is not built.
+"""The core of rangeio: the compiled extension, or its pure-Python twin if the extension is not built.
 
-RANGEIO_BACKEND=uring|pool|python forces a backend, and fails where it cannot be had.
+RANGEIO_BACKEND=uring|pool|python forces a backend, and raises if it is not available.
 """
 
 import os
@@ -39,7 +39,7 @@ _native: Any = None
 try:
     _native = import_module("_uring.reactor")
 except ImportError as error:
-    pure_reactor.reason = f"the compiled extension is not there: {error}"
+    pure_reactor.reason = f"the compiled extension is not available: {error}"
     _extension_error = (
         f"{error}; to build it, install a C compiler and the headers of Python, then reinstall it"
         " (pip install --force-reinstall --no-deps --no-cache-dir --no-binary rangeio rangeio)"
@@ -63,7 +63,7 @@ else:
 
 
 class Reactor:
-    """The reactor of the backend that was asked for; an instance of that backend's own class."""
+    """Creates the reactor of the requested backend, an instance of that backend's own class."""
 
     def __new__(cls, *, backend: str = "auto", **options: Any) -> Any:
         if backend == "auto":
@@ -72,7 +72,7 @@ class Reactor:
             return pure_reactor.Reactor(**options)
         if _native is None:
             raise ImportError(
-                f"backend {backend!r} was asked for, but the compiled extension is not there: {_extension_error}"
+                f"backend {backend!r} was requested, but the compiled extension is not available: {_extension_error}"
             )
         return _native.Reactor(backend=backend, **options)
 
@@ -81,7 +81,7 @@ _default: Any = None
 
 
 def default_reactor() -> Any:
-    """The process's reactor, made on first use. A forked child goes on with it: it makes new rings and threads."""
+    """The process's reactor, created on first use. A forked child goes on using it, with new rings and threads."""
     global _default
     if _default is None:
         _default = Reactor()
@@ -92,5 +92,5 @@ set_default_reactor(default_reactor)
 
 
 def extension_error() -> str:
-    """Why the compiled extension is not there; empty if it is."""
+    """Why the compiled extension is not available; empty if it is."""
     return _extension_error

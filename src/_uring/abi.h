@@ -1,11 +1,11 @@
-/* What the kernel and liburing fix by ABI, and nothing else.
+/* The parts of the kernel's and liburing's interface that are fixed by ABI.
  *
  * The kernel's structures (io_uring_enter(2), linux/io_uring.h) and liburing's `struct io_uring` are declared
  * here rather than included: the core builds with no header beyond libc's, on kernels older than the flags
- * it uses, and the liburing it meets at run time was compiled elsewhere. The two layouts that matter are
- * asserted. Names carry the prefix `abi_` so that they never collide with a system <liburing.h>.
+ * it uses, and the liburing that is loaded at run time was compiled elsewhere. The layouts are asserted.
+ * Names have the prefix `abi_` so that they do not collide with a system <liburing.h>.
  *
- * `sq.array` is never touched: liburing builds newer than 2.6 turn on IORING_SETUP_NO_SQARRAY, and then
+ * `sq.array` is never used: liburing builds newer than 2.6 turn on IORING_SETUP_NO_SQARRAY, and then
  * the pointer is NULL. io_uring_submit*() publish the entries.
  */
 #ifndef RANGEIO_ABI_H
@@ -99,7 +99,7 @@ enum {
     ABI_FEAT_EXT_ARG = 1u << 8,         /* 5.11 */
 };
 
-/* The functions of liburing that are not inline in its header; resolved by dlsym. */
+/* The functions of liburing that are not inline in its header, resolved with dlsym. */
 struct abi_functions {
     int (*queue_init_params)(unsigned entries, struct abi_ring *ring, struct abi_params *params);
     void (*queue_exit)(struct abi_ring *ring);
@@ -113,7 +113,7 @@ struct abi_functions {
     int (*unregister_buffers)(struct abi_ring *ring);
 };
 
-/* io_uring_get_sqe(): no SQPOLL here, so only this side moves sqe_tail; the kernel moves khead. */
+/* io_uring_get_sqe(). Without SQPOLL, only this side moves sqe_tail; the kernel moves khead. */
 static inline struct abi_sqe *abi_get_sqe(struct abi_ring *ring)
 {
     struct abi_sq *sq = &ring->sq;
@@ -125,7 +125,7 @@ static inline struct abi_sqe *abi_get_sqe(struct abi_ring *ring)
     return sqe;
 }
 
-/* Entries made but not yet taken by the kernel, and the index-th of them. */
+/* The number of entries not yet taken by the kernel, and the entry at an index among them. */
 static inline uint32_t abi_sq_pending(struct abi_ring *ring)
 {
     return ring->sq.sqe_tail - atomic_load_explicit((_Atomic uint32_t *)ring->sq.khead, memory_order_acquire);
@@ -137,8 +137,8 @@ static inline struct abi_sqe *abi_sq_at(struct abi_ring *ring, uint32_t index)
     return &ring->sq.sqes[(head + index) & ring->sq.ring_mask];
 }
 
-/* Take back what the kernel has not taken. It looks at the tail only when it is entered, and liburing submits what lies
- * between its own two counts: all of them are set back. */
+/* Take back the entries that the kernel has not taken. The kernel reads the tail only during an enter, and liburing
+ * submits the entries between its own two counters: reset all of them. */
 static inline void abi_sq_clear(struct abi_ring *ring)
 {
     struct abi_sq *sq = &ring->sq;
@@ -147,7 +147,7 @@ static inline void abi_sq_clear(struct abi_ring *ring)
     atomic_store_explicit((_Atomic uint32_t *)sq->ktail, head, memory_order_release);
 }
 
-/* Acquire pairs with the kernel's release of ktail: the entry is written before it is counted. */
+/* Acquire pairs with the kernel's release of ktail: an entry is written before it is counted. */
 static inline uint32_t abi_cq_ready(struct abi_ring *ring)
 {
     return atomic_load_explicit((_Atomic uint32_t *)ring->cq.ktail, memory_order_acquire) - *ring->cq.khead;

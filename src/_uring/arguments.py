@@ -1,4 +1,4 @@
-"""Checked arguments: offsets, lengths, and memory to read into."""
+"""Checks of arguments: offsets, lengths, and memory to read into."""
 
 import operator
 import re
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer as SupportsBuffer
 
 OFFSET_MAX = 2**63 - 1
-"""Largest offset, length and end: off_t is signed. What would end beyond it ends there."""
+"""Largest offset, length and end: off_t is signed. A range that would end beyond it is cut there."""
 
 
 def byte_index(value: SupportsIndex, name: str) -> int:
@@ -27,23 +27,23 @@ def byte_index(value: SupportsIndex, name: str) -> int:
 
 
 def byte_array(values: Any, name: str) -> "npt.NDArray[np.int64]":
-    """`values` as a C-contiguous int64 array of one dimension; every one under the rules of `byte_index`.
+    """`values` as a one-dimensional C-contiguous int64 array. Each value must pass the checks of `byte_index`.
 
-    A copy, also of an int64 array: what the caller does with his while an awaited read is under way must not matter.
+    Always a copy, so that the caller may change its array while an async read is in flight.
     """
     if not isinstance(values, np.ndarray):
         if isinstance(values, (str, bytes, bytearray)) or not isinstance(values, Iterable):
             raise TypeError(f"{name} must be a sequence of integers, not {type(values).__name__}")
         values = values if isinstance(values, (list, tuple)) else list(values)
         try:
-            # array("q") refuses floats and takes whatever has __index__, at a quarter of the cost of a Python loop.
+            # array("q") refuses floats and accepts anything with __index__, at a quarter of the cost of a Python loop.
             numbers = np.frombuffer(array("q", values), dtype=np.int64)
         except OverflowError:
-            numbers = np.array([byte_index(value, name) for value in values])  # raises, and says for which
+            numbers = np.array([byte_index(value, name) for value in values])  # raises for the first
     elif values.dtype.kind not in "iub":
         raise TypeError(f"{name} must be integers, not {values.dtype}")
     elif values.dtype.kind == "u" and values.size and int(values.max()) > OFFSET_MAX:
-        raise OverflowError(f"{name}: every one must be below 2**63, got {values.max()}")
+        raise OverflowError(f"{name}: all values must be below 2**63, got {values.max()}")
     else:
         numbers = np.array(values, dtype=np.int64, order="C")
     if numbers.ndim != 1:
@@ -54,21 +54,21 @@ def byte_array(values: Any, name: str) -> "npt.NDArray[np.int64]":
 
 
 def byte_arrays(starts: Any, lengths: Any) -> "tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]":
-    """The checked arguments of a batch: two arrays of one size."""
+    """The checked arguments of a batch: two arrays of the same size."""
     first, second = byte_array(starts, "starts"), byte_array(lengths, "lengths")
     if first.size != second.size:
         raise ValueError(f"starts and lengths differ in size: {first.size} and {second.size}")
     return first, second
 
 
-# In the format of a buffer (PEP 3118): objects, pointers, functions, and C strings by reference. Zf, Zd and Zg are
-# complex numbers. Names of fields stand between colons.
+# Matches objects, pointers, functions, and C strings by reference in a buffer format (PEP 3118). Zf, Zd and Zg are
+# complex numbers. Field names are enclosed in colons.
 _POINTERS = re.compile(r"[OPz&]|X\{|Z(?![fdg])")
 _NAMES = re.compile(r":[^:]*:")
 
 
 def check_plain(format: str) -> None:
-    """TypeError if memory of that format holds pointers: bytes of a file, taken for one, would end the process."""
+    """TypeError if memory of this format holds pointers: file bytes used as a pointer would crash the process."""
     if _POINTERS.search(_NAMES.sub("", format)):
         raise TypeError(
             f"the destination holds objects or pointers (format {format!r}); read into bytes or numbers instead"
@@ -76,13 +76,13 @@ def check_plain(format: str) -> None:
 
 
 def writable_bytes(destination: "SupportsBuffer") -> memoryview:
-    """The bytes of `destination`, to be filled. TypeError unless writable and of plain numbers, BufferError unless
-    C-contiguous.
+    """The memory of `destination` as bytes, for writing. TypeError unless it is writable and holds plain numbers,
+    BufferError unless it is C-contiguous.
     """
     try:
         view = memoryview(destination)
     except ValueError:
-        # numpy has no format for dates, which are plain numbers, and none for its strings, which are pointers.
+        # numpy has no buffer format for dates, which are plain numbers, nor for StringDType, which holds pointers.
         if not isinstance(destination, np.ndarray):
             raise
         if destination.dtype.hasobject:
@@ -96,5 +96,5 @@ def writable_bytes(destination: "SupportsBuffer") -> memoryview:
         raise BufferError("the destination must be C-contiguous; copy it, or read into a contiguous part")
     if view.nbytes == 0:
         return memoryview(bytearray())
-    # Through numpy because memoryview.cast() refuses formats it does not know, such as those of records.
+    # Through numpy, because memoryview.cast() refuses formats it does not support, such as those of records.
     return np.frombuffer(view, dtype=np.uint8).data

@@ -3,13 +3,13 @@
 from libc.stdint cimport int64_t
 
 cdef enum:
-    # Bytes of a head, at most; there is one byte more in `space`.
+    # Maximum bytes of a response head. `space` has one byte more.
     HEAD_ROOM = 8192
 
 
 cdef class Connection:
     cdef readonly int fd
-    # Where heads are received. It keeps its size.
+    # Response heads are received here. Its size is fixed.
     cdef readonly bytearray space
     cdef char *head
     cdef Py_buffer view

@@ -1,7 +1,7 @@
-"""Connected TCP sockets as the core needs them, and a stack of idle ones.
+"""Connected TCP sockets, and a stack of idle ones.
 
-A socket here blocks, for as long as SO_RCVTIMEO says. Code that must not wait says so in each call (MSG_DONTWAIT). All of
-this is called with the GIL held and gives it up nowhere in between, so it needs no lock.
+The sockets block, up to SO_RCVTIMEO. Code that must not block passes MSG_DONTWAIT in each call. Everything here is called with
+the GIL held and does not release it, so it needs no lock.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
@@ -29,7 +29,7 @@ cdef class Connection:
     def __cinit__(self, *_, **__):
         self.fd = -1
         self.space = bytearray(HEAD_ROOM + 1)
-        PyObject_GetBuffer(self.space, &self.view, PyBUF_SIMPLE | PyBUF_WRITABLE)  # so it cannot be resized
+        PyObject_GetBuffer(self.space, &self.view, PyBUF_SIMPLE | PyBUF_WRITABLE)  # the export prevents resizing
         self.head = <char *>self.view.buf
 
     def __dealloc__(self):
@@ -46,12 +46,12 @@ cdef class Connection:
         return (monotonic_ns() - self.idle_ns) / 1e9
 
     cdef bint brings_nothing(self) noexcept nogil:
-        """Whether it is open and nothing has come: what comes before a request is not its response (RFC 9112 9.2)."""
+        """Whether it is open and no bytes have arrived. Bytes that arrive before a request are not its response (RFC 9112 9.2)."""
         cdef char byte
         return socket_receive(self.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 and (errno == EAGAIN or errno == EINTR)
 
     cdef int wait_for(self, int64_t ns) except -1:
-        """Have receives that wait, wait so long at most. Nothing to do if that is so already."""
+        """Set the timeout of blocking receives (SO_RCVTIMEO), if it differs from the current one."""
         cdef timeval limit
         if ns == self.wait_ns:
             return 0
@@ -75,9 +75,9 @@ cdef class IdleConnections:
         return len(self.connections)
 
     cdef Connection take_quiet(self, bint absolute):
-        """The one used last, of those over which nothing has come; others are closed. None if there is none.
+        """The most recently used connection on which no bytes have arrived; others are closed. None if there is none.
 
-        absolute: whether its requests name the whole URL. If the one used last is of the other kind: None.
+        absolute: whether its requests name the whole URL. None if the most recently used one is of the other kind.
         """
         cdef Connection connection
         while self.connections:
@@ -91,7 +91,7 @@ cdef class IdleConnections:
         return None
 
     cdef bint put(self, Connection connection) except -1:
-        """Keep it; False if somebody else is to have it."""
+        """Keep it as idle. False if others wait for it, and it must go to them."""
         connection.idle_ns = monotonic_ns()
         if self.wanted:
             return False

@@ -1,4 +1,4 @@
-"""The types of cursor.py, where it is compiled."""
+"""The types of cursor.py, for compiling it."""
 
 cdef class Cursor:
     cdef object read_into

@@ -1,7 +1,7 @@
-"""Where a file object over a range is, and how much it reads at a time.
+"""The position of a file object over a range, and the size of its reads.
 
-Plain Python, and compiled where there is a compiler (cursor.pxd gives the types): a BufferedReader calls `seek` and
-`readinto` for every few kilobytes, and a frame of the interpreter for each would cost as much as the read.
+Plain Python, and compiled if there is a compiler (cursor.pxd gives the types). A BufferedReader calls `seek` and
+`readinto` for every few kilobytes; an interpreter frame for each call would cost as much as the read.
 """
 
 import errno
@@ -17,12 +17,12 @@ GROWTH = 4
 
 
 class Cursor:
-    """A place in bytes `start` to `stop` of what `read_into(buffer, offset)` reads. Not for two threads at once.
+    """A position in the bytes `start` to `stop` of what `read_into(buffer, offset)` reads. Not thread-safe.
 
-    A BufferedReader offers its whole buffer to every read, so it is decided here how much of it to fill: `first` after
-    a seek, four times as much for each read that goes on where the last one ended. That is what tells reading through
-    from reading here and there. Everybody else's memory is filled, as by a read of a regular file: callers of a raw
-    file take fewer bytes for its end, though io.RawIOBase allows them (pyarrow: for a corrupt file).
+    A BufferedReader offers its whole buffer for every read, so the cursor decides how much of it to fill: `first` bytes
+    after a seek, and four times as much for each read that continues where the last one ended. This distinguishes
+    sequential from random reading. Other buffers are filled completely, as by a read of a regular file: callers of a
+    raw file take a short read for the end of the file, though io.RawIOBase allows it (pyarrow: for a corrupt file).
     """
 
     def __init__(
@@ -34,8 +34,8 @@ class Cursor:
         buffer_size: int,
         find_end: Callable[[], int],
     ) -> None:
-        """buffer_size: of the BufferedReader over it, 0 if there is none. find_end: the stop, where that is
-        OFFSET_MAX.
+        """buffer_size: of the BufferedReader over this cursor, else 0. find_end: returns the end of the object; called
+        if `stop` is OFFSET_MAX.
         """
         self.read_into = read_into
         self.find_end = find_end
@@ -49,9 +49,9 @@ class Cursor:
         self.closed = False
 
     def readinto(self, buffer: Any) -> int:
-        """Fill `buffer`, or what a BufferedReader offers, as far as that is good; fewer bytes at the end of the range.
+        """Fill `buffer`, or a suitable part of it for a BufferedReader. Fewer bytes at the end of the range.
 
-        0 only there, or where `buffer` has no bytes.
+        0 only at the end, or if `buffer` has no bytes.
         """
         if self.closed:
             raise ValueError("I/O operation on closed file")
@@ -59,7 +59,7 @@ class Cursor:
         view = buffer if offered else writable_bytes(buffer)
         size = len(view)
         if size == 0:
-            return 0  # says nothing about the end, nor about what is read next
+            return 0  # without effect on the position or the size of the next read
         want = size
         if offered and size <= self.buffer_size:
             self.span = min(self.span * GROWTH, size) if self.at == self.expected else self.first
@@ -71,13 +71,13 @@ class Cursor:
         return got
 
     def want(self, place: int) -> None:
-        """The reads that follow are for what lies before `place`."""
+        """Announce that the next reads are for bytes before `place`."""
         self.wanted = self.start + place
 
     def seek(self, offset: Any, whence: int = os.SEEK_SET) -> int:
-        """Move, past the end too, where reading then finds nothing. Costs no read.
+        """Move the position. Past the end is allowed; reads there return nothing. Costs no read.
 
-        OSError (EINVAL) before the start and beyond 2**63 - 1, as of real files: zipfile counts on it.
+        OSError (EINVAL) before the start and beyond 2**63 - 1, as for regular files: zipfile relies on it.
         """
         if self.closed:
             raise ValueError("I/O operation on closed file")
@@ -96,36 +96,36 @@ class Cursor:
         return place
 
     def tell(self) -> int:
-        """The place, counted from the start of the range."""
+        """The position, relative to the start of the range."""
         if self.closed:
             raise ValueError("I/O operation on closed file")
         return self.at - self.start
 
     def seekable(self) -> bool:
-        """Always. Asked before every seek."""
+        """Always True. A BufferedReader calls it before every seek."""
         if self.closed:
             raise ValueError("I/O operation on closed file")
         return True
 
     def left(self) -> int:
-        """Bytes from here to the end of the range."""
+        """Bytes from the position to the end of the range."""
         if self.closed:
             raise ValueError("I/O operation on closed file")
         return max(0, self.stop - self.at)
 
     def move(self, nbytes: int) -> None:
-        """Go on by so many bytes, which were read in another way."""
+        """Advance by `nbytes` that were read without the cursor."""
         self.at += nbytes
 
     def close(self) -> None:
-        """Refuse everything from now on."""
+        """Make all later calls raise ValueError."""
         self.closed = True
 
 
 def _is_buffered_readers(view: memoryview) -> bool:
-    """Whether a BufferedReader has made it. Such a view has no owner in CPython (Modules/_io/bufferedio.c,
-    _bufferedreader_raw_read), and in PyPy the reader itself; those of everybody else have another.
+    """Whether a BufferedReader has made the view. Its owner is then None in CPython (Modules/_io/bufferedio.c,
+    _bufferedreader_raw_read), and the reader itself in PyPy. Other views have another owner.
     """
     owner = view.obj
-    # Those that C code makes of memory may have no owner either, and items of several bytes.
+    # Views that C code makes of plain memory may have no owner either, but may have items of several bytes.
     return view.nbytes == len(view) if owner is None else isinstance(owner, io.BufferedReader)

@@ -1,6 +1,6 @@
-"""How the core makes its errors: by a factory that the layer above sets.
+"""The errors of the core, created by a factory that the layer above sets.
 
-Nothing here does I/O or knows which backend runs.
+Nothing here does I/O or depends on the backend.
 """
 
 import errno as _errno
@@ -9,11 +9,11 @@ import os
 from typing import Literal, Protocol
 
 ErrorKind = Literal["errno", "changed", "eof", "closed", "unsupported", "failed"]
-"""``"failed"``: an exception where none was expected, named in `detail`."""
+"""``"failed"``: an unexpected exception, named in `detail`."""
 
 
 class ErrorFactory(Protocol):
-    """Make the exception to raise. `errno` is 0 unless `kind` is ``"errno"``; offset and limit may be None."""
+    """Create the exception to raise. `errno` is 0 unless `kind` is ``"errno"``. offset and limit may be None."""
 
     def __call__(
         self, kind: ErrorKind, errno: int, path: str, offset: int | None, limit: int | None, detail: str
@@ -23,7 +23,7 @@ class ErrorFactory(Protocol):
 def _builtin_error(
     kind: ErrorKind, errno: int, path: str, offset: int | None, limit: int | None, detail: str
 ) -> BaseException:
-    """The factory until another is set: the builtin exceptions, so that the core can be used alone."""
+    """The default factory: builtin exceptions, so that the core can be used alone."""
     asked = "" if offset is None else f" (offset {offset}, limit {limit})"
     text = f"{path!r}{asked}: {detail or kind}"
     if kind == "errno":
@@ -47,7 +47,7 @@ _tree: _Kinds = _BUILTIN
 
 
 def set_error_factory(factory: ErrorFactory, tree: _Kinds = _BUILTIN) -> None:
-    """Have every error of the core made by `factory`, in this process, from now on. tree: the classes it makes."""
+    """Set the factory of all errors of the core, process-wide. tree: the exception classes that it creates."""
     global _factory, _tree
     _factory, _tree = factory, tree
 
@@ -60,19 +60,19 @@ def make_error(
     limit: int | None = None,
     detail: str = "",
 ) -> BaseException:
-    """The exception for one failure, to be raised by the caller. Keyword or positional, as the factory takes them."""
+    """Create the exception for one failure, for the caller to raise. Arguments as of the factory."""
     return _factory(kind, errno, path, offset, limit, detail)
 
 
 def is_failure(error: BaseException) -> bool:
-    """Whether a read may end with it as it is."""
+    """Whether the exception belongs to the error tree, so that a read may raise it unchanged."""
     return isinstance(error, _tree)
 
 
 def as_failure(
     error: BaseException, path: str = "", offset: int | None = None, limit: int | None = None
 ) -> BaseException:
-    """`error`, raised where nobody asked for anything, as one that a read may end with; it is the cause of another."""
+    """Convert an exception to one that a read may raise: unchanged if it is one, else as the cause of a new one."""
     if is_failure(error):
         return error
     if isinstance(error, OSError) and error.errno:
@@ -84,7 +84,7 @@ def as_failure(
 
 
 def without_frames(error: BaseException) -> BaseException:
-    """`error` as a value: its traceback would keep the frames it passed, and all they hold, until a collection."""
+    """Drop the tracebacks of `error` and its causes: they would keep their frames alive, and all those reference."""
     link: BaseException | None = error
     while link is not None:
         link.__traceback__ = None

@@ -1,14 +1,15 @@
-"""What a read needs of the event loop it runs under, for asyncio (uvloop included) and for trio.
+"""The operations that reads need from an event loop, for asyncio (including uvloop) and for trio.
 
-`current_key` alone decides which loop that is. A waiter is made by `waiter()` and awaited by `wait(waiter)`; one of its
-`set_result` and `set_exception` is called, from the loop's own thread, unless it is `done()`: cancelled, that is. The
-`cancelled` callback, if there is one, hears of that.
+Only `current_key` decides which loop is running. `waiter()` makes a waiter, and `wait(waiter)` awaits it. The loop's
+own thread calls its `set_result` or `set_exception` once, unless the waiter is `done()`, that is, cancelled. On
+cancellation the `cancelled` callback, if any, is called.
 
-A waiter made by `holding()` keeps its task when that is cancelled, until it is told a result: then the cancellation is
-what the task sees. So it is with memory of the caller's that somebody still writes to.
+A waiter made by `holding()` delays a cancellation until it is resolved; then the task is cancelled. This is for reads
+into the caller's memory, which the kernel or a worker may still write to.
 
-No callback may raise into a loop: asyncio and uvloop would log it and go on, trio would end the whole run, and the task
-that waits for the read would wait for ever. Whoever hands a callback over gives a `failed` with it, which is told.
+No callback may raise into a loop: asyncio and uvloop would log the exception and continue, trio would end the whole
+run, and the task that waits for the read would wait for ever. So each callback has a `failed` function, which gets the
+exception.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ from _uring.waiters import Binding, Failed, Guarded, Later
 
 
 class _Turn:
-    """An awaitable that gives the asyncio loop one turn: a bare yield, as asyncio.sleep(0) makes."""
+    """An awaitable that yields to the asyncio loop once: a bare yield, as in asyncio.sleep(0)."""
 
     __slots__ = ()
 
@@ -33,8 +34,8 @@ class _Turn:
 
 
 class _Holding(asyncio.Future[Any]):
-    """A future that is cancelled when it is told a result, if that was asked for before. Until then it says yes to
-    whoever cancels, as a task does that ends later.
+    """A future that delays a cancellation until it gets its result. Until then `cancel` returns True, as for a task
+    that ends later.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, cancelled: Callable[[], None]) -> None:
@@ -43,7 +44,7 @@ class _Holding(asyncio.Future[Any]):
         self._message: tuple[Any, ...] | None = None
 
     def cancel(self, *message: Any, **named: Any) -> bool:
-        """msg: see asyncio.Future; the first one is kept."""
+        """Request cancellation. msg: see asyncio.Future; the first one is kept."""
         if self.done():
             return False
         if self._message is None:
@@ -54,14 +55,14 @@ class _Holding(asyncio.Future[Any]):
         return True
 
     def set_result(self, value: Any, /) -> None:
-        self._heard = None  # and with it what the read has held
+        self._heard = None  # it references the read
         if self._message is None:
             super().set_result(value)
         else:
             super().cancel(*self._message)
 
     def set_exception(self, error: Any, /) -> None:
-        """An interruption is told in any case: it is for the program, not for this task."""
+        """An interruption is always raised, even if cancelled: it is for the program, not for this task."""
         self._heard = None
         if self._message is None or not isinstance(error, Exception):
             super().set_exception(error)
@@ -70,13 +71,13 @@ class _Holding(asyncio.Future[Any]):
 
 
 class AsyncioBinding:
-    """asyncio and what behaves like it."""
+    """asyncio and compatible loops."""
 
     __slots__ = ("_watched", "loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self._watched: dict[int, weakref.ref[Guarded]] = {}  # held by the loop alone, and let go with it
+        self._watched: dict[int, weakref.ref[Guarded]] = {}  # only the loop references them: freed with it
 
     def waiter(
         self, cancelled: Callable[[], None] | None, failed: Failed | None = None
@@ -133,7 +134,7 @@ class AsyncioBinding:
 
 
 class _TrioWaiter:
-    """A parked trio task. The result may come before the task parks, and after it was cancelled."""
+    """A suspended trio task. The result may arrive before the task suspends, and after it was cancelled."""
 
     __slots__ = ("cancelled", "gone", "outcome", "task")
 
@@ -164,14 +165,14 @@ class _TrioWaiter:
             self.forget()
 
     def given(self) -> Any:
-        """The result, or its error raised."""
+        """Return the result or raise the error."""
         try:
             return self.outcome.unwrap()
         finally:
             self.forget()
 
     def forget(self) -> None:
-        """Nobody waits any more. The traceback of an error holds the frame that waited: let this not hold the error."""
+        """Mark the wait as ended, and drop the outcome: the traceback of its error references the frame that waited."""
         self.gone = True
         self.outcome = None
 
@@ -194,11 +195,11 @@ class _TrioWaiter:
         if self.task is not None:
             trio.lowlevel.reschedule(self.task, result)
             self.task = None
-        self.outcome = result  # last: who could not be woken is not done, and is told what came in between
+        self.outcome = result  # last: if rescheduling raises, the waiter is still pending
 
 
 class _TrioHolding(_TrioWaiter):
-    """See `holding`. Cancelled, it is done when it is told a result."""
+    """See `holding`. If cancelled, it is done once it gets a result."""
 
     __slots__ = ("aborting", "raise_cancel")
 
@@ -231,20 +232,21 @@ class _TrioHolding(_TrioWaiter):
     def _settle(self, result: Any) -> None:
         import outcome
 
-        self.cancelled = None  # and with it what the read has held
+        self.cancelled = None  # it references the read
         if self.aborting:
-            # Nothing was under way: the cancellation goes its usual way. Raised here, it held these frames in a circle.
+            # Nothing was in flight: trio raises the cancellation. Raised here, it would create a cycle with these
+            # frames.
             self.outcome, self.task = outcome.Value(None), None
             return
         told = getattr(result, "error", None)
-        # An interruption is told in any case: it is for the program, not for this task.
+        # An interruption is always raised: it is for the program, not for this task.
         if self.raise_cancel is not None and (told is None or isinstance(told, Exception)):
             result = outcome.capture(self.raise_cancel)
         super()._settle(result)
 
 
 class TrioBinding:
-    """One `trio.run`, or one run of trio as the guest of another loop."""
+    """One `trio.run`, or one guest run of trio in another loop."""
 
     __slots__ = ("_scopes", "closed", "token")
 
@@ -286,15 +288,15 @@ class TrioBinding:
         async def watcher() -> None:
             try:
                 with scope:
-                    # A task that is woken already is not cancelled before its next wait. So look each time: `fd` may be
-                    # closed by now, or be another's.
+                    # A task that is already scheduled is not cancelled before its next wait. So check each time: `fd`
+                    # may be closed or reused by now.
                     while not scope.cancel_called:
                         readable = await _readable(fd)
                         if not scope.cancel_called:
                             guarded() if readable else at_loss()
                         if not readable:
                             return
-            except trio.Cancelled:  # as system tasks are when the main task has ended: the loop is going away
+            except trio.Cancelled:  # the main task has ended: the loop is closing
                 self.closed = True
                 raise
 
@@ -309,7 +311,7 @@ class TrioBinding:
         if not self.closed:
             try:
                 self.token.run_sync_soon(_nothing, idempotent=True)
-            except RuntimeError:  # trio.RunFinishedError; no watch was left to tell
+            except RuntimeError:  # trio.RunFinishedError; no watcher task was left to notice
                 self.closed = True
         return self.closed
 
@@ -325,8 +327,8 @@ class TrioBinding:
 
 
 async def _readable(fd: int) -> bool:
-    """Wait for it under trio; False where it cannot be waited for: somebody closed the descriptor, and another may have
-    its number.
+    """Wait under trio until `fd` is readable. False if trio cannot wait for it: the descriptor was closed, and its
+    number may be reused.
     """
     import trio
 
@@ -342,14 +344,14 @@ def _nothing() -> None:
 
 
 def _raise_lost() -> None:
-    raise OSError(errno.EBADF, f"{os.strerror(errno.EBADF)}: somebody closed a descriptor of rangeio's")
+    raise OSError(errno.EBADF, f"{os.strerror(errno.EBADF)}: other code closed a descriptor of rangeio")
 
 
 def current_key() -> Any:
-    """The loop that runs this code, as something to look its binding up by. RuntimeError outside of one.
+    """The running loop, as a key for its binding. RuntimeError if no loop is running.
 
-    A thread may run several: trio as the guest of asyncio, trio-asyncio, a `trio.run` within an asyncio task, an
-    `asyncio.run` within a trio task. The innermost has to be awaited. (sniffio tells the same, but for the last.)
+    A thread may run several: trio as a guest of asyncio, trio-asyncio, a `trio.run` within an asyncio task, an
+    `asyncio.run` within a trio task. The innermost is the right one. (sniffio agrees, except in the last case.)
     """
     loop = asyncio._get_running_loop()
     trio = getattr(sys.modules["trio"], "lowlevel", None) if "trio" in sys.modules else None
@@ -368,8 +370,8 @@ def current_key() -> Any:
 
 
 def _in_trio_task(trio: Any) -> bool:
-    """Not whether trio runs at all: of a guest that is true while its host runs other tasks, too."""
-    if hasattr(trio, "in_trio_task"):  # newer versions; asking costs half as much as an exception
+    """Whether a trio task is running now. A guest run of trio also exists while its host loop runs other tasks."""
+    if hasattr(trio, "in_trio_task"):  # newer versions; costs half as much as an exception
         return bool(trio.in_trio_task())
     try:
         trio.current_task()
@@ -379,8 +381,8 @@ def _in_trio_task(trio: Any) -> bool:
 
 
 def _asyncio_is_inside(loop: asyncio.AbstractEventLoop, frame: FrameType | None) -> bool:
-    """Where a trio task and an asyncio loop run in this thread: whether the loop runs in the task, not the task in the
-    loop. Whose frame is the nearest tells; uvloop has none of its own, but its tasks have.
+    """If a trio task and an asyncio loop run in this thread: whether the loop runs in the task, not the task in the
+    loop. The nearest frame of either decides. uvloop has no Python frames of its own, but its tasks have.
     """
     task = asyncio.current_task(loop)
     outermost = None if task is None else getattr(task.get_coro(), "cr_frame", None)
@@ -395,12 +397,12 @@ def _asyncio_is_inside(loop: asyncio.AbstractEventLoop, frame: FrameType | None)
 
 
 def bind(key: Any) -> Binding:
-    """The binding of what `current_key` gave."""
+    """The binding for the result of `current_key`."""
     return AsyncioBinding(key) if hasattr(key, "call_soon") else TrioBinding(key)
 
 
 def after_checkpoint(value: Any) -> Awaitable[Any]:
-    """`value`, after a turn of the loop that runs now, if one does."""
+    """An awaitable of `value`, after one iteration of the running loop, if there is one."""
     return Later(_Checkpoint(), value)
 
 

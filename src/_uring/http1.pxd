@@ -1,8 +1,8 @@
-"""The head of a response, parsed strictly, and whether it is plain. From C."""
+"""Strict parsing of response heads, and the check whether a response is plain. For other Cython modules."""
 
 from libc.stdint cimport int64_t
 
-# Found by `accept` beside the length of a head.
+# Results of `accept` other than the length of a head.
 cdef enum:
     INCOMPLETE = 0
     NOT_PLAIN = -1
@@ -12,7 +12,7 @@ cdef struct Text:
     Py_ssize_t length
 
 
-# What a response says, as far as it matters for a plain one. -1: not said, or "*".
+# The fields of a response that matter for a plain one. -1: missing, or "*".
 cdef struct Said:
     int status
     bint names_connection
@@ -25,7 +25,7 @@ cdef struct Said:
     Text encoding
 
 
-# What a plain response says of the version that is known; the texts are kept by an Expected.
+# The fields that a plain response must have for the known version. An Expected owns the texts.
 cdef struct Known:
     int64_t size
     bint strong

@@ -1,8 +1,8 @@
-"""The head of a response over HTTP/1.1: parsed strictly in one pass, and accepted if it is plain.
+"""The head of an HTTP/1.1 response: parsed strictly in one pass, and accepted if it is plain.
 
-Plain: 206 for just the bytes that were asked for, of the version that is known, with a length, no coding, and a connection
-that goes on. Whatever else a head may say, or however oddly it says this, is for the engine to judge, with every byte that
-came: nothing is refused here. Source: RFC 9112 sections 2 to 5, RFC 9110 sections 8.8, 14.4 and 15.3.7.
+Plain: 206 for exactly the requested bytes, of the known version, with a length, no transfer coding, and a persistent
+connection. Any other head, or the same in unusual form, goes to the HTTP engine with all bytes received: nothing is refused
+here. Source: RFC 9112 sections 2 to 5, RFC 9110 sections 8.8, 14.4 and 15.3.7.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
@@ -12,7 +12,7 @@ from libc.string cimport memchr, memcmp
 cdef extern from "<strings.h>" nogil:
     int strncasecmp(const char *a, const char *b, size_t length)
 
-# More digits do not fit into an offset.
+# More digits may not fit into an offset.
 cdef int MOST_DIGITS = 18
 
 # The characters of a field name: "tchar" of RFC 9110 section 5.6.2.
@@ -31,7 +31,7 @@ make_tables()
 
 
 cdef inline bint is_number(const char *at, Py_ssize_t length, int64_t *number) noexcept nogil:
-    """Digits alone."""
+    """Whether the text consists of digits only; stores the number."""
     cdef Py_ssize_t i
     cdef int64_t found = 0
     if not 0 < length <= MOST_DIGITS:
@@ -49,7 +49,7 @@ cdef inline bint is_named(const char *at, Py_ssize_t length, const char *name, P
 
 
 cdef bint parse_range(const char *at, Py_ssize_t length, Said *said) noexcept nogil:
-    """``bytes first-last/total``, with ``*`` for a total that is not known."""
+    """Parse ``bytes first-last/total``, with ``*`` for an unknown total."""
     cdef const char *end = at + length
     cdef const char *dash
     cdef const char *slash
@@ -68,7 +68,7 @@ cdef bint parse_range(const char *at, Py_ssize_t length, Said *said) noexcept no
 
 
 cdef bint note(Said *said, const char *name, Py_ssize_t size, Text value) noexcept nogil:
-    """One field; whether a plain response may have it so. A field that is there twice is not plain."""
+    """Store one field. False if a plain response cannot have it, or has it twice."""
     cdef char initial = name[0] | 0x20
     if initial == c'c':
         if is_named(name, size, b"content-length", 14):
@@ -100,7 +100,7 @@ cdef bint note(Said *said, const char *name, Py_ssize_t size, Text value) noexce
 
 
 cdef Py_ssize_t parse(const char *text, Py_ssize_t length, Said *said) noexcept nogil:
-    """How long a head is, its empty line included; INCOMPLETE, or NOT_PLAIN for what is malformed, old, or odd."""
+    """The length of a head, including its empty line. INCOMPLETE, or NOT_PLAIN if it is malformed, old, or unusual."""
     cdef const char *at = text
     cdef const char *end = text + length
     cdef const char *stop
@@ -112,7 +112,7 @@ cdef Py_ssize_t parse(const char *text, Py_ssize_t length, Said *said) noexcept 
     stop = <const char *>memchr(at, c'\n', end - at)
     if stop == NULL:
         return INCOMPLETE
-    # "HTTP/1.1 206", and a reason that may be empty. An older server closes each connection, unless it says otherwise.
+    # "HTTP/1.1 206", and a reason that may be empty. HTTP/1.0 servers close each connection by default.
     if stop - at < 13 or memcmp(at, b"HTTP/1.1 ", 9) != 0 or stop[-1] != c'\r' or at[12] not in (c' ', c'\r'):
         return NOT_PLAIN
     said.status = (at[9] - c'0') * 100 + (at[10] - c'0') * 10 + (at[11] - c'0')
@@ -131,7 +131,7 @@ cdef Py_ssize_t parse(const char *text, Py_ssize_t length, Said *said) noexcept 
         while IS_NAME[<unsigned char>at[0]]:
             at += 1
         if at == name or at[0] != c':':
-            return NOT_PLAIN  # no field, or one that goes on from the line before
+            return NOT_PLAIN  # not a field, or the continuation of the line before
         value.at, value.length = at + 1, stop - 1 - (at + 1)
         while value.length and value.at[0] in (c' ', c'\t'):
             value.at, value.length = value.at + 1, value.length - 1
@@ -142,7 +142,7 @@ cdef Py_ssize_t parse(const char *text, Py_ssize_t length, Said *said) noexcept 
 
 
 cdef inline bint has_control(const char *at, const char *end) noexcept nogil:
-    """Whether there are NUL, CR or LF, which end a line for some, or other control characters."""
+    """Whether there are control characters, including NUL, CR and LF, which some parsers take for the end of a line."""
     cdef unsigned char byte
     cdef bint found = False
     while at < end:
@@ -153,7 +153,7 @@ cdef inline bint has_control(const char *at, const char *end) noexcept nogil:
 
 
 cdef inline bint is_same(Text said, Text known) noexcept nogil:
-    """Whether a field has the value that is known, or is missing as it was."""
+    """Whether a field has the known value, or is missing in both."""
     if said.at == NULL or known.at == NULL:
         return said.at == known.at
     return said.length == known.length and memcmp(said.at, known.at, said.length) == 0
@@ -168,7 +168,7 @@ cdef inline Text text_of(bytes value) noexcept:
 
 
 cdef Py_ssize_t accept(const Known *known, const char *text, Py_ssize_t length, int64_t start, int64_t stop) noexcept nogil:
-    """How long a head is that is plain: it announces just these bytes of the known version. As `parse` otherwise."""
+    """The length of a plain head, which announces exactly these bytes of the known version. Otherwise as `parse`."""
     cdef Said said
     cdef Py_ssize_t found = parse(text, length, &said)
     if found <= 0:
@@ -183,7 +183,7 @@ cdef Py_ssize_t accept(const Known *known, const char *text, Py_ssize_t length, 
         or not is_same(said.etag, known.etag)
     ):
         return NOT_PLAIN
-    # Equal strong ETags say that the bytes are equal; else the date has to, too.
+    # Equal strong ETags imply equal bytes; otherwise the date must be equal too.
     return found if known.strong or is_same(said.modified, known.modified) else NOT_PLAIN
 
 

@@ -1,4 +1,4 @@
-"""Reads handed out as they complete."""
+"""Reads of one file, yielded as they complete."""
 
 from libc.stdint cimport int64_t
 

@@ -1,11 +1,11 @@
-"""Reads of one file handed out as they complete, at most `depth` of them under way.
+"""Reads of one file, yielded as they complete, with at most `depth` of them in flight.
 
-An iteration has a ring of its own, of the kind that any thread may use: it may be advanced by another thread than the one
-that began it, and it may be left half-way. What is cached is delivered at once, some small ones together, without the ring.
-Without a ring the reads are made one after the other, on the worker threads.
+An iteration has its own ring, of the kind that any thread may use: another thread than the one that started it may advance
+it, and it may be left unfinished. Cached reads complete at once, without the ring, several small ones together. If there is
+no ring, worker threads make the reads one after the other.
 
-Where they are handed out in order, those that wait for their turn count as under way: so a slow one stops the reading
-ahead, and memory stays bounded.
+If the order is kept, reads that are complete but not yet due count as in flight. So a slow read stops the reading ahead, and
+memory stays bounded.
 """
 
 from collections import deque
@@ -16,13 +16,13 @@ from _uring.open_file cimport SMALL
 from _uring.reads cimport read_at
 
 cdef int DEFAULT_DEPTH = 32
-# Small reads that the page cache answers are made so many at a time, or of SMALL bytes: more would not find the memory of those
-# before in the processor's cache.
+# This many small cached reads are made at a time, or SMALL bytes of them. With more, the memory of the earlier ones would have
+# left the CPU cache when they are consumed.
 cdef int AT_ONCE = 8
 
 
 cdef class Iteration:
-    """An iterator of (index, Buffer). `close()` stops it; what is under way then completes into memory nobody sees."""
+    """An iterator of (index, Buffer). `close()` stops it; reads in flight then complete into memory that is discarded."""
 
     def __init__(self, Engine engine, OpenFile file, starts, lengths, int depth, bint ordered):
         self.engine, self.file, self.starts, self.lengths = engine, file, starts, lengths
@@ -50,7 +50,7 @@ cdef class Iteration:
         return self.ready.popleft()
 
     cdef int pump(self) except -1:
-        """Start reads until some are complete or enough are under way; then wait for one, if none is."""
+        """Start reads until some are complete or enough are in flight. If none is complete, wait for one."""
         self.fresh = 0
         while self.next < self.starts.shape[0] and len(self.under_way) + len(self.held) < self.depth:
             self.next += 1
@@ -60,7 +60,7 @@ cdef class Iteration:
         if not self.ready and self.under_way:
             self.wait()
         if self.ready and self.file.pin:
-            # What is handed out is of one version, however slowly it is asked for. Once for some: it costs as much as a small read.
+            # All results are of one version, however slow the consumer is. Checked once per group: it costs as much as a small read.
             self.file.verify(self.plain, None, None)
         return 0
 
@@ -76,14 +76,14 @@ cdef class Iteration:
         return self.finish(read)
 
     cdef bint has_ring(self) except -1:
-        """Whether there is a ring; it is asked for once."""
+        """Whether there is a ring; made on the first call."""
         if not self.asked:
             self.asked = True
             self.ring = self.engine.shared_ring()
         return self.ring is not None and self.ring.usable()
 
     cdef int send(self, ReadAt read) except -1:
-        """Give a read to the ring, which hands it back in `wait`."""
+        """Start a read on the ring; `wait` takes it from there."""
         read.group.notify = 1
         self.ring.start(read)
         self.under_way.add(read)
@@ -91,8 +91,8 @@ cdef class Iteration:
         return 0
 
     cdef int feed(self, ReadAt read) except -1:
-        """Push what the read may have under way, and submit it."""
-        # Not in a child that a signal handler forked: the ring is its parent's, and `wait` begins again.
+        """Push the requests of the read, up to its depth, and submit them."""
+        # Not in a child that a signal handler forked: the ring is the parent's, and `wait` starts the reads again.
         while not self.ring.inherited() and self.ring.fill(&read.group, read.depth):
             self.enter(0)
         return 0
@@ -111,10 +111,10 @@ cdef class Iteration:
         return 0
 
     cdef int wait(self) except -1:
-        """Wait for a completion, take all that have come, and refill the reads that want more."""
+        """Wait for a completion, take all that have arrived, and push more requests of unfinished reads."""
         if self.ring.inherited():
             return self.begin_again()
-        # Not to wait, where what `feed` submitted was done at once: it reaped that, and no other completion may come.
+        # Do not wait if `feed` has already reaped a complete read: no other completion may arrive.
         self.enter(0 if self.ring.ended != NULL else 1)
         read = self.ring.next_ended()
         while read is not None:
@@ -129,10 +129,10 @@ cdef class Iteration:
         return 0
 
     cdef int leave_ring(self) except -1:
-        """The ring is refused: the workers read what it has not taken, each read when the ring has nothing of it any more."""
+        """The kernel refuses the ring: the workers read what it has not taken, each read once nothing of it is in flight."""
         cdef ReadAt read
         for read in list(self.under_way):
-            if read.group.in_flight == 0 and not read.group.listed:  # else it is done, and `next_ended` has it
+            if read.group.in_flight == 0 and not read.group.listed:  # else it is complete, and `next_ended` returns it
                 self.under_way.remove(read)
                 self.ring.release(read)
                 self.engine.run_by_workers(read)
@@ -140,7 +140,7 @@ cdef class Iteration:
         return 0
 
     cdef int begin_again(self) except -1:
-        """In a forked child: what was under way completes for the parent only."""
+        """In a forked child: start the reads in flight again. They complete in the parent only."""
         cdef ReadAt read
         cdef list lost = [read.index for read in self.under_way]
         for read in self.under_way:
@@ -164,8 +164,8 @@ cdef class Iteration:
         return 0
 
     def close(self):
-        """Stop. Reads under way keep their memory and file until they complete. ValueError, as of a generator, while another
-        thread is advancing: it is in the kernel with the ring."""
+        """Stop. Reads in flight keep their memory and file until they complete. ValueError, as for a generator, while another
+        thread is advancing it: that thread is using the ring."""
         if self.busy:
             raise ValueError("this iterator is being advanced by another thread")
         self.stop()

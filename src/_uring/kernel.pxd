@@ -1,4 +1,4 @@
-"""What of the kernel's interface more than one module uses, declared once."""
+"""Declarations of the kernel interface that more than one module uses."""
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 

@@ -1,4 +1,4 @@
-"""liburing as found at run time: declarations of abi.h, and the table of its functions."""
+"""liburing, loaded at run time: the declarations of abi.h, and the table of functions."""
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -75,7 +75,7 @@ cdef extern from "abi.h" nogil:
 
 
 cdef class Library:
-    """One loaded liburing that passed its self-test."""
+    """One loaded liburing that has passed its self-test."""
 
     cdef abi_functions call
     cdef readonly str path

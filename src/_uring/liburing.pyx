@@ -1,9 +1,9 @@
-"""liburing, resolved at run time: pyuring's copy, then the system's, then none, each with the reason kept.
+"""liburing, loaded at run time: pyuring's copy, then the system's, then none. The result of each try is recorded.
 
-Nothing is linked: the build needs no header and no library beyond libc, and a machine without liburing
-still imports the core (the reactor then takes the pread pool). A candidate counts only when all its symbols
-resolve and a NOP travels through a ring made with it, because a kernel may lack io_uring (ENOSYS), a
-seccomp filter may refuse it (EPERM), and the layout of `struct io_uring` is fixed by convention only.
+Nothing is linked: the build needs no header or library beyond libc, and the core can be imported on a machine
+without liburing (the reactor then reads with worker threads). A candidate is accepted only if all its symbols resolve
+and a NOP completes on a ring made with it. The kernel may lack io_uring (ENOSYS), a seccomp filter may refuse it
+(EPERM), and the layout of `struct io_uring` is stable only by convention.
 """
 
 import importlib.util
@@ -18,7 +18,7 @@ from posix.dlfcn cimport RTLD_LOCAL, RTLD_NOW, dlclose, dlerror, dlopen, dlsym
 cdef class Library:
     @staticmethod
     cdef Library open(str path):
-        """Load and prove one candidate. OSError says what it lacks or what the kernel answered."""
+        """Load and test one candidate. OSError says what it lacks, or what the kernel returned."""
         cdef Library library = Library.__new__(Library)
         library.path = path
         # RTLD_LOCAL: another liburing of the process must neither see these symbols nor replace them.
@@ -53,10 +53,10 @@ cdef class Library:
         return 0
 
     cdef int prove(self) except -1:
-        """Send a NOP through a ring of each kind, dropping setup flags that this kernel does not know."""
+        """Run a NOP on a ring of each kind, without setup flags that this kernel does not support."""
         cdef uint32_t single = ABI_SETUP_SINGLE_ISSUER
-        # Not DEFER_TASKRUN (6.1), though it saves a twelfth of the CPU: a ring whose fd an event loop polls loses wake-ups by
-        # it, and one that is refused later could never be asked for the completions of what it had taken.
+        # Not DEFER_TASKRUN (6.1), though it saves a twelfth of the CPU time: with it, a ring whose fd an event loop polls loses
+        # wake-ups, and a ring that is refused later could not deliver the completions of requests it has taken.
         self.batch_flags = self.first_accepted([single | ABI_SETUP_COOP_TASKRUN, ABI_SETUP_COOP_TASKRUN, 0])
         self.loop_flags = self.first_accepted([ABI_SETUP_COOP_TASKRUN, 0])
         return 0
@@ -89,7 +89,7 @@ cdef class Library:
             return result
         self.features = params.features
         if not (params.features & ABI_FEAT_EXT_ARG):
-            result = -ENOSYS  # before 5.11 a timed wait costs an entry of its own: the pool serves better
+            result = -ENOSYS  # before 5.11 a timed wait costs a submission entry: the worker pool is better
         else:
             timeout.tv_sec, timeout.tv_nsec = 5, 0
             sqe = abi_get_sqe(&ring)
@@ -104,7 +104,7 @@ cdef class Library:
 
 
 cdef str explain(int errno, str call):
-    """What to do about a refusal of a system call, in words for people (tigerbeetle#2246: EPERM and ENOSYS are told apart)."""
+    """Explain why a system call was refused and how to fix it (tigerbeetle#2246: distinguishes EPERM and ENOSYS)."""
     cdef str sysctl = "Either the sysctl kernel.io_uring_disabled is not 0, or a" if call == "io_uring_setup" else "A"
     if errno == EPERM:
         return (
@@ -112,19 +112,19 @@ cdef str explain(int errno, str call):
             " seccomp=<profile that allows io_uring>"
         )
     if errno == ENOSYS:
-        return f"{call}: this kernel (or its sandbox, as gVisor) has no usable io_uring; Linux 5.11 or newer is needed"
+        return f"{call}: this kernel (or its sandbox, such as gVisor) has no usable io_uring; Linux 5.11 or newer is needed"
     if errno == ENOMEM:
-        return f"{call}: no memory that may be locked; raise RLIMIT_MEMLOCK (ulimit -l)"
+        return f"{call}: the limit of locked memory is reached; raise RLIMIT_MEMLOCK (ulimit -l)"
     return f"{call}: {strerror(errno).decode()}"
 
 
 def candidates():
-    """Yield the paths to try, in order. RANGEIO_LIBURING names the only one."""
+    """Yield the paths to try, in order. If RANGEIO_LIBURING is set, it is the only one."""
     forced = os.environ.get("RANGEIO_LIBURING")
     if forced:
         yield forced
         return
-    # find_spec does not import pyuring: none of its code runs, only its shared library is used.
+    # find_spec does not import pyuring: none of its code runs. Only its shared library is used.
     try:
         spec = importlib.util.find_spec("pyuring")
     except (ImportError, ValueError):
@@ -139,7 +139,7 @@ def candidates():
 
 
 def find():
-    """(Library or None, ((path, what came of it), ...)): the first candidate that works, and all that were tried."""
+    """Return (Library or None, ((path, outcome), ...)): the first candidate that works, and all that were tried."""
     if sys.platform != "linux":
         return None, (("", f"io_uring is Linux only; this is {sys.platform}"),)
     tried = []

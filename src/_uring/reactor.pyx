@@ -1,4 +1,4 @@
-"""The reactor: chooses ring or pool once, and makes what reads."""
+"""The reactor: chooses ring or worker pool once, and opens files."""
 
 import os
 
@@ -15,7 +15,7 @@ from _uring.open_file import open_descriptor
 from _uring.errors import make_error
 from _uring.records import Backend
 
-# Files open at one time in read_files; a quarter of the usual soft limit of 1024.
+# Maximum files open at a time in read_files: a quarter of the usual soft limit of 1024.
 cdef Py_ssize_t OPEN_AT_ONCE = 256
 
 
@@ -35,7 +35,7 @@ cdef class Reactor:
         else:
             library, self.tried = find()
         if backend == "uring" and library is None:
-            raise make_error("unsupported", 0, "", detail=f"backend 'uring' was asked for but cannot be had: {self.refusals()}")
+            raise make_error("unsupported", 0, "", detail=f"backend 'uring' was requested but is not available: {self.refusals()}")
         self.engine = Engine(
             Memory(default_pool_bytes() if pool_bytes is None else pool_bytes), library, entries, workers, backend == "uring"
         )
@@ -47,10 +47,10 @@ cdef class Reactor:
     def backend(self):
         cdef Library library = self.engine.library
         if library is None:
-            return Backend("pool", f"no ring: {self.refusals()}" if self.tried else "asked for", "", self.tried)
+            return Backend("pool", f"no ring: {self.refusals()}" if self.tried else "requested", "", self.tried)
         if self.engine.refusal and not self.engine.has_ring:
             return Backend(
-                "pool", f"the ring was refused after it had been proved: {self.engine.refusal}", library.path, self.tried
+                "pool", f"the ring was refused after it passed its self-test: {self.engine.refusal}", library.path, self.tried
             )
         kind = "cooperative completions (5.19)" if library.batch_flags else "plain completions"
         return Backend("uring", f"liburing works on this kernel; {kind}", library.path, self.tried)
@@ -66,15 +66,15 @@ cdef class Reactor:
         path = path or f"<fd {fd}>"
         self.check()
         try:
-            # A number of our own: the caller may close his and open another file under it while we read. Not where it is ours to
-            # close: to close any descriptor of a file drops the locks that the process has on it (fcntl(2)).
+            # Duplicate the descriptor: the caller may close it, and its number be reused, during a read. Not if it is taken over:
+            # closing any descriptor of a file drops all locks that the process holds on it (fcntl(2)).
             descriptor = Descriptor(self.engine, fd if closefd else os.dup(fd))
         except OSError as error:
             raise make_error("errno", error.errno, path)
         descriptor.owned = not closefd
-        descriptor.touched = True  # its flags are the caller's as well: O_NOATIME is not for us to set
+        descriptor.touched = True  # its flags are shared with the caller: do not set O_NOATIME
         file = File(self.engine, path, descriptor, direct, pin)
-        descriptor.owned = True  # now: whoever gets an exception still has what he gave, as of io.FileIO
+        descriptor.owned = True  # only now: if the call raises, the caller keeps the descriptor, as with io.FileIO
         return file
 
     def read_files(self, jobs, *, bint pin=True):
@@ -90,7 +90,7 @@ cdef class Reactor:
         return results
 
     def read_unusual(self, path, start, stop, bint pin):
-        """A file that is empty, made up on reading, or not regular."""
+        """Read a file that is empty, has generated content, or is not regular."""
         try:
             file = self.open(path, pin=pin)
             try:
@@ -120,7 +120,7 @@ cdef class Reactor:
         )
 
     def stats(self):
-        in_flight = self.engine.in_flight  # first: this also lets go of what completed for nobody
+        in_flight = self.engine.in_flight  # first: this also frees abandoned reads that have completed
         counters = dict(self.engine.counters)
         return counters | {
             "buffers_live": self.engine.memory.buffers_live,
@@ -132,7 +132,7 @@ cdef class Reactor:
         }
 
     def close(self):
-        """Refuse new files and drop this thread's ring. Files and Buffers that exist stay usable."""
+        """Refuse to open more files, and drop this thread's ring. Open files and Buffers stay usable."""
         self.shut = True
         self.engine.forget_ring()
 

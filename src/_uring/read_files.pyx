@@ -1,9 +1,9 @@
-"""Many files, each opened, read and closed once, with several opens and reads under way at a time.
+"""Many files, each opened, read and closed once, with several opens and reads in flight at a time.
 
-Opening a cold file is itself a wait (directory and inode blocks), which io_uring can only hand to kernel threads one file at a
-time; so the workers do the whole visit. What is allocated beforehand is a guess, the size of the files before; a file that is larger
-stays open until the caller has allocated for it. So the files open at one time are bounded by the window, and are as many as
-the workers where sizes are alike.
+Opening an uncached file blocks (directory and inode blocks), and io_uring would hand each open to a kernel thread. So workers do
+the whole visit: open, read, close. Memory is allocated beforehand, by a guess from the sizes of earlier files. A file larger than
+the guess stays open until the caller has allocated memory for it. So the window bounds the number of open files; if sizes are
+alike, as many are open as there are workers.
 """
 
 import os
@@ -34,27 +34,27 @@ from _uring.arguments import byte_index
 from _uring.errors import make_error
 
 cdef enum:
-    # What a visit may find that read_files leaves to Reactor.open: it knows block devices and made-up files.
+    # Left to Reactor.open, which handles block devices and files with generated content.
     UNUSUAL = 1
-    # A pinned file was written to while it was read.
+    # A pinned file was written to during the read.
     CHANGED = 2
-    # Reading stopped before the size that the file still has.
+    # Reading stopped before the size that the file still reports.
     SHORT = 3
 
 cdef int64_t LARGEST = 0x7FF00000
-# Room is guessed for files up to this size.
+# Memory is allocated by a guess only for files up to this size.
 cdef int64_t MOST_GUESSED = 1 << 20
-# The first window is small: it is there to guess from.
+# The first window is small: its sizes are the first guess.
 cdef Py_ssize_t FIRST_WINDOW = 16
 cdef int64_t UNBOUNDED = 0x7FFFFFFFFFFFFFFF
 
 
 cdef void open_one(void *context, Py_ssize_t index) noexcept nogil:
-    """Open and measure; and read at once if the room that was guessed suffices."""
+    """Open the file and get its size. If the allocated memory suffices, read it at once."""
     cdef Visit *visit = &(<Visit *>context)[index]
     cdef stat_t answer
     visit.got = visit.done = 0
-    while visit.fd < 0:  # else it was opened already, by a worker of the parent of this forked child
+    while visit.fd < 0:  # else a worker of the parent has already opened it before this child was forked
         visit.fd = c_open(visit.path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)
         if visit.fd < 0 and errno != EINTR:
             break
@@ -64,7 +64,7 @@ cdef void open_one(void *context, Py_ssize_t index) noexcept nogil:
         visit.refusal = UNUSUAL
     else:
         visit.size, visit.mtime_ns = answer.st_size, in_ns(&answer.st_mtim)
-        # Who asks for more than there should be is told whether there is more: see `fill`. Beyond the last offset there can be none.
+        # A read past the reported end checks whether there are more bytes (`fill`). Not at the largest offset: there can be none.
         visit.to_end = visit.want > answer.st_size - visit.start and max(visit.start, answer.st_size) < UNBOUNDED
         visit.want = max(0, min(visit.want, answer.st_size - visit.start))
         if visit.want > visit.room:
@@ -73,7 +73,7 @@ cdef void open_one(void *context, Py_ssize_t index) noexcept nogil:
 
 
 cdef void read_one_file(void *context, Py_ssize_t index) noexcept nogil:
-    """Read what was measured, and close."""
+    """Read an opened file, and close it."""
     cdef Visit *visit = &(<Visit *>context)[index]
     cdef int fd = visit.fd
     if fd >= 0:
@@ -81,13 +81,13 @@ cdef void read_one_file(void *context, Py_ssize_t index) noexcept nogil:
             fill(visit)
         if visit.error == 0 and visit.refusal == 0 and (visit.pin or visit.got != visit.want):
             check_end(visit)
-        visit.fd = -1  # first: a child forked in between must not take the number for open
+        visit.fd = -1  # before closing: a child forked in between must not use the number
         visit.done = 1
         close(fd)
 
 
 cdef void fill(Visit *visit) noexcept nogil:
-    """Read until all is there, or nothing comes. To the end of the file one byte more is asked for: `got` tells if it came."""
+    """Read until complete or at the end. A read to the end of the file requests one byte more: then `got` exceeds `want`."""
     cdef char beyond
     cdef iovec[2] parts
     cdef bint last
@@ -101,7 +101,7 @@ cdef void fill(Visit *visit) noexcept nogil:
         if got < 0 and errno == EINTR:
             continue
         if got > left + last:
-            visit.error = EIO  # more than was asked for: it has been written past the end of the memory, or not at all
+            visit.error = EIO  # more than requested: written past the end of the memory, or never read at all
             return
         if got <= 0:
             visit.error = errno if got < 0 else 0
@@ -113,7 +113,7 @@ cdef void fill(Visit *visit) noexcept nogil:
 
 
 cdef void check_end(Visit *visit) noexcept nogil:
-    """Whether the file is after the read what it was before, and has ended where its size says."""
+    """Check that the file is unchanged after the read, and ends where its size says."""
     cdef stat_t answer
     cdef bint changed
     if fstat(visit.fd, &answer) != 0:
@@ -125,7 +125,7 @@ cdef void check_end(Visit *visit) noexcept nogil:
     elif visit.got < visit.want and visit.start + visit.got < answer.st_size:
         visit.refusal = SHORT
     elif visit.got > visit.want and not changed:
-        visit.refusal = UNUSUAL  # there is more than the size says
+        visit.refusal = UNUSUAL  # there are bytes past the size
     else:
         visit.got = min(visit.got, visit.want)
 
@@ -172,7 +172,7 @@ cdef class Visits:
             starved = self.read_window(waiting[:window], results)
             waiting = waiting[window:]
             if starved and window > 1:
-                # Descriptors ran out: the rest of the window got some, so fewer at a time may do.
+                # Out of descriptors. Some files of the window got one, so retry with fewer at a time.
                 waiting = self.starved(results) + waiting
                 most = window = max(1, window // 4)
             else:
@@ -180,7 +180,7 @@ cdef class Visits:
         return results
 
     def starved(self, list results):
-        """Indices whose visit failed for want of a descriptor, made ready to be tried again."""
+        """The indices whose visit failed for lack of a descriptor, reset for a retry."""
         again = [i for i in range(self.count) if results[i] == "starved"]
         for i in again:
             self.visits[<Py_ssize_t>i].error = 0
@@ -188,14 +188,14 @@ cdef class Visits:
         return again
 
     cdef int read_window(self, list indices, list results) except -1:
-        """Visit a run of files; the number that could not be opened for want of a descriptor."""
+        """Visit consecutive files. Return how many could not be opened for lack of a descriptor."""
         cdef Py_ssize_t i, first, stop
         cdef Visit *visit
         cdef Buffer buffer
         cdef int starved = 0
         first, stop = indices[0], indices[len(indices) - 1] + 1
         if stop - first != len(indices):
-            # Left over from a window that ran out of descriptors: one at a time.
+            # Not consecutive: the rest of a window that ran out of descriptors. One at a time.
             for i in indices:
                 starved += self.read_window([i], results)
             return starved
@@ -226,7 +226,7 @@ cdef class Visits:
             elif visit.refusal == SHORT:
                 results[i] = make_error(
                     "eof", 0, os.fsdecode(self.names[i]), visit.start, visit.want,
-                    f"the file system says {visit.size} bytes but gave only {visit.got} from there",
+                    f"the file system reports {visit.size} bytes but returned only {visit.got} from there",
                 )
             elif visit.refusal == 0 and not visit.done:
                 results[i] = make_error(
@@ -251,7 +251,7 @@ cdef class Visits:
         return 0
 
     cdef void guess_from(self, Py_ssize_t first, Py_ssize_t stop) noexcept:
-        """Guess that the next files are as large as the largest of these, unless that would waste half of it."""
+        """Guess that the next files are as large as the largest of these, unless that wastes more than half the memory."""
         cdef int64_t largest = 0, total = 0
         cdef Py_ssize_t i
         for i in range(first, stop):
@@ -262,6 +262,6 @@ cdef class Visits:
 
     cdef visit(self, Step step, Py_ssize_t first, Py_ssize_t stop):
         cdef WorkerPool pool = None
-        while pool is None or not pool.usable():  # once, and in a child forked meanwhile once more
+        while pool is None or not pool.usable():  # one pass, and another in a child that was forked meanwhile
             pool = self.engine.worker_pool()
             pool.run(step, self.visits, first, stop, 4 if stop - first > 64 else 1, self.engine.workers, False, self)

@@ -1,4 +1,4 @@
-"""What the core and its twin in Python give and take: the records, and the protocols of the HTTP reads."""
+"""Records and protocols shared by the core and its twin in Python, including those of the HTTP reads."""
 
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
@@ -7,20 +7,20 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 REQUEST_ROOM = 8128
-"""Bytes of text that a request may have for `Reactor.steady`, beside its two numbers."""
+"""Maximum bytes of a request's text for `Reactor.steady`, without its two numbers."""
 
 MEASURED = 128 << 10
-"""A response of fewer bytes comes in one go with its head, so it says nothing of how fast bytes come."""
+"""Minimum size of a response to measure throughput. A smaller one arrives together with its head."""
 
 MOST_IDLE_S = 60.0
-"""A connection that was idle for longer is not used again: servers close them after 5 s (Apache) to 75 s (nginx)."""
+"""A connection that was idle for longer is not reused: servers close them after 5 s (Apache) to 75 s (nginx)."""
 
 
 class Expected(Protocol):
-    """What a plain response says of one version of an object; made from what its first response said.
+    """The fields that a plain response must have for one version of an object, taken from its first response.
 
-    size: bytes in it. etag, modified, encoding: the values of ETag, Last-Modified and Content-Encoding, None for those
-    that were not there. A strong ETag that is equal counts more than a date; a weak one, or none, wants an equal date.
+    size: of the object in bytes. etag, modified, encoding: the values of ETag, Last-Modified and Content-Encoding; None
+    if missing. If a strong ETag is equal, the date is ignored. With a weak ETag, or none, the date must be equal too.
     """
 
     size: int
@@ -29,18 +29,18 @@ class Expected(Protocol):
     encoding: bytes | None
 
     def accepts(self, head: "bytes | bytearray | memoryview", start: int, stop: int, /) -> int:
-        """How long a head is, its empty line included, with which the response brings just the bytes `start` to `stop`
-        of that version, over a connection that goes on. 0 if there is no end of it yet, perhaps; -1 if it is another
-        one, or says this in an odd way: that is for others to judge.
+        """The length of a plain head, including its empty line: the response has exactly the bytes `start` to `stop` of
+        this version, over a persistent connection. 0 if the head may be incomplete. -1 if it is not plain: the HTTP
+        engine then handles the response.
         """
 
 
 class Connection(Protocol):
-    """A connected socket, to be derived from. `attach` says which. The core receives over it with MSG_DONTWAIT, or
-    waits as long as SO_RCVTIMEO says.
+    """Base class of a connected socket, set by `attach`. The core receives on it with MSG_DONTWAIT, or blocks up to
+    SO_RCVTIMEO.
 
-    space: where heads are received; it keeps its size. used: whether a response has come over it. absolute: whether
-    requests name the whole URL, as a proxy wants it.
+    space: heads are received here; its size is fixed. used: whether a response has been received on it. absolute:
+    whether requests name the whole URL, as a proxy requires.
     """
 
     fd: int
@@ -51,39 +51,40 @@ class Connection(Protocol):
     def attach(self, fd: int, /) -> None: ...
     @property
     def idle_s(self) -> float:
-        """Seconds since it was given back."""
+        """Seconds since it became idle."""
 
 
 class IdleConnections(Protocol):
-    """The idle connections to one server, the one used last first. Any thread: each call is one step under the GIL.
+    """A stack of idle connections to one server, the most recently used on top. Thread-safe: calls are atomic (GIL).
 
-    wanted: others wait for them, or nobody is to keep them. Then the core gives none back here: the pool decides.
+    wanted: requests are waiting for connections, or none are to be kept. The core then returns connections to the
+    connection pool instead, which decides.
     """
 
     wanted: bool
 
     def __len__(self) -> int: ...
     def keep(self, connection: Any, /) -> None:
-        """Give it back, wanted or not."""
+        """Add a connection, even if `wanted`."""
 
     def take(self) -> Any:
-        """The one used last, or None."""
+        """Remove and return the most recently used one, or None."""
 
     def take_oldest(self) -> Any: ...
     def peek(self) -> Any:
-        """What `take` would give."""
+        """The one that `take` would return."""
 
     def longest_s(self) -> float:
-        """For how long the oldest one has been idle."""
+        """Seconds that the oldest one has been idle."""
 
     def clear(self) -> list[Any]:
-        """Take all."""
+        """Remove and return all."""
 
 
 class RangeRequest(Protocol):
-    """A request for a range of one version of an object, and what its response has to say.
+    """A request for a range of one version of an object, and the response it expects.
 
-    before, after: the texts around ``first-last``.
+    before, after: the text of the request before and after ``first-last``.
     """
 
     before: bytes
@@ -92,13 +93,12 @@ class RangeRequest(Protocol):
 
 
 class Unfinished(NamedTuple):
-    """A read that was begun in the steady state and is to be gone on with by the engine.
+    """A read that was started in the steady state and is to be continued by the HTTP engine.
 
-    destination: the Buffer or the memory, to be taken out of the list, so that no traceback holds it. head: all that
-    came before the bytes of the body; or all that came, where that does not begin with a plain head. placed: bytes of
-    the body that are in their place. errno: 0 at the end of the connection, EAGAIN if nothing is wrong with it. sent,
-    since: when the request was sent, and when something came last (time.monotonic). error: what broke it, if no errno
-    says so.
+    destination: a list with the Buffer or memory; take it out, so that no traceback references it. head: all bytes
+    received before the body; or all bytes received, if they do not start with a plain head. placed: bytes of the body
+    already in the destination. errno: 0 at the end of the connection, EAGAIN if the connection is intact. sent, since:
+    times of the request and of the last bytes received (time.monotonic). error: the failure, if it has no errno.
     """
 
     connection: Any
@@ -114,32 +114,32 @@ class Unfinished(NamedTuple):
 
 
 class Batch(Protocol):
-    """Ranges that are read over several connections at once. To be closed; for one thread at a time."""
+    """Ranges that are read over several connections at once. Must be closed. For one thread at a time."""
 
     @property
     def begun(self) -> int:
-        """Up to which they were, in order."""
+        """Ranges are started in order; those below this index were started."""
 
     def next(self) -> "tuple[int, Any] | None":
-        """The index and the Buffer of one that has landed; None after the last one begun, or once one is unusual."""
+        """The index and Buffer of a complete range. None after the last started one, or after an unusual response."""
 
     def unfinished(self) -> list[tuple[int, Unfinished]]:
-        """Those under way, by index; other connections are given back. Nothing more can be read."""
+        """The reads in flight, by index. Other connections become idle. After this, nothing more can be read."""
 
     def close(self) -> None:
-        """Give the connections back, and close those on which something is under way. A second call does nothing."""
+        """Release the connections; close those with a read in flight. A second call does nothing."""
 
 
 class SteadyReads(Protocol):
-    """Reads of one object whose version and size are known, over idle connections, without the engine.
+    """Reads of one object whose version and size are known, over idle connections, without the HTTP engine.
 
-    Each method returns None where that cannot be done now, and then nothing has happened: a range is large, or not
-    within the object, there is no idle connection, its time is over. Any thread; the GIL is given up while it waits.
+    Each method returns None, and does nothing, if the read is not possible here: a range is too large or not within the
+    object, no connection is idle, or the request has expired. Thread-safe. The GIL is released while waiting.
     """
 
     @property
     def good(self) -> bool:
-        """Whether its time is not over."""
+        """Whether the request has not expired."""
 
     def read_at(self, offset: object, limit: object, /) -> Any:
         """A Buffer, an Unfinished or None."""
@@ -154,9 +154,9 @@ class SteadyReads(Protocol):
         began: float,
         /,
     ) -> "list[tuple[int, Unfinished]] | None":
-        """Those for which `buffers` has none yet, over `concurrent` connections at once: as far as they go well, and
-        its time is not over. Appends a Buffer for each that was begun, and returns which of these are not there yet, by
-        index. began: when the caller's call did (time.monotonic), for the time that all of it may take.
+        """Read the ranges from index `len(buffers)` on, over `concurrent` connections, until a response is unusual or
+        the request expires. Appends a Buffer for each started range. Returns those of them that are unfinished, by
+        index. began: start of the caller's call (time.monotonic), for the total timeout.
         """
 
     def iter_many(
@@ -168,44 +168,44 @@ class SteadyReads(Protocol):
         began: float,
         /,
     ) -> "Batch | None":
-        """The same one by one, as they land. `concurrent` are under way, or have landed and were not taken."""
+        """The same, one at a time, as they complete. At most `concurrent` are in flight, or complete and not taken."""
 
 
 class LoopTransfers(Protocol):
-    """Reads of steady states that are awaited on one event loop, which calls `poll` when `fileno` is readable.
+    """Async reads of steady states on one event loop, which calls `poll` when `fileno` is readable.
 
-    For the loop's own thread. What a read is known by is what `start` returns; token: what the caller gave for it.
+    For the loop's own thread. `start` returns the handle of a read. token: given by the caller, returned by `poll`.
     """
 
     @property
     def inherited(self) -> bool:
-        """Whether this is a child forked since: then it must not be used, as what is under way is the parent's."""
+        """Whether this process was forked since. It must not be used then: the reads in flight are the parent's."""
 
     def __len__(self) -> int:
-        """How many reads are under way."""
+        """The number of reads in flight."""
 
     def fileno(self) -> int: ...
     def start(
         self, steady: "SteadyReads | None", start: int, count: int, into: "memoryview | None", token: Any, /
     ) -> "Any | Unfinished | None":
-        """Begin a read; None where that cannot be done now, as of SteadyReads."""
+        """Start a read. None if that is not possible here, as in SteadyReads."""
 
     def poll(self) -> "list[tuple[Any, Any]]":
-        """(token, result) of those that are over: a Buffer, the bytes read, an Unfinished, or an exception."""
+        """(token, result) of each read that has ended: a Buffer, the bytes read, an Unfinished, or an exception."""
 
     def late(self) -> list[Any]:
-        """Reads that were silent for long, or take too long in all."""
+        """Reads that have exceeded the time of silence or the total timeout."""
 
     def under_way(self) -> list[Any]: ...
     def hand_over(self, read: Any, /) -> Unfinished:
-        """Let the engine go on with it."""
+        """Stop the read here, and return its state for the engine to continue."""
 
     def cancel(self, read: Any, /) -> None:
-        """Nobody waits for it any more. Its connection is closed."""
+        """Cancel a read. Its connection is closed."""
 
 
 class FileStat(NamedTuple):
-    """What fstat(2) says of an open file now. `size` is None where the file system does not know it (/proc, /sys)."""
+    """The current fstat(2) of an open file. `size` is None where the file system does not report it (/proc, /sys)."""
 
     size: int | None
     mtime_ns: int
@@ -214,15 +214,15 @@ class FileStat(NamedTuple):
 
 
 class Backend(NamedTuple):
-    """What the reactor reads with. `str()` of it is the name."""
+    """The mechanism that the reactor reads with. `str()` of it is the name."""
 
     name: Literal["uring", "pool", "python"]
     reason: str
-    """Why this one: the library and features found, or what refused the ring and what to do about it."""
+    """Why it was chosen: the library and features found, or what refused the ring and how to fix that."""
     liburing: str
-    """Path of the liburing in use, empty if none."""
+    """Path of the liburing in use; empty if none."""
     tried: tuple[tuple[str, str], ...]
-    """Every liburing that was considered, with what came of it."""
+    """Every liburing that was tried, with the outcome."""
 
     def __str__(self) -> str:
         return self.name

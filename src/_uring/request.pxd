@@ -1,4 +1,4 @@
-"""One read of one stretch of a file, and the group of them that a caller waits for."""
+"""One read of one range of a file, and the group of reads that a caller waits for."""
 
 from libc.stdint cimport int64_t, uint8_t
 
@@ -12,7 +12,7 @@ cdef enum:
 
 
 cdef struct Request:
-    # Where the first byte goes to, and comes from; of `length` bytes `done` have come.
+    # Destination, offset and length; `done` bytes have been read.
     char *data
     int64_t offset
     size_t length

@@ -1,11 +1,11 @@
-"""The life of a read: QUEUED, PUSHED to the kernel or a worker, FINISHED; and back to QUEUED after a short result.
+"""The states of a read: QUEUED, PUSHED to the kernel, FINISHED; back to QUEUED after a short result.
 
-A Request says where the next byte comes from and goes to. Whoever gets an answer for it (a completion of the ring, the
-result of a pread) calls `advance`, the only place that knows what full, short, end of file, interrupted and failed mean.
+A Request holds the source and destination of its next byte. Code that gets a result for it (a completion of the ring, the
+return value of a pread) calls `advance`, the only place that distinguishes full, short, end of file, interrupted and failed.
 
 Ownership: a Batch holds its requests, and in `keep` the Buffers they write to and the files they read. While a ring or a
-worker has one of its requests, that ring or job holds a reference to the Batch. So nothing the kernel may still write to
-is ever recycled, whatever becomes of the caller.
+worker has one of its requests, that ring or job holds a reference to the Batch. So memory that the kernel may still write to
+is never recycled, even if the caller was interrupted.
 """
 
 from libc.errno cimport EAGAIN, EINTR, EINVAL, EIO, errno
@@ -15,22 +15,22 @@ from _uring.kernel cimport RWF_NOWAIT, iovec, pread, preadv2
 
 from _uring.errors import as_failure
 
-# After so many reads that were not in the page cache the rest is not asked one by one: it is cold.
+# After this many cache misses, the sweep stops: the rest is assumed to be uncached.
 cdef Py_ssize_t MISSES_TO_STOP = 8
-# What a request may be told EAGAIN or EINTR before that counts as a failure: a broken driver must not make a loop of it.
+# Maximum EAGAIN or EINTR results of a request before it fails: a broken driver must not cause an endless loop.
 cdef int MOST_TRIES = 100
 
 
 cdef bint advance(Request *request, int64_t result) noexcept nogil:
-    """Apply one result, a byte count or a negative errno. True: finished; False: send it again for the rest.
+    """Apply one result, a byte count or a negative errno. True: finished. False: send it again for the rest.
 
-    Short is not the end (signals, 2 GiB limits, network file systems); 0 is. Of O_DIRECT a count that is not a multiple of
-    the sector is the end: the last sector of the file is partial, and the rest could not be asked for (EINVAL). Example:
-    3000 bytes in the file, 4096 asked at 0: 3000 come, and asking for 1096 at 3000 would be refused.
+    A short count is not the end of the file (signals, 2 GiB limits, network file systems); 0 is. With O_DIRECT, a count that
+    is not a multiple of the sector size is the end: the last sector of the file is partial, and reading on would fail with
+    EINVAL. Example: the file has 3000 bytes; a read of 4096 at 0 returns 3000, and a read of 1096 at 3000 would be refused.
 
-    More than was asked for is a failure: whoever says so has written past the end of the memory, or does not know.
+    A count larger than requested is a failure (EIO): the bytes were written past the end of the memory, or not at all.
 
-    One store says how far it is: a child forked by another thread meanwhile finds it before or after, and can go on.
+    The progress is one store, so that a child forked meanwhile by another thread sees a consistent request and can continue.
     """
     if result > <int64_t>(request.length - request.done):
         request.error = EIO
@@ -41,7 +41,7 @@ cdef bint advance(Request *request, int64_t result) noexcept nogil:
             request.state = QUEUED
             return False
     elif result == -EINVAL and request.direct and request.plain_fd >= 0:
-        # The file system takes O_DIRECT at open but not here (an inline or compressed extent, say).
+        # The file system accepts O_DIRECT when opening, but not for this read (an inline or compressed extent, for example).
         request.fd = request.plain_fd
         request.direct = 0
         request.state = QUEUED
@@ -57,7 +57,7 @@ cdef bint advance(Request *request, int64_t result) noexcept nogil:
 
 
 cdef void sweep_one(Group *group, Py_ssize_t index) noexcept nogil:
-    """Read what the page cache has of one request, without waiting. What it has not stays QUEUED."""
+    """Read what the page cache has of one request, without waiting. The rest stays QUEUED."""
     cdef Request *request = &group.requests[index]
     cdef iovec part
     cdef ssize_t got
@@ -68,8 +68,8 @@ cdef void sweep_one(Group *group, Py_ssize_t index) noexcept nogil:
         part.iov_len = min(request.length - request.done, LARGEST_READ)
         got = preadv2(request.fd, &part, 1, request.offset + <int64_t>request.done, RWF_NOWAIT)
         if got <= 0:
-            # EAGAIN: not cached. EOPNOTSUPP: the file system cannot tell. 0: the file ended meanwhile; or, on Linux 5.9
-            # and 5.10, it is not cached. All of it will be met again, and reported, by a read that may wait.
+            # EAGAIN: not cached. EOPNOTSUPP: no RWF_NOWAIT in this file system. 0: the file was truncated; or, on Linux 5.9
+            # and 5.10, not cached. The blocking read that follows gets any of these again, and reports it.
             group.misses += 1
             return
         if advance(request, got):
@@ -79,7 +79,7 @@ cdef void sweep_one(Group *group, Py_ssize_t index) noexcept nogil:
 
 
 cdef void read_one(Group *group, Py_ssize_t index) noexcept nogil:
-    """Read one request to its end by pread, waiting as long as it takes."""
+    """Read one request completely with pread, which may block."""
     cdef Request *request = &group.requests[index]
     cdef ssize_t got
     while request.state == QUEUED and not group.abandoned:
@@ -91,12 +91,12 @@ cdef void read_one(Group *group, Py_ssize_t index) noexcept nogil:
 
 
 cdef class Batch:
-    """Requests that one caller waits for together, and what is made of them when they are done (`finish`).
+    """Requests that one caller waits for together; `finish` builds the result.
 
-    `piece`: longer reads are cut, to be under way in parallel. `depth`: most of them under way at once. `waiter`: who is
-    to be told, where nobody blocks on it; `error`: of what, where that is known before its end. `by_ring`: whether a ring
-    may have it. `borrowed`: its memory is the caller's, who may not leave while the kernel writes to it. `shared`: a
-    loop's workers have it, and will report. A ring has it while `group.owner` is set.
+    piece: longer reads are divided into pieces, to run in parallel. depth: maximum requests in flight. waiter: gets the result
+    of an async read. error: for the waiter, if the batch has already failed. by_ring: whether a ring may read it. borrowed:
+    the memory is the caller's, which must not be reused while the kernel writes to it. shared: workers of a loop have it, and
+    will report. A ring holds it while `group.owner` is set.
     """
 
     def __cinit__(self):
@@ -110,7 +110,7 @@ cdef class Batch:
         free(self.group.requests)
 
     cdef Py_ssize_t add(self, int fd, int plain_fd, bint direct, char *data, int64_t offset, size_t length) except -1:
-        """Queue a read; the index of its first request (of several when it is longer than a piece)."""
+        """Queue a read. Return the index of its first request (there are several if it is longer than a piece)."""
         cdef Py_ssize_t first = self.group.count
         cdef Py_ssize_t needed = first + <Py_ssize_t>((length + self.piece - 1) // self.piece)
         cdef Request *request
@@ -136,7 +136,7 @@ cdef class Batch:
         return first
 
     cdef size_t received(self, Py_ssize_t first, Py_ssize_t stop) noexcept:
-        """Bytes from the start of a read that lies in requests first to stop: up to the first that came short."""
+        """Contiguous bytes read by the requests from `first` to `stop`: up to the first request that came short."""
         cdef size_t total = 0
         cdef Py_ssize_t i
         for i in range(first, stop):
@@ -146,10 +146,10 @@ cdef class Batch:
         return total
 
     cdef Py_ssize_t failed(self) noexcept:
-        """Index of the first request, in the order they were added, that failed or was never answered; -1 if none.
+        """Index of the first request, in the order they were added, that failed or never completed; -1 if none.
 
-        The account of every read, whoever ran it: a request that is not FINISHED has bytes in it that nobody wrote, and
-        would be taken for one that met the end of the file.
+        Every read is checked, whatever ran it. A request that is not FINISHED contains bytes that were never written, and
+        would otherwise look like one that met the end of the file.
         """
         cdef Py_ssize_t i
         for i in range(self.group.count):
@@ -158,19 +158,19 @@ cdef class Batch:
         return -1
 
     cdef object finish(self):
-        """The result of the batch, or the error of the first request that failed. Overridden by each kind of read."""
+        """Return the result of the batch, or raise the error of its first failed request. Each kind of read overrides this."""
         raise NotImplementedError
 
     cdef tuple asked(self):
-        """The path, and the range (offset, limit) if it is one, that an error of all of it names."""
+        """What an error of the whole batch names: the path, and the range (offset, limit) if it is a single one."""
         return "", None, None
 
     cdef object failure(self, error):
-        """An exception in the midst of it as what the read ends with: an error of the tree, or an interruption as it is."""
+        """Convert an unexpected exception to the error of the read: one of the error tree. Interruptions stay as they are."""
         return as_failure(error, *self.asked()) if isinstance(error, Exception) else error
 
     cdef void settle(self) noexcept:
-        """Count what is left after threads finished requests without counting."""
+        """Recount the unfinished requests: threads finish requests without counting."""
         cdef Py_ssize_t i
         self.group.unfinished = 0
         for i in range(self.group.count):
@@ -178,9 +178,9 @@ cdef class Batch:
                 self.group.unfinished += 1
 
     cdef void begin_again(self) noexcept:
-        """In a child that was forked while the kernel had some of it (by a signal handler, say): all that is not here is read anew.
+        """In a child that was forked while requests were in flight (by a signal handler, for example): queue them again.
 
-        What the kernel has goes to the parent, whose memory only looks like this.
+        The kernel writes them to the parent's memory, not to the child's copy.
         """
         cdef Py_ssize_t i
         for i in range(self.group.count):

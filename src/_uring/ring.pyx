@@ -1,13 +1,13 @@
-"""One io_uring instance. Every byte shared with the kernel is touched in this file, in four steps:
+"""One io_uring instance. Only this file touches memory shared with the kernel, in four steps:
 
     push    fill a submission entry from a Request
-    enter   hand the entries over, and perhaps wait for completions
-    reap    take completions and let `advance` (request.pyx) say what each means
-    end     give back, with the GIL, the batches that are done and wait for nobody
+    enter   submit the entries, and optionally wait for completions
+    reap    take completions; `advance` (request.pyx) interprets each
+    end     with the GIL: drop the batches that are complete and that no thread waits for
 
-The kernel knows a request by its address (user_data). It stays valid because a ring holds a reference to the Batch from
-its first push to its last completion: block reads cannot be cancelled (IORING_OP_ASYNC_CANCEL finds none), so an
-interrupted caller leaves, and its batch stays here as `abandoned` until the kernel is done with it.
+The kernel identifies a request by its address (user_data). The address stays valid because the ring holds a reference to the
+Batch from its first push to its last completion. Block reads cannot be cancelled (IORING_OP_ASYNC_CANCEL does not find them), so
+when a caller is interrupted, its batch stays here, `abandoned`, until the kernel is done with it.
 """
 
 from cpython.exc cimport PyErr_CheckSignals
@@ -48,20 +48,20 @@ cdef extern from * nogil:
     """
     void rangeio_sleep_ms(long ms)
 
-# How long a wait goes on before Python's signal handlers get their turn: Ctrl-C is answered within this time even when the
-# signal was delivered to another thread.
+# Maximum wait before Python's signal handlers can run: Ctrl-C takes effect within this time even if the signal was delivered
+# to another thread.
 cdef long long WAIT_NS = 100000000
-# Most entries of one enter. The device starts on them while the next are made: O_DIRECT at depth 32 loses 15 % when the whole
-# window is refilled at once (bench: direct). For the same reason only an eighth of it is waited for, and at most this many.
+# Maximum entries of one enter. The device starts on them while the next are prepared: O_DIRECT at depth 32 loses 15 % if the
+# whole window is refilled at once (bench: direct). For the same reason, a wait is for an eighth of the depth, at most this many.
 cdef int BURST = 8
-# How often a ring that refuses is looked at for the completions of what it took.
+# How often a refused ring is polled for the completions of requests it has taken.
 cdef long PAUSE_MS = 10
-# How long closing a ring waits for reads that are still under way, before their memory is left to the kernel for good.
+# How long closing a ring waits for reads in flight. After that, their memory is leaked, since the kernel may still write to it.
 cdef long long DRAIN_NS = 1000000000
 
 
 cdef class Ring:
-    """`flags` are IORING_SETUP_*; a ring with SINGLE_ISSUER is used by the thread that made it, others under the GIL."""
+    """flags: IORING_SETUP_*. A ring with SINGLE_ISSUER is used only by the thread that made it; others, with the GIL held."""
 
     def __cinit__(self, Library library, int entries, uint32_t flags):
         cdef abi_params params
@@ -78,24 +78,24 @@ cdef class Ring:
             raise OSError(-result, "io_uring_setup")
         self.open = True
         self.entries = self.ring.sq.ring_entries
-        # Completions beyond these would wait in the kernel until it is entered for them, which it may come to refuse.
+        # Completions beyond these would stay in the kernel until the next enter, which it may refuse by then.
         self.most = self.ring.cq.ring_entries
         if fstat(self.ring.ring_fd, &answer) == 0:
             self.device, self.inode = answer.st_dev, answer.st_ino
-        # The child must not submit through these pages (its entries would complete into this process).
+        # A forked child must not submit through these pages: its entries would complete into this process.
         library.call.ring_dontfork(&self.ring)
 
     def __dealloc__(self):
         self.shut()
 
     cdef void shut(self) noexcept:
-        """Give the ring back, after a second at most for the reads that are still under way."""
+        """Close the ring, after waiting at most a second for the reads in flight."""
         cdef int64_t until = coarse_clock_ns() + DRAIN_NS
         if not self.open:
             return
         self.open = False
         if self.inherited():
-            # The pages of the ring are not here (ring_dontfork); something else may be mapped at their address.
+            # The pages of the ring are not mapped here (ring_dontfork); other memory may be mapped at their address.
             if self.owned():
                 close(self.ring.ring_fd)
             return
@@ -106,16 +106,16 @@ cdef class Ring:
                 else:
                     self.enter(<int>self.in_flight)
                 self.reap()
-        # Closing does not wait for reads that reached the device: what is still in flight keeps its batch for ever.
+        # Closing does not wait for reads that reached the device: batches still in flight are kept for ever.
         self.forget_ended()
         if not self.owned():
             self.ring.ring_fd = self.ring.enter_ring_fd = -1
         self.library.call.queue_exit(&self.ring)
 
     cdef bint owned(self) noexcept:
-        """Whether the descriptor is still the ring's: who closed it may have opened another file under its number.
+        """Whether the descriptor is still the ring's. Other code may have closed it, and its number may now be another file.
 
-        Anonymous inodes of older kernels are all the same one; there only files and sockets are told apart.
+        On older kernels all anonymous inodes are the same one; there, only files and sockets can be distinguished from it.
         """
         cdef stat_t answer
         if fstat(self.ring.ring_fd, &answer) != 0:
@@ -126,11 +126,11 @@ cdef class Ring:
         return self.open and not self.refused and self.made_after_forks == fork_count
 
     cdef bint inherited(self) noexcept nogil:
-        """Whether this is the ring of the process that forked this one."""
+        """Whether the ring belongs to the parent of this forked process."""
         return self.made_after_forks != fork_count
 
     cdef bint push(self, Request *request) noexcept nogil:
-        """Make one entry of a request; False when there is no room for it, or for its completion."""
+        """Make a submission entry for a request. False if there is no room for it or for its completion."""
         cdef abi_sqe *sqe = NULL
         cdef char *data = request.data + request.done
         cdef size_t left = request.length - request.done
@@ -156,7 +156,7 @@ cdef class Ring:
         return True
 
     cdef int fill(self, Group *group, int depth) noexcept nogil:
-        """Push what is queued, at most one burst and at most to `depth` in flight; the number pushed."""
+        """Push queued requests: at most one burst, and at most `depth` in flight. Return the number pushed."""
         cdef int pushed = 0
         cdef Request *request
         while pushed < BURST and group.in_flight < depth:
@@ -178,10 +178,10 @@ cdef class Ring:
         return pushed
 
     cdef int enter(self, int wait) noexcept nogil:
-        """Submit what was pushed and wait for `wait` completions, at most WAIT_NS. 0, or -EINTR to look for signals.
+        """Submit what was pushed and wait for `wait` completions, at most WAIT_NS. Return 0, or -EINTR to check for signals.
 
-        Where the kernel refuses (a seccomp filter; a descriptor that somebody closed), it does so for good: what it has not
-        taken is QUEUED again, for somebody else. What it has taken completes by itself, seen by `reap`.
+        If the kernel refuses (a seccomp filter, or a descriptor that other code closed), this is permanent: requests it has
+        not taken become QUEUED again, to be read without the ring. Requests it has taken complete, and `reap` takes them.
         """
         cdef abi_cqe *cqe = NULL
         cdef abi_timespec timeout
@@ -199,17 +199,17 @@ cdef class Ring:
         return -EINTR
 
     cdef void refuse(self, int error) noexcept nogil:
-        """Push nothing any more."""
+        """Mark the ring as refused: nothing more is pushed."""
         self.refused = error
         self.recall()
 
     cdef int pause(self) noexcept nogil:
-        """Instead of `enter`, of a ring that refuses: its completions come without being asked for."""
+        """Replaces `enter` for a refused ring: its completions arrive without an enter."""
         rangeio_sleep_ms(PAUSE_MS)
         return 0
 
     cdef void reap(self) noexcept nogil:
-        """Take every completion that is there."""
+        """Take all available completions."""
         cdef uint32_t ready = abi_cq_ready(&self.ring), i
         cdef abi_cqe *cqe
         cdef Request *request
@@ -229,32 +229,32 @@ cdef class Ring:
         abi_cq_advance(&self.ring, ready)
 
     cdef void note_end(self, Group *group) noexcept nogil:
-        """Put a group of which the kernel has nothing more on the list of `next_ended`, if it belongs there."""
+        """Add a group with nothing in flight to the list of `next_ended`, if it is complete with `notify`, or abandoned."""
         if group.in_flight == 0 and not group.listed and (group.abandoned or group.notify and group.unfinished == 0):
             group.listed = 1
             group.ended = self.ended
             self.ended = group
 
     cdef int drive(self, Group *group, int depth) noexcept nogil:
-        """Push, enter and reap until the group is finished, or the ring can take nothing of it. -EINTR to look for signals."""
+        """Push, enter and reap until the group is finished or the ring takes no more of it. -EINTR to check for signals."""
         cdef int pushed, more, wait, result
         cdef int64_t until = coarse_clock_ns() + WAIT_NS
         while group.unfinished:
             pushed = self.fill(group, depth)
             if group.in_flight == 0:
-                return 0  # refused, or full of reads of others that stall
+                return 0  # refused, or full of stalled reads of other groups
             more = group.in_flight < depth and (self.retry != NULL or group.next < group.count)
-            # Of this group's: reads of an abandoned one may be stalled for good.
+            # Wait for completions of this group only: reads of an abandoned group may stall for ever.
             wait = <int>max(1, min(min(BURST, depth // 8), group.in_flight))
             result = self.pause() if self.refused else self.enter(0 if more and pushed else wait)
             self.reap()
-            # By the clock as well: an enter that need not wait is not interrupted, however long the batch.
+            # Check the clock as well: an enter that does not wait is never interrupted, however long the batch.
             if group.unfinished and (result == -EINTR or coarse_clock_ns() >= until):
                 return -EINTR
         return 0
 
     cdef int run(self, Batch batch) except -1:
-        """Read all that is queued in the batch. Whatever the ring does not take stays QUEUED for somebody else."""
+        """Read all queued requests of the batch. Those that the ring does not take stay QUEUED, for the workers."""
         cdef Group *group = &batch.group
         cdef int depth = max(1, min(batch.depth, 2 * self.entries))
         cdef int result
@@ -279,7 +279,7 @@ cdef class Ring:
         return 0
 
     cdef int drain(self, Group *group) except -1:
-        """Wait until the kernel writes no more to memory that its owner is about to use for something else, or to free."""
+        """Wait until the kernel no longer writes to the group's memory, which its owner is about to reuse or free."""
         with nogil:
             while group.in_flight and not self.inherited():
                 if self.refused:
@@ -291,7 +291,7 @@ cdef class Ring:
         return 0
 
     cdef void recall(self) noexcept nogil:
-        """Queue again what was pushed but never taken by the kernel: nobody else will read those entries."""
+        """Queue again the requests that were pushed but not taken by the kernel: nothing else will submit them."""
         cdef uint32_t i
         cdef Request *request
         for i in range(abi_sq_pending(&self.ring)):
@@ -300,33 +300,33 @@ cdef class Ring:
             request.group.in_flight -= 1
             self.in_flight -= 1
             self.note_end(request.group)
-        # Or they would be recalled, or even submitted, once more when their batches are long gone.
+        # Otherwise they would be recalled, or even submitted, again after their batches are freed.
         abi_sq_clear(&self.ring)
 
     cdef void start(self, Batch batch):
-        """Hold a batch whose requests are about to be pushed, until `drop`: when it has ended, or is abandoned or released."""
+        """Hold a reference to a batch whose requests are about to be pushed, until it has ended, is abandoned or released."""
         Py_INCREF(batch)
         batch.group.owner = <void *>batch
 
     cdef void drop(self, Batch batch):
-        """Hold it no longer. Whoever looks at `owner` sees that, so it is done once."""
+        """Drop the reference of `start`. Resetting `owner` ensures that this happens once."""
         batch.group.owner = NULL
         Py_DECREF(batch)
 
     cdef void abandon(self, Batch batch):
-        """Nobody wants more of a batch that the ring may hold: push no more of it, and keep it only while the kernel has some
-        of it. May be said again."""
+        """Abandon a batch that the ring may hold: push no more of it, and hold it only while some of it is in flight. May be
+        called again."""
         batch.group.abandoned = 1
         self.forget_retries(&batch.group)
         if batch.group.owner == NULL:
             return
-        # In a forked child: the parent's kernel has it, and writes to the parent's memory.
+        # In a forked child nothing is in flight: the kernel writes to the parent's memory.
         if self.inherited() or batch.group.in_flight == 0 and not batch.group.listed:
             self.drop(batch)
 
     cdef void release(self, Batch batch):
-        """Let go of a started batch of which the kernel has nothing: it is done, or to be read by somebody else. Not of one
-        that is listed."""
+        """Drop a started batch with nothing in flight: it is complete, or will be read without the ring. Not for a batch that
+        is listed."""
         self.forget_retries(&batch.group)
         self.drop(batch)
 
@@ -339,9 +339,9 @@ cdef class Ring:
                 link = &link[0].next
 
     cdef Batch next_ended(self):
-        """Take one of the batches that ended: it is done and wanted telling, or abandoned. None if there is none.
+        """Take one of the ended batches: complete with `notify`, or abandoned. None if there is none.
 
-        One by one, so that nothing is lost where taking them all would fail. In a forked child `abandon` has dropped them.
+        One at a time, so that an exception does not lose the others. In a forked child `abandon` has dropped them.
         """
         cdef Batch batch = None
         if self.ended != NULL and not self.inherited():
@@ -356,7 +356,7 @@ cdef class Ring:
             pass
 
     cdef void fix_file(self, int fd) noexcept:
-        """Register a file for the batch to come: saves the look-up of every entry. Without effect where refused."""
+        """Register a file for the next batch: saves the look-up of its descriptor for every entry. No effect if refused."""
         cdef int none = -1
         if self.in_flight:
             return
@@ -368,8 +368,8 @@ cdef class Ring:
             self.fixed_fd, self.file_fixed = fd, True
 
     cdef void fix_memory(self, char *base, size_t size) noexcept:
-        """Register the destination of the batch to come, or as much of it as RLIMIT_MEMLOCK allows: saves pinning its
-        pages read by read. Halved down to 2 MiB, then without."""
+        """Register the destination of the next batch, which saves pinning its pages for each read. If RLIMIT_MEMLOCK is too
+        low, register a part: the size is halved down to 2 MiB, then nothing is registered."""
         cdef iovec part
         if self.in_flight:
             return
@@ -382,10 +382,10 @@ cdef class Ring:
             size = size // 2
 
     cdef void unfix(self) noexcept:
-        """Unregister what the last batch had: a file in the table would stay open, a buffer pinned.
+        """Unregister the file and buffer of the last batch: the file would stay open, the buffer pinned.
 
-        Entries do not use it from here on, in any case: its descriptor's number and its addresses may soon be another's. But
-        while reads of an interrupted batch are under way, unregistering would wait for them; it is left to the next batch.
+        New entries stop using them in any case: the descriptor number and the addresses may soon be reused. But while reads of
+        an interrupted batch are in flight, unregistering would wait for them, so it is left to the next batch.
         """
         cdef int none = -1
         self.fixed_fd = -1

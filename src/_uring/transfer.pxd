@@ -1,18 +1,18 @@
-"""One range under way over one connection: a request, the head of its response, its body. From C."""
+"""One range in flight on one connection: request, response head, body. For other Cython modules."""
 
 from libc.stdint cimport int64_t
 
 from _uring.connections cimport Connection
 from _uring.http1 cimport Expected, Known
 
-# What came of receiving: all of it is there; more has to come; or something else, for the engine to judge.
+# Result of receiving: complete; more has to arrive; or anything else, which is for the HTTP engine.
 cdef enum:
     DONE = 0
     WAITING = 1
     UNUSUAL = 2
 
 
-# The texts around the two numbers of a request, what is known of the version, and how long heads are beside their numbers.
+# The text of a request around its two numbers, the known version, and the length of response heads without their numbers.
 cdef struct Request:
     const char *before
     Py_ssize_t before_length
@@ -30,9 +30,9 @@ cdef class RangeRequest:
     cdef Request request
 
 
-# `hint` bytes of the response are received into `space`, what follows into `body`; 0: all into `space`. Before there is a
-# head, `received` counts both; then `placed` counts the bytes of the body. error: 0 at the end of the connection, EAGAIN if
-# nothing is wrong with it. surplus: more than the body came.
+# The first `hint` bytes of the response are received into `space`, the rest into `body`; hint 0: all into `space`. Until the
+# head is complete, `received` counts both; after that, `placed` counts the bytes of the body. error: 0 at the end of the
+# connection, EAGAIN if the connection is intact. surplus: more bytes than the body have arrived.
 cdef struct Transfer:
     Request *request
     int fd

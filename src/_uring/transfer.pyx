@@ -1,7 +1,7 @@
-"""One range under way over one connection: a request, the head of its response, its body.
+"""One range in flight on one connection: request, response head, body.
 
-The head is received with the body behind it, each into its place, because it is nearly always as long as the one before;
-where that is wrong the body is moved. What is not a plain response is left as it came.
+Head and body are received together, each directly into its place, because a head is nearly always as long as the one before
+it. If that guess is wrong, the body is moved. A response that is not plain is left as received.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -17,11 +17,11 @@ from _uring.process cimport monotonic_ns
 from _uring.records import Unfinished
 
 cdef enum:
-    # The texts of a request, and two numbers with what is between them.
+    # Room for a request: its text, and the two numbers with the "-" between them.
     TEXT_ROOM = 8192
-    # Of a head whose length is not known, and of what follows it: most heads are shorter, and what is not is copied.
+    # First receive if the length of the head is unknown. Most heads are shorter; the bytes after the head are copied.
     FIRST_RECEIVE = 1024
-    # So many heads in a row as long as the one before, and the next one is expected to be.
+    # After this many heads in a row of the same length, the next one is expected to have it too.
     STEADY = 3
 
 
@@ -62,7 +62,7 @@ cdef bint begin(Transfer *at, Request *request, Connection connection, int64_t s
 
 
 cdef void prepare(Transfer *at, Request *request, int fd, char *space, int64_t start, int64_t length, char *body) noexcept nogil:
-    """Nothing is sent yet. The caller keeps what is pointed to."""
+    """Initialize a transfer, without sending. The caller keeps the memory behind all pointers alive."""
     memset(at, 0, sizeof(Transfer))
     at.request, at.fd, at.space, at.body, at.start, at.length = request, fd, space, body, start, length
     at.error = EAGAIN
@@ -73,7 +73,7 @@ cdef void prepare(Transfer *at, Request *request, int fd, char *space, int64_t s
 
 
 cdef bint send(Transfer *at) noexcept nogil:
-    """Whether all of the request was taken, as an idle connection does with a small one."""
+    """Send the request. False if it was not sent completely; on an idle connection a small request always is."""
     cdef char[TEXT_ROOM] text
     cdef Request *request = at.request
     cdef Py_ssize_t size = request.before_length
@@ -93,7 +93,7 @@ cdef bint send(Transfer *at) noexcept nogil:
 
 
 cdef inline void learn(Request *request, Py_ssize_t head_length) noexcept nogil:
-    """How long the next head will be. Threads may mix this up: then a hint is wrong, which costs a copy."""
+    """Update the guess of the next head's length. A race between threads only makes a hint wrong, which costs a copy."""
     if request.head_length == head_length:
         request.steady = min(request.steady + 1, STEADY)
     else:
@@ -101,12 +101,12 @@ cdef inline void learn(Request *request, Py_ssize_t head_length) noexcept nogil:
 
 
 cdef int receive(Transfer *at, int flags) noexcept nogil:
-    """As far as it can be had now."""
+    """Receive what is available now."""
     return receive_body(at, flags) if at.head_length else receive_head(at, flags)
 
 
 cdef inline int failed(Transfer *at, ssize_t count) noexcept nogil:
-    """Nothing came: the end, or what errno says."""
+    """Nothing was received: the end of the connection, or an errno."""
     at.error = errno if count < 0 else 0
     if at.error == EINTR:
         at.error = EAGAIN
@@ -122,7 +122,7 @@ cdef int receive_head(Transfer *at, int flags) noexcept nogil:
     if at.received < at.hint:
         parts[0].iov_base, parts[0].iov_len = at.space + at.received, at.hint - at.received
         parts[1].iov_base, parts[1].iov_len = at.body, at.length
-        # One byte beside the body shows whether more comes than was asked for.
+        # One byte more than the body shows whether the response is too long.
         parts[2].iov_base, parts[2].iov_len = at.space + HEAD_ROOM, 1
         message.msg_iovlen = 3
     else:
@@ -138,7 +138,7 @@ cdef int receive_head(Transfer *at, int flags) noexcept nogil:
 
 
 cdef inline Py_ssize_t room_for(Transfer *at) noexcept nogil:
-    """Where the head may be as long as it likes: room for a small body, too, as that saves a receive."""
+    """Bytes to receive while the length of the head is unknown. Includes a small body, which saves a receive."""
     cdef Py_ssize_t wanted = FIRST_RECEIVE
     if at.received == 0 and at.length < HEAD_ROOM - FIRST_RECEIVE:
         wanted += at.length
@@ -146,7 +146,7 @@ cdef inline Py_ssize_t room_for(Transfer *at) noexcept nogil:
 
 
 cdef int judge(Transfer *at) noexcept nogil:
-    """Look for the head in what has come. Once it is accepted, what came of the body is in its place."""
+    """Parse the head from the bytes received. If it is accepted, move the received part of the body into place."""
     cdef Py_ssize_t in_space = min(at.received, at.hint) if at.hint else at.received
     cdef Py_ssize_t found = accept(&at.request.known, at.space, in_space, at.start, at.start + at.length)
     cdef Py_ssize_t beyond = at.received - in_space
@@ -162,7 +162,7 @@ cdef int judge(Transfer *at) noexcept nogil:
 
 
 cdef int judge_long(Transfer *at, Py_ssize_t in_space, Py_ssize_t beyond) noexcept nogil:
-    """The head is longer than the hint: the rest of it is where the body was expected, which is moved down."""
+    """The head is longer than the hint: its rest was received where the body belongs, so the body is moved down."""
     cdef Py_ssize_t in_body = min(beyond, at.length)
     cdef Py_ssize_t copied = min(in_body, HEAD_ROOM - in_space)
     cdef Py_ssize_t found
@@ -180,7 +180,7 @@ cdef int judge_long(Transfer *at, Py_ssize_t in_space, Py_ssize_t beyond) noexce
     at.head_length = found
     found -= in_space
     if found > in_body:
-        return WAITING  # the byte beside the body was the last one of the head
+        return WAITING  # the extra byte was the last one of the head
     memmove(at.body, at.body + found, in_body - found)
     at.placed = in_body - found
     if beyond > in_body:
@@ -190,8 +190,8 @@ cdef int judge_long(Transfer *at, Py_ssize_t in_space, Py_ssize_t beyond) noexce
 
 
 cdef void place(Transfer *at, Py_ssize_t head, Py_ssize_t in_space, Py_ssize_t beyond) noexcept nogil:
-    """Put the body where it belongs: some of it lies behind the head in `space`, `beyond` bytes of it in `body`, and perhaps
-    one byte too many beside it.
+    """Move the body into place: a part of it follows the head in `space`, `beyond` bytes are in `body`, possibly with one
+    surplus byte after it.
     """
     cdef Py_ssize_t shift = in_space - head
     at.head_length = head
@@ -227,7 +227,7 @@ cdef int receive_body(Transfer *at, int flags) noexcept nogil:
 
 
 cdef int receive_all(Transfer *at) noexcept nogil:
-    """The same over a connection that waits. WAITING: its time is over, or a signal came, though bytes may have come."""
+    """The same, blocking. WAITING: the timeout of the connection has passed or a signal arrived; bytes may have arrived too."""
     cdef int found = WAITING
     if not at.head_length:
         found = receive_head(at, 0)

@@ -1,34 +1,34 @@
-"""Ranges under way over several connections that are watched together. From C."""
+"""Ranges in flight on several connections that are watched together. For other Cython modules."""
 
 from libc.stdint cimport int64_t
 
 from _uring.transfer cimport Request, Transfer
 
 cdef enum:
-    # What came of a wait besides DONE and UNUSUAL: nothing, or it is time to hear signals, or to place more memory.
+    # Result of a wait besides DONE and UNUSUAL: nothing has arrived, or it is time to check signals or allocate memory.
     LOOK = 3
     EVENTS = 32
-    # No range is under way on a connection; the connection is of no use any more.
+    # No range is in flight on the connection; the connection can no longer be used.
     IDLE = -1
     GONE = -2
     SAMPLES = 32
 
 
-# How long a large response took, in ns: until its head, and from there to its end.
+# Duration of a large response in ns: until its head, and from there to its end.
 cdef struct Sample:
     int64_t waited
     int64_t received
     int64_t length
 
 
-# A connection of a batch, and the range that is under way on it: its index, or IDLE or GONE.
+# A connection of a batch, and the index of the range in flight on it, or IDLE or GONE.
 cdef struct Slot:
     Transfer transfer
     Py_ssize_t index
 
 
-# Ranges up to `ranges`, of which those below `placed` have memory, and those below `begun` were asked for. landed: what has,
-# if it is taken one by one; else the next one is begun at once.
+# Ranges below `ranges`. Those below `placed` have memory, and those below `begun` were requested. landed: the complete ranges,
+# if they are taken one at a time; if NULL, each complete range is followed by the next one at once.
 cdef struct Work:
     Request *request
     Slot *slots

@@ -1,4 +1,4 @@
-"""Ranges under way over several connections, which are watched together by one epoll: all of it without the GIL."""
+"""Ranges in flight on several connections, which one epoll watches. All of this runs without the GIL."""
 
 from libc.stdint cimport int64_t
 
@@ -12,7 +12,7 @@ cdef int64_t SAMPLED = MEASURED
 
 
 cdef int work_on(Work *work, int timeout_ms) noexcept nogil:
-    """DONE once nothing is under way, or, if they are taken one by one, something has landed; UNUSUAL; or LOOK."""
+    """DONE once nothing is in flight or, if ranges are taken one at a time, one is complete. Otherwise UNUSUAL or LOOK."""
     cdef epoll_event[EVENTS] events
     cdef Slot *slot
     cdef int i, ready, found
@@ -22,7 +22,7 @@ cdef int work_on(Work *work, int timeout_ms) noexcept nogil:
             return LOOK
         for i in range(ready):
             slot = &work.slots[events[i].data.u32]
-            if slot.index < 0:  # closed, or something that nobody asked for
+            if slot.index < 0:  # closed, or unexpected bytes
                 slot.index = GONE
                 epoll_ctl(work.epoll, EPOLL_CTL_DEL, slot.transfer.fd, NULL)
                 continue
@@ -48,14 +48,14 @@ cdef int work_on(Work *work, int timeout_ms) noexcept nogil:
 
 
 cdef inline void sample(Work *work, const Transfer *at) noexcept nogil:
-    """Note how long it took; of many the latest."""
+    """Record the duration of a response; only the latest SAMPLES are kept."""
     cdef Sample *made = &work.samples[work.sampled % SAMPLES]
     made.waited, made.received, made.length = at.head_ns - at.sent_ns, at.since_ns - at.head_ns, at.length
     work.sampled += 1
 
 
 cdef bint next_on(Work *work, Slot *slot) noexcept nogil:
-    """Begin the next range on a connection that is free; whether its request was taken."""
+    """Start the next range on an idle connection. False if its request was not sent completely."""
     cdef Py_ssize_t index = work.begun
     cdef Transfer *at = &slot.transfer
     work.begun += 1

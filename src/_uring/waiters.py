@@ -1,4 +1,4 @@
-"""What a task waits for: waiters, what a loop does for them, and how they are told. `event_loops` has the loops."""
+"""Waiters: what a task waits for, and how it is resolved. The interface of a loop; `event_loops` implements it."""
 
 import sys
 from collections.abc import Awaitable, Callable, Generator, Iterable
@@ -10,7 +10,7 @@ Failed: TypeAlias = Callable[[BaseException], None]
 
 
 class Waiter(Protocol):
-    """One task that waits for one result. An asyncio.Future is one."""
+    """One task that waits for one result. An asyncio.Future is a Waiter."""
 
     def done(self) -> bool: ...
     def set_result(self, value: Any, /) -> None: ...
@@ -18,11 +18,11 @@ class Waiter(Protocol):
 
 
 Wait: TypeAlias = tuple[Waiter, str, int | None, int | None]
-"""A waiter, and the path, offset and limit that it waits for."""
+"""A waiter, and the path, offset and limit of its read."""
 
 
 class Binding(Protocol):
-    """One running loop. `failed` is told what a callback raises, in place of the loop."""
+    """One running loop. An exception of a callback goes to `failed` instead of the loop."""
 
     def waiter(self, cancelled: Callable[[], None] | None, failed: Failed | None = None) -> Waiter: ...
     def holding(self, cancelled: Callable[[], None], failed: Failed | None = None) -> Waiter: ...
@@ -37,8 +37,8 @@ class Binding(Protocol):
         lost: Callable[[], None] | None = None,
         failed: Failed | None = None,
     ) -> None:
-        """Call back whenever `fd` is readable, until the loop is closed or `unwatch`; `lost`, where the loop finds that
-        it cannot. After `unwatch` neither is called, whatever the loop had queued.
+        """Call `callback` whenever `fd` is readable, until the loop is closed or `unwatch`. Call `lost` if the loop can
+        no longer watch it. After `unwatch` neither is called, even if the loop has already queued the call.
         """
 
     def unwatch(self, fd: int) -> None: ...
@@ -50,7 +50,7 @@ class Binding(Protocol):
 
 
 class Guarded:
-    """A callback as a loop gets it."""
+    """Wraps a callback for a loop: its exceptions go to `failed`, and `end` disables it."""
 
     __slots__ = ("__weakref__", "_callback", "_failed")
 
@@ -69,12 +69,12 @@ class Guarded:
             self._failed(error)
 
     def end(self) -> None:
-        """A loop that has queued a call makes it all the same; it must do nothing."""
+        """Disable the callback. A call that the loop has already queued then does nothing."""
         self._callback = None
 
 
 def tell(waiter: Waiter, value: Any = None, error: BaseException | None = None) -> None:
-    """Give a waiter what it waits for, if it still does."""
+    """Resolve a waiter with a value or an error, if it is still pending."""
     if waiter.done():
         return
     if error is None:
@@ -84,10 +84,10 @@ def tell(waiter: Waiter, value: Any = None, error: BaseException | None = None) 
 
 
 def tell_failure(waits: Iterable[Wait], error: BaseException) -> None:
-    """End all that wait with what `error` is in the tree of errors.
+    """Fail all pending waiters with `error`, converted to the error tree.
 
-    KeyboardInterrupt and its like are for the program, not for a read: the first who waits raises it. Where nobody
-    waits, this does. A waiter that raises is nobody else's affair: sys.excepthook hears of it.
+    KeyboardInterrupt and the like are for the program, not for a read: the first pending waiter raises it. If none is
+    pending, this function raises it. If a waiter itself raises, sys.excepthook reports it.
     """
     interruption = None if isinstance(error, Exception) else error
     for waiter, path, offset, limit in waits:
@@ -103,7 +103,7 @@ def tell_failure(waits: Iterable[Wait], error: BaseException) -> None:
 
 
 class Later:
-    """A value, or an error, after another awaitable is over."""
+    """An awaitable of a value or an error, after another awaitable has completed."""
 
     __slots__ = ("_before", "_error", "_value")
 
@@ -117,5 +117,5 @@ class Later:
         error, self._error = self._error, None
         try:
             raise error
-        finally:  # its traceback holds this frame: let neither hold the other
+        finally:  # its traceback references this frame: break the cycle
             del error

@@ -88,7 +88,7 @@ def desk(
     if how == "without the core":
         monkeypatch.setattr(http_source, "steady_reads", lambda *_: None)
     elif _uring.LoopTransfers is None:
-        pytest.skip(f"the extension is not there: {_uring.extension_error()}")
+        pytest.skip(f"the extension is not available: {_uring.extension_error()}")
     made = Desk(kind, tmp_path_factory.mktemp("tls") if how == "over TLS" else None)
     yield made
     made.close()

@@ -1,3 +1,3 @@
-"""The same as the compiled modules, in Python: for backend ``python``, and for connections that have no socket of their
-own, such as those over TLS.
+"""The twins of the compiled modules in Python: for backend ``python``, and for connections without a plain socket, such
+as those over TLS.
 """

@@ -1,4 +1,4 @@
-"""Connections and stacks of idle ones, as `_uring.connections` has them, in pure Python."""
+"""The twin of `_uring.connections` in pure Python: connections and stacks of idle ones."""
 
 import threading
 import time
@@ -8,7 +8,7 @@ HEAD_ROOM = 8192
 
 
 class Connection:
-    """See `Connection` in records.py. Reading over it is left to who derives from this."""
+    """See `Connection` in records.py. Subclasses implement receiving."""
 
     __slots__ = ("absolute", "fd", "idle_at", "space", "used")
 
@@ -27,14 +27,14 @@ class Connection:
 
 
 class IdleConnections:
-    """See `IdleConnections` in records.py. A lock makes each call one step. A forked child makes others."""
+    """See `IdleConnections` in records.py. A lock makes each call atomic. A forked child makes new ones."""
 
     __slots__ = ("_connections", "_lock", "wanted")
 
     def __init__(self) -> None:
         self._connections: list[Any] = []
         self._lock = threading.RLock()
-        self.wanted = False  # of the core only: here all are given back to the pool
+        self.wanted = False  # used by the core only: here all connections return to the pool
 
     def __len__(self) -> int:
         return len(self._connections)

@@ -1,13 +1,13 @@
-"""Whether the head of a response is plain, as `_uring.http1` decides it. Source: the same."""
+"""The twin of `_uring.http1`: checks whether a response head is plain. Same sources."""
 
 import re
 
 INCOMPLETE, NOT_PLAIN = 0, -1
 
-# A whole head: each line a field, no control characters in it. "HTTP/1.1 206", and a reason that may be empty.
+# A complete head: "HTTP/1.1 206" and a reason that may be empty, then one field per line, without control characters.
 _LINE = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*\r\n"
 _HEAD = re.compile(rb"HTTP/1\.1 206(?: [\t\x20-\x7e\x80-\xff]*)?\r\n(?:" + _LINE + rb")*\r\n")
-# The fields that matter, as often as they are there.
+# All occurrences of the fields that matter.
 _NAMES = rb"content-length|content-range|content-encoding|connection|etag|last-modified|transfer-encoding"
 _FIELDS = re.compile(rb"\r\n(" + _NAMES + rb"):[ \t]*([^\r]*)", re.IGNORECASE)
 _RANGE = re.compile(rb"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")

@@ -1,7 +1,7 @@
-"""The interface of the native core in pure Python: backend ``python``, for where the extension is not.
+"""The interface of the native core in pure Python: backend ``python``, for installations without the extension.
 
-The same results and the same errors over os.preadv, and a pool of threads for many reads at once. What it cannot
-offer is the speed: no ring, no O_DIRECT, no recycled memory, and every awaited read goes through a thread.
+It has the same results and errors, over os.preadv, with a pool of threads for many reads at once. It is slower: no
+ring, no O_DIRECT, no recycled memory, and every async read goes through a thread.
 """
 
 import os
@@ -23,12 +23,12 @@ from _uring.pure.file import File
 
 __all__ = ["Backend", "Buffer", "File", "FileStat", "Reactor", "set_error_factory"]
 
-# Why it is this that reads; `_uring` says otherwise where there is nothing else.
-reason = "the pure-Python backend was asked for"
+# Why this backend is used; `_uring` replaces it if the extension is missing.
+reason = "the pure-Python backend was requested"
 
 
 class Reactor:
-    """Owns the threads and the counters. `entries` and `pool_bytes` mean nothing: no ring, no pool of memory."""
+    """Owns the threads and the counters. `entries` and `pool_bytes` have no effect: no ring, no memory pool."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Reactor:
         self._processes: dict[int, Process] = {}
 
     def _current(self) -> Process:
-        """This process's part of the reactor; setdefault() is atomic, so two first users get the same."""
+        """The state of this process. setdefault() is atomic, so concurrent first calls get the same object."""
         own = self._processes.get(os.getpid())
         return own if own is not None else self._processes.setdefault(os.getpid(), Process(self._workers))
 
@@ -99,7 +99,7 @@ class Reactor:
         return self._current().spread(len(jobs), 0, read)
 
     def allocate(self, shape: SupportsIndex | tuple[int, int]) -> Buffer:
-        """A Buffer of so many bytes, or a table of (records, length); its content is whatever was there."""
+        """A Buffer of `shape` bytes, or a table of (records, length). The memory is not initialized."""
         self._check_arguments(False)
         extents = shape if isinstance(shape, tuple) else (shape,)
         return as_unfinished(
@@ -123,7 +123,7 @@ class Reactor:
         answered: object,
         measured: object,
     ) -> None:
-        """There is none without the extension."""
+        """None: not available without the extension."""
 
     def stats(self) -> dict[str, int]:
         own = self._current()
@@ -146,7 +146,7 @@ class Reactor:
         }
 
     def close(self) -> None:
-        """Open nothing more, and end the worker threads. What is open stays readable. A second call does nothing."""
+        """Refuse new files, and end the worker threads. Open files stay readable. A second call does nothing."""
         self._closed = True
         self._current().dismiss()
 

@@ -1,9 +1,8 @@
-"""What the pure-Python backend has in one process: its counters and its worker threads.
+"""The per-process state of the pure-Python backend: counters and worker threads.
 
-The threads only help: whoever asks for many reads takes part in them, so that none is lost where no thread can run, as
-at the end of the interpreter. Nothing here is from concurrent.futures, whose locks a signal handler that reads would
-wait for in vain; `lock` may be taken again by its holder, and is held for counting only, never across I/O. A forked
-child makes a Process of its own: it never waits for a lock or a thread that only its parent has.
+The caller takes part in its own reads, so none is lost if no thread can run, as at interpreter exit. This does not use
+concurrent.futures: a signal handler that reads would deadlock on its locks. `lock` is reentrant, and held for counting
+only, never during I/O. A forked child makes its own Process, so it never waits for a lock or thread of its parent.
 """
 
 import os
@@ -18,7 +17,7 @@ from typing import Generic, TypeVar
 
 from _uring.pure.buffer import Memory
 
-# How long a wait goes on before it is looked whether this is a child that a signal handler forked meanwhile.
+# Maximum wait before checking whether this is a child that a signal handler forked meanwhile.
 _WAIT_S = 0.1
 
 _T = TypeVar("_T")
@@ -27,7 +26,7 @@ _Task = Callable[[], object]
 
 @dataclass(slots=True)
 class Process:
-    """The part of a reactor that is of one process. `lock` guards every counter."""
+    """The state of a reactor in one process. `lock` guards all counters."""
 
     workers: int
     pid: int = field(default_factory=os.getpid)
@@ -49,14 +48,14 @@ class Process:
             self.bytes_fetched += fetched
 
     def help(self, task: _Task, times: int, threads: int = 0) -> None:
-        """Have worker threads run `task` so many times, some time; at least `threads` of them. It must not raise."""
+        """Queue `task` for the worker threads, `times` times; start at least `threads` of them. It must not raise."""
         with self.lock:
             missing = min(max(times, threads), self.workers) - self.threads
             self.threads += max(0, missing)
         for started in range(missing):
             try:
                 threading.Thread(target=_work, args=(self.tasks,), name="rangeio", daemon=True).start()
-            except RuntimeError:  # the interpreter is ending, or the machine has no thread left
+            except RuntimeError:  # the interpreter is shutting down, or no more threads can be started
                 with self.lock:
                     self.threads -= missing - started
                 break
@@ -64,7 +63,7 @@ class Process:
             self.tasks.put(task)
 
     def delegate(self, task: _Task) -> None:
-        """Have a worker thread run `task`; or this one, where no thread is to be had. It must not raise."""
+        """Run `task` on a worker thread, or on this one if no thread can be started. It must not raise."""
         self.help(task, 1, threads=self.workers)
         while not self.threads:
             try:
@@ -75,11 +74,11 @@ class Process:
                 waiting()
 
     def is_own(self, getpid: Callable[[], int] = os.getpid) -> bool:
-        """Whether it is of the process that runs, not of one that it was forked from. (As in `_Shared.wait`.)"""
+        """Whether it belongs to the running process, not to a parent. (The default argument: see `_Shared.wait`.)"""
         return self.pid == getpid()
 
     def dismiss(self) -> None:
-        """End the threads, each after the task it is at."""
+        """End the threads, each after its current task."""
         if not self.is_own():
             return
         with self.lock:
@@ -91,7 +90,7 @@ class Process:
         self.dismiss()
 
     def spread(self, count: int, concurrent: int, job: Callable[[int], _T]) -> list[_T]:
-        """job(0) ... job(count - 1), at most `concurrent` at once; of several failures the first in order is raised."""
+        """Run job(0) ... job(count - 1), at most `concurrent` at once. Raises the first failure by index."""
         width = min(concurrent or self.workers, self.workers, count)
         if width <= 1:
             return [job(index) for index in range(count)]
@@ -104,7 +103,7 @@ class Process:
             if self.is_own():
                 shared.stop()
                 shared.wait()
-        if not self.is_own():  # a signal handler forked: what helpers had is done for the parent only
+        if not self.is_own():  # a signal handler forked: jobs of the workers complete in the parent only
             return [job(index) for index in range(count)]
         with self.lock:
             self.pool_reads += count
@@ -113,9 +112,8 @@ class Process:
     def as_completed(
         self, count: int, concurrent: int, job: Callable[[int], _T], *, ordered: bool = False
     ) -> Iterator[tuple[int, _T]]:
-        """(index, job(index)) as each is done, or in order. Closing it waits for those under way and starts no more.
-
-        A child forked half-way does the rest itself: what was under way is done for its parent only.
+        """Yield (index, job(index)) as each completes, or in order. Closing it waits for jobs in progress, and starts
+        no more. A child forked meanwhile does the rest itself: jobs in progress complete in the parent only.
         """
         width = min(concurrent or self.workers, self.workers, count)
         shared = _Shared(count, job, width)
@@ -143,19 +141,20 @@ class Process:
 def _work(tasks: SimpleQueue[_Task | None]) -> None:
     while (task := tasks.get()) is not None:
         task()
-        del task  # and what it holds, while waiting for the next
+        del task  # do not keep its references while waiting for the next
 
 
 class _Shared(Generic[_T]):
-    """Jobs that several threads take from one list, and what has come of them.
+    """Jobs that several threads take from one list, and their results.
 
-    There is no lock, only calls that are atomic under the GIL: the thread that asked may be interrupted by a signal
-    handler at any point. One that raises must not have it wait for a job that it took itself and lost, nor for an end
-    that it heard of, so helpers alone count themselves in and out; in a child that one forks, it waits for nobody.
+    There is no lock, only calls that are atomic under the GIL, because a signal handler may interrupt the calling
+    thread at any point. If the handler raises, the caller must not wait for a job that it took itself and lost, nor for
+    a completion that it has already seen. So only workers count themselves in and out. If the handler forks, the child
+    does not wait.
     """
 
     def __init__(self, count: int, job: Callable[[int], _T], most: int) -> None:
-        """most: how many may be taken for now; see `allow`."""
+        """most: how many jobs may be taken at first; see `allow`."""
         self._count = count
         self._job = job
         self._pid = os.getpid()
@@ -169,11 +168,11 @@ class _Shared(Generic[_T]):
         self.allow(most)
 
     def allow(self, more: int) -> None:
-        """Let so many more be taken, so that the helpers do not run away from the caller."""
+        """Allow `more` jobs to be taken. This keeps the workers from running too far ahead of the caller."""
         self._open.extend(islice(self._indices, more))
 
     def help_one(self) -> bool:
-        """On a worker thread: take a job and do it; whether there was one."""
+        """On a worker thread: take a job and run it. False if there was none."""
         self._entered.append(None)
         index = self.run_here()
         self._left.append(None)
@@ -187,7 +186,7 @@ class _Shared(Generic[_T]):
             pass
 
     def run_here(self) -> int:
-        """Take a job and do it; its index, -1 if there was none."""
+        """Take a job and run it. Return its index, or -1 if there was none."""
         try:
             index = self._open.popleft()
         except IndexError:
@@ -203,30 +202,30 @@ class _Shared(Generic[_T]):
         return index
 
     def stop(self) -> None:
-        """Let nobody take another job."""
+        """Allow no more jobs to be taken."""
         self._indices = iter(range(0))
         self._open.clear()
 
     def wait(self, is_ending: Callable[[], bool] = sys.is_finalizing) -> None:
-        """Until every job of a helper is done: after this nobody uses its file. Nor does a helper when the interpreter
-        is ending: its thread stands still then, wherever it is. (The default is here because globals may be gone.)
+        """Wait until all jobs of workers are done, so that none uses the file any more. During interpreter shutdown
+        there is no need to wait: threads are frozen. (A default argument, because globals may be cleared by then.)
         """
         while len(self._left) < len(self._entered) and not is_ending() and self._is_here():
             self._hear()
 
     def _is_here(self, getpid: Callable[[], int] = os.getpid) -> bool:
-        """Whether this is the process that the helpers are of."""
+        """Whether this is the process of the workers."""
         return self._pid == getpid()
 
     def _hear(self) -> int:
-        """The index of a job that a helper has ended; -1 if none ends for a while."""
+        """The index of a job that a worker has completed; -1 if none completes within _WAIT_S."""
         try:
             return self._done.get(timeout=_WAIT_S)
         except Empty:
             return -1
 
     def any_done(self) -> int:
-        """The index of a job that is done, doing one here rather than waiting; -1 in a forked child."""
+        """The index of a completed job. Runs one here rather than wait. -1 in a forked child."""
         try:
             index = self._done.get_nowait()
         except Empty:
@@ -236,13 +235,14 @@ class _Shared(Generic[_T]):
         return index
 
     def do(self, index: int) -> int:
-        """See to it that one job is done, here if nobody has taken it; its index, -1 in a forked child.
+        """Complete one job: run it here if no worker has taken it, else wait for it. Its index, or -1 in a forked
+        child.
 
-        No later one is done here meanwhile: it may take for ever, and hide that this one is done.
+        Does not run a later job meanwhile: that could take for ever, and hide that this one is complete.
         """
         try:
             self._open.remove(index)
-        except ValueError:  # somebody has it, or had it
+        except ValueError:  # a worker has taken it
             pass
         else:
             self._run(index)
@@ -253,18 +253,18 @@ class _Shared(Generic[_T]):
         return index
 
     def pop(self, index: int) -> _T:
-        """The result of a job, or its failure raised."""
+        """Return the result of a job, or raise its failure."""
         if index not in self._failures:
             return self._results.pop(index)
         error = self._failures[index]
         try:
             raise error
-        finally:  # its traceback holds this frame: let neither hold the other
+        finally:  # its traceback references this frame: break the cycle
             self._failures.clear()
             del error
 
     def results(self) -> list[_T]:
-        """All results in order, or the first failure in that order raised. None may be missing."""
+        """Return all results in order, or raise the first failure by index. All jobs must be complete."""
         if self._failures:
             self.pop(min(self._failures))
         return [self._results.pop(index) for index in range(self._count)]
