@@ -35,12 +35,7 @@ from rangeio.ranges import (
 from rangeio.reader import PlanOptions, check_on_error, chosen_for_call, size_after
 from rangeio.reading import HANDED_OUT, AwaitedReads, Destination, documents, setters
 from rangeio.results import Counters, OnError, bytes_of, ended_early, exactly, fetch_async, hint
-from rangeio.service import (
-    Capability,
-    Options,
-    Source,
-    Stat,
-)
+from rangeio.service import Capability, Options, Source, Stat
 from rangeio.slices import Slice
 
 if TYPE_CHECKING:

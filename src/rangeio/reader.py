@@ -34,13 +34,7 @@ from rangeio.ranges import (
 )
 from rangeio.reading import Reads, documents, setters
 from rangeio.results import Counters, Cutting, OnError, bytes_of, ended_early, exactly, fetch, hint
-from rangeio.service import (
-    Capability,
-    Options,
-    Source,
-    Stat,
-    check_names,
-)
+from rangeio.service import Capability, Options, Source, Stat, check_names
 from rangeio.slices import Slice
 
 if TYPE_CHECKING:
