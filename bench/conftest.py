@@ -52,7 +52,7 @@ def _last(work: Work) -> Work:
 
 
 @pytest.fixture(scope="session")
-def arena(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+def arena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """A sample and its small files: RANGEIO_BENCH_FILE, which is kept, or a temporary one of 64 MiB."""
     given = os.environ.get("RANGEIO_BENCH_FILE")
     path = Path(given) if given else tmp_path_factory.mktemp("bench") / "sample.bin"
@@ -62,7 +62,8 @@ def arena(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     )
     case = next(case for case in CASES if case.action == "files")
     ensure_small_files(bench.works(case)[0], lambda done: None)
-    return bench
+    yield bench
+    bench.close()
 
 
 @pytest.fixture

@@ -85,6 +85,8 @@ class Case:
     """CPUs the process may use during the case; 0 for all."""
     busy: bool = False
     """Whether a CPU-bound Python thread runs beside it."""
+    place: str = ""
+    """The file system (`places`) that a copy of the sample is read on, where not its own."""
     leave_out: tuple[str, ...] = ()
     """Contenders that are excluded from the case: a name, or a name and a call."""
 
@@ -289,6 +291,39 @@ def _tasks() -> Iterable[Case]:
     )
 
 
+def _elsewhere() -> Iterable[Case]:
+    where = {
+        "tmpfs": "Shared memory: what other processes have put into /dev/shm.",
+        "overlay": "The root of every container: models and data sets that come with its image.",
+    }
+    for place, why in where.items():
+        for busy in (False, True):
+            yield Case(
+                id=f"each-4k-{place}" + "-busy" * busy,
+                title=f"Hot 4 KiB on {place}, one by one" + ", beside a busy thread" * busy,
+                why=why,
+                action="each",
+                cache="hot",
+                baseline="os.pread",
+                targets=() if busy else (Target("rate", 1.0, ("os.pread",)),),
+                busy=busy,
+                place=place,
+            )
+        yield Case(
+            id=f"tasks-1-4k-{place}",
+            title=f"Hot 4 KiB on {place} awaited, 1 task",
+            why=why,
+            action="tasks",
+            cache="hot",
+            baseline="os.pread",
+            targets=(Target("rate", 0.65, ("os.pread",)),),
+            depth=1,
+            block=4 << 10,
+            leave_out=("rangeio batch",),
+            place=place,
+        )
+
+
 def _through() -> Iterable[Case]:
     yield Case(
         id="stream-hot",
@@ -321,5 +356,6 @@ CASES: tuple[Case, ...] = (
     *_ranges(),
     *_files(),
     *_tasks(),
+    *_elsewhere(),
     *_through(),
 )

@@ -19,6 +19,7 @@ from rangeio_bench.cases import CASES, Case
 from rangeio_bench.conditions import busy_thread, direct_refused, evict, on_cpus, resident, warm
 from rangeio_bench.contender import FLEETING, Contender, Sample, Scratch, Setting
 from rangeio_bench.judge import compare
+from rangeio_bench.places import PlaceError, Places
 from rangeio_bench.results import CaseResult, Row
 from rangeio_bench.work import SEED, Work, column_chunks, random_records, small_files, whole_file
 
@@ -92,13 +93,23 @@ class Bench:
     def __init__(self, path: Path, size: int, folder: Path, options: Options) -> None:
         self.path, self.size, self.folder, self.options = path, size, folder, options
         self.scratch = Scratch()
+        self.places = Places(path)
+
+    def close(self) -> None:
+        """Remove the copies of the file on other file systems."""
+        self.places.close()
+
+    def path_of(self, case: Case) -> Path:
+        """The file that the case reads."""
+        return self.places.path(case.place) if case.place else self.path
 
     def run(self, case: Case, progress: Progress) -> CaseResult:
         """Measure one case, or skip it with the reason if it cannot be measured here."""
-        start, works = time.monotonic(), self.works(case)
-        result = CaseResult(case, "", _what(case, works))
-        result.skipped = self.obstacle(case)
-        if not result.skipped:
+        start, skipped = time.monotonic(), self.obstacle(case)
+        works = [] if skipped and case.place else self.works(case)
+        result = CaseResult(case, "", _what(case, works) if works else "")
+        result.skipped = skipped
+        if not skipped:
             with on_cpus(case.cpus):
                 entries = self._enter(case, result, works)
                 try:
@@ -115,15 +126,17 @@ class Bench:
         """The works of the case; several are used in turn, so that no result stays in the CPU's cache."""
         options = self.options
         large = min(self.size, options.large_bytes) // _ALIGN * _ALIGN
+        path = self.path_of(case)
+        size = path.stat().st_size if case.place else self.size
         if case.action == "each":
-            return [random_records(self.path, self.size, 1 << 16)]
+            return [random_records(path, size, 1 << 16)]
         if case.action == "batch":
             return [random_records(self.path, self.size, case.group, salt=salt) for salt in range(16)]
         if case.action == "deep":
             reads = options.deep_reads if case.depth > 1 else options.deep_reads // 8
             return [random_records(self.path, self.size, reads, salt=case.depth)]
         if case.action in ("tasks", "seeks"):
-            return [random_records(self.path, self.size, 1 << 16, length=case.block)]
+            return [random_records(path, size, 1 << 16, length=case.block)]
         if case.action == "through":
             return [whole_file(self.path, min(large, _THROUGH), case.block)]
         if case.action in ("whole", "blocks", "stream"):
@@ -135,7 +148,7 @@ class Bench:
     def setting(self, case: Case) -> Setting:
         """The setting for the case's contenders."""
         direct = case.cache == "direct"
-        return Setting(self.path, self.folder, self.scratch, direct=direct, depth=case.depth)
+        return Setting(self.path_of(case), self.folder, self.scratch, direct=direct, depth=case.depth)
 
     def obstacle(self, case: Case) -> str:
         """The reason why the case cannot be measured here; empty if it can."""
@@ -143,6 +156,10 @@ class Bench:
             return f"the file is smaller than {size_text(_ALIGN)}"
         if case.cpus > len(usable_cpus()):
             return f"needs {case.cpus} CPUs, {len(usable_cpus())} are usable"
+        try:
+            self.path_of(case)
+        except PlaceError as error:
+            return str(error)
         return direct_refused(self.path) if case.cache == "direct" else ""
 
     def _enter(self, case: Case, result: CaseResult, works: list[Work]) -> list[Entry]:
@@ -249,7 +266,7 @@ class Bench:
         self.scratch.spoil()
         if case.action in FLEETING:
             for offset in entry.works[0].offsets[:32]:
-                single = Work(self.path, [offset], [entry.works[0].length])
+                single = Work(entry.works[0].path, [offset], [entry.works[0].length])
                 single.check([contender.run(case.action, single)], thorough=True)
         else:
             sample, value = _measure(case, contender, entry.works[:1])

@@ -99,6 +99,7 @@ class Session:
 
     def close(self) -> None:
         """Stop everything."""
+        self.bench.close()
 
     def _setting(self) -> Setting:
         return Setting(self.path, self.path.parent, self.bench.scratch)

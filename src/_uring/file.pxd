@@ -15,7 +15,9 @@ cdef class File(OpenFile):
 
     cdef int64_t fill_inline(self, object destination, int64_t start) except? -1
     cdef int count_hit(self, Descriptor plain, int64_t start, int64_t bytes) except -1
-    cdef Buffer read_inline(self, int64_t start, int64_t want)
+    cdef Buffer read_inline(self, int64_t start, int64_t want, bint waits)
+    cdef int64_t read_here(self, char *data, int64_t start, int64_t want, bint waits) except? -2
+    cdef int64_t read_untold(self, char *data, int64_t start, int64_t want, bint waits) except? -2
     cdef object run(self, FileRead read)
     cdef object run_async(self, FileRead read)
     cdef int begin_read(self, FileRead read, object waiter) except -1

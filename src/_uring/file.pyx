@@ -1,6 +1,6 @@
 """The public interface of one open file: checks arguments, runs reads, returns results.
 
-A small cached read makes one system call with the GIL held and creates no object other than its Buffer. `Reader.read_at` is
+A small cached read makes one system call, mostly with the GIL held, and creates no object other than its Buffer. `Reader.read_at` is
 this method itself, without a wrapper. A read that may block becomes a FileRead (reads.pyx) and goes to the engine.
 """
 
@@ -10,16 +10,17 @@ from cpython.buffer cimport (
     PyBuffer_IsContiguous, PyBuffer_Release, PyObject_GetBuffer,
 )
 from cpython.long cimport PyLong_AsLongLong, PyLong_CheckExact
-from libc.errno cimport EOPNOTSUPP, errno
 from libc.string cimport memcpy, strchr
 
 from _uring.engine cimport Engine
 from _uring.iteration cimport Iteration
-from _uring.kernel cimport RWF_NOWAIT, iovec, preadv2
+from _uring.filesystems cimport LOCAL, MEMORY, TOLD
+from _uring.kernel cimport RWF_NOWAIT, iovec, pread, preadv2
 from _uring.loop_reads cimport LoopReads, loop_reads
 from _uring.open_file cimport CHECK_EVERY_NS, SMALL, Descriptor
 from _uring.prefetch cimport prefetch
 from _uring.process cimport coarse_clock_ns
+from _uring.residency cimport is_cached
 from _uring.reads cimport FileRead, read_at, read_batch, read_into, read_many
 from _uring.coop cimport hand_out, note_hit, refuse
 
@@ -29,6 +30,11 @@ from _uring.arguments import byte_array, byte_arrays, byte_index, writable_bytes
 from _uring.pickling import unpicklable
 from _uring.records import FileStat
 
+# Reads without the GIL since one took so long that the coarse clock went on meanwhile, as it does by chance in one of thousands;
+# and until when the GIL is held where that can be, because such reads came close together: they wait for it, or for a device.
+cdef int CLOSE_TOGETHER = 256
+cdef int64_t since_late = 0
+cdef int64_t crowded_until_ns = 0
 # Bytes per read of a file whose size is unknown.
 cdef int64_t GROWING_PIECE = 256 << 10
 
@@ -86,6 +92,16 @@ cdef bint has_no_pointers(const char *format) noexcept:
     return True
 
 
+cdef void note_wait(int64_t begun, int64_t ended) noexcept:
+    """A read was made without the GIL."""
+    global crowded_until_ns, since_late
+    since_late += 1
+    if ended > begun:
+        if since_late < CLOSE_TOGETHER:
+            crowded_until_ns = ended + CHECK_EVERY_NS
+        since_late = 0
+
+
 @cython.final
 cdef class File(OpenFile):
     """The stub documents the interface. Created by Reactor.open and Reactor.from_fd."""
@@ -130,8 +146,7 @@ cdef class File(OpenFile):
     cdef int64_t fill_inline(self, object destination, int64_t start) except? -1:
         """Fill a small destination from the page cache. Return -1 if that is not possible for any reason."""
         cdef Py_buffer view
-        cdef iovec part
-        cdef Descriptor plain
+        cdef Descriptor plain = self.plain  # the owner of the memory may close the file when he lends or gets it (PEP 688)
         cdef int64_t got = -1
         try:
             PyObject_GetBuffer(destination, &view, PyBUF_WRITABLE | PyBUF_ANY_CONTIGUOUS)
@@ -143,10 +158,8 @@ cdef class File(OpenFile):
             and (not self.pin or start <= self.identity.size - view.len)
             and PyBuffer_IsContiguous(&view, c"C")
         ):
-            part.iov_base, part.iov_len = view.buf, view.len
-            got = preadv2(self.fd, &part, 1, start, RWF_NOWAIT)
+            got = self.read_here(<char *>view.buf, start, view.len, True)
             got = got if got == view.len else -1
-        plain = self.plain  # releasing the view may run Python code of the memory's owner (PEP 688), which may close the file
         PyBuffer_Release(&view)
         if got > 0:
             self.count_hit(plain, start, got)
@@ -167,22 +180,49 @@ cdef class File(OpenFile):
         self.engine.counters.bytes_fetched += bytes
         return 0
 
-    cdef Buffer read_inline(self, int64_t start, int64_t want):
-        """Read the whole range from the page cache. None if it is not all cached, or passes the end of the file."""
+    cdef Buffer read_inline(self, int64_t start, int64_t want, bint waits):
+        """The whole read by this thread, or None: not all of it is cached, or the end of the file is near."""
         cdef Buffer buffer
-        cdef iovec part
-        cdef ssize_t got
+        cdef Descriptor plain
         if self.pin and start > self.identity.size - want:
-            return None  # past the pinned end there is nothing, or data of another version
+            return None  # what lies there now is of another version, or nothing
+        plain = self.plain
         buffer = self.engine.memory.allocate(want)
-        part.iov_base, part.iov_len = buffer.data, want
-        got = preadv2(self.fd, &part, 1, start, RWF_NOWAIT)
-        if got != want:
-            if got < 0 and errno == EOPNOTSUPP:
-                self.inline_reads = False  # the file system has no RWF_NOWAIT; other errors come from the blocking read
-            return None
-        self.count_hit(self.plain, start, want)
+        if self.read_here(buffer.data, start, want, waits) != want:
+            return None  # errors are met by the read that waits
+        self.count_hit(plain, start, want)
         return buffer
+
+    cdef int64_t read_here(self, char *data, int64_t start, int64_t want, bint waits) except? -2:
+        """pread from the page cache with the GIL held: who lets go of it waits 5 ms for a thread that computes."""
+        cdef iovec part
+        if self.way > TOLD:
+            return self.read_untold(data, start, want, waits)
+        part.iov_base, part.iov_len = data, want
+        return preadv2(self.fd, &part, 1, start, RWF_NOWAIT)
+
+    cdef int64_t read_untold(self, char *data, int64_t start, int64_t want, bint waits) except? -2:
+        """The same where the kernel does not say what is cached; -1 where the read is not for this thread.
+
+        waits: this thread may wait for a device. It then does so without the GIL, and without asking first, unless other
+        threads want the GIL: to ask costs as much as the read.
+        """
+        cdef Descriptor plain = self.plain  # another thread may close the file
+        cdef int64_t begun, got
+        if self.way == MEMORY:
+            return pread(self.fd, data, want, start)
+        if self.way != LOCAL or plain is None:
+            return -1
+        begun = coarse_clock_ns()
+        if not waits or begun < crowded_until_ns:
+            if is_cached(&self.known(plain).cached, start, want):
+                return pread(plain.fd, data, want, start)
+            if not waits:
+                return -1
+        with nogil:
+            got = pread(plain.fd, data, want, start)
+        note_wait(begun, coarse_clock_ns())
+        return got
 
     def read_at(self, offset, limit):
         """Read `limit` bytes from `offset`: fewer only at the end of the file, none past it. `limit` 0 does no I/O.
@@ -194,7 +234,7 @@ cdef class File(OpenFile):
         cdef int64_t want = to_bytes(limit, "limit")
         cdef Buffer buffer
         if want <= SMALL and self.inline_reads and want:
-            buffer = self.read_inline(start, want)
+            buffer = self.read_inline(start, want, True)
             if buffer is not None:
                 return buffer
         self.held()
@@ -218,7 +258,7 @@ cdef class File(OpenFile):
         cdef Buffer buffer
         try:
             if want <= SMALL and self.inline_reads and want:
-                buffer = self.read_inline(start, want)
+                buffer = self.read_inline(start, want, False)
                 if buffer is not None:
                     return hand_out(buffer, want)
             self.held()
@@ -240,7 +280,7 @@ cdef class File(OpenFile):
         if want == 0:
             buffer = self.engine.memory.allocate(0)
         elif want <= SMALL and self.inline_reads:
-            buffer = self.read_inline(start, want)
+            buffer = self.read_inline(start, want, False)
             if buffer is not None and self.pin:
                 self.verify(plain, start, want)  # one of many ranges, which must all be of one version
         if buffer is not None:

@@ -12,6 +12,7 @@ from collections import deque
 
 from cpython.exc cimport PyErr_CheckSignals
 
+from _uring.filesystems cimport LOCAL
 from _uring.open_file cimport SMALL
 from _uring.reads cimport read_at
 
@@ -69,7 +70,8 @@ cdef class Iteration:
         read.index = index
         if read.group.unfinished:
             self.engine.sweep(read)
-        if read.group.unfinished and read.by_ring and self.has_ring():
+        # Also where batches are better off with workers: they would make these one after the other.
+        if read.group.unfinished and (read.by_ring or read.group.way == LOCAL) and self.has_ring():
             return self.send(read)
         if read.group.unfinished:
             self.engine.run_by_workers(read)

@@ -3,6 +3,7 @@
 from libc.stdint cimport int64_t, uint64_t
 
 from _uring.engine cimport Engine
+from _uring.residency cimport Residency
 
 cdef int64_t SMALL
 cdef int64_t CHECK_EVERY_NS
@@ -41,7 +42,9 @@ cdef class OpenFile:
     cdef Identity identity
     cdef int64_t checked_ns
     cdef int64_t border
-    cdef int asynchronous
+    cdef int way
+    cdef uint64_t attributes
+    cdef Residency residency
     cdef readonly int alignment
     cdef readonly str direct_reason
 
@@ -53,6 +56,7 @@ cdef class OpenFile:
     cdef int64_t trusted_size(self, Descriptor plain, object start, object want) except -2
     cdef int64_t verify(self, Descriptor plain, object offset, object limit) except -2
     cdef int came_short(self, Descriptor plain, int64_t start, int64_t want, int64_t got) except -1
-    cdef bint by_ring(self, Descriptor plain)
+    cdef int how(self, Descriptor plain) noexcept
+    cdef Residency known(self, Descriptor plain)
     cdef Descriptor source(self, Descriptor plain, Py_ssize_t count)
     cdef void drop(self) noexcept

@@ -3,11 +3,12 @@
 import os
 
 cimport cython
-from libc.errno cimport EAGAIN, EINTR, EISDIR, errno
+from libc.errno cimport EINTR, EISDIR, errno
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memset
 
 from _uring.arenas cimport PAGE
+from _uring.filesystems cimport UNASKED, is_made_up, way_of
 from _uring.kernel cimport (
     O_CLOEXEC,
     O_DIRECT,
@@ -15,7 +16,6 @@ from _uring.kernel cimport (
     O_NOCTTY,
     O_NONBLOCK,
     O_RDONLY,
-    RWF_NOWAIT,
     S_IFBLK,
     S_IFDIR,
     S_IFMT,
@@ -24,9 +24,7 @@ from _uring.kernel cimport (
     close,
     fstat,
     in_ns,
-    iovec,
     pread,
-    preadv2,
     stat_t,
 )
 from _uring.process cimport coarse_clock_ns, page_size
@@ -38,7 +36,6 @@ cdef extern from *:
     #include <sys/ioctl.h>
     #include <sys/syscall.h>
     #include <sys/sysmacros.h>
-    #include <sys/vfs.h>
     #ifndef BLKGETSIZE64
     #define BLKGETSIZE64 _IOR(0x12, 114, size_t)
     #endif
@@ -54,9 +51,6 @@ cdef extern from *:
     #endif
     }
     """
-    struct statfs_t "statfs":
-        long f_type
-    int fstatfs(int fd, statfs_t *answer) nogil
     int fcntl(int fd, int command, ...) nogil
     int ioctl(int fd, unsigned long request, ...) nogil
     int posix_fadvise(int fd, int64_t offset, int64_t length, int advice) nogil
@@ -71,26 +65,6 @@ SMALL = 64 << 10
 CHECK_EVERY_NS = 1000000000
 # A batch of at least this many reads is scattered: the kernel's read-ahead would fetch bytes that no read needs.
 cdef Py_ssize_t SCATTERED = 4
-# File systems that generate content when read; st_size and st_mtime mean nothing there (linux/magic.h). Some of their files
-# block when read, or can be read only once, so `has_bytes_past_size` does not probe them.
-cdef set SYNTHETIC = {
-    0x9FA0,  # proc
-    0x62656572,  # sysfs
-    0x27E0EB,  # cgroup
-    0x63677270,  # cgroup2
-    0x64626720,  # debugfs
-    0x74726163,  # tracefs
-    0xCAFE4A11,  # bpf
-    0x62656570,  # configfs
-    0x73636673,  # securityfs
-    0x42494E4D,  # binfmt_misc
-    0x65735543,  # fusectl
-    0xF97CFF8C,  # selinuxfs
-    0x43415D53,  # smackfs
-    0x7655821,  # resctrl
-    0xDE5E81E4,  # efivarfs
-    0x6165676C,  # pstore
-}
 
 
 @cython.final
@@ -185,16 +159,14 @@ cdef class OpenFile:
 
     def __cinit__(self, Engine engine, str path, Descriptor plain, direct, bint pin):
         cdef bint maybe_synthetic
-        cdef statfs_t system
         self.engine, self.path, self.plain, self.pin = engine, path, plain, pin
         maybe_synthetic = self.identify()
         self.refuse_unseekable()
-        if maybe_synthetic and fstatfs(self.plain.fd, &system) == 0 and system.f_type in SYNTHETIC:
+        if maybe_synthetic and is_made_up(self.plain.fd):
             self.synthetic = True
         elif self.may_misreport_size():
             self.synthetic = self.has_bytes_past_size()
         self.border = 1
-        self.asynchronous = -1
         self.checked_ns = coarse_clock_ns()
         self.start_direct(direct)
 
@@ -243,8 +215,10 @@ cdef class OpenFile:
         cdef uint32_t *fields = <uint32_t *>answer
         memset(answer, 0, sizeof(answer))
         self.alignment = 0 if self.synthetic else PAGE
-        if rangeio_statx(self.plain.fd, answer) == 0 and fields[0] & 0x2000:
-            self.alignment = max(fields[38], fields[39])  # stx_dio_mem_align, stx_dio_offset_align
+        if rangeio_statx(self.plain.fd, answer) == 0:
+            self.attributes = (<uint64_t *>answer)[7]  # stx_attributes_mask
+            if fields[0] & 0x2000:
+                self.alignment = max(fields[38], fields[39])  # stx_dio_mem_align, stx_dio_offset_align
         if wanted is not True:
             self.direct_reason = "not requested" if wanted is False else "auto: through the page cache"
             return 0
@@ -303,6 +277,7 @@ cdef class OpenFile:
                 self.checked_ns = 0  # the last check counts as expired: every later read checks again, and fails
                 raise make_error("changed", 0, self.path, offset, limit, difference)
         self.identity = now
+        self.residency = None  # it may be longer, or, below an overlay, another file
         self.checked_ns = coarse_clock_ns()
         return now.size
 
@@ -315,19 +290,17 @@ cdef class OpenFile:
             )
         return 0
 
-    cdef bint by_ring(self, Descriptor plain):
-        """Whether the file system can start a read and complete it later.
+    cdef int how(self, Descriptor plain) noexcept:
+        """How the file is read: what of `filesystems` its file system can do. It is asked once."""
+        if self.way == UNASKED:
+            self.way = way_of(plain.fd, self.identity.device, self.attributes)
+        return self.way
 
-        If not (FUSE, older NFS), io_uring blocks one kernel thread per read, as a worker thread would, or even the caller.
-        On FUSE with direct_io, a short read that the kernel continues (6.18) returns the wrong bytes.
-        """
-        cdef iovec nothing
-        cdef char byte
-        if self.asynchronous < 0:
-            nothing.iov_base, nothing.iov_len = &byte, 1
-            # Past the end of any file, so that the probe starts no read-ahead.
-            self.asynchronous = preadv2(plain.fd, &nothing, 1, <int64_t>1 << 62, RWF_NOWAIT) >= 0 or errno == EAGAIN
-        return self.asynchronous
+    cdef Residency known(self, Descriptor plain):
+        """What says which of it is in the page cache, where no read does (LOCAL)."""
+        if self.residency is None:
+            self.residency = Residency(plain.fd, self.identity.size)
+        return self.residency
 
     cdef Descriptor source(self, Descriptor plain, Py_ssize_t count):
         """The descriptor to read with: O_DIRECT, without read-ahead, or plain.
@@ -357,3 +330,4 @@ cdef class OpenFile:
     cdef void drop(self) noexcept:
         """Drop the descriptors. Reads in flight hold them until they complete."""
         self.plain = self.scattered = self.straight = None
+        self.residency = None

@@ -5,12 +5,14 @@ from libc.stdint cimport int64_t
 from _uring.memory cimport Buffer
 from _uring.open_file cimport Descriptor, OpenFile
 from _uring.request cimport Batch
+from _uring.residency cimport Residency
 
 
 cdef class FileRead(Batch):
     cdef OpenFile file
     cdef Descriptor plain
     cdef Descriptor source
+    cdef Residency residency
     cdef int64_t size
     cdef bint direct
     cdef bint strict

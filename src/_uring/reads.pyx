@@ -13,6 +13,7 @@ from cpython.memoryview cimport PyMemoryView_GET_BUFFER
 from libc.errno cimport EIO
 from libc.string cimport memcpy
 
+from _uring.filesystems cimport LOCAL, TOLD
 from _uring.open_file cimport SMALL
 from _uring.request cimport Request
 
@@ -38,7 +39,11 @@ cdef class FileRead(Batch):
         self.size = file.trusted_size(self.plain, start, want)
         self.source = file.source(self.plain, count)
         self.direct = self.source is file.straight
-        self.by_ring = file.by_ring(self.plain)
+        self.group.way = file.how(self.plain)
+        self.by_ring = self.group.way == TOLD
+        if self.group.way == LOCAL:
+            self.residency = file.known(self.plain)
+            self.group.cached = &self.residency.cached
         self.only_fd = self.source.fd
         self.piece = DIRECT_PIECE if self.direct else PIECE
         if file.synthetic:

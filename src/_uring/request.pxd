@@ -2,6 +2,8 @@
 
 from libc.stdint cimport int64_t, uint8_t
 
+from _uring.residency cimport Cached
+
 cdef enum:
     QUEUED = 0
     PUSHED = 1
@@ -39,6 +41,8 @@ cdef struct Group:
     int abandoned
     int notify
     int listed
+    int way
+    Cached *cached
 
 
 cdef bint advance(Request *request, int64_t result) noexcept nogil

@@ -11,7 +11,10 @@ is never recycled, even if the caller was interrupted.
 from libc.errno cimport EAGAIN, EINTR, EINVAL, EIO, errno
 from libc.stdlib cimport free, realloc
 from libc.string cimport memset
+
+from _uring.filesystems cimport LOCAL, MEMORY
 from _uring.kernel cimport RWF_NOWAIT, iovec, pread, preadv2
+from _uring.residency cimport is_cached
 
 from _uring.errors import as_failure
 
@@ -59,14 +62,14 @@ cdef bint advance(Request *request, int64_t result) noexcept nogil:
 cdef void sweep_one(Group *group, Py_ssize_t index) noexcept nogil:
     """Read what the page cache has of one request, without waiting. The rest stays QUEUED."""
     cdef Request *request = &group.requests[index]
-    cdef iovec part
     cdef ssize_t got
     if request.state != QUEUED or request.direct or group.misses >= MISSES_TO_STOP or group.abandoned:
         return
     while True:
-        part.iov_base = request.data + request.done
-        part.iov_len = min(request.length - request.done, LARGEST_READ)
-        got = preadv2(request.fd, &part, 1, request.offset + <int64_t>request.done, RWF_NOWAIT)
+        got = read_cached(
+            group, request.fd, request.data + request.done, min(request.length - request.done, LARGEST_READ),
+            request.offset + <int64_t>request.done
+        )
         if got <= 0:
             # EAGAIN: not cached. EOPNOTSUPP: no RWF_NOWAIT in this file system. 0: the file was truncated; or, on Linux 5.9
             # and 5.10, not cached. The blocking read that follows gets any of these again, and reports it.
@@ -76,6 +79,17 @@ cdef void sweep_one(Group *group, Py_ssize_t index) noexcept nogil:
             if group.misses:
                 group.misses -= 1
             return
+
+
+cdef ssize_t read_cached(Group *group, int fd, char *data, size_t length, int64_t offset) noexcept nogil:
+    """Read from the page cache, by what the file system can do; the bytes, or -1."""
+    cdef iovec part
+    if group.way == MEMORY or group.way == LOCAL and is_cached(group.cached, offset, <int64_t>length):
+        return pread(fd, data, length, offset)
+    if group.way >= LOCAL:
+        return -1
+    part.iov_base, part.iov_len = data, length
+    return preadv2(fd, &part, 1, offset, RWF_NOWAIT)
 
 
 cdef void read_one(Group *group, Py_ssize_t index) noexcept nogil:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faults.machine import need
 
 from rangeio.cli import main
 from rangeio.cli.machine import Machine, Place, machine, place, resident_share, usable_cpus
@@ -282,6 +283,19 @@ def test_a_case(bench: Bench) -> None:
     assert all(0 <= done <= 1 for done, _ in steps)
     assert result.verdicts[0].met is not None
     assert "100% in the page cache" in result.cache or "unknown" in result.cache
+
+
+@pytest.mark.parametrize("where", ["tmpfs", "overlay"])
+def test_a_case_on_another_file_system(bench: Bench, where: str) -> None:
+    """A copy of the sample is read there, and removed."""
+    case = case_of(f"tasks-1-4k-{where}")
+    result = bench.run(case, silent)
+    need(not result.skipped, result.skipped)
+    copy = bench.path_of(case)
+    assert place(copy).file_system == where
+    assert all(not row.failure for row in result.rows)
+    bench.close()
+    assert not copy.exists()
 
 
 def test_a_cold_case_says_how_cold(bench: Bench) -> None:

@@ -58,6 +58,7 @@ class HttpBench(Bench):
 
     def close(self) -> None:
         """Stop the paced server."""
+        super().close()
         if self.paced is not None:
             self.paced.close()
             self.paced = None
