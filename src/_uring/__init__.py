@@ -81,7 +81,7 @@ _default: Any = None
 
 
 def default_reactor() -> Any:
-    """The process's reactor, created on first use. A forked child goes on using it, with new rings and threads."""
+    """The process's reactor, created on first use. A forked child keeps using it, with new rings and threads."""
     global _default
     if _default is None:
         _default = Reactor()

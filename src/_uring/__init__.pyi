@@ -315,7 +315,7 @@ def yield_if_due() -> Awaitable[None]:
     """``ready(None)``: for the start of a coroutine that may return without suspending."""
 
 def default_reactor() -> Reactor:
-    """The process's reactor, created on first use (backend from RANGEIO_BACKEND). A forked child goes on using it."""
+    """The process's reactor, created on first use (backend from RANGEIO_BACKEND). A forked child keeps using it."""
 
 def extension_error() -> str:
     """Why the compiled extension is not available; empty if it is."""

@@ -54,7 +54,7 @@ cdef LoopReads loop_reads(Engine engine, str path):
 
 
 cdef class LoopReads:
-    """What one loop has under way with one engine. Every method runs in the loop's thread."""
+    """The reads of one engine in flight on one loop. Every method runs in the loop's thread."""
 
     def __init__(self, Engine engine, binding):
         self.engine, self.binding = engine, binding

@@ -163,7 +163,7 @@ cdef class SteadyReads:
         return 0
 
     cdef int give(self, Connection connection, bint surplus) except -1:
-        """Return a connection to the idle ones or to whoever waits for it. Close it if it has received surplus bytes."""
+        """Return a connection to the idle ones or to a request that waits for one. Close it if it has received surplus bytes."""
         if surplus:
             connection.close()
         elif not self.idle.put(connection):

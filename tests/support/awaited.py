@@ -18,7 +18,7 @@ _open_loops: "weakref.WeakValueDictionary[int, Loop]" = weakref.WeakValueDiction
 
 
 class Loop:
-    """Runs async functions, one after the other. asyncio and uvloop keep one loop for all; trio makes one for each."""
+    """Runs async functions, one after the other. asyncio and uvloop use one loop for all; trio, one for each."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -39,7 +39,7 @@ class Loop:
         return self._loop.run_until_complete(main())
 
     def tasks(self) -> "set[asyncio.Task[Any]]":
-        """What would go on with the next run; trio itself waits for what a run has begun."""
+        """The tasks that would continue in the next run; trio itself waits for the tasks of a run."""
         return set() if self._loop is None else asyncio.all_tasks(self._loop)
 
     def close(self) -> None:
@@ -48,13 +48,13 @@ class Loop:
             self._loop.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """The same one: pickled and unpickled in one process."""
+        """The same object: pickled and unpickled in one process."""
         _open_loops[id(self)] = self
         return _loop_of, (id(self),)
 
 
 def run_on(name: str, main: Callable[[], Awaitable[Any]]) -> Any:
-    """`await main()` on a loop of its own."""
+    """`await main()` on a new loop."""
     loop = Loop(name)
     try:
         return loop.run(main)
@@ -63,7 +63,7 @@ def run_on(name: str, main: Callable[[], Awaitable[Any]]) -> Any:
 
 
 async def cancel_when(name: str, met: Callable[[], bool], read: Awaitable[Any]) -> None:
-    """Begin to await it, cancel that once `met()`, and see it end so."""
+    """Start awaiting it, cancel it once `met()`, and check that it ends cancelled."""
     if name == "trio":
         import trio
 
@@ -91,7 +91,7 @@ def _loop_of(key: int) -> Loop:
 
 
 class Awaited:
-    """What a Reader has, done by an AsyncReader."""
+    """The interface of a Reader, implemented with an AsyncReader."""
 
     def __init__(self, reader: rangeio.AsyncReader, loop: Loop) -> None:
         self.reader, self.loop = reader, loop
@@ -119,7 +119,7 @@ class Awaited:
         iteration = self.reader.iter_ranges(ranges, **options)
         if self.reader.closed:
             self.loop.run(iteration.__anext__)
-        if self.loop.name == "trio":  # one run must see all of it
+        if self.loop.name == "trio":  # all of it must happen in one run
 
             async def collect() -> list[Any]:
                 return [pair async for pair in iteration]
@@ -178,7 +178,7 @@ async def beside(name: str, other: Any, read: Any) -> Any:
 
 
 async def at_once(name: str, jobs: "Sequence[Callable[[], Coroutine[Any, Any, None]]]") -> None:
-    """All of them, in tasks of that library's."""
+    """Await all of them, in tasks of the loop's library."""
     if name == "trio":
         import trio
 

@@ -1,4 +1,4 @@
-"""The command line of `rangeio`, in a process of its own."""
+"""Runs the `rangeio` command line in a separate process."""
 
 import sys
 

@@ -85,10 +85,10 @@ WRONG_RANGES = [
 
 
 class ReaderContract:
-    """Inherit, and give the fixture `make`: a function from bytes to a Reader of an object of these bytes."""
+    """Inherit, and define the fixture `make`: a function that returns a Reader of an object with the given bytes."""
 
     BASE = 0
-    """Where in the object the Reader's offset 0 lies."""
+    """The position of the Reader's offset 0 in the object."""
 
     @pytest.fixture
     def make(self) -> Make:
@@ -106,13 +106,13 @@ class ReaderContract:
                 assert reader.read_at(offset, limit) == DATA[offset : offset + limit]
 
     def test_read_at_the_end(self, reader: rangeio.Reader) -> None:
-        """Fewer only at the end; none at it."""
+        """Fewer bytes only at the end; none past it."""
         for offset in (SIZE, SIZE - 1, SIZE - 9, SIZE - 4096, SIZE - 100_001):
             for limit in (1, 10, 100_000, HUGE - 1):
                 assert reader.read_at(offset, limit) == DATA[offset : offset + limit]
 
     def test_read_past_the_end(self, reader: rangeio.Reader) -> None:
-        """Empty, and no memory is taken for what is not there."""
+        """Empty, without allocating memory for missing bytes."""
         for offset in (SIZE + 1, SIZE + 4096, 2**40, HUGE - 1):
             for limit in (1, 100_000, HUGE - 1):
                 assert reader.read_at(offset, limit).nbytes == 0
@@ -127,7 +127,7 @@ class ReaderContract:
         assert reader.read_at(True, True) == DATA[1:2]
 
     def test_wrong_numbers(self, reader: rangeio.Reader) -> None:
-        """Refused before any I/O, whatever the other argument is."""
+        """Refused before any I/O, for any value of the other argument."""
         for value, error in WRONG:
             self.refuse_number(reader, value, error)
 
@@ -205,7 +205,7 @@ class ReaderContract:
 
     @pytest.mark.parametrize("nbytes", [10, 100_000, SIZE + 5])
     def test_read_into_at_the_end(self, reader: rangeio.Reader, nbytes: int) -> None:
-        """Fewer than asked for only here; the rest of the destination is left alone."""
+        """Fewer bytes than requested only here; the rest of the destination is unchanged."""
         space = bytearray(b"-" * nbytes)
         offset = max(0, SIZE - nbytes + 5)
         got = reader.read_into(space, offset)
@@ -223,7 +223,7 @@ class ReaderContract:
         assert reader.read_into(bytearray()) == reader.read_into(np.empty(0, "f4")) == 0
 
     def test_read_into_refuses(self, reader: rangeio.Reader) -> None:
-        """Before any I/O: a read-only destination, one with gaps, and what is none."""
+        """Before any I/O: a read-only destination, a non-contiguous one, and an object without a buffer."""
         frozen = np.zeros(8, "u1")
         frozen.flags.writeable = False
         for wrong in (bytes(8), memoryview(bytes(8)), frozen, "text", 5, None):
@@ -237,7 +237,7 @@ class ReaderContract:
 
     @pytest.mark.parametrize("count", [4, 20_000])
     def test_read_into_memory_that_holds_pointers(self, reader: rangeio.Reader, count: int) -> None:
-        """Refused, and left as it is: bytes of the object, taken for addresses, would end the process."""
+        """Refused and unchanged: bytes of the object used as pointers would crash the process."""
         objects = np.full(count, "kept", object)
         records = np.array([(7, "kept")] * count, [("O", "i8"), ("b", object)])
         nested = np.array([((7, "kept"), 8)] * count, [("a", [("b", "i8"), ("c", object)]), ("d", "u1")])
@@ -253,7 +253,7 @@ class ReaderContract:
         assert not functions[0]
 
     def test_read_into_numbers_of_all_kinds(self, reader: rangeio.Reader) -> None:
-        """Also those that numpy exports by no memoryview, and names that look like formats."""
+        """Also arrays that numpy does not export as a memoryview, and field names that look like formats."""
         kinds: list[Any] = ["?", "f2", "c8", "c16", "g", "M8[s]", "m8[us]", "S9", "U3", "V5", "u8"]
         kinds += [[("O", "i8"), ("P", "c16")], [("at", "M8[ns]"), ("z", "f4", (2, 3))]]
         for kind in kinds:
@@ -280,7 +280,7 @@ class ReaderContract:
 
     @pytest.mark.parametrize("gap", [None, 100_000])
     def test_exact_ranges(self, reader: rangeio.Reader, gap: int | None) -> None:
-        """Each range whole or an error; what names no end, or counts from it, is what there is."""
+        """Each range is complete or an error. Open-ended ranges and Suffix are never short."""
         good = [
             (5, 105),
             (SIZE - 10, SIZE),
@@ -306,7 +306,7 @@ class ReaderContract:
 
     @pytest.mark.parametrize("options", OPTIONS, ids=str)
     def test_read_ranges(self, reader: rangeio.Reader, options: Any) -> None:
-        """R0: in the order given, each equal to read_range of it, whatever the requests are."""
+        """R0: in the given order, each equal to read_range of that range, however requests are merged."""
         ranges = RANGES if options.get("chunk", 1000) > 7 else RANGES[:9]
         expected = RESULTS[: len(ranges)]
         assert reader.read_ranges(ranges, **options) == expected
@@ -322,7 +322,7 @@ class ReaderContract:
     )
     @given(data=st.data())
     def test_equivalence(self, reader: rangeio.Reader, data: st.DataObject) -> None:
-        """R0 for ranges near the end of the object, where merging and splitting could go wrong."""
+        """R0 for ranges near the end of the object, where merging and splitting could fail."""
         place = st.integers(SIZE - 60, SIZE + 20)
         pair = st.tuples(place, place).map(lambda ends: (min(ends), max(ends)))
         wanted = st.one_of(pair, st.builds(Suffix, st.integers(0, 60)), st.tuples(place, st.none()))
@@ -373,7 +373,7 @@ class ReaderContract:
         )
 
     def test_results_are_independent(self, reader: rangeio.Reader) -> None:
-        """Of two results for the same bytes one may be released, and the other stays."""
+        """If two results share bytes, one can be released and the other stays valid."""
         first, second, inner = reader.read_ranges([(0, 1000), (0, 1000), (300, 600)])
         first.release()
         assert (second, inner) == (DATA[:1000], DATA[300:600])
@@ -454,7 +454,7 @@ class ReaderContract:
                 reader.read_batch([0, offset], length)
             assert caught.value.limit == length
         with pytest.raises(rangeio.UnexpectedEofError):
-            reader.read_batch([0], 2**62)  # before memory is taken for it
+            reader.read_batch([0], 2**62)  # before allocating memory
 
     def test_wrong_offsets(self, reader: rangeio.Reader) -> None:
         tables = [[[0, 1]], np.zeros((2, 2), int)]
@@ -462,7 +462,7 @@ class ReaderContract:
             with pytest.raises((TypeError, ValueError)):
                 reader.read_batch(offsets, 4)
 
-    # --- what it is, and its end -----------------------------------------------------------------------------
+    # --- attributes, and close -------------------------------------------------------------------------------
 
     def test_size_and_stat(self, reader: rangeio.Reader) -> None:
         assert reader.size == reader.stat().size == SIZE
@@ -470,7 +470,7 @@ class ReaderContract:
         assert str(SIZE) in repr(reader)
 
     def test_within(self, reader: rangeio.Reader) -> None:
-        """The same object; closing it leaves the first open."""
+        """A Reader of the same object; closing it leaves the first one open."""
         hurried = reader.slice(100, 1100).within(60)
         assert hurried.read_to_end() == DATA[100:1100]
         assert hurried.within(None).read_ranges([(0, 5), (5, 9)]) == [DATA[100:105], DATA[105:109]]
@@ -511,7 +511,7 @@ class ReaderContract:
             other.read_at(0, 1)
 
     def test_closed(self, reader: rangeio.Reader) -> None:
-        """Every read is refused, at once; what was read stays."""
+        """Every read is refused at once; Buffers stay valid."""
         kept = reader.read_at(0, 100)
         kept_batch = reader.read_batch([0, 1], 10)
         reader.close()
@@ -540,7 +540,7 @@ class ReaderContract:
         assert bytes(kept_batch) == DATA[:10] + DATA[1:11]
 
     def test_arguments_are_checked_first(self, reader: rangeio.Reader) -> None:
-        """Also on a closed Reader a wrong argument is a wrong argument."""
+        """On a closed Reader, an invalid argument is still reported as such."""
         reader.close()
         with pytest.raises(TypeError):
             reader.read_at(0.5, 1)  # type: ignore[arg-type]
@@ -559,7 +559,7 @@ class ReaderContract:
                 assert copy.read_range() == original.read_range()
 
     def test_pickle_methods(self, reader: rangeio.Reader) -> None:
-        """What an executor of processes is given: a method of the Reader, called where it is unpickled."""
+        """As with a process pool: a method of the Reader is pickled, and called in the other process."""
         for original in (reader, reader.slice(0), reader.within(60), reader.slice(7, 4007).slice(3)):
             if not isinstance(original, rangeio.Reader):
                 pytest.skip("an AsyncReader: see test_async")
@@ -575,7 +575,7 @@ class ReaderContract:
                 space = bytearray(20)
                 assert sent("read_into")(space, 60) == 20
                 assert space == first[60:80]
-                again = pickle.loads(pickle.dumps(sent("read_at")))  # and from there to another
+                again = pickle.loads(pickle.dumps(sent("read_at")))  # a second hop, to a third process
                 assert again(1, 2) == first[1:3]
 
     def test_reader_may_die_first(self, make: Make) -> None:

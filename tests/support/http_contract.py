@@ -1,4 +1,4 @@
-"""The contract of a Reader over HTTP, for each service that reads so."""
+"""The contract of a Reader over HTTP, for each HTTP service."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ import rangeio
 
 
 class HttpContract(ReaderContract):
-    """What is asked of a server is not known before: the size, above all."""
+    """Facts that come from the server, mainly the size, are unknown before the first request."""
 
     @pytest.fixture(params=["pool"])
     def backend(self, request: pytest.FixtureRequest) -> str:
-        """The memory is the same whatever reads files; one is enough."""
+        """The backend that reads files does not matter here; one is enough."""
         name: str = request.param
         return name
 
@@ -54,13 +54,13 @@ class HttpContract(ReaderContract):
 
 
 def asked(reader: rangeio.Reader) -> rangeio.Reader:
-    """The reader, with its size known."""
+    """The reader, after its size has become known."""
     reader.stat()
     return reader
 
 
 class Asking(Awaited):
-    """As Awaited; its size is asked for where an AsyncReader says that it does not know it yet."""
+    """As Awaited, but requests the size if the AsyncReader does not know it yet."""
 
     @property
     def size(self) -> int | None:

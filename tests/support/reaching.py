@@ -1,7 +1,7 @@
-"""Which attributes a module of ours declares, and which it touches of other objects; for test_tidy.py.
+"""Which attributes our modules declare, and which attributes of other objects they use; for test_tidy.py.
 
-Python is parsed. Cython is searched without its texts and comments: what stands in a .pxd file is declared there, and
-so is every function, and every attribute of `self`.
+Python is parsed. Cython is searched with regular expressions, without strings and comments: all names in a .pxd file
+count as declared, and so do all functions and all attributes of `self`.
 """
 
 import ast
@@ -29,13 +29,13 @@ class Touch(NamedTuple):
 
 
 def bare(cython: str) -> str:
-    """Each line where it was."""
+    """The code without strings and comments. Line numbers do not change."""
     return TEXTS_AND_COMMENTS.sub(lambda found: '""' + "\n" * found[0].count("\n"), cython)
 
 
 @cache
 def declared(path: Path) -> frozenset[str]:
-    """Names of functions and classes, of what a module or class assigns in its body, of attributes of `self`."""
+    """Names of functions, classes, variables assigned in a module or class body, and attributes of `self`."""
     if path.suffix == ".py":
         return frozenset(python_names(ast.parse(path.read_text())))
     text = bare(path.read_text())
@@ -59,7 +59,7 @@ def python_names(tree: ast.Module) -> Iterator[str]:
 
 @cache
 def touches(path: Path) -> tuple[Touch, ...]:
-    """Attributes of anything but `self` and modules that are not ours; private names that are imported from ours."""
+    """Attributes used of objects other than `self` and foreign modules, and private names imported from our modules."""
     found = python_touches if path.suffix == ".py" else cython_touches
     return tuple(touch for touch in found(path.read_text()) if touch.owner not in OWN)
 
@@ -84,5 +84,5 @@ def cython_touches(text: str) -> Iterator[Touch]:
             continue
         for dot in re.finditer(r"\.([A-Za-z_]\w*)", line):
             owner = CYTHON_OWNER.search(line, 0, dot.start())
-            if owner:  # else the point of a number, or dots of an import
+            if owner:  # else the point of a number, or the dots of an import
                 yield Touch(number, owner[0], dot[1])
