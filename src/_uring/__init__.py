@@ -28,6 +28,7 @@ __all__ = [
     "yield_if_due",
     "default_reactor",
     "extension_error",
+    "planning",
     "ready",
     "refused",
     "set_error_factory",
@@ -47,12 +48,14 @@ except ImportError as error:
 
 LoopTransfers: Any = None
 if _native is None or _forced == "python":
+    from _uring.pure import planning
     from _uring.pure.buffer import Buffer
     from _uring.pure.connections import Connection, IdleConnections
     from _uring.pure.coop import ready, refused, yield_if_due
     from _uring.pure.file import File
     from _uring.pure.http1 import Expected, RangeRequest
 else:
+    from _uring import planning
     from _uring.connections import Connection, IdleConnections
     from _uring.coop import ready, refused, yield_if_due
     from _uring.file import File

@@ -21,6 +21,7 @@ from typing_extensions import Buffer as SupportsBuffer
 from typing_extensions import Self
 
 from _uring import records
+from _uring.pure import planning as planning
 from _uring.records import SteadyReads
 from _uring.waiters import Waiter
 

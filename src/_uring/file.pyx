@@ -18,6 +18,7 @@ from _uring.filesystems cimport LOCAL, MEMORY, TOLD
 from _uring.kernel cimport RWF_NOWAIT, iovec, pread, preadv2
 from _uring.loop_reads cimport LoopReads, loop_reads
 from _uring.open_file cimport CHECK_EVERY_NS, SMALL, Descriptor
+from _uring.planning cimport checked_offsets
 from _uring.prefetch cimport prefetch
 from _uring.process cimport coarse_clock_ns
 from _uring.residency cimport is_cached
@@ -26,7 +27,7 @@ from _uring.coop cimport hand_out, note_hit, refuse
 
 from numpy import ndarray
 
-from _uring.arguments import byte_array, byte_arrays, byte_index, writable_bytes
+from _uring.arguments import byte_index, writable_bytes
 from _uring.pickling import unpicklable
 from _uring.records import FileStat
 
@@ -50,6 +51,14 @@ cdef inline int64_t to_bytes(object value, str name) except -1:
         if number >= 0:
             return number
     return byte_index(value, name)
+
+
+cdef tuple checked_ranges(object starts, object lengths):
+    """The arguments of many reads: two arrays of one size."""
+    first, second = checked_offsets(starts, "starts"), checked_offsets(lengths, "lengths")
+    if len(first) != len(second):
+        raise ValueError(f"starts and lengths differ in size: {len(first)} and {len(second)}")
+    return first, second
 
 
 # The last array dtype that was found to hold no pointers: numpy takes at least 50 ns to build the format string.
@@ -135,7 +144,7 @@ cdef class File(OpenFile):
         return FileStat(size, self.identity.mtime_ns, self.identity.device, self.identity.inode)
 
     def prefetch(self, starts, lengths):
-        first, count = byte_arrays(starts, lengths)
+        first, count = checked_ranges(starts, lengths)
         prefetch(self.held(), first, count)
 
     def close(self):
@@ -321,7 +330,7 @@ cdef class File(OpenFile):
             return refuse(error)
 
     def read_many_async(self, starts, lengths, int concurrent=0):
-        first, second = byte_arrays(starts, lengths)
+        first, second = checked_ranges(starts, lengths)
         try:
             self.held()
             if len(first) == 0:
@@ -367,7 +376,7 @@ cdef class File(OpenFile):
         return self.run(read_into(self, view, start)) if view.nbytes else 0
 
     def read_many(self, starts, lengths, int concurrent=0):
-        first, second = byte_arrays(starts, lengths)
+        first, second = checked_ranges(starts, lengths)
         self.held()
         if len(first) == 0:
             return []
@@ -376,7 +385,7 @@ cdef class File(OpenFile):
         return self.run(read_many(self, first, second, concurrent))
 
     def iter_many(self, starts, lengths, int concurrent=0, bint ordered=False):
-        first, second = byte_arrays(starts, lengths)
+        first, second = checked_ranges(starts, lengths)
         self.held()
         if self.synthetic:
             return self.each_growing(first.tolist(), second.tolist())
@@ -396,7 +405,7 @@ cdef class File(OpenFile):
         return self.run(read_batch(self, array, each))
 
     def check_batch(self, offsets, length):
-        array = byte_array(offsets, "offsets")
+        array = checked_offsets(offsets, "offsets")
         cdef int64_t each = to_bytes(length, "length")
         if len(array) and each > 0x7FFFFFFFFFFFFFFF // <int64_t>len(array):
             raise OverflowError(f"{len(array)} records of {each} bytes are more than 2**63 bytes")

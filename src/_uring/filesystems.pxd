@@ -17,3 +17,4 @@ cdef enum:
 
 cdef bint is_made_up(int fd) noexcept
 cdef int way_of(int fd, uint64_t device, uint64_t attributes) noexcept
+cdef bint has_prompt_fstat(int fd)

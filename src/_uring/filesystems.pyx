@@ -49,6 +49,15 @@ cdef set SYNTHETIC = {
     0xDE5E81E4,  # efivarfs
     0x6165676C,  # pstore
 }
+# File systems whose fstat reads memory only while a file is open (linux/magic.h). Others may ask a server, or a thread of this
+# process that waits for the GIL (FUSE).
+cdef set PROMPT = {
+    0xEF53,  # ext2, ext3, ext4
+    0x58465342,  # xfs
+    0x9123683E,  # btrfs
+    0xF2F52010,  # f2fs
+    0x1021994,  # tmpfs
+}
 
 
 cdef bint is_made_up(int fd) noexcept:
@@ -76,3 +85,9 @@ cdef int way_of(int fd, uint64_t device, uint64_t attributes) noexcept:
         return LOCAL if attributes & ATTR_NODUMP else REMOTE
     # On a block device (squashfs, EROFS, VFAT), unless a process serves it from there (fuseblk).
     return LOCAL if kind != FUSE and major(device) else REMOTE
+
+
+cdef bint has_prompt_fstat(int fd):
+    """Whether fstat of the file returns without waiting."""
+    cdef statfs_t system
+    return fstatfs(fd, &system) == 0 and system.f_type in PROMPT

@@ -28,6 +28,7 @@ cdef class Iteration:
 
     cdef int pump(self) except -1
     cdef int stop(self) except -1
+    cdef int sweep(self, ReadAt read) except -1
     cdef int start(self, Py_ssize_t index) except -1
     cdef bint has_ring(self) except -1
     cdef int send(self, ReadAt read) except -1

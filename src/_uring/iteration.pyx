@@ -15,6 +15,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from _uring.filesystems cimport LOCAL
 from _uring.open_file cimport SMALL
 from _uring.reads cimport read_at
+from _uring.request cimport sweep_one
 
 cdef int DEFAULT_DEPTH = 32
 # This many small cached reads are made at a time, or SMALL bytes of them. With more, the memory of the earlier ones would have
@@ -69,13 +70,22 @@ cdef class Iteration:
         cdef ReadAt read = read_at(self.file, self.starts[index], self.lengths[index])
         read.index = index
         if read.group.unfinished:
-            self.engine.sweep(read)
+            self.sweep(read)
         # Also where batches are better off with workers: they would make these one after the other.
         if read.group.unfinished and (read.by_ring or read.group.way == LOCAL) and self.has_ring():
             return self.send(read)
         if read.group.unfinished:
             self.engine.run_by_workers(read)
         return self.finish(read)
+
+    cdef int sweep(self, ReadAt read) except -1:
+        """Copy what is cached: of a small read with the GIL held, as `File.read_at` does."""
+        if read.group.count > 1 or read.length > SMALL:
+            return self.engine.sweep(read)
+        if read.sweepable:
+            sweep_one(&read.group, 0)
+            read.settle()
+        return 0
 
     cdef bint has_ring(self) except -1:
         """Whether there is a ring; made on the first call."""

@@ -45,6 +45,7 @@ cdef class OpenFile:
     cdef int way
     cdef uint64_t attributes
     cdef Residency residency
+    cdef int prompt
     cdef readonly int alignment
     cdef readonly str direct_reason
 
@@ -58,5 +59,6 @@ cdef class OpenFile:
     cdef int came_short(self, Descriptor plain, int64_t start, int64_t want, int64_t got) except -1
     cdef int how(self, Descriptor plain) noexcept
     cdef Residency known(self, Descriptor plain)
+    cdef int look(self, Descriptor plain, void *answer)
     cdef Descriptor source(self, Descriptor plain, Py_ssize_t count)
     cdef void drop(self) noexcept

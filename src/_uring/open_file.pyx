@@ -8,7 +8,7 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memset
 
 from _uring.arenas cimport PAGE
-from _uring.filesystems cimport UNASKED, is_made_up, way_of
+from _uring.filesystems cimport UNASKED, has_prompt_fstat, is_made_up, way_of
 from _uring.kernel cimport (
     O_CLOEXEC,
     O_DIRECT,
@@ -167,6 +167,7 @@ cdef class OpenFile:
         elif self.may_misreport_size():
             self.synthetic = self.has_bytes_past_size()
         self.border = 1
+        self.prompt = -1
         self.checked_ns = coarse_clock_ns()
         self.start_direct(direct)
 
@@ -258,10 +259,7 @@ cdef class OpenFile:
         cdef Identity now
         cdef stat_t answer
         cdef str difference
-        cdef int result
-        with nogil:
-            result = fstat(plain.fd, &answer)
-        if result == 0 and not self.synthetic and self.identity.is_of(&answer):
+        if self.look(plain, &answer) == 0 and not self.synthetic and self.identity.is_of(&answer):
             self.checked_ns = coarse_clock_ns()
             return self.identity.size
         now = Identity()
@@ -280,6 +278,18 @@ cdef class OpenFile:
         self.residency = None  # it may be longer, or, below an overlay, another file
         self.checked_ns = coarse_clock_ns()
         return now.size
+
+    cdef int look(self, Descriptor plain, void *answer):
+        """Call fstat; with the GIL held where it cannot block, because a release costs 5 ms next to a busy thread."""
+        cdef stat_t *place = <stat_t *>answer
+        cdef int result
+        if self.prompt < 0:
+            self.prompt = has_prompt_fstat(plain.fd)
+        if self.prompt:
+            return fstat(plain.fd, place)
+        with nogil:
+            result = fstat(plain.fd, place)
+        return result
 
     cdef int came_short(self, Descriptor plain, int64_t start, int64_t want, int64_t got) except -1:
         """Raise the "eof" error if the file still reports more bytes than the read returned."""

@@ -43,7 +43,7 @@ cdef class ReadMany(FileRead):
     cdef const int64_t[::1] starts
     cdef const int64_t[::1] lengths
     cdef list buffers
-    cdef list firsts
+    cdef Py_ssize_t *firsts
 
     cdef list results(self)
 

@@ -7,10 +7,9 @@ in between: a blocked thread or an event loop.
 A read holds the descriptors it uses, so it survives the close() of its file.
 """
 
-from bisect import bisect_right
-
 from cpython.memoryview cimport PyMemoryView_GET_BUFFER
 from libc.errno cimport EIO
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from _uring.filesystems cimport LOCAL, TOLD
@@ -173,10 +172,15 @@ cdef ReadInto read_into(OpenFile file, object view, int64_t start):
 
 
 cdef class ReadMany(FileRead):
-    """Many ranges, one Buffer for each."""
+    """Many ranges, one Buffer for each. `firsts`: the first request of each range, and the total number of requests."""
+
+    def __dealloc__(self):
+        free(self.firsts)
 
     cdef tuple asked_by(self, Py_ssize_t request):
-        cdef Py_ssize_t index = bisect_right(self.firsts, request) - 1
+        cdef Py_ssize_t index = 0
+        while self.firsts[index + 1] <= request:
+            index += 1
         return self.starts[index], self.lengths[index]
 
     cdef list results(self):
@@ -209,15 +213,18 @@ cdef ReadMany fill_many(ReadMany read, OpenFile file, object starts, object leng
     read.begin(file, None, len(starts), None, None)
     read.strict = file.pin
     read.starts, read.lengths = starts, lengths
-    read.buffers, read.firsts = [], []
+    read.buffers = []
+    read.firsts = <Py_ssize_t *>malloc((read.starts.shape[0] + 1) * sizeof(Py_ssize_t))
+    if read.firsts == NULL:
+        raise MemoryError(f"cannot allocate {read.starts.shape[0]} reads")
     for i in range(read.starts.shape[0]):
         start = read.starts[i]
         span = aligned_span(start, clamp(start, read.lengths[i], read.size), file.border)
         buffer = file.engine.memory.allocate(span)
         read.buffers.append(buffer)
-        read.firsts.append(read.group.count)
+        read.firsts[i] = read.group.count
         read.queue(buffer.data, start - start % file.border, span)
-    read.firsts.append(read.group.count)
+    read.firsts[read.starts.shape[0]] = read.group.count
     read.choose_depth(concurrent)
     return read
 

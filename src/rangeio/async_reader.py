@@ -34,7 +34,7 @@ from rangeio.ranges import (
 )
 from rangeio.reader import PlanOptions, check_on_error, chosen_for_call, size_after
 from rangeio.reading import HANDED_OUT, AwaitedReads, Destination, documents, setters
-from rangeio.results import Counters, OnError, bytes_of, ended_early, exactly, fetch_async, hint
+from rangeio.results import Counters, OnError, ended_early, exactly, fetch_async, hint
 from rangeio.service import Capability, Options, Source, Stat
 from rangeio.slices import Slice
 
@@ -229,7 +229,7 @@ class AsyncReader(AwaitedReads):
                 layout.starts, layout.lengths, chunk=options.chunk, concurrent=options.concurrent
             )
 
-        layout, responses = await SHARED.while_awaiting(bytes_of(first), lambda: fetch_async(first, send))
+        layout, responses = await SHARED.while_awaiting(first.nbytes, lambda: fetch_async(first, send))
         empty = None if layout.is_plain else await self.read_at(0, 0)
         results = scatter(layout, responses, lambda: empty[:])  # type: ignore[index]
         self._counters.count(responses, results)

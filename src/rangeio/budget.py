@@ -74,6 +74,8 @@ class _Claim:
         """Wait for the bytes; without waiting if this thread runs an event loop, which may have to complete the reads
         that hold them.
         """
+        if self._budget._take_now(self):
+            return
         woken = threading.Event()
         if self._budget._enqueue(self, woken.set, wait=not _loop_is_running()):
             return

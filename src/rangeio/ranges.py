@@ -3,19 +3,17 @@
 Nothing here does I/O, so sync and async readers share it. All ranges are half-open, in bytes. An unknown end (an open
 range of an object of unknown size) is `OPEN`, the largest possible offset: reads end where the object does.
 
-Operations on many ranges are vectorised: planning 100,000 ranges takes about 20 to 35 ms.
+What is done for each of many ranges is done by the core (`_uring.planning`), or by numpy where there is none.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
-from struct import Struct
-from struct import error as StructError
 from typing import TYPE_CHECKING, Any, SupportsIndex, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from _uring import planning
 from _uring.arguments import OFFSET_MAX, byte_index
 
 if TYPE_CHECKING:
@@ -25,9 +23,6 @@ Offsets: TypeAlias = npt.NDArray[np.int64]
 
 OPEN = OFFSET_MAX
 """The stop of an open-ended range while the size is unknown."""
-
-# A result that keeps more than this many times its own bytes alive is copied out of the merged response.
-_COMPACT_ABOVE = 4
 
 
 class UnprovenSize(int):
@@ -66,8 +61,10 @@ RangeList: TypeAlias = Sequence[Range] | npt.NDArray[np.integer[Any]]
 
 
 def listed(ranges: Ranges) -> RangeList:
-    """`ranges` as a sequence, which can be iterated twice."""
-    return ranges if isinstance(ranges, (list, tuple, np.ndarray)) else list(ranges)
+    """`ranges` as something that can be gone through twice."""
+    if isinstance(ranges, (list, tuple)) and type(ranges) in (list, tuple):
+        return ranges
+    return ranges if isinstance(ranges, np.ndarray) else list(ranges)
 
 
 def needs_size(ranges: RangeList) -> bool:
@@ -123,22 +120,25 @@ def bounds_of_file(spelling: Range, size: int | None) -> tuple[int, int]:
 def bounds_of_many(ranges: RangeList, size: int | None) -> tuple[Offsets, Offsets]:
     """`bounds` of each range, as two arrays. Errors name the index of the first invalid range."""
     if isinstance(ranges, np.ndarray):
-        starts, stops = _columns(ranges)
-    else:
-        starts, stops = _plain_pairs(ranges) or _any_pairs(ranges, size)
-    if starts.size and (int(starts.min()) < 0 or bool((starts > stops).any())):
-        index = int(((starts < 0) | (starts > stops)).argmax())
+        return _checked(_columns(ranges), size)
+    return _checked(planning.pairs(ranges) or _any_pairs(ranges, size), size)
+
+
+def _checked(columns: tuple[Offsets, Offsets], size: int | None) -> tuple[Offsets, Offsets]:
+    starts, stops = columns
+    index = planning.first_wrong(starts, stops)
+    if index >= 0:
         _bounds_at(index, (int(starts[index]), int(stops[index])), size)
     return _cut_off(starts, stops, size)
 
 
 def _cut_off(starts: Offsets, stops: Offsets, size: int | None) -> tuple[Offsets, Offsets]:
-    """Clip ranges to `size` as `bounds` does."""
-    if size is None:
-        return starts, stops
-    if isinstance(size, UnprovenSize):
-        return starts, np.where(starts < size, np.minimum(stops, size), stops)
-    return np.minimum(starts, size), np.minimum(stops, size)
+    """Ranges within `size`, as `bounds` has them."""
+    return (
+        (starts, stops)
+        if size is None
+        else planning.within(starts, stops, int(size), isinstance(size, UnprovenSize))
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,17 +157,20 @@ class Checked:
         return _cut_off(self.starts, self.stops, size)
 
     def demands(self) -> tuple[Offsets, Offsets]:
-        """The start and length of each range, independent of the size; length 0 for an open-ended range."""
+        """Where each range starts and stops, whatever the size; of a Suffix nothing is demanded."""
         starts, stops = self.starts, self.stops
         if self.needs_size:
             pairs = [(0, 0) if isinstance(item, Suffix) else bounds(item, None) for item in self.items]
-            starts, stops = np.array(pairs, np.int64).reshape(-1, 2).T
-        return starts, np.where(stops == OPEN, 0, stops - starts)
+            starts, stops = planning.columns(np.array(pairs, np.int64))
+        return starts, stops
 
 
 def check(ranges: Ranges) -> Checked:
     """Check ranges without a size; raises the errors of `bounds_of_many`."""
     items = listed(ranges)
+    plain = None if isinstance(items, np.ndarray) else planning.pairs(items)
+    if plain is not None:
+        return Checked(items, *_checked(plain, None), False)
     counted = needs_size(items)
     if counted:
         items = list(items)  # iterated again later; the caller may change its own list meanwhile
@@ -196,74 +199,7 @@ def _columns(table: npt.NDArray[Any]) -> tuple[Offsets, Offsets]:
         raise ValueError(f"an array of ranges must have shape (n, 2), not {table.shape}")
     if table.dtype.kind == "u" and int(table.max()) > OPEN:
         raise OverflowError(f"ranges must be below 2**63, got {table.max()}")
-    starts, stops = table.T.astype(np.int64, order="C")
-    return starts, stops
-
-
-def _plain_pairs(ranges: Sequence[Any]) -> tuple[Offsets, Offsets] | None:
-    """The columns of a list of (int, int), or None if an item needs the general conversion.
-
-    The types are checked because a `range` is a sequence too. Packing accepts objects with __index__ and rejects
-    floats, None, strings and huge numbers, at a fifth of the cost of a loop.
-    """
-    if not set(map(type, ranges)) <= {tuple, list} or set(map(len, ranges)) != {2}:
-        return None
-    numbers = list(chain.from_iterable(ranges))
-    try:
-        packed = Struct(f"{len(numbers)}q").pack(*numbers)
-    except (StructError, TypeError, ValueError, OverflowError):
-        return None
-    starts, stops = np.frombuffer(packed, np.int64).reshape(-1, 2).T.copy()
-    return starts, stops
-
-
-def coalesce(
-    starts: Offsets, stops: Offsets, *, gap: int | None, max_merged: int | None
-) -> tuple[Offsets, Offsets, Offsets]:
-    """The requests that cover all ranges, and for each range the index of its request (-1 for an empty range).
-
-    Two ranges are merged if at most `gap` bytes lie between them: 0 merges ranges that touch or overlap, None merges
-    nothing, not even equal ranges. Ranges that do not overlap are not merged beyond `max_merged` bytes; overlapping
-    ranges always are, because each byte is fetched once.
-
-    The requests are sorted and disjoint (with None: the sorted ranges), each starts and stops at the start and stop of
-    some range, and without `max_merged` any two are more than `gap` apart. Cost: O(n log n).
-    """
-    live = np.flatnonzero(starts < stops)
-    assigned = np.full(starts.size, -1, dtype=np.int64)
-    order = live[np.argsort(starts[live])]
-    first, last = starts[order], stops[order]
-    if order.size and gap is not None:
-        heads = _heads(first, np.maximum.accumulate(last), gap, OPEN if max_merged is None else max_merged)
-        assigned[order] = np.cumsum(heads) - 1
-        begins = np.flatnonzero(heads)
-        return first[begins], np.maximum.reduceat(last, begins), assigned
-    assigned[order] = np.arange(order.size)
-    return first, last, assigned
-
-
-def _heads(first: Offsets, reach: Offsets, gap: int, max_merged: int) -> npt.NDArray[np.bool_]:
-    """Which of the ranges, sorted by start, begin a request. `reach`: the maximum stop up to each range."""
-    distance = first[1:] - reach[:-1]
-    heads = np.concatenate(([True], distance > gap))
-    # No request can begin between overlapping ranges, so clusters of overlapping ranges are the atoms below.
-    atoms = np.flatnonzero(np.concatenate(([True], distance >= 0)))
-    start, stop = first[atoms], reach[np.append(atoms[1:], first.size) - 1]
-    begins = np.flatnonzero(heads[atoms])
-    ends = np.append(begins[1:], atoms.size)
-    if bool((stop[ends - 1] - start[begins] <= max_merged).all()):
-        return heads
-    # Greedy cuts: from each atom as far as max_merged allows, within its group, and at least the atom itself.
-    limit = start + np.minimum(max_merged, OPEN - start)
-    jump = np.minimum(np.searchsorted(stop, limit, side="right"), np.repeat(ends, ends - begins))
-    follow = np.maximum(jump, np.arange(1, atoms.size + 1)).tolist()
-    cuts, atom = [], 0
-    while atom < atoms.size:
-        cuts.append(atom)
-        atom = follow[atom]
-    heads[:] = False
-    heads[atoms[cuts]] = True
-    return heads
+    return planning.columns(table)
 
 
 def split(start: int, stop: int, chunk: int | None) -> list[tuple[int, int]]:
@@ -281,73 +217,49 @@ class Layout:
     wanted_stops: Offsets
     starts: Offsets
     stops: Offsets
-    assigned: Offsets
-    is_plain: bool
-    """Each range is one request, in the given order, so that the responses are the results."""
+    lengths: Offsets
+    """Bytes of each request."""
+    nbytes: int
+    """In all requests, as far as they are known."""
+    assigned: Offsets | None
+    """-1 for an empty range. None: each range is one request, in the given order; the responses are the results."""
     gap: int | None
     """The gap the ranges were merged with."""
 
     @property
-    def lengths(self) -> Offsets:
-        """Bytes of each request."""
-        return self.stops - self.starts
+    def is_plain(self) -> bool:
+        """Whether nothing was merged."""
+        return self.assigned is None
+
+    def members(self) -> tuple[list[int], list[int]]:
+        """See `planning.members`; of what was merged only."""
+        assert self.assigned is not None
+        return planning.members(self.assigned, self.starts.size)
+
+    def served_by(self, request: int) -> int:
+        """The first range that a request serves."""
+        return request if self.assigned is None else int((self.assigned == request).argmax())
 
 
 def lay_out(starts: Offsets, stops: Offsets, *, gap: int | None, max_merged: int | None) -> Layout:
-    """The requests for ranges from `bounds_of_many`.
+    """Decide the requests for ranges given by `bounds_of_many`: see `planning.merge`. gap: None joins nothing at all,
+    not even equal ones.
 
     If nothing merges, the requests are the ranges themselves, including empty ones: these cost no I/O, and removing
     them would cost more than keeping them.
     """
-    if gap is not None:
-        requests, ends, assigned = coalesce(starts, stops, gap=gap, max_merged=max_merged)
-        if requests.size < np.count_nonzero(starts < stops):
-            return Layout(starts, stops, requests, ends, assigned, False, gap)
-    return Layout(starts, stops, starts, stops, np.arange(starts.size), True, gap)
-
-
-Group: TypeAlias = list[tuple[int, int, int]]
-"""The ranges of one request: (index, start, stop) each, relative to the start of the request."""
-
-
-def members(layout: Layout) -> tuple[list[Group], list[int]]:
-    """The ranges of each request, and the indices of the empty ranges, which have no request."""
-    if layout.is_plain:
-        return [[(index, 0, length)] for index, length in enumerate(layout.lengths.tolist())], []
-    served = np.flatnonzero(layout.assigned >= 0)
-    requests = layout.assigned[served]
-    origins = layout.starts[requests]
-    starts, stops = layout.wanted_starts[served] - origins, layout.wanted_stops[served] - origins
-    groups: list[Group] = [[] for _ in range(layout.starts.size)]
-    ranges = zip(served.tolist(), starts.tolist(), stops.tolist(), strict=True)
-    for request, member in zip(requests.tolist(), ranges, strict=True):
-        groups[request].append(member)
-    return groups, np.flatnonzero(layout.assigned < 0).tolist()
-
-
-def cut(response: "Buffer", group: Group) -> list["Buffer"]:
-    """The results of the ranges of one request: slices of its response, without a copy.
-
-    Copies only a slice that would keep more than four times its own size alive. A response shorter than its request
-    ends at the end of the object; each range is then shortened individually.
-    """
-    if len(group) == 1:
-        return [response]  # a single range is the whole request
-    whole = len(response)
-    pieces = [response[start:stop] for _, start, stop in group]
-    return [piece.compact() if whole > _COMPACT_ABOVE * len(piece) else piece for piece in pieces]
+    merged = None if gap is None else planning.merge(starts, stops, gap, max_merged)
+    requests, ends, assigned = merged or (starts, stops, None)
+    return Layout(starts, stops, requests, ends, *planning.sizes(requests, ends), assigned, gap)
 
 
 def scatter(layout: Layout, responses: list["Buffer"], make_empty: "Callable[[], Buffer]") -> list["Buffer"]:
-    """The result of each range, in order; the responses themselves if nothing was merged."""
-    if layout.is_plain:
+    """The result of each range, in order; the responses themselves where nothing was merged."""
+    if layout.assigned is None:
         return responses
-    groups, empty = members(layout)
-    results = {index: make_empty() for index in empty}
-    for group, response in zip(groups, responses, strict=True):
-        for (index, _, _), piece in zip(group, cut(response, group), strict=True):
-            results[index] = piece
-    return [results[index] for index in range(len(results))]
+    return planning.scatter(
+        layout.assigned, layout.starts, layout.wanted_starts, layout.wanted_stops, responses, make_empty
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -402,7 +314,9 @@ def make_plan(
     known = layout.wanted_stops < OPEN
     return Plan(
         requests=requests,
-        assigned=[None if request < 0 else firsts[request] for request in layout.assigned.tolist()],
+        assigned=firsts
+        if layout.assigned is None
+        else [None if request < 0 else firsts[request] for request in layout.assigned.tolist()],
         bytes_requested=sum((layout.wanted_stops - layout.wanted_starts)[known].tolist()),
         bytes_fetched=sum(lengths),
         largest_request=max(lengths, default=0),

@@ -33,7 +33,7 @@ from rangeio.ranges import (
     scatter,
 )
 from rangeio.reading import Reads, documents, setters
-from rangeio.results import Counters, Cutting, OnError, bytes_of, ended_early, exactly, fetch, hint
+from rangeio.results import Counters, Cutting, OnError, ended_early, exactly, fetch, hint
 from rangeio.service import Capability, Options, Source, Stat, check_names
 from rangeio.slices import Slice
 
@@ -381,7 +381,7 @@ class Reader(Reads):
                 layout.starts, layout.lengths, chunk=options.chunk, concurrent=options.concurrent
             )
 
-        return SHARED.during(bytes_of(layout), lambda: fetch(layout, send))
+        return SHARED.during(layout.nbytes, lambda: fetch(layout, send))
 
     def _results(self, layout: Layout, options: Options, on_error: OnError) -> Iterator[tuple[int, Any]]:
         """(index, result or Error) as they complete. Not a generator itself, so that errors are raised by the call."""

@@ -8,11 +8,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from copy import copy
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
+from _uring import planning
 from rangeio.errors import Error, UnexpectedEofError, asked
 from rangeio.locks import begin_lock
-from rangeio.ranges import OPEN, Checked, Layout, Offsets, cut, lay_out, members
+from rangeio.ranges import Checked, Layout, Offsets, lay_out
 
 if TYPE_CHECKING:
     from _uring import Buffer
@@ -31,9 +30,10 @@ class Counters:
         begin_lock(self)
         self._counts = dict.fromkeys(("ranges", "requests", "bytes_requested", "bytes_fetched"), 0)
 
-    def count(self, responses: "Sequence[Buffer]", results: "Sequence[Buffer]") -> None:
-        """Add the responses to some requests, and the results cut out of them."""
-        fetched, wanted = sum(map(len, responses)), sum(map(len, results))
+    def count(self, responses: "list[Buffer]", results: "list[Buffer]") -> None:
+        """Add what came of some requests, and what was cut out of them."""
+        fetched = planning.total_bytes(responses)
+        wanted = fetched if results is responses else planning.total_bytes(results)
         with self._lock:
             self._counts["ranges"] += len(results)
             self._counts["requests"] += len(responses)
@@ -44,12 +44,6 @@ class Counters:
         """A copy of the counters."""
         with self._lock:
             return dict(self._counts)
-
-
-def bytes_of(layout: Layout) -> int:
-    """Total bytes of all requests of known length."""
-    known = layout.stops < OPEN
-    return int(np.where(known, layout.stops - layout.starts, 0).sum())
 
 
 def hint(prefetch: Callable[[Offsets, Offsets], None], size: int | None, checked: Checked) -> None:
@@ -75,10 +69,10 @@ def exactly(path: str, origin: int, checked: Checked, results: list[Any], on_err
 
     origin: the position of their offset 0 in the object at `path`.
     """
-    starts, lengths = checked.demands()
-    got = np.array([OPEN if isinstance(result, Error) else len(result) for result in results], np.int64)
-    for index in np.flatnonzero(got < lengths).tolist():
-        error = ended_early(path, origin + int(starts[index]), int(lengths[index]), int(got[index]))
+    starts, stops = checked.demands()
+    for index in planning.shorter(results, starts, stops):
+        start = int(starts[index])
+        error = ended_early(path, origin + start, int(stops[index]) - start, len(results[index]))
         error.index = index
         if on_error == "raise":
             results.clear()  # the traceback keeps this frame alive, which would keep the Buffers alive
@@ -117,8 +111,8 @@ def apart(layout: Layout, error: Error) -> Layout:
     So a permanent failure is retried range by range.
     """
     if layout.is_plain or error.status != "permanent":
-        if not layout.is_plain and error.index is not None:
-            error.index = int((layout.assigned == error.index).argmax())
+        if error.index is not None:
+            error.index = layout.served_by(error.index)
         try:
             raise error
         finally:
@@ -137,17 +131,25 @@ class Cutting:
         self._on_error = on_error
         self._counters = counters
         self._indices = indices
-        self._groups, self.empty = members(layout)
+        self._order, self._firsts = ([], [0, 0]) if layout.is_plain else layout.members()
+        self.empty = self._order[self._firsts[-2] :]
         self._again: list[int] = []
 
     def take(self, request: int, response: "Buffer | Error") -> list[tuple[int, Any]]:
-        """(index, result) of each range of one request; nothing if they must be requested again (see `fetch`)."""
-        group = self._groups[request]
+        """(index, result) of each range of one request; none of those that are to be asked again (see `fetch`)."""
+        layout = self.layout
+        if layout.is_plain:
+            indices = [request]
+        else:
+            indices = self._order[self._firsts[request] : self._firsts[request + 1]]
         if isinstance(response, Error):
-            return self._fail([index for index, _, _ in group], response)
-        pieces = cut(response, group)
-        self._counters.count([response], pieces)
-        return [(self._known(index), piece) for (index, _, _), piece in zip(group, pieces, strict=True)]
+            return self._fail(indices, response)
+        responses = pieces = [response]
+        if len(indices) > 1:
+            origin = int(layout.starts[request])
+            pieces = planning.cut(response, origin, indices, layout.wanted_starts, layout.wanted_stops)
+        self._counters.count(responses, pieces)
+        return [(self._known(index), piece) for index, piece in zip(indices, pieces, strict=True)]
 
     def _fail(self, indices: list[int], error: Error) -> list[tuple[int, Any]]:
         if len(indices) > 1 and error.status == "permanent":

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
 import numpy as np
 
-from _uring import refused
+from _uring import planning, refused
 from _uring.arguments import byte_array, byte_index, writable_bytes
 from rangeio.errors import Error, UnexpectedEofError, asked, from_native
 from rangeio.policy import Timeout
@@ -192,8 +192,7 @@ class Slice(SourceReads):
         return min(self.start + offset, OPEN)
 
     def _shifted(self, starts: Offsets, lengths: Offsets) -> tuple[Offsets, Offsets]:
-        within = np.minimum(starts, self.stop - self.start)
-        return within + self.start, np.minimum(lengths, self.stop - self.start - within)
+        return planning.shifted(starts, lengths, self.start, self.stop - self.start)
 
     def _check_open(self, offset: int | None, limit: int | None) -> None:
         if self.closed:

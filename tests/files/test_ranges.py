@@ -1,7 +1,12 @@
-"""The planner, against what it promises: every small case, then random large ones. The oracle is slicing of bytes."""
+"""The planner, against what it promises: every small case, then random large ones. The oracle is slicing of bytes.
+
+All of it for the compiled planner and for the one in Python.
+"""
 
 import itertools
 import time
+from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -9,22 +14,38 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import _uring
+from rangeio import ranges as planned
+from rangeio.errors import NotFoundError
 from rangeio.ranges import (
     OPEN,
+    Range,
     Suffix,
+    UnprovenSize,
     bounds,
     bounds_of_many,
-    coalesce,
-    cut,
+    check,
     lay_out,
     make_plan,
-    members,
     needs_size,
     scatter,
     split,
 )
+from rangeio.results import Counters, Cutting
 
 Pairs = list[tuple[int, int]]
+
+
+PLANNERS = ["_uring.pure.planning", *([] if _uring.extension_error() else ["_uring.planning"])]
+
+
+@pytest.fixture(scope="module", autouse=True, params=PLANNERS)
+def planner(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """What plans in these tests."""
+    module = import_module(request.param)
+    usual, planned.planning = planned.planning, module
+    yield module
+    planned.planning = usual
 
 
 def arrays(pairs: Pairs) -> tuple[Any, Any]:
@@ -45,20 +66,18 @@ def obvious(pairs: Pairs, gap: int) -> Pairs:
 
 def check_plan(pairs: Pairs, gap: int | None, max_merged: int | None) -> None:
     """The exact properties of a plan."""
-    starts, stops, assigned = (
-        array.tolist() for array in coalesce(*arrays(pairs), gap=gap, max_merged=max_merged)
-    )
+    layout = lay_out(*arrays(pairs), gap=gap, max_merged=max_merged)
+    starts, stops = layout.starts.tolist(), layout.stops.tolist()
     requests = list(zip(starts, stops, strict=True))
-    for (start, stop), request in zip(pairs, assigned, strict=True):
-        if start == stop:
-            assert request == -1
-        else:
-            assert requests[request][0] <= start < stop <= requests[request][1]
-    assert starts == sorted(starts)
-    assert set(starts) <= {start for start, _ in pairs}
-    assert set(stops) <= {stop for _, stop in pairs}
+    assert layout.lengths.tolist() == [stop - start for start, stop in requests]
+    assert layout.nbytes == min(OPEN, sum(stop - start for start, stop in requests if stop != OPEN))
+    if layout.assigned is None:
+        assert requests == pairs
+        requests = sorted(pair for pair in pairs if pair[0] < pair[1])
+    else:
+        check_assigned(pairs, requests, layout.assigned.tolist())
     if gap is None:
-        assert sorted(requests) == sorted(pair for pair in pairs if pair[0] < pair[1])
+        assert layout.assigned is None
         return
     for (_, stop), (start, _) in itertools.pairwise(requests):
         assert start >= stop, "a byte is fetched twice"
@@ -67,6 +86,19 @@ def check_plan(pairs: Pairs, gap: int | None, max_merged: int | None) -> None:
         assert requests == obvious(pairs, gap)
     else:
         check_bound(pairs, requests, gap, max_merged)
+
+
+def check_assigned(pairs: Pairs, requests: Pairs, assigned: list[int]) -> None:
+    """Each range lies in its request; and something was merged, or they would be as they were."""
+    assert requests == sorted(requests)
+    assert {start for start, _ in requests} <= {start for start, _ in pairs}
+    assert {stop for _, stop in requests} <= {stop for _, stop in pairs}
+    assert len(requests) < sum(start < stop for start, stop in pairs)
+    for (start, stop), request in zip(pairs, assigned, strict=True):
+        if start == stop:
+            assert request == -1
+        else:
+            assert requests[request][0] <= start < stop <= requests[request][1]
 
 
 def check_bound(pairs: Pairs, requests: Pairs, gap: int, max_merged: int) -> None:
@@ -144,10 +176,10 @@ def test_results_are_slices(pairs: Pairs, size: int, gap: int | None, max_merged
                 data[start:stop] for start, stop in pairs
             ]
         )
-        groups, empty = members(layout)
-        found = dict.fromkeys(empty, b"")
-        for group, reply in zip(groups, replies, strict=True):
-            found |= zip((index for index, _, _ in group), cut(reply, group), strict=True)
+        cutting = Cutting(layout, "raise", Counters())
+        found: dict[int, Any] = dict.fromkeys(cutting.empty, b"")
+        for request, reply in reversed(list(enumerate(replies))):
+            found |= cutting.take(request, reply)
         assert [found[index] for index in range(len(pairs))] == [data[start:stop] for start, stop in pairs]
 
 
@@ -264,6 +296,97 @@ def test_a_plan_of_unknown_length() -> None:
     plan = make_plan("x", layout, chunk=5, concurrent=None)
     assert plan.requests == [("x", 0, 5), ("x", 5, 5), ("x", 100, None)]
     assert (plan.bytes_requested, plan.bytes_fetched) == (10, 10)
+
+
+number = st.one_of(st.integers(-3, 70), st.sampled_from([OPEN - 1, OPEN, OPEN + 1, 2**64]))
+spelling: Any = st.one_of(
+    st.tuples(number, st.one_of(number, st.none())),
+    st.lists(number, max_size=3),
+    st.builds(slice, number, number),
+    st.builds(Suffix, st.integers(0, 70)),
+    st.tuples(st.booleans(), st.integers(0, 70).map(np.int32)),
+    st.none(),
+    st.sampled_from([(0.5, 1), ("0", "1"), "01", range(3, 9), np.array([3, 8])]),
+)
+
+
+def outcome(work: Any) -> Any:
+    try:
+        return work()
+    except (TypeError, ValueError, OverflowError) as error:
+        return type(error)
+
+
+@pytest.mark.slow
+@settings(deadline=None, max_examples=500)
+@given(
+    spellings=st.one_of(
+        st.lists(spelling, max_size=4), st.lists(st.tuples(number, number), max_size=8).map(tuple)
+    ),
+    size=st.sampled_from([None, 0, 30, 60, UnprovenSize(30)]),
+)
+def test_many_mean_what_each_means(spellings: list[Range], size: int | None) -> None:
+    """Of the first wrong one the error, else the numbers of each; checked without a size first, too."""
+    expected = outcome(lambda: [bounds(item, size) for item in spellings])
+    starts_stops = outcome(lambda: bounds_of_many(spellings, size))
+    if isinstance(expected, type):
+        assert starts_stops is expected
+        return
+    assert list(zip(*(array.tolist() for array in starts_stops), strict=True)) == expected
+    later = check(spellings).within(size)
+    assert [array.tolist() for array in later] == [array.tolist() for array in starts_stops]
+
+
+@given(
+    pairs=st.lists(st.tuples(st.integers(0, 70), st.integers(0, 70)), max_size=8),
+    kind=st.sampled_from(["i1", "i8", "u8", ">i8", "u4"]),
+    size=st.sampled_from([None, 30]),
+)
+def test_arrays_of_ranges(pairs: Pairs, kind: str, size: int | None) -> None:
+    """Of any integers, in any layout, aligned or not; they are not changed."""
+    ordered = [(min(pair), max(pair)) for pair in pairs]
+    table = np.array(ordered, kind).reshape(-1, 2)
+    packed = np.zeros(len(table), [("odd", "u1"), ("pair", kind, 2)])
+    packed["pair"] = table
+    for array in (table, table[::-1][::-1], np.asfortranarray(table), packed["pair"]):
+        array.flags.writeable = False
+        starts, stops = bounds_of_many(array, size)
+        assert list(zip(starts.tolist(), stops.tolist(), strict=True)) == [
+            bounds(pair, size) for pair in ordered
+        ]
+        assert array.tolist() == table.tolist()
+
+
+def test_an_index_that_changes_the_list(planner: Any) -> None:
+    """What code runs while numbers are taken is the caller's, and may do anything."""
+
+    class Clearing:
+        def __index__(self) -> int:
+            del ranges[1:]
+            return 3
+
+    ranges: list[Any] = [(0, 1), (Clearing(), 5), (7, 8)]
+    found = planner.pairs(ranges)
+    assert found is None or [array.tolist() for array in found] == [[0, 3, 7], [1, 5, 8]]
+
+
+@given(
+    ranges=st.lists(st.tuples(st.integers(0, OPEN), st.integers(0, OPEN)), max_size=8),
+    part=pair,
+)
+def test_a_part_of_an_object(planner: Any, ranges: Pairs, part: tuple[int, int]) -> None:
+    first, last = part
+    starts, lengths = planner.shifted(*arrays(ranges), first, last - first)
+    for start, length, place, want in zip(*arrays(ranges), starts.tolist(), lengths.tolist(), strict=True):
+        assert first <= place <= place + want <= last
+        assert place == min(first + int(start), last)
+        assert want == min(int(length), last - place)
+
+
+def test_who_came_short(planner: Any) -> None:
+    starts, stops = arrays([(0, 3), (0, 3), (5, 5), (9, OPEN), (0, 3)])
+    assert planner.shorter([b"abc", b"ab", b"", b"", NotFoundError("gone")], starts, stops) == [1]
+    assert planner.total_bytes([b"abc", b"", b"de"]) == 5
 
 
 @pytest.mark.slow

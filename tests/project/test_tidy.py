@@ -114,10 +114,11 @@ FLOORS = (
 CORE_FLOORS = (
     "kernel poison errors",
     "arguments pickling records",
-    "arenas filesystems http1 liburing process pure pure.buffer pure.connections pure.descriptor pure.http1 waiters",
+    "arenas filesystems http1 liburing process pure pure.buffer pure.connections pure.descriptor pure.http1"
+    " pure.planning waiters",
     "residency",
     "connections event_loops memory pure.workers request",
-    "coop cursor pure.coop pure.open_file ring transfer workers",
+    "coop cursor planning pure.coop pure.open_file ring transfer workers",
     "engine pure.file transfer_set",
     "loop_reads open_file pure.reactor read_files steady",
     "prefetch reads transfers",
