@@ -67,6 +67,7 @@ class Rangeio(Contender):
         ways = Counter(
             {
                 "inline": now["inline_hits"] - self._before.get("inline_hits", 0),
+                "mapped": now["mapped_reads"] - self._before.get("mapped_reads", 0),
                 "ring": now["ring_reads"] - self._before.get("ring_reads", 0),
                 "pool": now["pool_reads"] - self._before.get("pool_reads", 0),
             }

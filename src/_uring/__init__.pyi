@@ -153,6 +153,9 @@ class File:
     def direct(self) -> bool:
         """Whether reads use O_DIRECT."""
     @property
+    def mapped(self) -> bool:
+        """Whether hot batches of it may be copied out of a mapping; False once it is closed."""
+    @property
     def direct_reason(self) -> str:
         """Why `direct` has its value, as text for people."""
     @property
@@ -240,8 +243,18 @@ class Reactor:
         """entries: of each ring. pool_bytes: free memory kept for reuse (an eighth of the machine's, at most 2 GiB)."""
     @property
     def backend(self) -> Backend: ...
-    def open(self, path: str | bytes, *, direct: bool | Literal["auto"] = "auto", pin: bool = True) -> File:
-        """Open a regular file. A directory, FIFO or socket is refused without blocking."""
+    def open(
+        self,
+        path: str | bytes,
+        *,
+        direct: bool | Literal["auto"] = "auto",
+        pin: bool = True,
+        mapped: bool = True,
+    ) -> File:
+        """Open a regular file. A directory, FIFO or socket is refused without blocking.
+
+        mapped: whether many reads at once may be copied out of a mapping, where that can be done (`File.mapped`).
+        """
     def from_fd(
         self,
         fd: int,
@@ -249,6 +262,7 @@ class Reactor:
         closefd: bool = False,
         direct: bool | Literal["auto"] = "auto",
         pin: bool = True,
+        mapped: bool = True,
         path: str = "",
     ) -> File:
         """As `open`, for a file that is already open.
@@ -294,9 +308,10 @@ class Reactor:
         its size in bytes.
         """
     def stats(self) -> dict[str, int]:
-        """Counters since the start: reads, bytes_asked, bytes_fetched, inline_hits, ring_enters, ring_reads,
-        pool_reads, fallbacks. Current values: buffers_live, bytes_live, bytes_pooled, bytes_mapped, files_open
-        (a file counts until its last read has ended), in_flight."""
+        """Counters since the start: reads, bytes_asked, bytes_fetched, inline_hits, mapped_reads, ring_enters,
+        ring_reads, pool_reads, fallbacks; of the process: mapped_bytes (that may be resident now) and mapped_drops.
+        Current values: buffers_live, bytes_live, bytes_pooled, bytes_mapped, files_open (a file counts until its last
+        read has ended), in_flight."""
     def close(self) -> None: ...
 
 def ready(value: _T, nbytes: int = 0) -> Awaitable[_T]:

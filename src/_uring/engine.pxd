@@ -14,6 +14,7 @@ cdef struct Counters:
     uint64_t bytes_asked
     uint64_t bytes_fetched
     uint64_t inline_hits
+    uint64_t mapped_reads
     uint64_t ring_enters
     uint64_t ring_reads
     uint64_t pool_reads
@@ -41,6 +42,7 @@ cdef class Engine:
     cdef list living_rings(self)
     cdef int run(self, Batch batch) except -1
     cdef int sweep(self, Batch batch) except -1
+    cdef int sweep_together(self, Batch batch, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t grain) except -1
     cdef int run_by_ring(self, Ring ring, Batch batch) except -1
     cdef int run_by_workers(self, Batch batch) except -1
     cdef Ring shared_ring(self)

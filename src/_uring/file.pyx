@@ -115,13 +115,17 @@ cdef void note_wait(int64_t begun, int64_t ended) noexcept:
 cdef class File(OpenFile):
     """The stub documents the interface. Created by Reactor.open and Reactor.from_fd."""
 
-    def __cinit__(self, Engine engine, str path, Descriptor plain, direct, bint pin):
+    def __cinit__(self, Engine engine, str path, Descriptor plain, direct, bint pin, bint mapped):
         self.fd = plain.fd
         self.inline_reads = self.straight is None and not self.synthetic
 
     @property
     def direct(self):
         return self.straight is not None
+
+    @property
+    def mapped(self):
+        return self.plain is not None and self.hot_mapping(self.plain) is not None
 
     @property
     def closed(self):

@@ -93,6 +93,7 @@ cdef class LoopReads:
         cdef Group *group = &batch.group
         cdef Py_ssize_t i
         if batch.sweepable and batch.bytes <= copied_at_once() and group.misses == 0:
+            # Not out of a mapping: a page of it that was reclaimed would hold the loop until it is read.
             with nogil:
                 for i in range(group.count):
                     sweep_one(group, i)

@@ -3,6 +3,7 @@
 from libc.stdint cimport int64_t, uint64_t
 
 from _uring.engine cimport Engine
+from _uring.mapping cimport Mapping
 from _uring.residency cimport Residency
 
 cdef int64_t SMALL
@@ -46,6 +47,8 @@ cdef class OpenFile:
     cdef uint64_t attributes
     cdef Residency residency
     cdef int prompt
+    cdef bint may_map
+    cdef Mapping mapping
     cdef readonly int alignment
     cdef readonly str direct_reason
 
@@ -60,5 +63,6 @@ cdef class OpenFile:
     cdef int how(self, Descriptor plain) noexcept
     cdef Residency known(self, Descriptor plain)
     cdef int look(self, Descriptor plain, void *answer)
+    cdef Mapping hot_mapping(self, Descriptor plain)
     cdef Descriptor source(self, Descriptor plain, Py_ssize_t count)
     cdef void drop(self) noexcept

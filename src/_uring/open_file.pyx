@@ -27,6 +27,7 @@ from _uring.kernel cimport (
     pread,
     stat_t,
 )
+from _uring.mapping cimport mapping_of
 from _uring.process cimport coarse_clock_ns, page_size
 
 from _uring.errors import make_error
@@ -157,7 +158,7 @@ def open_descriptor(Engine engine, path, int flags=0, bint first=True):
 cdef class OpenFile:
     """An open regular file or block device. While pinned, its identity does not change."""
 
-    def __cinit__(self, Engine engine, str path, Descriptor plain, direct, bint pin):
+    def __cinit__(self, Engine engine, str path, Descriptor plain, direct, bint pin, bint mapped):
         cdef bint maybe_synthetic
         self.engine, self.path, self.plain, self.pin = engine, path, plain, pin
         maybe_synthetic = self.identify()
@@ -170,6 +171,7 @@ cdef class OpenFile:
         self.prompt = -1
         self.checked_ns = coarse_clock_ns()
         self.start_direct(direct)
+        self.may_map = mapped and pin and not self.synthetic and self.straight is None and self.identity.mode & S_IFMT == S_IFREG
 
     cdef bint identify(self) except -1:
         """Record the file's identity. Return whether its content may be generated on reading."""
@@ -337,7 +339,14 @@ cdef class OpenFile:
             self.scattered = scattered
         return scattered
 
+    cdef Mapping hot_mapping(self, Descriptor plain):
+        """What hot reads may be copied out of; None where the file is not to be mapped."""
+        if self.mapping is None and self.may_map and self.plain is not None:
+            self.mapping = mapping_of(plain.fd, self.identity.size)
+            self.may_map = self.mapping is not None
+        return self.mapping
+
     cdef void drop(self) noexcept:
         """Drop the descriptors. Reads in flight hold them until they complete."""
-        self.plain = self.scattered = self.straight = None
+        self.plain = self.scattered = self.straight = self.mapping = None
         self.residency = None

@@ -5,6 +5,7 @@ import os
 from _uring.file cimport File
 from _uring.read_files cimport Visits
 from _uring.liburing cimport Library
+from _uring.mapping cimport mapping_stats
 from _uring.memory cimport Buffer, Memory
 from _uring.open_file cimport Descriptor
 from _uring.steady cimport SteadyReads
@@ -55,12 +56,12 @@ cdef class Reactor:
         kind = "cooperative completions (5.19)" if library.batch_flags else "plain completions"
         return Backend("uring", f"liburing works on this kernel; {kind}", library.path, self.tried)
 
-    def open(self, path, *, direct="auto", bint pin=True):
+    def open(self, path, *, direct="auto", bint pin=True, bint mapped=True):
         self.check()
         name = os.fsdecode(path)
-        return File(self.engine, name, open_descriptor(self.engine, path), direct, pin)
+        return File(self.engine, name, open_descriptor(self.engine, path), direct, pin, mapped)
 
-    def from_fd(self, int fd, *, bint closefd=False, direct="auto", bint pin=True, str path=""):
+    def from_fd(self, int fd, *, bint closefd=False, direct="auto", bint pin=True, bint mapped=True, str path=""):
         cdef Descriptor descriptor
         cdef File file
         path = path or f"<fd {fd}>"
@@ -73,7 +74,7 @@ cdef class Reactor:
             raise make_error("errno", error.errno, path)
         descriptor.owned = not closefd
         descriptor.touched = True  # its flags are shared with the caller: do not set O_NOATIME
-        file = File(self.engine, path, descriptor, direct, pin)
+        file = File(self.engine, path, descriptor, direct, pin, mapped)
         descriptor.owned = True  # only now: if the call raises, the caller keeps the descriptor, as with io.FileIO
         return file
 
@@ -122,7 +123,7 @@ cdef class Reactor:
     def stats(self):
         in_flight = self.engine.in_flight  # first: this also frees abandoned reads that have completed
         counters = dict(self.engine.counters)
-        return counters | {
+        return counters | mapping_stats() | {
             "buffers_live": self.engine.memory.buffers_live,
             "bytes_live": self.engine.memory.bytes_live,
             "bytes_pooled": self.engine.memory.bytes_mapped - self.engine.memory.bytes_live,

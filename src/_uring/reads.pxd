@@ -23,6 +23,7 @@ cdef class FileRead(Batch):
     cdef tuple asked_by(self, Py_ssize_t request)
     cdef int account(self, Py_ssize_t reads, int64_t asked, int64_t fetched) except -1
     cdef void choose_depth(self, int concurrent) noexcept
+    cdef void use_mapping(self) noexcept
 
 
 cdef class ReadAt(FileRead):
@@ -54,6 +55,7 @@ cdef class ReadBatch(FileRead):
     cdef Buffer table
 
     cdef int refuse(self, Py_ssize_t index, int64_t size) except -1
+    cdef int queue_records(self) except -1
 
 
 cdef class ReadBounced(ReadMany):

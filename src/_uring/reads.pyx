@@ -10,7 +10,7 @@ A read holds the descriptors it uses, so it survives the close() of its file.
 from cpython.memoryview cimport PyMemoryView_GET_BUFFER
 from libc.errno cimport EIO
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from _uring.filesystems cimport LOCAL, TOLD
 from _uring.open_file cimport SMALL
@@ -25,6 +25,8 @@ cdef Py_ssize_t DIRECT_PIECE = 4 << 20
 cdef Py_ssize_t LONGEST = 0x7FFFFFFFFFFFFFFF
 cdef int DEPTH_OF_PIECES = 8
 cdef int DEPTH_OF_RECORDS = 128
+# Fewer reads gain less than the check whether a mapping may be used costs: three system calls.
+cdef Py_ssize_t MAPPED_FROM = 8
 # Registering the table avoids pinning the pages of each record. For long records, huge pages already make pinning cheap.
 cdef int64_t LARGEST_FIXED = 64 << 10
 
@@ -57,6 +59,11 @@ cdef class FileRead(Batch):
             self.depth = concurrent
         else:
             self.depth = DEPTH_OF_PIECES if self.bytes > <size_t>self.group.count << 18 else DEPTH_OF_RECORDS
+
+    cdef void use_mapping(self) noexcept:
+        """Of a pinned file many reads are copied out of a mapping, as far as what they read has been seen in the page cache."""
+        if self.strict and not self.direct and self.group.count >= MAPPED_FROM:
+            self.mapping = self.file.hot_mapping(self.plain)
 
     cdef int check_failure(self) except -1:
         """Raise for the first range, in the caller's order, that has a failed request."""
@@ -226,6 +233,7 @@ cdef ReadMany fill_many(ReadMany read, OpenFile file, object starts, object leng
         read.queue(buffer.data, start - start % file.border, span)
     read.firsts[read.starts.shape[0]] = read.group.count
     read.choose_depth(concurrent)
+    read.use_mapping()
     return read
 
 
@@ -245,6 +253,17 @@ cdef class ReadBatch(FileRead):
             "eof", 0, self.file.path, offset, self.length,
             f"record {index} of the batch ends at {<object>offset + self.length}, the file at {size}",
         )
+
+    cdef int queue_records(self) except -1:
+        cdef Py_ssize_t i
+        cdef Request like
+        if 0 < self.length <= <int64_t>self.piece and not self.direct and self.offsets.shape[0]:
+            memset(&like, 0, sizeof(Request))
+            like.fd, like.plain_fd, like.length = self.source.fd, self.plain.fd, self.length
+            return self.add_records(&like, self.table.data, &self.offsets[0], self.offsets.shape[0])
+        for i in range(self.offsets.shape[0]):
+            self.queue(self.table.data + i * self.length, self.offsets[i], self.length)
+        return 0
 
     cdef object finish(self):
         cdef Py_ssize_t count = self.offsets.shape[0]
@@ -275,14 +294,15 @@ cdef class ReadBounced(ReadMany):
 cdef FileRead read_batch(OpenFile file, object offsets, int64_t length):
     cdef ReadBatch read = ReadBatch()
     cdef ReadBounced bounced
-    cdef int64_t joined = length
+    cdef int64_t joined = length, each
     cdef Py_ssize_t count = len(offsets), i
     read.begin(file, None, count, None, None)
     read.strict = file.pin
     read.offsets, read.length = offsets, length
     for i in range(count):
-        joined |= read.offsets[i]
-        if length and read.offsets[i] > read.size - length:
+        each = read.offsets[i]
+        joined |= each
+        if length and each > read.size - length:
             read.refuse(i, read.size)
     read.table = file.engine.memory.allocate(count * length)
     read.table.tabulate(count, length)
@@ -292,9 +312,9 @@ cdef FileRead read_batch(OpenFile file, object offsets, int64_t length):
         return bounced
     if length <= LARGEST_FIXED:
         read.fixed_base, read.fixed_size = read.table.data, count * length
-    for i in range(count):
-        read.queue(read.table.data + i * length, read.offsets[i], length)
+    read.queue_records()
     read.choose_depth(0)
+    read.use_mapping()
     return read
 
 

@@ -2,6 +2,7 @@
 
 from libc.stdint cimport int64_t, uint8_t
 
+from _uring.mapping cimport Mapping, MapState
 from _uring.residency cimport Cached
 
 cdef enum:
@@ -37,6 +38,9 @@ cdef struct Group:
     Py_ssize_t in_flight
     Py_ssize_t misses
     Group *ended
+    # While it is swept: what it may copy out of, and how many requests were.
+    MapState *map
+    Py_ssize_t mapped
     void *owner
     int abandoned
     int notify
@@ -62,12 +66,15 @@ cdef class Batch:
     cdef bint shared
     cdef int only_fd
     cdef int depth
+    cdef Mapping mapping
     cdef object waiter
     cdef object error
     cdef char *fixed_base
     cdef size_t fixed_size
 
+    cdef int reserve(self, Py_ssize_t needed) except -1
     cdef Py_ssize_t add(self, int fd, int plain_fd, bint direct, char *data, int64_t offset, size_t length) except -1
+    cdef int add_records(self, Request *like, char *data, const int64_t *offsets, Py_ssize_t count) except -1
     cdef size_t received(self, Py_ssize_t first, Py_ssize_t stop) noexcept
     cdef Py_ssize_t failed(self) noexcept
     cdef void settle(self) noexcept

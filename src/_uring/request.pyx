@@ -123,6 +123,14 @@ cdef class Batch:
     def __dealloc__(self):
         free(self.group.requests)
 
+    cdef int reserve(self, Py_ssize_t needed) except -1:
+        """Have room for so many requests."""
+        cdef Request *requests = <Request *>realloc(self.group.requests, needed * sizeof(Request))
+        if requests == NULL and needed:
+            raise MemoryError(f"cannot allocate {needed} requests")
+        self.group.requests, self.capacity = requests, needed
+        return 0
+
     cdef Py_ssize_t add(self, int fd, int plain_fd, bint direct, char *data, int64_t offset, size_t length) except -1:
         """Queue a read. Return the index of its first request (there are several if it is longer than a piece)."""
         cdef Py_ssize_t first = self.group.count
@@ -130,11 +138,7 @@ cdef class Batch:
         cdef Request *request
         cdef size_t part
         if needed > self.capacity:
-            self.capacity = max(needed, 2 * self.capacity)
-            request = <Request *>realloc(self.group.requests, self.capacity * sizeof(Request))
-            if request == NULL:
-                raise MemoryError(f"cannot allocate {self.capacity} requests")
-            self.group.requests = request
+            self.reserve(max(needed, 2 * self.capacity))
         self.bytes += length
         self.sweepable |= not direct
         while length:
@@ -148,6 +152,22 @@ cdef class Batch:
             self.group.unfinished += 1
             data, offset, length = data + part, offset + part, length - part
         return first
+
+    cdef int add_records(self, Request *like, char *data, const int64_t *offsets, Py_ssize_t count) except -1:
+        """Queue reads that are alike but for their place, side by side; none longer than a piece, and not of O_DIRECT."""
+        cdef Request *request
+        cdef Py_ssize_t i
+        self.reserve(self.group.count + count)
+        request = &self.group.requests[self.group.count]
+        like.group = &self.group
+        for i in range(count):
+            request[i] = like[0]
+            request[i].data, request[i].offset = data + i * <Py_ssize_t>like.length, offsets[i]
+        self.group.count += count
+        self.group.unfinished += count
+        self.bytes += count * like.length
+        self.sweepable = True
+        return 0
 
     cdef size_t received(self, Py_ssize_t first, Py_ssize_t stop) noexcept:
         """Contiguous bytes read by the requests from `first` to `stop`: up to the first request that came short."""

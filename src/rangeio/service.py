@@ -42,6 +42,7 @@ class Capability:
     requested without knowing the size. list: the service supports listing. pin: what distinguishes versions of the
     object, empty if nothing does. backend: what reads (``uring``, ``pool``, ``python``, ``memory``, ``http``). direct:
     O_DIRECT is in use; direct_reason: why or why not; alignment: the alignment in bytes it requires (0: not supported).
+    mapped: many reads at once may be copied out of a mapping of the file.
     """
 
     positioned: bool
@@ -52,6 +53,7 @@ class Capability:
     direct: bool = False
     direct_reason: str = ""
     alignment: int = 0
+    mapped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,8 @@ class Options:
     pin: if True, refuse any version other than the one that was opened.
     direct: use O_DIRECT for files, if the file system supports it (see `capability.direct_reason`). Requested ranges
         need not be aligned; `read_into` fills unaligned memory through the page cache.
+    mapped: `read_batch` and `read_ranges` of a pinned file may copy out of a mapping what they have found in the page
+        cache before; it then counts as memory of the process (RssFile). False: every read is a system call.
 
     Only for services over a network:
 
@@ -113,6 +117,7 @@ class Options:
     size: int | None = None
     pin: bool = True
     direct: bool | Literal["auto"] = "auto"
+    mapped: bool = True
     timeout: Timeout = field(default_factory=Timeout)
     retry: Retry = field(default_factory=Retry)
     hedge: float | None = None
@@ -144,7 +149,7 @@ _MADE_BY: dict[str, Callable[[Any], Any]] = {"timeout": Timeout.of, "retry": Ret
 
 
 def _checked(name: str, value: Any) -> Any:
-    if name == "pin":
+    if name in ("pin", "mapped"):
         return bool(value)
     if name == "direct":
         if value in (True, False, "auto"):

@@ -113,12 +113,12 @@ FLOORS = (
 # The same inside the core, .pyx and .py together.
 CORE_FLOORS = (
     "kernel poison errors",
-    "arguments pickling records",
+    "arguments mapping pickling records",
     "arenas filesystems http1 liburing process pure pure.buffer pure.connections pure.descriptor pure.http1"
     " pure.planning waiters",
     "residency",
     "connections event_loops memory pure.workers request",
-    "coop cursor planning pure.coop pure.open_file ring transfer workers",
+    "coop cursor planning pure.coop pure.open_file ring sweep transfer workers",
     "engine pure.file transfer_set",
     "loop_reads open_file pure.reactor read_files steady",
     "prefetch reads transfers",

@@ -35,6 +35,7 @@ class File:
     """
 
     direct = False
+    mapped = False
     direct_reason = "the python backend does not use O_DIRECT"
     alignment = 0
 

@@ -57,7 +57,14 @@ class Reactor:
     def backend(self) -> Backend:
         return Backend("python", reason, "", ())
 
-    def open(self, path: str | bytes, *, direct: bool | Literal["auto"] = "auto", pin: bool = True) -> File:
+    def open(
+        self,
+        path: str | bytes,
+        *,
+        direct: bool | Literal["auto"] = "auto",
+        pin: bool = True,
+        mapped: bool = True,
+    ) -> File:
         self._check_arguments(direct)
         name = os.fsdecode(path)
         fd = open_descriptor(name)
@@ -74,6 +81,7 @@ class Reactor:
         closefd: bool = False,
         direct: bool | Literal["auto"] = "auto",
         pin: bool = True,
+        mapped: bool = True,
         path: str = "",
     ) -> File:
         self._check_arguments(direct)
@@ -133,6 +141,7 @@ class Reactor:
             "bytes_asked": own.bytes_asked,
             "bytes_fetched": own.bytes_fetched,
             "inline_hits": 0,
+            "mapped_reads": 0,
             "ring_enters": 0,
             "ring_reads": 0,
             "pool_reads": own.pool_reads,
@@ -141,6 +150,8 @@ class Reactor:
             "bytes_live": bytes_live,
             "bytes_pooled": 0,
             "bytes_mapped": bytes_live,
+            "mapped_bytes": 0,
+            "mapped_drops": 0,
             "files_open": own.files_open,
             "in_flight": own.in_flight,
         }

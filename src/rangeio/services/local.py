@@ -85,6 +85,7 @@ class LocalSource(ImmediateSource):
             direct=self._file.direct,
             direct_reason=self._file.direct_reason,
             alignment=self._file.alignment,
+            mapped=self._file.mapped,
         )
 
     def fetch(
@@ -219,12 +220,16 @@ class LocalService:
         self._root = None if root is None else os.path.join(os.getcwd(), os.fspath(root))
 
     def open(self, path: str, options: Options) -> LocalSource:
-        file = self._reactor.open(self.resolve(path), direct=options.direct, pin=options.pin)
+        file = self._reactor.open(
+            self.resolve(path), direct=options.direct, pin=options.pin, mapped=options.mapped
+        )
         return LocalSource(self._reactor, file, pin=options.pin)
 
     def from_fd(self, fd: int, options: Options, *, closefd: bool) -> LocalSource:
         """Like `open`, for a file descriptor."""
-        file = self._reactor.from_fd(fd, closefd=closefd, direct=options.direct, pin=options.pin)
+        file = self._reactor.from_fd(
+            fd, closefd=closefd, direct=options.direct, pin=options.pin, mapped=options.mapped
+        )
         return LocalSource(self._reactor, file, pin=options.pin)
 
     def resolve(self, path: str) -> str:
