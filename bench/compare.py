@@ -142,6 +142,7 @@ CASES: dict[str, Callable[[Worker], int]] = {
     "tasks-64k-varying": lambda worker: worker.tasks("varying", 2048, 64 * KIB),
     "tasks-64k-uvloop": lambda worker: worker.tasks("plain", 2048, 64 * KIB, "uvloop"),
     "tasks-4k": lambda worker: worker.tasks("plain", 2048, 4 * KIB),
+    "tasks-4k-uvloop": lambda worker: worker.tasks("plain", 2048, 4 * KIB, "uvloop"),
     "large-1": lambda worker: worker.large("plain", 256 * MIB, 1),
     "large-16": lambda worker: worker.large("plain", 256 * MIB, 16),
     "tls-each-4k": lambda worker: worker.each("tls", 1000, 4 * KIB),

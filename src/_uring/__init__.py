@@ -25,6 +25,9 @@ __all__ = [
     "LoopTransfers",
     "RangeRequest",
     "Reactor",
+    "awaited",
+    "awaited_at",
+    "begin_awaited",
     "yield_if_due",
     "default_reactor",
     "extension_error",
@@ -47,6 +50,9 @@ except ImportError as error:
     )
 
 LoopTransfers: Any = None
+awaited: Any = None
+awaited_at: Any = None
+begin_awaited: Any = None
 if _native is None or _forced == "python":
     from _uring.pure import planning
     from _uring.pure.buffer import Buffer
@@ -62,7 +68,7 @@ else:
     from _uring.http1 import Expected
     from _uring.memory import Buffer
     from _uring.transfer import RangeRequest
-    from _uring.transfers import LoopTransfers
+    from _uring.transfers import LoopTransfers, awaited, awaited_at, begin_awaited
 
 
 class Reactor:

@@ -297,15 +297,15 @@ class Reactor:
         timeout: tuple[float, float | None],
         asked: Callable[[], object],
         answered: Callable[[], object],
-        measured: Callable[[float, float, int], object],
+        measured: Callable[[tuple[float, float, int]], object],
     ) -> SteadyReads | None:
         """Reads of the object that `request` names, over `idle` connections. None with backend ``python``.
 
         give_back: called with a connection that others wait for. most: maximum bytes of a range. absolute: whether the
         connections need the whole URL in the request. good_s: seconds that the request stays valid. timeout: seconds of
         silence after which a read is handed over, and seconds in total. asked, answered: called for each request and
-        response. measured: called for each large response with the seconds until its head, from there to its end, and
-        its size in bytes.
+        response. measured: called for each large response with one tuple: the seconds until its head, the seconds from
+        there to its end, and its size in bytes.
         """
     def stats(self) -> dict[str, int]:
         """Counters since the start: reads, bytes_asked, bytes_fetched, inline_hits, mapped_reads, ring_enters,
@@ -392,5 +392,41 @@ class IdleConnections:
     def longest_s(self) -> float: ...
     def clear(self) -> list[Any]: ...
 
-LoopTransfers: Callable[[], records.LoopTransfers] | None
-"""None with backend ``python``."""
+class LoopTransfers:
+    """Reads of steady states on one event loop: what the loop calls. None with backend ``python``."""
+
+    def __init__(self, key: object, /) -> None:
+        """key: what `current_key` gives for the loop."""
+    def __len__(self) -> int:
+        """How many reads are under way."""
+    def poll(self) -> None:
+        """Take what has come."""
+    def look(self, due_ns: int, /) -> None:
+        """Hand over what is late, if the look that is due then was not put forward."""
+    def end(self) -> None:
+        """The loop watches no longer."""
+    @property
+    def ended(self) -> bool: ...
+
+async def awaited(
+    steady: SteadyReads,
+    start: int,
+    count: int,
+    into: memoryview | None,
+    reader: records.Reader,
+    again: bool,
+) -> Any:
+    """The result of a read: a Buffer, or the bytes read into memory. Not there with backend ``python``.
+
+    Where it cannot be begun in the core, what `reader.read_soon` gives if it is to be tried again, else None.
+    """
+
+def awaited_at(
+    steady: SteadyReads, offset: object, limit: object, reader: records.Reader, /
+) -> Awaitable[Any] | None:
+    """The same of a `read_at`, tried again; None at once if it cannot be begun. Not there with backend ``python``."""
+
+def begin_awaited(
+    steady: SteadyReads, start: int, count: int, waiter: Waiter, reader: records.Reader, /
+) -> bool:
+    """Begin a read of which `waiter` is told; whether that could be done. Not there with backend ``python``."""

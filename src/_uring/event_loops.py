@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable, Generator
 from types import FrameType
 from typing import Any
 
-from _uring.waiters import Binding, Failed, Guarded, Later
+from _uring.waiters import Binding, Failed, Guarded, Later, Watched
 
 
 class _Turn:
@@ -108,8 +108,9 @@ class AsyncioBinding:
         callback: Callable[[], None],
         lost: Callable[[], None] | None = None,
         failed: Failed | None = None,
+        gone: Callable[[], object] | None = None,
     ) -> None:
-        guarded = Guarded(callback, failed)
+        guarded = Watched(callback, failed, gone)
         self.loop.add_reader(fd, guarded)
         self._watched[fd] = weakref.ref(guarded)
 
@@ -122,6 +123,9 @@ class AsyncioBinding:
             guarded.end()
         if not self.loop.is_closed():
             self.loop.remove_reader(fd)
+
+    def later(self, seconds: float, callback: Callable[[], object]) -> None:
+        self.loop.call_later(seconds, callback)
 
     def is_closed(self) -> bool:
         return self.loop.is_closed()
@@ -278,11 +282,12 @@ class TrioBinding:
         callback: Callable[[], None],
         lost: Callable[[], None] | None = None,
         failed: Failed | None = None,
+        gone: Callable[[], object] | None = None,
     ) -> None:
         import trio
 
         scope = self._scopes[fd] = trio.CancelScope()
-        guarded = Guarded(callback, failed)
+        guarded = Watched(callback, failed, gone)
         at_loss = Guarded(_raise_lost if lost is None else lost, failed)
 
         async def watcher() -> None:
@@ -306,6 +311,15 @@ class TrioBinding:
         scope = self._scopes.pop(fd, None)
         if scope is not None and not self.closed:
             scope.cancel()
+
+    def later(self, seconds: float, callback: Callable[[], object]) -> None:
+        import trio
+
+        async def timer() -> None:
+            await trio.sleep(seconds)
+            callback()
+
+        trio.lowlevel.spawn_system_task(timer, name="rangeio timer")
 
     def is_closed(self) -> bool:
         if not self.closed:

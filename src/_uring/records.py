@@ -3,6 +3,8 @@
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     import numpy as np
     import numpy.typing as npt
 
@@ -171,37 +173,25 @@ class SteadyReads(Protocol):
         """The same, one at a time, as they complete. At most `concurrent` are in flight, or complete and not taken."""
 
 
-class LoopTransfers(Protocol):
-    """Async reads of steady states on one event loop, which calls `poll` when `fileno` is readable.
+class Reader(Protocol):
+    """The source of async reads of a steady state: what the core calls where a read is not plain."""
 
-    For the loop's own thread. `start` returns the handle of a read. token: given by the caller, returned by `poll`.
-    """
+    def read_soon(self, start: int, count: int, into: "memoryview | None", /) -> "Awaitable[Any]":
+        """Make a read that could not be started in the core."""
 
-    @property
-    def inherited(self) -> bool:
-        """Whether this process was forked since. It must not be used then: the reads in flight are the parent's."""
-
-    def __len__(self) -> int:
-        """The number of reads in flight."""
-
-    def fileno(self) -> int: ...
-    def start(
-        self, steady: "SteadyReads | None", start: int, count: int, into: "memoryview | None", token: Any, /
-    ) -> "Any | Unfinished | None":
-        """Start a read. None if that is not possible here, as in SteadyReads."""
-
-    def poll(self) -> "list[tuple[Any, Any]]":
-        """(token, result) of each read that has ended: a Buffer, the bytes read, an Unfinished, or an exception."""
-
-    def late(self) -> list[Any]:
-        """Reads that have exceeded the time of silence or the total timeout."""
-
-    def under_way(self) -> list[Any]: ...
-    def hand_over(self, read: Any, /) -> Unfinished:
-        """Stop the read here, and return its state for the engine to continue."""
-
-    def cancel(self, read: Any, /) -> None:
-        """Cancel a read. Its connection is closed."""
+    def otherwise(
+        self,
+        found: "Unfinished | Exception",
+        start: int,
+        stop: int,
+        into: "memoryview | None",
+        waiter: Any,
+        key: object,
+        /,
+    ) -> Any:
+        """Continue a read that the core started, or resolve `waiter` with the exception. Return None, or an object
+        whose `cancel` is called if the waiter is cancelled. key: of the loop, which may not be the running one.
+        """
 
 
 class FileStat(NamedTuple):

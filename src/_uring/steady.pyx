@@ -159,7 +159,7 @@ cdef class SteadyReads:
         self.answered()
         if at.length >= MEASURED:
             wait_ns, receive_ns = at.head_ns - at.sent_ns, at.since_ns - at.head_ns
-            self.measured(wait_ns / 1e9, receive_ns / 1e9, at.length)
+            self.measured((wait_ns / 1e9, receive_ns / 1e9, at.length))
         return 0
 
     cdef int give(self, Connection connection, bint surplus) except -1:
@@ -399,7 +399,7 @@ cdef class Batch:
         cdef int i
         for i in range(min(self.work.sampled, SAMPLES)):
             made = &self.work.samples[i]
-            self.steady.measured(made.waited / 1e9, made.received / 1e9, made.length)
+            self.steady.measured((made.waited / 1e9, made.received / 1e9, made.length))
         self.work.sampled = 0
         return 0
 

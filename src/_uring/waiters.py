@@ -36,12 +36,17 @@ class Binding(Protocol):
         callback: Callable[[], None],
         lost: Callable[[], None] | None = None,
         failed: Failed | None = None,
+        gone: Callable[[], object] | None = None,
     ) -> None:
         """Call `callback` whenever `fd` is readable, until the loop is closed or `unwatch`. Call `lost` if the loop can
-        no longer watch it. After `unwatch` neither is called, even if the loop has already queued the call.
+        no longer watch it. After `unwatch` neither is called, even if the loop has already queued the call. gone:
+        called when the loop drops all of these, as it does when it ends; also after `unwatch`. Nothing else holds them.
         """
 
     def unwatch(self, fd: int) -> None: ...
+    def later(self, seconds: float, callback: Callable[[], object]) -> None:
+        """Call back once."""
+
     def is_closed(self) -> bool: ...
     def checkpoint(self) -> Awaitable[None]:
         """Let every other ready task run once."""
@@ -54,8 +59,8 @@ class Guarded:
 
     __slots__ = ("__weakref__", "_callback", "_failed")
 
-    def __init__(self, callback: Callable[..., None], failed: Failed | None) -> None:
-        self._callback: Callable[..., None] | None = callback
+    def __init__(self, callback: Callable[..., object], failed: Failed | None) -> None:
+        self._callback: Callable[..., object] | None = callback
         self._failed = failed
 
     def __call__(self, *args: Any) -> None:
@@ -71,6 +76,25 @@ class Guarded:
     def end(self) -> None:
         """Disable the callback. A call that the loop has already queued then does nothing."""
         self._callback = None
+
+
+class Watched(Guarded):
+    """One that a loop has for as long as it watches."""
+
+    __slots__ = ("_gone",)
+
+    def __init__(
+        self,
+        callback: Callable[..., object],
+        failed: Failed | None,
+        gone: Callable[[], object] | None = None,
+    ) -> None:
+        super().__init__(callback, failed)
+        self._gone = gone
+
+    def __del__(self) -> None:
+        if self._gone is not None:
+            self._gone()
 
 
 def tell(waiter: Waiter, value: Any = None, error: BaseException | None = None) -> None:

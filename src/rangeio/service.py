@@ -192,6 +192,11 @@ class Travels(SourceReads):
 
     again: Again | None = None
     path: Any
+    _check_open: Any
+
+    def prefetch(self, starts: Offsets, lengths: Offsets) -> None:
+        """See `Source`. Nothing here would keep the bytes."""
+        self._check_open(None, None)
 
     def __copy__(self) -> Any:
         made = type(self).__new__(type(self))

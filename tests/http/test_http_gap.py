@@ -47,7 +47,7 @@ def gap_of(reader: Any) -> int:
 def pace_of(*replies: tuple[float, float, int]) -> Latency:
     pace = Latency()
     for found in replies:
-        pace.record(*found)
+        pace.record(found)
     return pace
 
 
@@ -80,7 +80,7 @@ def test_odd_replies_do_not_count() -> None:
 def test_a_server_may_become_another() -> None:
     pace = pace_of(*[(0.1, 0.01, 1 << 20)] * 100)
     for _ in range(100):
-        pace.record(0.0001, 0.01, 1 << 20)
+        pace.record((0.0001, 0.01, 1 << 20))
     assert pace.gap() == 10_485
 
 
@@ -90,7 +90,7 @@ def test_from_many_threads() -> None:
 
     def work() -> None:
         for _ in range(2000):
-            pace.record(0.001, 0.0104, 1 << 20)
+            pace.record((0.001, 0.0104, 1 << 20))
             found.add(pace.gap())
 
     threads = [threading.Thread(target=work) for _ in range(4)]

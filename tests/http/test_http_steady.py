@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,12 @@ from servers.scripted import (
 
 import _uring
 import rangeio
+from _uring import event_loops
 from _uring.event_loops import current_key
+from _uring.waiters import Watched
 from rangeio.awaitables import pause
-from rangeio.http import awaited_reads
+from rangeio.http import drivers
 from rangeio.http.remote_object import RemoteObject
-from rangeio.http.steady import PlainTransfers
 from rangeio.services import http_source
 
 pytest.importorskip("urllib3", reason="urllib3 is not installed (pip install 'rangeio[http]')")
@@ -425,20 +427,39 @@ def test_a_loop_keeps_no_connection() -> None:
 # --- between reads -------------------------------------------------------------------------------------------
 
 
+def by_core_or_not(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reads are made in this way; and what a loop keeps is kept for a moment."""
+    if how == "without the core":
+        monkeypatch.setattr(http_source, "steady_reads", lambda *_: None)
+        monkeypatch.setattr(drivers, "_KEPT_S", 0.01)
+    elif _uring.LoopTransfers is None:
+        pytest.skip(f"the extension is not there: {_uring.extension_error()}")
+    else:
+        monkeypatch.setattr(import_module("_uring.transfers"), "KEPT_S", 0.01)
+
+
+HOWS = ["by the core", "without the core"]
+
+
+@pytest.mark.parametrize("how", HOWS)
 @pytest.mark.parametrize("name", ["asyncio", "uvloop", "trio"])
-def test_a_watch_that_ends_late(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_watch_that_ends_late(name: str, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop may hold what it calls back for longer than it watches, as amid that call. That ends nothing new."""
     need_module(name)
+    by_core_or_not(how, monkeypatch)
     held: list[Any] = []
     wait, go_on = threading.Event(), threading.Event()
 
-    class HeldConnections(awaited_reads.HeldByLoop):
-        def __init__(self, place: awaited_reads.LoopReads) -> None:
-            super().__init__(place)
-            held.append(self)
+    class Held(Watched):
+        def __init__(self, callback: Any, failed: Any, gone: Any) -> None:
+            super().__init__(callback, failed, gone)
+            if how == "without the core" or isinstance(gone.__self__, _uring.LoopTransfers):
+                held.append(self)
 
-    monkeypatch.setattr(awaited_reads, "HeldByLoop", HeldConnections)
-    monkeypatch.setattr(awaited_reads, "_KEPT_S", 0.01)
+    def place(watched: Any) -> Any:
+        return watched._gone.__self__
+
+    monkeypatch.setattr(event_loops, "Watched", Held)
 
     def script(asked: Asked) -> Answer:
         if wait.is_set():
@@ -449,19 +470,19 @@ def test_a_watch_that_ends_late(name: str, monkeypatch: pytest.MonkeyPatch) -> N
         async with rangeio.open_async(url, retry=1) as reader:
             for offset in range(3):  # the first asks, the second is plain
                 assert await reader.read_at(offset, 10) == DATA[offset : offset + 10]
-            (first,) = held
-            while not first._place.ended:  # nothing was asked of it for long
+            first = held[-1]
+            while not place(first).ended:  # nothing was asked of it for long
                 await pause(0.001)
             assert await reader.read_at(9, 10) == DATA[9:19]
-            assert len(held) == 2
+            assert held[-1] is not first
             wait.set()
             threading.Timer(0.1, go_on.set).start()
             del first
             reading = reader.read_at(20, 10)
-            held.pop(0)
+            del held[:-1]
             gc.collect()
             assert await reading == DATA[20:30]
-            assert not held[0]._place.ended
+            assert server.connections == 1
             held.clear()
 
     with scripted(script) as server:
@@ -472,10 +493,12 @@ def test_a_watch_that_ends_late(name: str, monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_watch_that_has_ended_is_called(name: str) -> None:
     """As trio may do, which has scheduled the call by then."""
     pytest.importorskip(name)
+    if _uring.LoopTransfers is None:
+        pytest.skip(f"the extension is not there: {_uring.extension_error()}")
 
     async def main() -> None:
-        place = awaited_reads.LoopReads(current_key(), PlainTransfers())
+        place = _uring.LoopTransfers(current_key())
         place.end()
-        place.ready()
+        place.poll()
 
     run_on(name, main)

@@ -1,5 +1,6 @@
-"""One range over one connection, in the core: wherever a response is cut, and however long its head is."""
+"""One range over one connection, awaited in the core: wherever a response is cut, and however long its head is."""
 
+import asyncio
 import errno
 import gc
 import random
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 import _uring
 from _uring.records import Unfinished
+from _uring.waiters import Waiter
 
 pytestmark = pytest.mark.skipif(_uring.LoopTransfers is None, reason="there is no extension")
 
@@ -43,8 +45,18 @@ class Ours(_uring.Connection):
         select.select([self.sock], [], [], 5)
 
 
+class Adopted:
+    """Goes on with what was no plain response, by doing nothing."""
+
+    def __init__(self) -> None:
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
 class Place:
-    """Steady reads over one connection, by a loop that is turned by hand."""
+    """Steady reads over one connection, on a loop whose part is done by hand. It is their reader, too."""
 
     def __init__(self) -> None:
         self.idle = _uring.IdleConnections()
@@ -66,8 +78,10 @@ class Place:
         )
         assert made is not None
         self.steady = made
-        assert _uring.LoopTransfers is not None
-        self.loop = _uring.LoopTransfers()
+        self.loop = asyncio.new_event_loop()
+        self.found: list[Any] = []
+        self.adopted: list[Adopted] = []
+        self.tasks: list[asyncio.Task[Any]] = []
 
     def renew(self) -> None:
         """Over another connection from now on."""
@@ -76,28 +90,62 @@ class Place:
         self.connection = Ours()
         self.idle.keep(self.connection)
 
-    def begin(self, start: int, stop: int, into: memoryview | None = None) -> Any:
-        begun = self.loop.start(self.steady, start, stop - start, into, "token")
+    async def read_soon(self, start: int, count: int, into: memoryview | None, /) -> Any:
+        return "again"
+
+    def otherwise(
+        self, found: Any, start: int, stop: int, into: memoryview | None, waiter: Waiter, key: object, /
+    ) -> Adopted:
+        assert key is self.loop
+        self.found.append(found)
+        self.adopted.append(Adopted())
+        return self.adopted[-1]
+
+    def turn(self) -> None:
+        """The loop does what it can do now."""
+        for _ in range(4):
+            self.loop.call_soon(self.loop.stop)
+            self.loop.run_forever()
+
+    def start(self, start: int, stop: int, into: memoryview | None = None) -> "asyncio.Task[Any]":
+        count = stop - start
+        task = self.loop.create_task(_uring.awaited(self.steady, start, count, into, self, True))
+        self.tasks.append(task)
+        self.turn()
+        return task
+
+    def begin(self, start: int, stop: int, into: memoryview | None = None) -> "asyncio.Task[Any]":
+        task = self.start(start, stop, into)
         asked = self.connection.theirs.recv(4096)
         assert asked == b"GET / HTTP/1.1\r\nRange: bytes=%d-%d\r\n\r\n" % (start, stop - 1)
-        return begun
+        return task
 
     def landed(self) -> Any:
-        """What has come of it; None if more has to come."""
-        for token, result in self.loop.poll():
-            assert token == "token"
-            return result
-        return None
+        """What has come of the last one; None if more has to come."""
+        self.turn()
+        if self.found:
+            return self.found.pop()
+        return self.tasks.pop().result() if self.tasks[-1].done() else None
 
     def result(self) -> Any:
         """What comes of it."""
+        until = self.loop.time() + 5
         while (found := self.landed()) is None:
-            assert select.select([self.loop], [], [], 5)[0], "nothing comes any more"
+            assert self.loop.time() < until, "nothing comes any more"
         return found
+
+    def under_way(self) -> int:
+        """How many of them."""
+        places = [item for item in gc.get_objects() if isinstance(item, _uring.LoopTransfers)]
+        return sum(map(len, places))
 
     def close(self) -> None:
         self.idle.clear()
         self.connection.close()
+        for task in self.tasks:
+            task.cancel()
+        self.turn()
+        self.loop.close()
 
 
 @pytest.fixture
@@ -158,7 +206,7 @@ def test_bytes_after_the_body(place: Place, more: int, surplus: bytes, length: i
         if last:
             place.connection.tell(surplus)
         assert place.result() == DATA[start:stop]
-    assert place.loop.start(place.steady, 0, 10, None, "token") is None
+    assert place.start(0, 10).result() == "again"
     assert place.connection.sock.fileno() < 0
 
 
@@ -170,8 +218,7 @@ def test_what_is_not_plain_is_handed_over_as_it_came(place: Place, turns: int, l
     for _ in range(turns):
         place.begin(start, stop)
         place.connection.tell(head_of(start, stop) + DATA[start:stop])
-        while place.landed() is None:
-            select.select([place.loop], [], [], 5)
+        place.result()
     refusals = [
         head_of(start, stop).replace(b"206", b"200") + DATA[start:stop][:500],
         head_of(start, stop, ETag='"v2"'),
@@ -197,8 +244,7 @@ def test_broken_off_in_the_body(place: Place) -> None:
     place.connection.tell(head + DATA[start : start + 5])
     assert place.landed() is None
     place.connection.theirs.close()
-    select.select([place.loop], [], [], 5)
-    found = place.landed()
+    found = place.result()
     assert isinstance(found, Unfinished)
     assert (found.head, found.placed, found.errno) == (head, 5, 0)
     assert bytes(_uring.default_reactor().writable(found.destination[0])[:5]) == DATA[start : start + 5]
@@ -218,34 +264,53 @@ def test_into_memory_of_the_caller(place: Place) -> None:
 def test_memory_of_the_caller_in_a_cycle_is_collected(place: Place) -> None:
     """A read that is under way when its loop is gone: nothing of it is left, and the process goes on."""
     memory = memoryview(bytearray(500))  # the oldest of the cycle, which is cleared first
-    assert _uring.LoopTransfers is not None
-    cycle: list[Any] = [_uring.LoopTransfers()]
-    cycle.append(cycle[0].start(place.steady, 0, 500, memory, cycle))
+    cycle: list[Any] = [memory, asyncio.new_event_loop()]
+    place.loop.close()
+    place.loop = cycle[1]
+    cycle.append(place.start(0, 500, memory))
     cycle.append(cycle)
+    place.tasks.clear()
+    place.loop.set_exception_handler(lambda *_: None)  # it tells of a task that is destroyed while it waits
+    place.loop.close()
+    place.loop = asyncio.new_event_loop()
     del memory, cycle
     gc.collect()
     gc.collect()
-    assert place.connection.sock.fileno() >= 0
+    assert place.under_way() == 0
+    assert place.connection.sock.fileno() < 0
 
 
 def test_cancelled(place: Place) -> None:
     """Its connection is closed, and nothing of it comes any more."""
-    begun = place.begin(0, 500)
+    task = place.begin(0, 500)
     place.connection.tell(head_of(0, 500) + DATA[:100])
-    place.loop.cancel(begun)
+    task.cancel()
+    place.turn()
+    assert task.cancelled()
     assert place.connection.sock.fileno() < 0
-    assert place.landed() is None
-    assert len(place.loop) == 0
+    assert place.under_way() == 0
 
 
-def test_late_ones_are_told(place: Place) -> None:
-    begun = place.begin(0, 500)
-    assert place.loop.late() == []
-    select.select([], [], [], 0.25)
-    assert place.loop.late() == [begun]
-    found = place.loop.hand_over(begun)
+def test_cancelled_while_another_goes_on_with_it(place: Place) -> None:
+    """Who goes on with it is told."""
+    task = place.begin(0, 500)
+    place.connection.tell(b"HTTP/1.1 404 No\r\nContent-Length: 3\r\n\r\nno.")
+    assert isinstance(place.result(), Unfinished)
+    [adopted] = place.adopted
+    assert not adopted.cancelled
+    task.cancel()
+    place.turn()
+    assert task.cancelled()
+    assert adopted.cancelled
+
+
+def test_late_ones_are_handed_over(place: Place) -> None:
+    place.begin(0, 500)
+    began = place.loop.time()
+    found = place.result()
+    assert place.loop.time() - began >= 0.15
     assert (found.head, found.placed, found.errno) == (b"", 0, errno.EAGAIN)
-    assert len(place.loop) == 0
+    assert place.under_way() == 0
 
 
 def test_wanted_by_others(place: Place) -> None:
@@ -255,6 +320,6 @@ def test_wanted_by_others(place: Place) -> None:
     place.connection.tell(head_of(0, 10) + DATA[:10])
     assert place.landed() == DATA[:10]
     assert len(place.idle) == 1  # by `give_back`
-    assert place.loop.start(place.steady, 0, 10, None, "token") is None
+    assert place.start(0, 10).result() == "again"
     with suppress(OSError):
         place.connection.close()

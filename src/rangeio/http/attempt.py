@@ -218,7 +218,7 @@ class Attempt(Connecting):
         self.resume = False
         if response.filled >= MEASURED:
             now = time.monotonic()
-            connection.latency.record(self.answered - self.sent, now - self.answered, response.filled)
+            connection.latency.record((self.answered - self.sent, now - self.answered, response.filled))
         if response.is_plain and response.reusable and connection.is_quiet():
             piece = self.engine.next_piece(self)
             if piece is not None:

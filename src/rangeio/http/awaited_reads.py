@@ -1,190 +1,199 @@
-"""Plain reads that an event loop awaits: what the core does of them (`_uring.transfers`), and the loop's part.
+"""Plain reads that an event loop awaits, over TLS and where there is no core; `_uring.transfers` does all others.
 
-The loop holds a LoopReads by its watch, and nothing else does: with the loop it ends. Without reads for a second it
-ends as well.
+What comes otherwise than it should goes to the engine, for both (`otherwise`).
 """
 
 import time
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import _uring
 from _uring.event_loops import bind, current_key
-from _uring.records import Unfinished
+from _uring.records import Reader, SteadyReads, Unfinished
 from _uring.waiters import Waiter, tell
 from rangeio.errors import Error
-from rangeio.http.drivers import HeldByLoop, LoopDriver
+from rangeio.http.connection import RECEIVES_PER_TURN, Connection
+from rangeio.http.drivers import LoopDriver
 from rangeio.http.engine import Engine
 from rangeio.http.error_mapping import as_error, defect, guarded
 from rangeio.http.range_read import RangeRead
-from rangeio.http.steady import PlainTransfers
-
-if TYPE_CHECKING:
-    from _uring.records import LoopTransfers, SteadyReads
-
-_KEPT_S = 1.0
+from rangeio.http.steady import PlainTransfer
 
 MakeEngine = Callable[..., Engine]
 """An Engine of the same options: given driver, landed and wanted."""
 
 
-class Awaited:
-    """One read under way, and who waits for it. engine: that which goes on with the read, if one does."""
+class Adopted:
+    """A read that is the engine's, and who waits for it."""
 
-    __slots__ = ("began", "engine", "make_engine", "place", "read", "transfer", "waiter")
+    __slots__ = ("engine", "waiter")
 
-    def __init__(self, place: "LoopReads", read: RangeRead, waiter: Waiter, make_engine: MakeEngine) -> None:
-        self.place, self.read, self.waiter, self.make_engine = place, read, waiter, make_engine
-        self.began = time.monotonic()
-        self.transfer: Any = None
+    def __init__(self, waiter: Waiter) -> None:
+        self.waiter = waiter
         self.engine: Engine | None = None
 
     def landed(self, _: int, result: Any) -> None:
-        """It is over, by the engine."""
+        """It is over."""
+        self.cancel()
+        if isinstance(result, BaseException):
+            tell(self.waiter, error=result)
+        else:
+            tell(self.waiter, result)
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more. A second call does nothing."""
         engine, self.engine = self.engine, None
         if engine is not None:
             engine.cancel()
-        self.tell(result)
 
-    def tell(self, result: Any) -> None:
-        """What has come of it."""
-        if isinstance(result, Unfinished):
-            self._adopt(result)
-        elif not isinstance(result, BaseException):
-            tell(self.waiter, result)
-        elif isinstance(result, (Error, MemoryError)):
-            tell(self.waiter, error=result)
-        else:  # what nobody expects
-            tell(self.waiter, error=as_error(self.read, defect(result), 1))
 
-    def _adopt(self, begun: Unfinished) -> None:
-        """Have the engine go on with it."""
-        if self.waiter.done():
-            begun.connection.close()
-            return
-        waiter = self.waiter
-        driver = LoopDriver(self.place.key)
-        engine = self.engine = self.make_engine(driver, self.landed, wanted=lambda: not waiter.done())
-        engine.adopt(self.read, begun, self.began)
+def otherwise(
+    found: Unfinished | Exception, read: RangeRead, make_engine: MakeEngine, waiter: Waiter, key: Any
+) -> Adopted | None:
+    """What came is no plain response: have the engine go on with the read, or tell the exception. key: of the loop."""
+    if not isinstance(found, Unfinished):
+        expected = isinstance(found, (Error, MemoryError))
+        tell(waiter, error=found if expected else as_error(read, defect(found), 1))
+        return None
+    if waiter.done():
+        found.connection.close()
+        return None
+    adopted = Adopted(waiter)
+    engine = make_engine(LoopDriver(key), adopted.landed, wanted=lambda: not waiter.done())
+    adopted.engine = engine
+    engine.adopt(read, found, found.sent)
+    return adopted
 
-    def cancel(self) -> None:
-        """Nobody waits for it any more."""
-        if self.engine is not None:
-            self.engine.cancel()
-        elif self.transfer is not None:
-            self.place.transfers.cancel(self.transfer)
+
+class Awaited(PlainTransfer):
+    """One range under way, and who waits for it. adopted: what goes on with it, if it was no plain response."""
+
+    __slots__ = ("adopted", "make_engine", "waiter")
+
+    def __init__(self, read: RangeRead, connection: Connection) -> None:
+        super().__init__(read, connection)
+        connection.stop_waiting()
+        self.adopted: Adopted | None = None
+        self.make_engine: Any = None
+        self.waiter: Any = None
 
 
 class LoopReads:
-    """Those of one loop, in the loop's own thread. Made by `_loop_reads`."""
+    """Those under way on one loop, in its own thread: they hold it, and nothing else does. Made by `_loop_reads`."""
 
-    def __init__(self, key: Any, transfers: "LoopTransfers") -> None:
+    def __init__(self, key: Any) -> None:
         self.key = key
         self.binding: Any = bind(key)
-        self.transfers = transfers
-        self.ended = self._watched = False
-        self._used = 0.0
+        self._driver = LoopDriver(key)
+        self._under_way: dict[Awaited, None] = {}
         self._due = float("inf")  # when the next look at the clock is
 
-    def begin(
-        self, steady: "SteadyReads | None", read: RangeRead, waiter: Waiter, make_engine: MakeEngine
-    ) -> Awaited | None:
+    def begin(self, read: RangeRead, waiter: Waiter, make_engine: MakeEngine) -> Awaited | None:
         """Send for a plain read, of which `waiter` hears; None if no connection is idle."""
-        awaited = Awaited(self, read, waiter, make_engine)
-        found = self.transfers.start(steady, read.start, read.stop - read.start, read.into, awaited)
-        if found is None:
+        awaited = Awaited.begun(read)
+        if awaited is None:
             return None
-        self._used = awaited.began
-        if isinstance(found, Unfinished):
-            awaited.tell(found)
-            return awaited
-        awaited.transfer = found
-        if not self._watched:
-            self._watched = True
-            self.binding.watch(self.transfers.fileno(), HeldByLoop(self))
-        if awaited.began + read.tick_s < self._due:
-            self._tick_in(read.tick_s)
+        awaited.waiter, awaited.make_engine = waiter, make_engine
+        try:
+            if not awaited.over:
+                self._driver.watch(awaited.connection.fd, partial(self._readable, awaited))
+                self._under_way[awaited] = None
+        except (OSError, Error):  # no more can be watched
+            awaited.over = True
+        if awaited.over:
+            self._otherwise(awaited, awaited.unfinished())
+        elif awaited.sent + read.tick_s < self._due:
+            self._look_in(read.tick_s)
         return awaited
 
-    def ready(self) -> None:
-        """Something has come."""
-        if self.ended:
-            return  # trio had scheduled this call before the watch ended
-        for awaited, result in self.transfers.poll():
-            awaited.transfer = None
-            try:
-                awaited.tell(result)
-            except Exception as error:
-                awaited.tell(error)
+    def _otherwise(self, awaited: Awaited, found: Unfinished | Exception) -> None:
+        awaited.adopted = otherwise(found, awaited.read, awaited.make_engine, awaited.waiter, self.key)
 
-    def _tick_in(self, seconds: float) -> None:
-        self._due = due = time.monotonic() + seconds
-        LoopDriver(self.key).later(seconds, lambda: self._tick(due))
-
-    def _tick(self, due: float) -> None:
-        if due != self._due or self.ended:
-            return  # another one takes its place
-        self._due = float("inf")
-        for transfer in self.transfers.late():
-            awaited = transfer.token
-            awaited.transfer = None
-            awaited.tell(self.transfers.hand_over(transfer))
-        under_way = self.transfers.under_way()
-        if under_way:
-            self._tick_in(min(transfer.token.read.tick_s for transfer in under_way))
-        elif time.monotonic() - self._used < _KEPT_S:
-            self._tick_in(_KEPT_S)
-        elif self._watched:
-            # For good: a loop that is amid calling its HeldByLoop back lets go of it only when another watch has begun.
-            self.binding.unwatch(self.transfers.fileno())
-            self.end()
-
-    def end(self) -> None:
-        """The loop watches no longer: it has gone, or there is nothing to watch. A second call does nothing."""
-        if self.ended:
-            return
-        self.ended = True
-        if not self.transfers.inherited:
-            for transfer in self.transfers.under_way():
-                self.transfers.cancel(transfer)
-
-
-_BY_LOOP: "weakref.WeakValueDictionary[tuple[int, bool], LoopReads]" = weakref.WeakValueDictionary()
-
-
-def _loop_reads(by_core: bool) -> LoopReads | None:
-    """That of the loop that runs, made anew if the loop holds none; None if no descriptor is left for one."""
-    key = current_key()
-    found = _BY_LOOP.get((id(key), by_core))
-    if found is None or found.ended or found.key is not key or found.transfers.inherited:
+    def _readable(self, awaited: Awaited) -> None:
         try:
-            made: Any = _uring.LoopTransfers() if by_core and _uring.LoopTransfers else PlainTransfers()
-        except (OSError, Error):
-            return None
-        _BY_LOOP[id(key), by_core] = found = LoopReads(key, made)
+            awaited.receive(awaited.connection.receive, RECEIVES_PER_TURN)
+            while not awaited.over and awaited.connection.holds_some():  # of which no event tells
+                awaited.receive(awaited.connection.receive, 1)
+            if awaited.over:
+                self._take(awaited)
+        except Exception as error:  # what nobody expects is that read's error, and no other's
+            self.cancel(awaited)
+            self._otherwise(awaited, error)
+
+    def _take(self, awaited: Awaited) -> None:
+        self._forget(awaited)
+        if awaited.complete:
+            awaited.give_back()
+            tell(awaited.waiter, awaited.read.result())
+        else:
+            self._otherwise(awaited, awaited.unfinished())
+
+    def _forget(self, awaited: Awaited) -> None:
+        self._under_way.pop(awaited, None)
+        self._driver.unwatch(awaited.connection.fd)
+
+    def _look_in(self, seconds: float) -> None:
+        self._due = due = time.monotonic() + seconds
+        self._driver.later(seconds, lambda: self._look(due))
+
+    def _look(self, due: float) -> None:
+        """Hand over what was silent for long, or takes too long in all."""
+        if due != self._due:
+            return  # another look takes its place
+        self._due = float("inf")
+        now = time.monotonic()
+        for awaited in [awaited for awaited in self._under_way if awaited.is_late(now)]:
+            self._take(awaited)
+        if self._under_way:
+            self._look_in(min(awaited.read.tick_s for awaited in self._under_way))
+
+    def cancel(self, awaited: Awaited) -> None:
+        """Nobody waits for it any more, or it has failed."""
+        if awaited in self._under_way:
+            self._forget(awaited)
+            awaited.connection.close()
+        if awaited.adopted is not None:
+            awaited.adopted.cancel()
+
+
+_BY_LOOP: "weakref.WeakValueDictionary[int, LoopReads]" = weakref.WeakValueDictionary()
+
+
+def _loop_reads() -> LoopReads:
+    """Those of the loop that runs."""
+    key = current_key()
+    found = _BY_LOOP.get(id(key))
+    if found is None or found.key is not key:
+        found = _BY_LOOP[id(key)] = LoopReads(key)
     return found
 
 
-def begin(steady: "SteadyReads | None", read: RangeRead, waiter: Waiter, make_engine: MakeEngine) -> bool:
+def begin(
+    steady: SteadyReads | None, read: RangeRead, waiter: Waiter, reader: Reader, make_engine: MakeEngine
+) -> bool:
     """Begin a plain read on the loop that runs; whether that could be done. steady: by the core, if it can."""
-    place = _loop_reads(steady is not None)
-    return place is not None and guarded(read, place.begin, steady, read, waiter, make_engine) is not None
+    if steady is not None:
+        return _uring.begin_awaited(steady, read.start, read.stop - read.start, waiter, reader)
+    return guarded(read, _loop_reads().begin, read, waiter, make_engine) is not None
 
 
-async def result_of(steady: "SteadyReads | None", read: RangeRead, make_engine: MakeEngine) -> Any:
+async def result_of(
+    steady: SteadyReads | None, read: RangeRead, reader: Reader, make_engine: MakeEngine
+) -> Any:
     """The result of a plain read; None if it could not be begun."""
-    place = _loop_reads(steady is not None)
-    if place is None:
-        return None
+    if steady is not None:
+        return await _uring.awaited(steady, read.start, read.stop - read.start, read.into, reader, False)
+    place = _loop_reads()
     waiter = place.binding.waiter(None)
-    awaited = guarded(read, place.begin, steady, read, waiter, make_engine)
+    awaited = guarded(read, place.begin, read, waiter, make_engine)
     if awaited is None:
         return None
     try:
         return await place.binding.wait(waiter)
-    except Error:
+    except BaseException:
+        place.cancel(awaited)  # if it was the task that was cancelled
         raise
-    except BaseException:  # cancelled
-        awaited.cancel()
-        raise
+    finally:
+        del awaited  # the traceback of an error holds this frame: let it not hold the memory

@@ -5,7 +5,6 @@ import os
 import select
 import selectors
 import socket
-import sys
 import threading
 import time
 import weakref
@@ -282,7 +281,7 @@ class _LoopWatch:
         self._forks = _forks
         self.ended = False
         self._binding: Any = bind(key)
-        self._binding.watch(self.readiness.fileno(), HeldByLoop(self))
+        self._binding.watch(self.readiness.fileno(), self.ready, gone=self.end)
         self._look()
 
     @property
@@ -297,12 +296,11 @@ class _LoopWatch:
 
     def _look(self) -> None:
         self._used = False
-        _later(self.key, _KEPT_S, self._end_if_unused)
+        self._binding.later(_KEPT_S, self._end_if_unused)
 
-    def used(self) -> "_LoopWatch":
+    def used(self) -> None:
         """It is to be kept for a while."""
         self._used = True
-        return self
 
     def _end_if_unused(self) -> None:
         if not self.serves:
@@ -320,50 +318,12 @@ class _LoopWatch:
             self.readiness.close()
 
 
-class EndsWithLoop(Protocol):
-    """What belongs to one loop, and ends with it."""
-
-    def ready(self) -> None:
-        """Something that the loop watches for it is readable."""
-
-    def end(self) -> None:
-        """The loop watches no longer."""
-
-
-class HeldByLoop:
-    """What a loop calls back, and lets go of when it ends: nothing else holds it."""
-
-    __slots__ = ("_place",)
-
-    def __init__(self, place: EndsWithLoop) -> None:
-        self._place = place
-
-    def __call__(self) -> None:
-        self._place.ready()
-
-    def __del__(self) -> None:
-        self._place.end()
-
-
 def _loop_watch(key: Any) -> _LoopWatch:
     """That of a loop, made anew if it has none."""
     found = _BY_LOOP.get(id(key))
     if found is None or not found.serves or found.key is not key:
         _BY_LOOP[id(key)] = found = _LoopWatch(key)
-    return found.used()
-
-
-def _later(key: Any, seconds: float, callback: Callable[[], None]) -> None:
-    if hasattr(key, "call_later"):
-        key.call_later(seconds, callback)
-        return
-    trio = sys.modules["trio"]
-
-    async def timer() -> None:
-        await trio.sleep(seconds)
-        callback()
-
-    trio.lowlevel.spawn_system_task(timer, name="rangeio timer")
+    return found
 
 
 class LoopDriver:
@@ -375,10 +335,9 @@ class LoopDriver:
 
     def watch(self, fd: int, callback: Callable[[], object]) -> None:
         """See `Driver`."""
-        if (
-            self._watch is None or not self._watch.serves
-        ):  # it ends while nothing is watched, as before a retry
+        if self._watch is None or not self._watch.serves:  # a watch ends while nothing is watched
             self._watch = _loop_watch(self._key)
+        self._watch.used()
         self._watch.readiness.watch(fd, callback)
 
     def unwatch(self, fd: int) -> None:
@@ -388,7 +347,7 @@ class LoopDriver:
 
     def later(self, seconds: float, callback: Callable[[], None]) -> None:
         """See `Driver`."""
-        _later(self._key, seconds, callback)
+        bind(self._key).later(seconds, callback)
 
     def post(self, callback: Callable[[], None]) -> None:
         """See `Driver`."""

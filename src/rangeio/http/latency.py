@@ -22,19 +22,19 @@ _MOST_GAP = 256 << 10
 class Latency:
     """The latest responses of one origin. Thread-safe without a lock: deque.append and deque.copy are atomic."""
 
-    __slots__ = ("_latest",)
+    __slots__ = ("_latest", "record")
 
     def __init__(self) -> None:
-        self._latest: deque[tuple[float, float]] = deque(maxlen=_LATEST)
-
-    def record(self, wait_s: float, receive_s: float, nbytes: int) -> None:
-        """Record a response of at least MEASURED bytes. wait_s: to its first byte; receive_s: from there to its end."""
-        self._latest.append((wait_s, nbytes / max(receive_s, 1e-6)))
+        self._latest: deque[tuple[float, float, int]] = deque(maxlen=_LATEST)
+        self.record = self._latest.append
+        """Record a response of at least MEASURED bytes: seconds until its first byte, seconds from there to its end,
+        and its bytes.
+        """
 
     def gap(self) -> int | None:
         """The gap in bytes; None until enough responses were recorded."""
         latest = self._latest.copy()
         if len(latest) < _ENOUGH:
             return None
-        waits, speeds = zip(*latest, strict=True)
-        return max(_LEAST_GAP, min(_MOST_GAP, int(min(waits) * median(speeds))))
+        speed = median(nbytes / max(receive_s, 1e-6) for _, receive_s, nbytes in latest)
+        return max(_LEAST_GAP, min(_MOST_GAP, int(min(wait_s for wait_s, _, _ in latest) * speed)))

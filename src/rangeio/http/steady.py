@@ -8,17 +8,18 @@ import time
 from collections.abc import Callable
 from errno import EAGAIN
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from _uring.records import MEASURED, REQUEST_ROOM, Unfinished
 from rangeio.counters import REQUESTS
-from rangeio.http.connection import RECEIVES_PER_TURN, WOULD_BLOCK, Connection
-from rangeio.http.drivers import Readiness, fork_count
+from rangeio.http.connection import WOULD_BLOCK, Connection
 from rangeio.http.range_read import RangeRead
 from rangeio.http.remote_object import RemoteObject
 from rangeio.policy import RETRIES, Timeout
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from _uring import Reactor
     from _uring.records import SteadyReads
 
@@ -93,12 +94,10 @@ class PlainTransfer:
     __slots__ = (
         "_answered", "_body", "_errno", "_error", "_head", "_placed", "_used", "connection", "over", "read", "sent",
         "since",
-        "token",
     )  # fmt: skip
 
     def __init__(self, read: RangeRead, connection: Connection) -> None:
         self.read, self.connection = read, connection
-        self.token: Any = None
         self._body = read.piece(read.start, read.stop)
         self._head = b""
         self._placed = self._used = 0
@@ -109,7 +108,7 @@ class PlainTransfer:
         self.sent = self.since = time.monotonic()
 
     @classmethod
-    def begun(cls, read: RangeRead) -> "PlainTransfer | None":
+    def begun(cls, read: RangeRead) -> "Self | None":
         """One whose request is sent; None if no connection is idle."""
         remote = read.remote
         target = remote.target
@@ -188,7 +187,7 @@ class PlainTransfer:
         connection.used = True
         RETRIES.succeeded(connection.origin)
         if nbytes >= MEASURED:
-            connection.latency.record(self._answered - self.sent, self.since - self._answered, nbytes)
+            connection.latency.record((self._answered - self.sent, self.since - self._answered, nbytes))
         if connection.holds_some():
             connection.close()
         else:
@@ -202,95 +201,9 @@ class PlainTransfer:
         said = (self._head, self._placed, self._errno, self.sent, self.since, self._error)
         return Unfinished(self.connection, [memory], read.start, read.stop, *said)
 
-
-class PlainTransfers:
-    """Reads that an event loop awaits, over TLS, and where there is no core: see `LoopTransfers` in records.py."""
-
-    def __init__(self) -> None:
-        self._forks = fork_count()
-        self._readiness = Readiness()
-        self._under_way: dict[PlainTransfer, None] = {}
-        self._over: list[PlainTransfer] = []
-
-    def fileno(self) -> int:
-        """See `LoopTransfers`."""
-        return self._readiness.fileno()
-
-    @property
-    def inherited(self) -> bool:
-        """See `LoopTransfers`."""
-        return self._forks != fork_count()
-
-    def __len__(self) -> int:
-        return len(self._under_way)
-
-    def start(
-        self, steady: object, start: int, count: int, into: memoryview | None, token: Any
-    ) -> "PlainTransfer | Unfinished | None":
-        """Begin the read that `token` has."""
-        transfer = PlainTransfer.begun(token.read)
-        if transfer is None:
-            return None
-        transfer.token = token
-        transfer.connection.stop_waiting()
-        if transfer.over:
-            return transfer.unfinished()
-        try:
-            self._readiness.watch(transfer.connection.fd, partial(self._readable, transfer))
-        except OSError:  # no more can be watched
-            return transfer.unfinished()
-        self._under_way[transfer] = None
-        return transfer
-
-    def _readable(self, transfer: PlainTransfer) -> None:
-        connection = transfer.connection
-        transfer.receive(connection.receive, RECEIVES_PER_TURN)
-        while not transfer.over and connection.holds_some():  # of which no event tells
-            transfer.receive(connection.receive, 1)
-        if transfer.over:
-            self._over.append(transfer)
-
-    def poll(self) -> list[tuple[Any, Any]]:
-        """See `LoopTransfers`."""
-        self._readiness.call_back(0)
-        over, self._over = self._over, []
-        return [(transfer.token, self._result(transfer)) for transfer in over]
-
-    def _result(self, transfer: PlainTransfer) -> Any:
-        self._forget(transfer)
-        if not transfer.complete:
-            return transfer.unfinished()
-        try:
-            transfer.give_back()
-            return transfer.read.result()
-        except Exception as error:  # what nobody expects is that read's error, and no other's
-            return error
-
-    def _forget(self, transfer: PlainTransfer) -> None:
-        self._under_way.pop(transfer, None)
-        self._readiness.unwatch(transfer.connection.fd)
-
-    def late(self) -> list[PlainTransfer]:
-        """See `LoopTransfers`."""
-        now = time.monotonic()
-        return [transfer for transfer in self._under_way if self._is_late(transfer, now)]
-
-    def _is_late(self, transfer: PlainTransfer, now: float) -> bool:
-        read = transfer.read
-        if now - transfer.since >= read.remote.patience_s(read.timeout):
+    def is_late(self, now: float) -> bool:
+        """Whether it was silent for long, or takes too long in all."""
+        read = self.read
+        if now - self.since >= read.remote.patience_s(read.timeout):
             return True
-        return read.timeout.total_s is not None and now - transfer.sent >= read.timeout.total_s
-
-    def under_way(self) -> list[PlainTransfer]:
-        """See `LoopTransfers`."""
-        return list(self._under_way)
-
-    def hand_over(self, transfer: PlainTransfer) -> Unfinished:
-        """See `LoopTransfers`."""
-        self._forget(transfer)
-        return transfer.unfinished()
-
-    def cancel(self, transfer: PlainTransfer) -> None:
-        """See `LoopTransfers`."""
-        self._forget(transfer)
-        transfer.connection.close()
+        return read.timeout.total_s is not None and now - self.sent >= read.timeout.total_s

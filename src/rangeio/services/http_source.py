@@ -8,11 +8,11 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
+import _uring
 from _uring import ready, yield_if_due
 from _uring.arguments import byte_array, byte_index, writable_bytes
 from _uring.event_loops import bind, current_key
 from _uring.records import MEASURED, Unfinished
-from _uring.waiters import tell
 from rangeio.awaitables import by_await, checkpoint
 from rangeio.errors import Error, asked, from_native
 from rangeio.http import awaited_reads
@@ -94,40 +94,51 @@ class HttpSource(Travels):
             found = self._go_on(found, view)
         return int(found)
 
-    @by_await
     def read_at_async(self, offset: SupportsIndex, limit: SupportsIndex) -> "Awaitable[Buffer]":
-        start, count = byte_index(offset, "offset"), byte_index(limit, "limit")
-        return self._soon(self._read(start, count))
+        steady = self._steady
+        found = None if steady is None else _uring.awaited_at(steady, offset, limit, self)
+        if found is None:
+            found = self._if_open(byte_index(offset, "offset"), byte_index(limit, "limit"))
+        return found  # type: ignore[no-any-return]
 
-    @by_await
     def read_into_async(self, buffer: Destination, offset: SupportsIndex = 0) -> Awaitable[int]:
         start, view = byte_index(offset, "offset"), writable_bytes(cast("SupportsBuffer", buffer))
-        return self._soon(self._read(start, len(view), into=view))
+        if (steady := self._steady) is None:
+            return self._if_open(start, len(view), view)
+        return _uring.awaited(steady, start, len(view), view, self, True)  # type: ignore[no-any-return]
 
-    async def _soon(self, read: RangeRead) -> Any:
-        if is_plain(read, self._most):
-            result = await awaited_reads.result_of(self._steady_now(), read, self._run)
-            if result is not None:
-                return result
-        return (await self._awaited([read]))[0]
+    @by_await
+    def _if_open(self, start: int, count: int, into: memoryview | None = None) -> Awaitable[Any]:
+        self._check_open(start, count)
+        return self.read_soon(start, count, into)
+
+    async def read_soon(self, start: int, count: int, into: memoryview | None = None) -> Any:
+        """A read, whether or not this was closed meanwhile. See `Reader` in `_uring.records`."""
+        read = self._made(start, start + count, into=into)
+        del into  # the traceback of an error holds this frame: let it not hold the memory
+        try:
+            if is_plain(read, self._most):
+                result = await awaited_reads.result_of(self._steady_now(), read, self, self._run)
+                if result is not None:
+                    return result
+            return (await self._awaited([read]))[0]
+        finally:
+            read.let_go()
 
     def begin_at(self, offset: int, limit: int, waiter: "Waiter", *, chunk: int | None = None) -> None:
         read = self._read(offset, limit)
         plain = is_plain(read, chunk or self._most)
-        if plain and awaited_reads.begin(self._steady_now(), read, waiter, self._run):
+        if plain and awaited_reads.begin(self._steady_now(), read, waiter, self, self._run):
             return
+        driver, landed = LoopDriver(current_key()), awaited_reads.Adopted(waiter).landed
+        self._run(driver, landed, chunk, wanted=lambda: not waiter.done()).add(read)
 
-        def landed(_: int, result: Any) -> None:
-            if isinstance(result, BaseException):
-                tell(waiter, error=result)
-            else:
-                tell(waiter, result)
-
-        self._run(LoopDriver(current_key()), landed, chunk, wanted=lambda: not waiter.done()).add(read)
+    def otherwise(self, found: Any, start: int, stop: int, into: memoryview | None, *who: Any) -> Any:
+        """See `Reader` in `_uring.records`."""
+        return awaited_reads.otherwise(found, self._unusual(start, stop, into), self._run, *who)
 
     def _read(self, start: int, count: int, index: int = 0, into: memoryview | None = None) -> RangeRead:
-        if self._closed:
-            self._check_open(start, count)
+        self._check_open(start, count)
         return self._made(start, start + count, index, into)
 
     def _made(self, start: int, stop: int, index: int = 0, into: memoryview | None = None) -> RangeRead:
@@ -305,9 +316,6 @@ class HttpSource(Travels):
             version=version.number,
         )
 
-    def prefetch(self, starts: Offsets, lengths: Offsets) -> None:
-        self._check_open(None, None)  # nothing here keeps bytes that nobody has asked for
-
     def yield_if_due(self) -> Awaitable[object]:
         self._check_open(None, None)
         return checkpoint()
@@ -396,12 +404,12 @@ class HttpSource(Travels):
         return found or self._now([read])[0]
 
     def _go_on(self, begun: Unfinished, into: memoryview | None = None) -> Any:
-        """The result of a read that is not as the last one was."""
+        return self._finish(self._unusual(begun.start, begun.stop, into), begun)
+
+    def _unusual(self, start: int, stop: int, into: memoryview | None) -> RangeRead:
+        """A read that is not as the last one was."""
         self._steady = None
-        read = self._made(
-            begun.start, begun.stop, into=None if into is None else into[: begun.stop - begun.start]
-        )
-        return self._finish(read, begun)
+        return self._made(start, stop, into=None if into is None else into[: stop - start])
 
     def _finish(self, read: RangeRead, begun: Unfinished) -> Any:
         """Have the engine go on with one read."""

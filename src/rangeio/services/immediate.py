@@ -140,9 +140,6 @@ class ImmediateSource(Travels):
     def begin_at(self, offset: int, limit: int, waiter: "Waiter", *, chunk: int | None = None) -> None:
         waiter.set_result(self.read_at(offset, limit))
 
-    def prefetch(self, starts: Offsets, lengths: Offsets) -> None:
-        self._check_open(None, None)
-
     def yield_if_due(self) -> Awaitable[object]:
         return at_once(self._check_open, None, None)
 
