@@ -14,7 +14,9 @@ import os
 
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
-from posix.mman cimport MAP_FAILED, MAP_PRIVATE, PROT_READ, madvise, mmap, munmap
+from posix.mman cimport MAP_FAILED, MAP_PRIVATE, PROT_NONE, PROT_READ, madvise, mmap, mprotect, munlock, munmap
+
+from _uring.kernel cimport fstat, stat_t
 
 cdef extern from "guard.h" nogil:
     struct rangeio_piece:
@@ -44,6 +46,9 @@ cdef int64_t LEAST_REST = 32
 cdef int64_t MOST_REST = 1 << 16
 cdef int64_t MORE_TRUST = 1024
 
+# A page that is touched where a file in memory has none is made there, and would take memory that a read does not.
+cdef long TMPFS = 0x01021994
+
 # Blocks seen, of all files of the process, and how many there may be: half of the machine's memory.
 cdef int64_t blocks_seen = 0
 cdef int64_t drops = 0
@@ -72,8 +77,11 @@ cdef dict mapping_stats():
 cdef Mapping mapping_of(int fd, int64_t size):
     """The mapping of a regular file, made at its first use; None where there is to be none."""
     cdef statfs_t system
+    cdef stat_t file
     cdef Mapping mapping
     if not enabled or not 0 < size <= LARGEST or fstatfs(fd, &system) != 0 or system.f_type not in KNOWN:
+        return None
+    if system.f_type == TMPFS and (fstat(fd, &file) != 0 or file.st_blocks << 9 < size):
         return None
     mapping = Mapping()
     mapping.state.size = size
@@ -81,6 +89,19 @@ cdef Mapping mapping_of(int fd, int64_t size):
     if mapping.state.seen == NULL:
         return None
     return mapping
+
+
+cdef char *map_file(int fd, size_t size) noexcept nogil:
+    # Private: a shared one of a descriptor that may write would keep others from sealing the file (fcntl(2)). Without access at
+    # first: after mlockall(MCL_FUTURE) all of a file that may be read would be read here, and stay in memory.
+    cdef void *base = mmap(NULL, size, PROT_NONE, MAP_PRIVATE, fd, 0)
+    if base == MAP_FAILED:
+        return <char *>base
+    munlock(base, size)
+    if mprotect(base, size, PROT_READ) != 0:
+        munmap(base, size)
+        return <char *>MAP_FAILED
+    return <char *>base
 
 
 cdef class Mapping:
@@ -108,9 +129,8 @@ cdef class Mapping:
         if self.blocks == 0 or not rangeio_guard_works():
             return False
         if self.state.base == NULL:
-            # Private: a shared one of a descriptor that may write would keep others from sealing the file (fcntl(2)).
             with nogil:
-                base = <char *>mmap(NULL, self.state.size, PROT_READ, MAP_PRIVATE, fd, 0)
+                base = map_file(fd, self.state.size)
             if base == <char *>MAP_FAILED:
                 self.resting = MOST_REST  # RLIMIT_AS, say
                 return False

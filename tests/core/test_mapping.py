@@ -152,6 +152,17 @@ def test_a_descriptor_that_may_write_leaves_the_file_sealable(reactor: _uring.Re
         check(reader)
 
 
+@NATIVE
+def test_holes_of_a_file_in_memory_take_none(reactor: _uring.Reactor) -> None:
+    """A page that is touched there is made (shmem_fault in mm/shmem.c), where a read makes none."""
+    fd = os.memfd_create("holes")
+    os.truncate(fd, NBYTES)
+    with rangeio.from_fd(fd, reactor=reactor, closefd=True) as reader:
+        for _ in range(3):
+            assert bytes(reader.read_batch(PLACES, 4096)) == bytes(NBYTES)
+        assert os.fstat(fd).st_blocks == 0
+
+
 # --- children --------------------------------------------------------------------------------------------------
 
 START = code("""
@@ -298,6 +309,31 @@ def test_a_file_in_the_place_of_another(lab: Lab, tmp_path: Path) -> None:
     say(copied=is_copied(reader), new=bytes(rangeio.open(path).read_batch(places, 4096)) == bytes(nbytes))
     """
     assert run(lab, tmp_path, program).facts() == {"copied": True, "new": True}
+
+
+@LAB
+def test_a_process_that_locks_its_memory_reads_no_more_of_a_file(lab: Lab, tmp_path: Path) -> None:
+    """mlockall(MCL_FUTURE) has all of a mapping read when it is made, and kept."""
+    need(not sanitized(), "AddressSanitizer makes mlockall(2) do nothing")
+    program = """
+    from rangeio.cli.machine import resident_share
+    descriptor = os.open(path, os.O_RDWR)
+    os.ftruncate(descriptor, 64 << 20)
+    os.utime(path, ns=(old, old))
+    os.fsync(descriptor)
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    libc = ctypes.CDLL(None)
+    say(dropped=resident_share(descriptor) == 0, locks=libc.mlockall(2) == 0)
+    reader = rangeio.open(path)
+    for _ in range(3):  # from the device, from the page cache, out of the mapping
+        copies = is_copied(reader)
+    locked = [line for line in open("/proc/self/smaps").read().split(path)[1].splitlines() if "Locked:" in line]
+    libc.munlockall()  # or to look would read all of it
+    say(copied=copies, share=resident_share(descriptor) < 0.1, locked=int(locked[0].split()[1]))
+    """
+    facts = run(lab, tmp_path, program).facts()
+    need(facts.pop("dropped") and facts.pop("locks"), "needs mlockall(2), and a cache that can be emptied")
+    assert facts == {"copied": True, "share": True, "locked": 0}
 
 
 # --- signals ---------------------------------------------------------------------------------------------------
