@@ -198,7 +198,10 @@ class File:
         If any record extends past the end, the call raises an ``"eof"`` error with the index of the record in `detail`.
         """
     def prefetch(self, starts: Any, lengths: Any) -> None:
-        """Tell the kernel that these ranges will be read soon (POSIX_FADV_WILLNEED), by a worker; returns at once."""
+        """Tell the kernel that these ranges will be read soon (POSIX_FADV_WILLNEED), by a thread; returns at once.
+
+        Hints are passed on one after the other. What is left of them when the file is closed is dropped.
+        """
 
     def read_at_async(self, offset: SupportsIndex, limit: SupportsIndex) -> Awaitable[Buffer]:
         """As `read_at`, to be awaited under asyncio or trio. This call checks the arguments, not the await.

@@ -25,6 +25,7 @@ cdef class Engine:
     cdef readonly Memory memory
     cdef readonly Library library
     cdef WorkerPool pool
+    cdef WorkerPool hints
     cdef Counters counters
     cdef readonly int entries
     cdef readonly int workers
@@ -37,6 +38,8 @@ cdef class Engine:
     cdef readonly Py_ssize_t files_open
 
     cdef WorkerPool worker_pool(self)
+    cdef WorkerPool hint_pool(self)
+    cdef void release_hints(self) noexcept
     cdef Ring ring(self)
     cdef Ring make_ring(self, uint32_t flags)
     cdef list living_rings(self)

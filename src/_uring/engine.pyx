@@ -66,6 +66,17 @@ cdef class Engine:
             self.pool = WorkerPool(self.workers)
         return self.pool
 
+    cdef WorkerPool hint_pool(self):
+        """One thread for hints: reads do not wait behind them."""
+        if self.hints is None or not self.hints.usable():
+            self.hints = WorkerPool(1)
+        return self.hints
+
+    cdef void release_hints(self) noexcept:
+        """Drop what ended hints hold."""
+        if self.hints is not None and self.hints.usable():
+            self.hints.release_dead()
+
     cdef Ring ring(self):
         """This thread's ring, or None if none can be made."""
         cdef Ring ring
@@ -250,6 +261,7 @@ cdef class Engine:
         self.unpark()
         if self.pool is not None and self.pool.usable():
             self.pool.release_dead()
+        self.release_hints()
         return sum((<Ring>ring).in_flight for ring in self.living_rings())
 
 

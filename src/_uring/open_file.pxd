@@ -16,6 +16,7 @@ cdef class Descriptor:
     cdef bint first
     cdef bint owned
     cdef bint touched
+    cdef bint closed
 
     cdef void touch(self) noexcept
 

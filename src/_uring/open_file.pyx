@@ -74,7 +74,7 @@ cdef class Descriptor:
     """A file descriptor, closed when its last user (such as a read in flight) drops its reference.
 
     first: the file's first descriptor, which counts it in `files_open`. Others are further open file descriptions of the
-    same file. owned: close it at the end.
+    same file. owned: close it at the end. closed: its file was, so that hints may end.
     """
 
     def __cinit__(self, Engine engine, int fd, bint first=True):
@@ -348,5 +348,8 @@ cdef class OpenFile:
 
     cdef void drop(self) noexcept:
         """Drop the descriptors. Reads in flight hold them until they complete."""
+        if self.plain is not None:
+            self.plain.closed = True
         self.plain = self.scattered = self.straight = self.mapping = None
         self.residency = None
+        self.engine.release_hints()

@@ -207,9 +207,10 @@ class Reader(Reads):
         """Say that these ranges will be read soon. Returns at once; what fails is not told.
 
         A local file: the kernel reads them into the page cache (POSIX_FADV_WILLNEED), in the order given, while this
-        process goes on. With `direct=True`, in memory and over a network it does nothing, because no cache would keep
-        the bytes; there use `stream`, `iter_ranges` or an awaited read. ranges: as for `read_ranges`; errors of
-        arguments name the index of the range. Any thread. Cost: no request. Source: posix_fadvise(2).
+        process goes on; what is left is dropped when the reader is closed. With `direct=True`,
+        in memory and over a network it does nothing, because no cache would keep the bytes; there use `stream`,
+        `iter_ranges` or an awaited read. ranges: as for `read_ranges`; errors of arguments name the index of the range.
+        Any thread. Cost: no request. Source: posix_fadvise(2).
         """
         hint(self._source.prefetch, self._source.size, check(ranges))
 

@@ -248,6 +248,24 @@ def test_prefetch_fills_the_page_cache(reactor: _uring.Reactor, tmp_path: Path) 
         assert reader.read_at(0, NBYTES) == pattern(0, NBYTES)
 
 
+def test_no_read_waits_for_hints_and_they_end_with_their_file(reactor: _uring.Reactor, path: Path) -> None:
+    """Of a file so large that none of them would ever be done."""
+
+    def held() -> int:
+        stats = reactor.stats()
+        return stats["files_open"] + stats["in_flight"]
+
+    before = held()
+    fd = os.memfd_create("endless")
+    os.truncate(fd, 1 << 60)
+    with rangeio.from_fd(fd, reactor=reactor, closefd=True) as endless:
+        for _ in range(200):
+            endless.prefetch([(0, None)] * 3)
+        assert reactor.read_files([(path, 5, 9)] * 3) == [pattern(5, 9)] * 3
+    while held() > before:
+        threading.Event().wait(0.002)
+
+
 # --- O_DIRECT --------------------------------------------------------------------------------------------------
 
 

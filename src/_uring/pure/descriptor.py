@@ -5,6 +5,7 @@ import os
 import stat
 import threading
 import time
+from collections.abc import Callable
 
 from _uring.errors import make_error
 from _uring.records import FileStat
@@ -83,11 +84,13 @@ def pread(fd: int, limit: int, offset: int) -> bytes:
         return os.read(fd, limit)
 
 
-def will_need(fd: int, start: int, length: int) -> None:
+def will_need(fd: int, start: int, length: int, is_over: Callable[[], bool]) -> None:
     """Have the kernel read ahead; it does so by at most the read-ahead of the device a call, often 128 KiB."""
     if not hasattr(os, "posix_fadvise"):  # macOS, Windows
         return
     for at in range(start, start + length, _AHEAD):
+        if is_over():
+            return
         try:
             os.posix_fadvise(fd, at, min(_AHEAD, start + length - at), os.POSIX_FADV_WILLNEED)
         except OSError:

@@ -93,11 +93,11 @@ class File:
         def hint() -> None:
             try:
                 for start, length in zip(first, count, strict=True):
-                    will_need(fd, start, length)
+                    will_need(fd, start, length, lambda: self._opened.closed)
             finally:
                 self._opened.leave(process)
 
-        process.delegate(hint)
+        process.hint(hint)
 
     def read_at_async(self, offset: SupportsIndex, limit: SupportsIndex) -> Awaitable[Buffer]:
         """As `read_at`, to be awaited under asyncio or trio. This call checks the arguments, not the await.

@@ -40,6 +40,7 @@ class Process:
     pool_reads: int = 0
     files_open: int = 0
     in_flight: int = 0
+    hints: "Process | None" = None
 
     def count(self, asked: int, fetched: int) -> None:
         with self.lock:
@@ -72,6 +73,13 @@ class Process:
                 return
             if waiting is not None:
                 waiting()
+
+    def hint(self, task: _Task) -> None:
+        """Run `task` on one thread for hints: reads do not wait behind them. It must not raise."""
+        with self.lock:
+            if self.hints is None:
+                self.hints = Process(workers=1)
+        self.hints.delegate(task)
 
     def is_own(self, getpid: Callable[[], int] = os.getpid) -> bool:
         """Whether it belongs to the running process, not to a parent. (The default argument: see `_Shared.wait`.)"""
