@@ -21,7 +21,6 @@ from _uring.open_file cimport CHECK_EVERY_NS, SMALL, Descriptor
 from _uring.planning cimport checked_offsets
 from _uring.prefetch cimport prefetch
 from _uring.process cimport coarse_clock_ns
-from _uring.residency cimport is_cached
 from _uring.reads cimport FileRead, read_at, read_batch, read_into, read_many
 from _uring.coop cimport hand_out, note_hit, refuse
 
@@ -228,7 +227,7 @@ cdef class File(OpenFile):
             return -1
         begun = coarse_clock_ns()
         if not waits or begun < crowded_until_ns:
-            if is_cached(&self.known(plain).cached, start, want):
+            if self.has_cached(plain, start, want):
                 return pread(plain.fd, data, want, start)
             if not waits:
                 return -1

@@ -63,6 +63,7 @@ cdef class OpenFile:
     cdef int came_short(self, Descriptor plain, int64_t start, int64_t want, int64_t got) except -1
     cdef int how(self, Descriptor plain) noexcept
     cdef Residency known(self, Descriptor plain)
+    cdef bint has_cached(self, Descriptor plain, int64_t start, int64_t length) except -1
     cdef int look(self, Descriptor plain, void *answer)
     cdef Mapping hot_mapping(self, Descriptor plain)
     cdef Descriptor source(self, Descriptor plain, Py_ssize_t count)

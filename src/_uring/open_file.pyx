@@ -29,6 +29,7 @@ from _uring.kernel cimport (
 )
 from _uring.mapping cimport mapping_of
 from _uring.process cimport coarse_clock_ns, page_size
+from _uring.residency cimport is_cached
 
 from _uring.errors import make_error
 
@@ -310,9 +311,16 @@ cdef class OpenFile:
 
     cdef Residency known(self, Descriptor plain):
         """What says which of it is in the page cache, where no read does (LOCAL)."""
-        if self.residency is None:
-            self.residency = Residency(plain.fd, self.identity.size)
-        return self.residency
+        cdef Residency residency = self.residency
+        if residency is None:
+            residency = Residency(plain.fd, self.identity.size)
+            if self.plain is not None:  # else it was closed meanwhile, and would stay mapped
+                self.residency = residency
+        return residency
+
+    cdef bint has_cached(self, Descriptor plain, int64_t start, int64_t length) except -1:
+        cdef Residency residency = self.known(plain)
+        return is_cached(&residency.cached, start, length)
 
     cdef Descriptor source(self, Descriptor plain, Py_ssize_t count):
         """The descriptor to read with: O_DIRECT, without read-ahead, or plain.

@@ -2,7 +2,10 @@
 
 import asyncio
 import os
+import sys
+import threading
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +173,34 @@ def test_cold_reads_of_a_thread_are_its_own(reactor: _uring.Reactor, hot: Path) 
         reader.read_at(0, 1)
         evict(hot)
         assert ways(reactor, lambda: reader.read_at(100_000, PAGE)) == (1, 0)
+
+
+@LAYERED
+def test_a_file_that_is_closed_as_a_read_begins_stays_mapped_for_none(
+    reactor: _uring.Reactor, hot: Path
+) -> None:
+    """The mapping would keep the file system busy, and the space of a file that is removed taken."""
+
+    def close_when_it_begins(reader: rangeio.Reader, begun: list[bool]) -> None:
+        while not begun:
+            pass
+        reader.close()
+
+    interval, readers = sys.getswitchinterval(), []
+    sys.setswitchinterval(1e-5)
+    try:
+        for _ in range(300):
+            reader, begun = rangeio.open(hot, reactor=reactor), list[bool]()
+            readers.append(reader)
+            thread = threading.Thread(target=close_when_it_begins, args=(reader, begun))
+            thread.start()
+            begun.append(True)
+            with suppress(rangeio.ClosedError):
+                reader.read_ranges(RANGES, gap=None)
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert str(hot) not in Path("/proc/self/maps").read_text()
 
 
 @LAYERED
