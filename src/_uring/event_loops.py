@@ -383,6 +383,10 @@ def current_key() -> Any:
     )
 
 
+# Modules of the core with coroutines. They have no frames that can be seen here, and do not run loops.
+_WITHOUT_FRAMES = ("_uring.file", "_uring.transfers")
+
+
 def _in_trio_task(trio: Any) -> bool:
     """Whether a trio task is running now. A guest run of trio also exists while its host loop runs other tasks."""
     if hasattr(trio, "in_trio_task"):  # newer versions; costs half as much as an exception
@@ -399,7 +403,10 @@ def _asyncio_is_inside(loop: asyncio.AbstractEventLoop, frame: FrameType | None)
     loop. The nearest frame of either decides. uvloop has no Python frames of its own, but its tasks have.
     """
     task = asyncio.current_task(loop)
-    outermost = None if task is None else getattr(task.get_coro(), "cr_frame", None)
+    coroutine: Any = None if task is None else task.get_coro()
+    if getattr(coroutine, "__module__", None) in _WITHOUT_FRAMES:
+        return True
+    outermost = getattr(coroutine, "cr_frame", None)
     while frame is not None:
         package = str(frame.f_globals.get("__name__")).partition(".")[0]
         if package == "asyncio" or frame is outermost:

@@ -177,6 +177,23 @@ def test_the_innermost_is_awaited(
 
 
 @pytest.mark.parametrize("name", ["asyncio", "uvloop"])
+def test_a_read_that_is_a_task_of_its_own(server: Scripted, name: str) -> None:
+    """Of a loop in a task of trio's. The core's coroutines have no frames that tell which of the two is inside."""
+    need_module("trio")
+    need_module(name)
+
+    async def inner() -> None:
+        async with rangeio.open_async(server.url) as reader, rangeio.open_async("/proc/self/maps") as growing:
+            for place in range(6):
+                read: Any = reader.read_at(place, 5000)
+                assert await asyncio.ensure_future(read) == pattern(place, place + 5000)
+            reads: Any = growing.read_ranges([(0, 5), (2, 4)])
+            assert [len(piece) for piece in await asyncio.ensure_future(reads)] == [5, 2]
+
+    in_a_thread(lambda: in_a_trio_task(name, inner))
+
+
+@pytest.mark.parametrize("name", ["asyncio", "uvloop"])
 def test_a_guest_and_its_host_read(reactor: _uring.Reactor, path: Path, server: Scripted, name: str) -> None:
     """At once, in one thread, of one reactor."""
     need_module("trio")
