@@ -183,6 +183,7 @@ def test_cancelled_with_both_under_way(name: str) -> None:
                 assert await reader.read_at(20, 10) == DATA[20:30]
 
         run_on(name, main)
+    server.wait_closed()
     gc.collect()
     assert sockets() - before == set()
 

@@ -97,6 +97,7 @@ class Scripted:
     asked: list[Asked] = field(default_factory=list)
     connections: int = 0
     _open: list[socket.socket] = field(default_factory=list)
+    _serving: list[threading.Thread] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -120,7 +121,9 @@ class Scripted:
             )  # what is sent in pieces arrives in pieces
             self._open.append(sock)
             number, self.connections = self.connections, self.connections + 1
-            threading.Thread(target=self._serve, args=(sock, number), daemon=True).start()
+            thread = threading.Thread(target=self._serve, args=(sock, number), daemon=True)
+            thread.start()
+            self._serving.append(thread)
 
     def _serve(self, sock: socket.socket, number: int) -> None:
         received = b""
@@ -172,6 +175,11 @@ class Scripted:
                 sock.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass
+
+    def wait_closed(self) -> None:
+        """After `close`: until its ends of all connections are closed, too."""
+        for thread in self._serving:
+            thread.join()
 
 
 class Everybody(Scripted):
