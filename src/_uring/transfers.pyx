@@ -37,7 +37,9 @@ import os
 import weakref
 from functools import partial
 
+from _uring.errors import as_failure
 from _uring.event_loops import bind, current_key
+from _uring.waiters import tell
 
 cdef enum:
     EVENTS = 64
@@ -131,19 +133,26 @@ cdef class Awaited:
         return due
 
     cdef object as_it_is(self):
-        connection, self.connection = self.connection, None
-        destination, self.destination = self.destination, None
-        return unfinished(&self.transfer, connection, destination)
+        """An Unfinished; or the exception, if there is no memory for it."""
+        try:
+            found = unfinished(&self.transfer, self.connection, self.destination)
+        except Exception as error:
+            self.connection.close()
+            found = error
+        self.connection = self.destination = None
+        return found
 
     cdef int otherwise(self, found) except -1:
-        """Have the reader see to an Unfinished or an exception."""
-        cdef int64_t start = self.transfer.start, stop = start + self.transfer.length
+        """Have the reader see to an Unfinished or an exception. Exceptions of the reader end this read, and no other."""
+        cdef int64_t start = self.transfer.start, count = self.transfer.length
         try:
-            self.adopted = self.reader.otherwise(found, start, stop, self.into, self.waiter, self.place.key)
-        except Exception as error:  # what nobody expects is that read's error, and no other's
-            if isinstance(found, Exception):
-                raise
-            self.otherwise(error)
+            self.adopted = self.reader.otherwise(found, start, start + count, self.into, self.waiter, self.place.key)
+        except Exception as error:
+            if isinstance(found, Exception):  # it cannot even tell of one
+                tell(self.waiter, error=error if isinstance(error, MemoryError) else as_failure(error, "", start, count))
+            else:
+                found.connection.close()
+                self.otherwise(error)
         return 0
 
 
@@ -185,6 +194,7 @@ cdef class LoopTransfers:
             return None
         read = Awaited.__new__(Awaited)
         read.place, read.steady, read.connection, read.reader, read.slot = self, steady, connection, reader, -1
+        read.transfer.start, read.transfer.length = start, count
         try:
             read.waiter = self.binding.waiter(None) if waiter is None else waiter
             if into is None:
@@ -197,9 +207,12 @@ cdef class LoopTransfers:
             sent = begin(&read.transfer, &steady.request.request, connection, start, count, place) and self.watch(read)
             self.used_ns = read.transfer.sent_ns
             self.look_by(read.deadline())
-        except BaseException:
+        except BaseException as error:
             self.cancel(read)
-            raise
+            if read.waiter is None or not isinstance(error, Exception):
+                raise
+            read.otherwise(error)
+            return read
         if not sent:
             read.otherwise(read.as_it_is())
         return read

@@ -17,7 +17,7 @@ from rangeio.errors import Error
 from rangeio.http.connection import RECEIVES_PER_TURN, Connection
 from rangeio.http.drivers import LoopDriver
 from rangeio.http.engine import Engine
-from rangeio.http.error_mapping import as_error, defect, guarded
+from rangeio.http.error_mapping import as_error, defect, guarded, is_of_signal_handler
 from rangeio.http.range_read import RangeRead
 from rangeio.http.steady import PlainTransfer
 
@@ -54,7 +54,7 @@ def otherwise(
 ) -> Adopted | None:
     """What came is no plain response: have the engine go on with the read, or tell the exception. key: of the loop."""
     if not isinstance(found, Unfinished):
-        expected = isinstance(found, (Error, MemoryError))
+        expected = isinstance(found, (Error, MemoryError)) or is_of_signal_handler(found)
         tell(waiter, error=found if expected else as_error(read, defect(found), 1))
         return None
     if waiter.done():
@@ -96,31 +96,43 @@ class LoopReads:
         if awaited is None:
             return None
         awaited.waiter, awaited.make_engine = waiter, make_engine
+        self._under_way[awaited] = None
         try:
             if not awaited.over:
-                self._driver.watch(awaited.connection.fd, partial(self._readable, awaited))
-                self._under_way[awaited] = None
+                self._watch(awaited)
+            if awaited.over:
+                self._take(awaited)
+            elif awaited.sent + read.tick_s < self._due:
+                self._look_in(read.tick_s)
+        except BaseException:
+            self.cancel(awaited)
+            raise
+        return awaited
+
+    def _watch(self, awaited: Awaited) -> None:
+        work = partial(self._guarded, self._receive, awaited)
+        try:
+            self._driver.watch(awaited.connection.fd, work)
         except (OSError, Error):  # no more can be watched
             awaited.over = True
-        if awaited.over:
-            self._otherwise(awaited, awaited.unfinished())
-        elif awaited.sent + read.tick_s < self._due:
-            self._look_in(read.tick_s)
-        return awaited
 
     def _otherwise(self, awaited: Awaited, found: Unfinished | Exception) -> None:
         awaited.adopted = otherwise(found, awaited.read, awaited.make_engine, awaited.waiter, self.key)
 
-    def _readable(self, awaited: Awaited) -> None:
+    def _guarded(self, work: Callable[[Awaited], None], awaited: Awaited) -> None:
+        """What nobody expects is that read's error, and no other's."""
         try:
-            awaited.receive(awaited.connection.receive, RECEIVES_PER_TURN)
-            while not awaited.over and awaited.connection.holds_some():  # of which no event tells
-                awaited.receive(awaited.connection.receive, 1)
-            if awaited.over:
-                self._take(awaited)
-        except Exception as error:  # what nobody expects is that read's error, and no other's
+            work(awaited)
+        except Exception as error:
             self.cancel(awaited)
             self._otherwise(awaited, error)
+
+    def _receive(self, awaited: Awaited) -> None:
+        awaited.receive(awaited.connection.receive, RECEIVES_PER_TURN)
+        while not awaited.over and awaited.connection.holds_some():  # of which no event tells
+            awaited.receive(awaited.connection.receive, 1)
+        if awaited.over:
+            self._take(awaited)
 
     def _take(self, awaited: Awaited) -> None:
         self._forget(awaited)
@@ -145,7 +157,7 @@ class LoopReads:
         self._due = float("inf")
         now = time.monotonic()
         for awaited in [awaited for awaited in self._under_way if awaited.is_late(now)]:
-            self._take(awaited)
+            self._guarded(self._take, awaited)
         if self._under_way:
             self._look_in(min(awaited.read.tick_s for awaited in self._under_way))
 
