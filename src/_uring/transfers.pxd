@@ -33,6 +33,8 @@ cdef class LoopTransfers:
     cdef bint watch(self, Awaited read) except -1
     cdef int remove(self, Awaited read) except -1
     cdef int take(self, Awaited read) except -1
+    cdef int see_to(self, Awaited read, bint late) except -1
+    cdef int hand_over(self, Awaited read) except -1
     cdef int landed(self, Awaited read) except -1
     cdef int look_by(self, int64_t due_ns) except -1
     cdef list under_way(self)

@@ -73,7 +73,7 @@ cdef LoopTransfers running():
     return place
 
 
-async def awaited(SteadyReads steady, int64_t start, int64_t count, into, reader, bint again):
+async def awaited(SteadyReads steady not None, int64_t start, int64_t count, into, reader, bint again):
     """What comes of a read: a Buffer, or the bytes read into memory. Where it cannot be begun here, what the reader makes
     of it `again`, or None.
     """
@@ -249,13 +249,22 @@ cdef class LoopTransfers:
         cdef int i, count = epoll_wait(self.epoll, events, EVENTS, 0)
         for i in range(count):
             read = self.slots[events[i].data.u32]
-            if read is None:
-                continue
-            try:
-                self.take(read)
-            except Exception as error:
-                self.cancel(read)
+            if read is not None:
+                self.see_to(read, False)
+
+    cdef int see_to(self, Awaited read, bint late) except -1:
+        """Take what has come of a read, or hand it over. An exception is that read's error, and no other's."""
+        try:
+            self.hand_over(read) if late else self.take(read)
+        except BaseException as error:
+            self.cancel(read)
+            if isinstance(error, Exception):
                 read.otherwise(error)
+            elif read.waiter.done():
+                raise
+            else:  # an interruption is for the program: the task raises it
+                read.waiter.set_exception(error)
+        return 0
 
     cdef int take(self, Awaited read) except -1:
         """Receive what has arrived; resolve the waiter if the read is complete."""
@@ -266,6 +275,13 @@ cdef class LoopTransfers:
             self.remove(read)
         if found == DONE:
             return self.landed(read)
+        return read.otherwise(read.as_it_is())
+
+    cdef int hand_over(self, Awaited read) except -1:
+        """Have the reader continue it as it is."""
+        if self.forks == fork_count:  # else it is the parent's epoll
+            epoll_ctl(self.epoll, EPOLL_CTL_DEL, read.transfer.fd, NULL)
+        self.remove(read)
         return read.otherwise(read.as_it_is())
 
     cdef int landed(self, Awaited read) except -1:
@@ -297,10 +313,7 @@ cdef class LoopTransfers:
             if read.deadline() > now:
                 next_ns = min(next_ns, read.deadline())
                 continue
-            if self.forks == fork_count:  # else it is the parent's epoll
-                epoll_ctl(self.epoll, EPOLL_CTL_DEL, read.transfer.fd, NULL)
-            self.remove(read)
-            read.otherwise(read.as_it_is())
+            self.see_to(read, True)
         if next_ns == INT64_MAX:
             next_ns = self.used_ns + kept_ns()
         if next_ns > now:

@@ -18,6 +18,7 @@ from rangeio.awaitables import pause
 from rangeio.counters import REQUESTS
 from rangeio.errors import UnexpectedError
 from rangeio.http.awaited_reads import LoopReads
+from rangeio.policy import RETRIES
 from rangeio.services import http_source
 from rangeio.services.http_source import HttpSource
 
@@ -172,6 +173,21 @@ def test_an_exception_while_a_read_begins(
         reader.close()
 
 
+def test_interrupted_while_a_read_ends(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its task raises it, and waits for nothing in the next run of the loop."""
+    fault = Fault(RETRIES.succeeded)
+    monkeypatch.setattr(RETRIES, "succeeded", fault)
+    with place.serve(fine) as server:
+        reader = place.open(server.url)
+        fault.error = KeyboardInterrupt("injected")
+        with pytest.raises(KeyboardInterrupt, match="injected"):
+            reader.read_at(20, 10)
+        assert not place.loop.tasks()
+        assert open_connections(reader) == (0, 0)
+        assert reader.read_at(20, 10) == DATA[20:30]
+        reader.close()
+
+
 @pytest.mark.parametrize("silent", [False, True])
 def test_a_reader_that_always_fails(place: Place, silent: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever comes of a response that is not plain, the read that waits for it ends, and others with it."""
@@ -198,6 +214,8 @@ def test_a_reader_that_always_fails(place: Place, silent: bool, monkeypatch: pyt
 
         place.loop.run(lambda: together(place.loop.name, [lambda: one(0), lambda: one(20)]))
         assert len(found) == 2
+        left, idle = open_connections(reader)
+        assert left == idle
         found.clear()
         reader.close()
 

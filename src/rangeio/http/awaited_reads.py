@@ -123,9 +123,14 @@ class LoopReads:
         """What nobody expects is that read's error, and no other's."""
         try:
             work(awaited)
-        except Exception as error:
+        except BaseException as error:
             self.cancel(awaited)
-            self._otherwise(awaited, error)
+            if isinstance(error, Exception):
+                self._otherwise(awaited, error)
+            elif awaited.waiter.done():
+                raise
+            else:  # an interruption is for the program: the task raises it
+                awaited.waiter.set_exception(error)
 
     def _receive(self, awaited: Awaited) -> None:
         awaited.receive(awaited.connection.receive, RECEIVES_PER_TURN)
@@ -139,8 +144,12 @@ class LoopReads:
         if awaited.complete:
             awaited.give_back()
             tell(awaited.waiter, awaited.read.result())
-        else:
+            return
+        try:
             self._otherwise(awaited, awaited.unfinished())
+        except BaseException:
+            awaited.connection.close()  # not when the error is dropped, whose traceback holds it
+            raise
 
     def _forget(self, awaited: Awaited) -> None:
         self._under_way.pop(awaited, None)

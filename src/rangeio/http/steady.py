@@ -185,9 +185,13 @@ class PlainTransfer:
         """It is complete: the connection is idle, but for bytes that nobody asked for."""
         connection, nbytes = self.connection, len(self._body)
         connection.used = True
-        RETRIES.succeeded(connection.origin)
-        if nbytes >= MEASURED:
-            connection.latency.record((self._answered - self.sent, self.since - self._answered, nbytes))
+        try:
+            RETRIES.succeeded(connection.origin)
+            if nbytes >= MEASURED:
+                connection.latency.record((self._answered - self.sent, self.since - self._answered, nbytes))
+        except BaseException:  # Ctrl-C
+            connection.close()
+            raise
         if connection.holds_some():
             connection.close()
         else:
