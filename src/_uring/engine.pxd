@@ -47,6 +47,7 @@ cdef class Engine:
     cdef int sweep(self, Batch batch) except -1
     cdef int sweep_together(self, Batch batch, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t grain) except -1
     cdef int run_by_ring(self, Ring ring, Batch batch) except -1
+    cdef int run_in_order(self, Batch batch) except -1
     cdef int run_by_workers(self, Batch batch) except -1
     cdef Ring shared_ring(self)
     cdef int refuse(self, error) except -1

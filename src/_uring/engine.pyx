@@ -17,7 +17,7 @@ from libc.stdint cimport uint32_t
 from _uring.liburing cimport explain
 from _uring.workers cimport Step
 from _uring.process cimport usable_cpus
-from _uring.request cimport Group, read_one
+from _uring.request cimport MISSES_TO_STOP, Group, read_in_order, read_one
 from _uring.sweep cimport STRIDE, begin_sweep, end_sweep, sweep_each, sweep_span, sweep_stride
 
 cdef extern from "Python.h":
@@ -172,6 +172,8 @@ cdef class Engine:
         """Read everything in the batch. Failures are recorded in their requests; this raises only for signals."""
         cdef Ring ring
         self.sweep(batch)
+        if batch.group.unfinished and batch.sequential:
+            self.run_in_order(batch)
         if batch.group.unfinished and batch.by_ring:
             ring = self.ring()
             if ring is not None:
@@ -188,6 +190,8 @@ cdef class Engine:
         cdef bint share
         if not batch.sweepable:
             return 0
+        if batch.sequential:
+            group.misses = MISSES_TO_STOP - 1  # one miss is enough: more of them would disturb the read-ahead
         begin_sweep(batch)
         if group.map != NULL:
             share = self.helpers > 0 and batch.bytes >= SHARE_MAPPED
@@ -195,7 +199,7 @@ cdef class Engine:
             share = self.helpers > 0 and group.count > 1 and (
                 group.count >= SHARE_REQUESTS or batch.bytes >= SHARE_BYTES
             )
-        while first < group.count and group.misses < 8:
+        while first < group.count and group.misses < MISSES_TO_STOP:
             stop = min(first + turn, group.count)
             if share:
                 self.sweep_together(batch, first, stop, 8 if turn == SWEEP_SMALL else 1)
@@ -232,6 +236,13 @@ cdef class Engine:
             self.count_ring(ring)
         if ring.refused:
             self.note_refusal(ring)
+        batch.settle()
+        return 0
+
+    cdef int run_in_order(self, Batch batch) except -1:
+        """One long read that is not cached, by one worker: the kernel's read-ahead keeps the device as busy as it can be."""
+        self.counters.pool_reads += batch.group.unfinished
+        self.worker_pool().run(<Step>read_in_order, &batch.group, 0, 1, 1, 1, False, batch)
         batch.settle()
         return 0
 

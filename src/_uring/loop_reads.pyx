@@ -22,7 +22,7 @@ from libc.stdlib cimport calloc, free
 from _uring.liburing cimport abi_sq_pending
 from _uring.workers cimport CompletionQueue, Step
 from _uring.process cimport fork_count, is_intact, notifier_of
-from _uring.request cimport Group, Request, read_one, sweep_one
+from _uring.request cimport Group, Request, read_in_order, read_one, sweep_one
 from _uring.coop cimport copied_at_once, hand_out
 
 from _uring.event_loops import bind, current_key
@@ -108,6 +108,8 @@ cdef class LoopReads:
             self.share(batch, <Step>read_one)
         elif batch.sweepable and batch.group.misses == 0:
             self.share(batch, <Step>sweep_one)
+        elif batch.sequential:
+            self.share(batch, <Step>read_in_order)
         else:
             self.send(batch)
         return 0
@@ -316,10 +318,11 @@ cdef class LoopReads:
     cdef object share(self, Batch batch, Step step):
         """Have the workers read it. They report to `on_event`."""
         cdef int helpers = max(1, self.engine.helpers) if step == <Step>sweep_one else min(self.engine.workers, batch.depth)
+        cdef Py_ssize_t count = 1 if step == <Step>read_in_order else batch.group.count
         if self.completions == NULL:
             self.open_completions()
-        self.engine.counters.pool_reads += batch.group.unfinished if step == <Step>read_one else 0
-        self.engine.worker_pool().delegate(step, &batch.group, 0, batch.group.count, 1, helpers, batch, self.completions)
+        self.engine.counters.pool_reads += batch.group.unfinished if step != <Step>sweep_one else 0
+        self.engine.worker_pool().delegate(step, &batch.group, 0, count, 1, helpers, batch, self.completions)
         batch.shared = True
 
     cdef int open_completions(self) except -1:

@@ -43,6 +43,8 @@ cdef class OpenFile:
     cdef bint synthetic
     cdef Identity identity
     cdef int64_t checked_ns
+    cdef Descriptor bypassing
+    cdef bint may_bypass
     cdef int64_t border
     cdef int way
     cdef uint64_t attributes
@@ -62,6 +64,7 @@ cdef class OpenFile:
     cdef int64_t verify(self, Descriptor plain, object offset, object limit) except -2
     cdef int came_short(self, Descriptor plain, int64_t start, int64_t want, int64_t got) except -1
     cdef int how(self, Descriptor plain) noexcept
+    cdef Descriptor bypass(self, Descriptor plain, int64_t start, int64_t length)
     cdef Residency known(self, Descriptor plain)
     cdef bint has_cached(self, Descriptor plain, int64_t start, int64_t length) except -1
     cdef int look(self, Descriptor plain, void *answer)

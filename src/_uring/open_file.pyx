@@ -8,7 +8,7 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memset
 
 from _uring.arenas cimport PAGE
-from _uring.filesystems cimport UNASKED, has_prompt_fstat, is_made_up, way_of
+from _uring.filesystems cimport TOLD, UNASKED, has_prompt_fstat, is_made_up, way_of
 from _uring.kernel cimport (
     O_CLOEXEC,
     O_DIRECT,
@@ -28,6 +28,7 @@ from _uring.kernel cimport (
     stat_t,
 )
 from _uring.mapping cimport mapping_of
+from _uring.residency cimport cached_share
 from _uring.process cimport coarse_clock_ns, page_size
 from _uring.residency cimport is_cached
 
@@ -65,6 +66,13 @@ cdef extern from *:
 # a second old (an fstat per read would cost a third of it).
 SMALL = 64 << 10
 CHECK_EVERY_NS = 1000000000
+# Under direct="auto", one read of at least this many bytes goes past the page cache if it is not cached: a sixteenth of the
+# machine's memory. RANGEIO_DIRECT_FROM sets it.
+cdef int64_t bypass_from = int(
+    os.environ.get("RANGEIO_DIRECT_FROM") or max(256 << 20, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 16)
+)
+# It is not cached if at most this share of it is.
+cdef double MOST_CACHED = 0.125
 # A batch of at least this many reads is scattered: the kernel's read-ahead would fetch bytes that no read needs.
 cdef Py_ssize_t SCATTERED = 4
 
@@ -223,8 +231,11 @@ cdef class OpenFile:
             self.attributes = (<uint64_t *>answer)[7]  # stx_attributes_mask
             if fields[0] & 0x2000:
                 self.alignment = max(fields[38], fields[39])  # stx_dio_mem_align, stx_dio_offset_align
+                self.may_bypass = wanted == "auto" and 0 < self.alignment <= PAGE and not self.synthetic
         if wanted is not True:
             self.direct_reason = "not requested" if wanted is False else "auto: through the page cache"
+            if self.may_bypass:
+                self.direct_reason += f", except for one read of at least {bypass_from} bytes that is not cached"
             return 0
         if self.alignment == 0 or self.alignment > PAGE or self.synthetic:
             self.direct_reason = "requested, but statx(2) reports no direct I/O for this file; reading through the page cache"
@@ -322,6 +333,26 @@ cdef class OpenFile:
         cdef Residency residency = self.known(plain)
         return is_cached(&residency.cached, start, length)
 
+    cdef Descriptor bypass(self, Descriptor plain, int64_t start, int64_t length):
+        """The O_DIRECT descriptor for one long read under ``direct="auto"``; None if it goes through the page cache.
+
+        A read as long as a good part of memory evicts what others have cached, and is slower through the page cache. Where
+        some of it is cached, the page cache is faster.
+        """
+        cdef double share
+        if not self.may_bypass or length < bypass_from or self.how(plain) != TOLD:
+            return None
+        with nogil:
+            share = cached_share(plain.fd, start, length)
+        if share > MOST_CACHED:
+            return None
+        if self.bypassing is None:
+            try:
+                self.bypassing = self.reopen(plain, O_DIRECT)
+            except OSError:
+                self.may_bypass = False
+        return self.bypassing
+
     cdef Descriptor source(self, Descriptor plain, Py_ssize_t count):
         """The descriptor to read with: O_DIRECT, without read-ahead, or plain.
 
@@ -358,6 +389,6 @@ cdef class OpenFile:
         """Drop the descriptors. Reads in flight hold them until they complete."""
         if self.plain is not None:
             self.plain.closed = True
-        self.plain = self.scattered = self.straight = self.mapping = None
+        self.plain = self.scattered = self.straight = self.bypassing = self.mapping = None
         self.residency = None
         self.engine.release_hints()

@@ -15,6 +15,7 @@ cdef class FileRead(Batch):
     cdef Residency residency
     cdef int64_t size
     cdef bint direct
+    cdef int64_t border
     cdef bint strict
 
     cdef int begin(self, OpenFile file, Descriptor plain, Py_ssize_t count, object start, object want) except -1
@@ -23,6 +24,8 @@ cdef class FileRead(Batch):
     cdef tuple asked_by(self, Py_ssize_t request)
     cdef int account(self, Py_ssize_t reads, int64_t asked, int64_t fetched) except -1
     cdef void choose_depth(self, int concurrent) noexcept
+    cdef int go_past_cache(self, int64_t start, int64_t length) except -1
+    cdef void note_order(self) noexcept
     cdef void use_mapping(self) noexcept
 
 
@@ -47,6 +50,7 @@ cdef class ReadMany(FileRead):
     cdef Py_ssize_t *firsts
 
     cdef list results(self)
+    cdef int long_ranges_past_cache(self) except -1
 
 
 cdef class ReadBatch(FileRead):

@@ -25,6 +25,8 @@ cdef Py_ssize_t DIRECT_PIECE = 4 << 20
 cdef Py_ssize_t LONGEST = 0x7FFFFFFFFFFFFFFF
 cdef int DEPTH_OF_PIECES = 8
 cdef int DEPTH_OF_RECORDS = 128
+# Pieces from which on a read that is not cached is made in order, at the pace of the read-ahead.
+cdef Py_ssize_t IN_ORDER_FROM = 8
 # Fewer reads gain less than the check whether a mapping may be used costs: three system calls.
 cdef Py_ssize_t MAPPED_FROM = 8
 # Registering the table avoids pinning the pages of each record. For long records, huge pages already make pinning cheap.
@@ -40,6 +42,7 @@ cdef class FileRead(Batch):
         self.size = file.trusted_size(self.plain, start, want)
         self.source = file.source(self.plain, count)
         self.direct = self.source is file.straight
+        self.border = file.border
         self.group.way = file.how(self.plain)
         self.by_ring = self.group.way == TOLD
         if self.group.way == LOCAL:
@@ -59,6 +62,18 @@ cdef class FileRead(Batch):
             self.depth = concurrent
         else:
             self.depth = DEPTH_OF_PIECES if self.bytes > <size_t>self.group.count << 18 else DEPTH_OF_RECORDS
+
+    cdef int go_past_cache(self, int64_t start, int64_t length) except -1:
+        """Read by O_DIRECT, if ``direct="auto"`` says so for a read of this range."""
+        cdef Descriptor past = self.file.bypass(self.plain, start, length)
+        if past is not None:
+            self.source, self.direct, self.border = past, True, self.file.alignment
+            self.only_fd, self.piece = past.fd, DIRECT_PIECE
+        return 0
+
+    cdef void note_order(self) noexcept:
+        """A long read through the page cache is made in order where it is not cached."""
+        self.sequential = self.group.count >= IN_ORDER_FROM and self.group.way == TOLD and not self.group.requests[0].direct
 
     cdef void use_mapping(self) noexcept:
         """Of a pinned file many reads are copied out of a mapping, as far as what they read has been seen in the page cache."""
@@ -118,7 +133,7 @@ cdef class ReadAt(FileRead):
         return self.file.path, self.start, self.want
 
     cdef object finish(self):
-        cdef int64_t shift = self.start % self.file.border
+        cdef int64_t shift = self.start % self.border
         cdef int64_t got
         self.check_failure()
         got = clamp(shift, self.length, <int64_t>self.received(0, self.group.count))
@@ -136,10 +151,12 @@ cdef ReadAt read_at(OpenFile file, int64_t start, int64_t want, Descriptor plain
     cdef int64_t span
     read.begin(file, plain, 1, start, want)
     read.start, read.want, read.length = start, want, clamp(start, want, read.size)
-    span = aligned_span(start, read.length, file.border)
+    read.go_past_cache(start, read.length)
+    span = aligned_span(start, read.length, read.border)
     read.buffer = file.engine.memory.allocate(span)
-    read.queue(read.buffer.data, start - start % file.border, span)
+    read.queue(read.buffer.data, start - start % read.border, span)
     read.choose_depth(0)
+    read.note_order()
     return read
 
 
@@ -170,11 +187,14 @@ cdef ReadInto read_into(OpenFile file, object view, int64_t start):
     read.keep.append(view)
     read.borrowed = True
     read.length = clamp(start, read.want, read.size)
-    if (start | read.length | <int64_t>data) % file.border:
+    if file.may_bypass and (start | read.length | <int64_t>data) % file.alignment == 0:
+        read.go_past_cache(start, read.length)
+    if (start | read.length | <int64_t>data) % read.border:
         read.add(read.plain.fd, -1, False, data, start, read.length)  # range or memory is not aligned: use the page cache
     else:
         read.queue(data, start, read.length)
     read.choose_depth(0)
+    read.note_order()
     return read
 
 
@@ -183,6 +203,21 @@ cdef class ReadMany(FileRead):
 
     def __dealloc__(self):
         free(self.firsts)
+
+    cdef int long_ranges_past_cache(self) except -1:
+        """As `go_past_cache`, for ranges of a MiB on average that cover half of what lies between the first and the last."""
+        cdef int64_t first = self.size, last = 0, total = 0, length
+        cdef Py_ssize_t i, count = self.starts.shape[0]
+        if not self.file.may_bypass:
+            return 0
+        for i in range(count):
+            length = clamp(self.starts[i], self.lengths[i], self.size)
+            if length:
+                first, last = min(first, self.starts[i]), max(last, self.starts[i] + length)
+                total += length
+        if total >> 20 >= count and 2 * total >= last - first:
+            self.go_past_cache(first, total)
+        return 0
 
     cdef tuple asked_by(self, Py_ssize_t request):
         cdef Py_ssize_t index = 0
@@ -197,7 +232,7 @@ cdef class ReadMany(FileRead):
         self.check_failure()
         for i in range(self.starts.shape[0]):
             start = self.starts[i]
-            shift = start % self.file.border
+            shift = start % self.border
             want = clamp(start, self.lengths[i], self.size)
             got = clamp(shift, want, <int64_t>self.received(self.firsts[i], self.firsts[i + 1]))
             buffer = <Buffer>self.buffers[i]
@@ -224,13 +259,14 @@ cdef ReadMany fill_many(ReadMany read, OpenFile file, object starts, object leng
     read.firsts = <Py_ssize_t *>malloc((read.starts.shape[0] + 1) * sizeof(Py_ssize_t))
     if read.firsts == NULL:
         raise MemoryError(f"cannot allocate {read.starts.shape[0]} reads")
+    read.long_ranges_past_cache()
     for i in range(read.starts.shape[0]):
         start = read.starts[i]
-        span = aligned_span(start, clamp(start, read.lengths[i], read.size), file.border)
+        span = aligned_span(start, clamp(start, read.lengths[i], read.size), read.border)
         buffer = file.engine.memory.allocate(span)
         read.buffers.append(buffer)
         read.firsts[i] = read.group.count
-        read.queue(buffer.data, start - start % file.border, span)
+        read.queue(buffer.data, start - start % read.border, span)
     read.firsts[read.starts.shape[0]] = read.group.count
     read.choose_depth(concurrent)
     read.use_mapping()
@@ -306,7 +342,7 @@ cdef FileRead read_batch(OpenFile file, object offsets, int64_t length):
             read.refuse(i, read.size)
     read.table = file.engine.memory.allocate(count * length)
     read.table.tabulate(count, length)
-    if joined % file.border:
+    if joined % read.border:
         bounced = fill_many(ReadBounced(), file, offsets, full_like(offsets, length), 0)
         bounced.table, bounced.length = read.table, length
         return bounced

@@ -11,6 +11,8 @@ cdef enum:
     FINISHED = 2
 
 cdef enum:
+    # A sweep stops after this many reads that were not in the page cache: the rest is cold.
+    MISSES_TO_STOP = 8
     LARGEST_READ = 0x7ff00000
 
 
@@ -51,6 +53,7 @@ cdef struct Group:
 
 cdef bint advance(Request *request, int64_t result) noexcept nogil
 cdef void sweep_one(Group *group, Py_ssize_t index) noexcept nogil
+cdef void read_in_order(Group *group, Py_ssize_t index) noexcept nogil
 cdef void read_one(Group *group, Py_ssize_t index) noexcept nogil
 
 
@@ -63,6 +66,7 @@ cdef class Batch:
     cdef bint sweepable
     cdef bint by_ring
     cdef bint borrowed
+    cdef bint sequential
     cdef bint shared
     cdef int only_fd
     cdef int depth

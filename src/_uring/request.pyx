@@ -18,8 +18,8 @@ from _uring.residency cimport is_cached
 
 from _uring.errors import as_failure
 
-# After this many cache misses, the sweep stops: the rest is assumed to be uncached.
-cdef Py_ssize_t MISSES_TO_STOP = 8
+# Bytes of one pread of a long read in order: a cold GiB came at 1.5 GiB/s with 32 MiB, at 2.0 with 128 MiB.
+cdef size_t STRETCH = 128 << 20
 # Maximum EAGAIN or EINTR results of a request before it fails: a broken driver must not cause an endless loop.
 cdef int MOST_TRIES = 100
 
@@ -102,6 +102,32 @@ cdef void read_one(Group *group, Py_ssize_t index) noexcept nogil:
             request.offset + <int64_t>request.done
         )
         advance(request, got if got >= 0 else -errno)
+
+
+cdef void read_in_order(Group *group, Py_ssize_t index) noexcept nogil:
+    """Read all requests of a group, which are adjacent in the file and in memory, by few long preads. One thread calls it once."""
+    cdef Py_ssize_t first = 0, stop
+    cdef Request *request
+    cdef size_t bytes, part
+    cdef ssize_t got
+    while first < group.count and not group.abandoned:
+        request = &group.requests[first]
+        if request.state != QUEUED:
+            first += 1
+            continue
+        bytes, stop = request.length - request.done, first + 1
+        # Up to one that the sweep has read, all or part of: nothing is read twice.
+        while stop < group.count and bytes < STRETCH and group.requests[stop].state == QUEUED and group.requests[stop].done == 0:
+            bytes += group.requests[stop].length
+            stop += 1
+        got = pread(request.fd, request.data + request.done, bytes, request.offset + <int64_t>request.done)
+        if got <= 0:
+            advance(request, got if got == 0 else -errno)
+        while got > 0:
+            part = min(<size_t>got, request.length - request.done)
+            advance(request, part)
+            got -= part
+            request += 1
 
 
 cdef class Batch:

@@ -11,6 +11,7 @@ cdef struct Cached:
     uint64_t mask
 
 
+cdef double cached_share(int fd, int64_t start, int64_t length) noexcept nogil
 cdef bint is_cached(Cached *file, int64_t start, int64_t length) noexcept nogil
 
 

@@ -58,7 +58,7 @@ def test_interrupted_over_and_over(lab: Lab, pattern_file: Path, mode: str) -> N
         while interrupted < 50 and rounds < 5000:
             rounds += 1
             try:
-                attempt(0.0002 + rounds % 17 * 0.0003, ranges[rounds % len(ranges)], rounds % len(ranges))
+                attempt(0.00002 + rounds % 17 * 0.0001, ranges[rounds % len(ranges)], rounds % len(ranges))
             except KeyboardInterrupt:
                 interrupted += 1
                 del kept[len(places):]  # between the two appends
