@@ -247,7 +247,7 @@ def test_every_callback_raises(
         over = loop.run(main)
         assert not heard, f"callback {number}: {heard}"
         number += 1
-    assert number > 5
+    assert number > 2  # completions that arrive together share a callback
     assert failures or after
     for error in failures:
         assert isinstance(error, rangeio.UnexpectedError), repr(error)
