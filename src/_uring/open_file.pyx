@@ -3,7 +3,7 @@
 import os
 
 cimport cython
-from libc.errno cimport EINTR, EISDIR, errno
+from libc.errno cimport EBADF, EINTR, EISDIR, errno
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memset
 
@@ -59,7 +59,7 @@ cdef extern from *:
     int posix_fadvise(int fd, int64_t offset, int64_t length, int advice) nogil
     unsigned major(uint64_t device) nogil
     long rangeio_statx(int fd, void *answer) nogil
-    int F_GETFL, F_SETFL, POSIX_FADV_RANDOM
+    int F_GETFL, F_SETFL, O_ACCMODE, O_PATH, O_WRONLY, POSIX_FADV_RANDOM
     unsigned long BLKGETSIZE64
 
 # Reads up to this size are small: the copy takes about 6 us with the GIL held, and relies on an identity check that is at most
@@ -251,7 +251,11 @@ cdef class OpenFile:
         return 0
 
     def reopen(self, Descriptor plain, int flags):
-        """Open a second file description of the same inode, even if the file was renamed or deleted."""
+        """Open a second file description of the same inode, even if the file was renamed or deleted. OSError if this one may
+        not be read."""
+        cdef int mode = fcntl(plain.fd, F_GETFL)
+        if mode & O_ACCMODE == O_WRONLY or mode & O_PATH:
+            raise OSError(EBADF, os.strerror(EBADF))
         return open_descriptor(self.engine, f"/proc/self/fd/{plain.fd}", flags, first=False)
 
     cdef Descriptor held(self):

@@ -428,3 +428,18 @@ def test_stat_identifies_the_version(open_: Open, path: Path) -> None:
     assert first.mtime_ns == path.stat().st_mtime_ns
     os.utime(path, ns=(1, 1))
     assert open_(path).stat().pin != first.pin
+
+
+@pytest.mark.parametrize("flags", [os.O_WRONLY, getattr(os, "O_PATH", os.O_WRONLY)], ids=["writes", "names"])
+def test_a_descriptor_that_may_not_read_reads_nothing(
+    reactor: _uring.Reactor, path: Path, flags: int
+) -> None:
+    """Few ranges or many: none is read by a descriptor that has more rights than the one passed."""
+    ranges = [(at, at + 100) for at in range(0, NBYTES, 4096)]
+    with rangeio.from_fd(os.open(path, flags), reactor=reactor, closefd=True) as reader:
+        for _ in range(3):
+            for count in (1, 3, len(ranges)):
+                with pytest.raises(rangeio.Error, match="EBADF"):
+                    reader.read_ranges(ranges[:count], gap=None)
+            with pytest.raises(rangeio.Error, match="EBADF"):
+                reader.read_batch([start for start, _ in ranges], 100)
