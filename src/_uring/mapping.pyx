@@ -71,7 +71,7 @@ cdef long major_faults() noexcept nogil:
 
 cdef dict mapping_stats():
     """Of the whole process: what of mapped files it may have resident, and how often a mapping was given up for some time."""
-    return {"mapped_bytes": blocks_seen << BLOCK_BITS, "mapped_drops": drops}
+    return {"file_bytes_mapped": blocks_seen << BLOCK_BITS, "mapped_drops": drops}
 
 
 cdef Mapping mapping_of(int fd, int64_t size):

@@ -129,15 +129,15 @@ def maps_of(path: Path) -> int:
 
 @NATIVE
 def test_it_is_unmapped_with_the_last_read(reactor: _uring.Reactor, path: Path) -> None:
-    before = reactor.stats()["mapped_bytes"]
+    before = reactor.stats()["file_bytes_mapped"]
     reader = rangeio.open(path, reactor=reactor)
     reader.read_batch(PLACES, 4096)
     table = reader.read_batch(PLACES, 4096)
     assert maps_of(path) == 1
-    assert reactor.stats()["mapped_bytes"] == before + NBYTES
+    assert reactor.stats()["file_bytes_mapped"] == before + NBYTES
     reader.close()
     assert maps_of(path) == 0
-    assert reactor.stats()["mapped_bytes"] == before
+    assert reactor.stats()["file_bytes_mapped"] == before
     assert bytes(table) == pattern(0, NBYTES)
 
 

@@ -150,7 +150,7 @@ class Reactor:
             "bytes_live": bytes_live,
             "bytes_pooled": 0,
             "bytes_mapped": bytes_live,
-            "mapped_bytes": 0,
+            "file_bytes_mapped": 0,
             "mapped_drops": 0,
             "files_open": own.files_open,
             "in_flight": own.in_flight,
