@@ -312,7 +312,7 @@ class Reactor:
         """
     def stats(self) -> dict[str, int]:
         """Counters since the start: reads, bytes_asked, bytes_fetched, inline_hits, mapped_reads, ring_enters,
-        ring_reads, pool_reads, fallbacks; of the process: file_bytes_mapped (that may be resident now) and mapped_drops.
+        ring_reads, pool_reads, fallbacks; of the process: file_bytes_mapped (may be resident now) and mapped_drops.
         Current values: buffers_live, bytes_live, bytes_pooled, bytes_mapped, files_open (a file counts until its last
         read has ended), in_flight."""
     def close(self) -> None: ...
