@@ -4,7 +4,7 @@ import gc
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from awaited import LOOPS, Awaited, Loop
@@ -185,6 +185,26 @@ def test_interrupted_while_a_read_ends(place: Place, monkeypatch: pytest.MonkeyP
         assert not place.loop.tasks()
         assert open_connections(reader) == (0, 0)
         assert reader.read_at(20, 10) == DATA[20:30]
+        reader.close()
+
+
+@pytest.mark.parametrize("then", ["close", "reset"])
+def test_memory_after_a_retry(place: Place, then: Literal["close", "reset"]) -> None:
+    """It is the caller's at once, not when the garbage of the connection that broke is collected."""
+
+    def script(asked: Asked) -> Answer:
+        return cut(fine(asked), 33, then) if asked.number == ODD else fine(asked)
+
+    with place.serve(script) as server:
+        reader = place.open(server.url, retry=rangeio.Retry(attempts=2, backoff_s=0.001))
+        memory = bytearray(1000)
+        gc.disable()
+        try:
+            assert reader.read_into(memory, 20) == 1000
+            assert memory == DATA[20:1020]
+            memory.append(0)
+        finally:
+            gc.enable()
         reader.close()
 
 

@@ -6,6 +6,7 @@ It never waits: the driver calls back, and the engine decides what a response me
 import os
 import time
 from collections.abc import Callable
+from copy import copy
 from errno import EAGAIN
 from functools import partial
 
@@ -406,7 +407,7 @@ class Attempt(Connecting):
 def _raise_what_broke(begun: Unfinished) -> None:
     """Raise the failure of a connection in the steady state, if it has failed."""
     if begun.error is not None:
-        raise begun.error
+        raise copy(begun.error)  # of its own traceback `begun` would be a part
     if begun.errno == 0:
         raise ConnectionEnded
     if begun.errno != EAGAIN:

@@ -133,7 +133,11 @@ class PlainTransfer:
         try:
             self.connection.send_all(request)
         except OSError as error:  # also where it would have to wait, which an idle connection does not
-            self._error, self.over = error, True
+            self._broken(error)
+
+    def _broken(self, error: OSError) -> None:
+        # Without its frames, which hold this and the caller's memory.
+        self._error, self.over = error.with_traceback(None), True
 
     def receive(self, get: Callable[[memoryview], int], turns: int = 1 << 30) -> None:
         """Have what can be had by `get`, which raises WOULD_BLOCK where that is nothing; by so many calls at most."""
@@ -148,7 +152,7 @@ class PlainTransfer:
         except WOULD_BLOCK:
             pass
         except OSError as error:
-            self._error, self.over = error, True
+            self._broken(error)
 
     def _take(self, get: Callable[[memoryview], int]) -> None:
         total_s = self.read.timeout.total_s
