@@ -27,6 +27,8 @@ class Timeout:
     total_s: float | None = None
     tick_s: float = field(init=False, repr=False, compare=False)
     """The interval between checks."""
+    silence_s: float = field(init=False, repr=False, compare=False)
+    """The shortest limit of a request that was sent; infinite without one."""
 
     def __post_init__(self) -> None:
         bounds = (self.connect_s, self.first_byte_s, self.idle_s, self.total_s)
@@ -34,6 +36,8 @@ class Timeout:
             _positive(name, bound)
         shortest = min((bound for bound in bounds if bound is not None), default=8.0)
         object.__setattr__(self, "tick_s", min(1.0, max(0.005, shortest / 8)))
+        silence_s = min((bound for bound in bounds[1:] if bound is not None), default=float("inf"))
+        object.__setattr__(self, "silence_s", silence_s)
 
     @classmethod
     def of(cls, given: Any) -> "Timeout":

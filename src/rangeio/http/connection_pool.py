@@ -286,10 +286,12 @@ class ConnectionPool:
         with self.lock:
             on_free = self._first(origin) if self._waiting else None
             crowded = bool(self._waiting) and sum(self._open.values()) >= self._in_all
-            kept = self.users > 0 and not crowded and connection.is_open and not SERIAL.keeps_waiting(origin)
+            idle, blocks = self.idle(origin), SERIAL.keeps_waiting(origin)
+            kept = self.users > 0 and not crowded and connection.is_open and not blocks
             if kept and on_free is None:
-                self.idle(origin).keep(connection)
-            self._mark_wanted()
+                idle.keep(connection)
+            if self._waiting or idle.wanted or not kept:  # else nothing has changed
+                self._mark_wanted()
         if on_free is not None:
             on_free(connection)
         elif not kept:

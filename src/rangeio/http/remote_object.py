@@ -182,8 +182,8 @@ class RemoteObject:
 
     def patience_s(self, timeout: Timeout) -> float:
         """The silence after which a waiting thread must check the limits."""
-        bounds = timeout.first_byte_s, timeout.idle_s, timeout.total_s, self.hedge_s
-        return min(_LOOK_S, *(bound for bound in bounds if bound is not None))
+        least_s = min(_LOOK_S, timeout.silence_s)
+        return least_s if self.hedge_s is None else min(least_s, self.hedge_s)
 
     def move(self, address: Address) -> None:
         """Change its address."""

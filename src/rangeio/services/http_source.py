@@ -45,6 +45,7 @@ class HttpSource(Travels):
         self._reactor = reactor
         self._remote = remote
         self._options = options
+        self._most = options.chunk or OPEN  # bytes of one request
         self._pool = remote.access.pool
         self._closed = False
         self._steady: SteadyReads | None = None
@@ -369,11 +370,6 @@ class HttpSource(Travels):
                 raise
             text = f"{asked(self.path, None, None)}: {error}"
             raise type(error)(text, path=self.path, errno=error.errno, status=error.status) from error
-
-    @property
-    def _most(self) -> int:
-        """Bytes of one request."""
-        return self._options.chunk or OPEN
 
     def _steady_now(self, chunk: int | None = None) -> "SteadyReads | None":
         """Reads in the steady state of the object; None where there is none, or pieces smaller than it are wanted."""
