@@ -1,6 +1,6 @@
-"""Plain reads that an event loop awaits, over TLS and where there is no core; `_uring.transfers` does all others.
+"""Async plain reads over TLS and without the core; `_uring.transfers` makes all others.
 
-What comes otherwise than it should goes to the engine, for both (`otherwise`).
+Reads that are not plain go to the engine, for both (`otherwise`).
 """
 
 import time
@@ -22,11 +22,11 @@ from rangeio.http.range_read import RangeRead
 from rangeio.http.steady import PlainTransfer
 
 MakeEngine = Callable[..., Engine]
-"""An Engine of the same options: given driver, landed and wanted."""
+"""Make an Engine with the same options, for a driver, `landed` and `wanted`."""
 
 
 class Adopted:
-    """A read that is the engine's, and who waits for it."""
+    """A read of the engine, and its waiter."""
 
     __slots__ = ("engine", "waiter")
 
@@ -35,7 +35,7 @@ class Adopted:
         self.engine: Engine | None = None
 
     def landed(self, _: int, result: Any) -> None:
-        """It is over."""
+        """The read has ended."""
         self.cancel()
         if isinstance(result, BaseException):
             tell(self.waiter, error=result)
@@ -43,7 +43,7 @@ class Adopted:
             tell(self.waiter, result)
 
     def cancel(self) -> None:
-        """Nobody waits for it any more. A second call does nothing."""
+        """Cancel it. A second call does nothing."""
         engine, self.engine = self.engine, None
         if engine is not None:
             engine.cancel()
@@ -52,7 +52,7 @@ class Adopted:
 def otherwise(
     found: Unfinished | Exception, read: RangeRead, make_engine: MakeEngine, waiter: Waiter, key: Any
 ) -> Adopted | None:
-    """What came is no plain response: have the engine go on with the read, or tell the exception. key: of the loop."""
+    """Let the engine continue a read that is not plain, or resolve the waiter with the exception."""
     if not isinstance(found, Unfinished):
         expected = isinstance(found, (Error, MemoryError)) or is_of_signal_handler(found)
         tell(waiter, error=found if expected else as_error(read, defect(found), 1))
@@ -68,7 +68,7 @@ def otherwise(
 
 
 class Awaited(PlainTransfer):
-    """One range under way, and who waits for it. adopted: what goes on with it, if it was no plain response."""
+    """One range in flight, and its waiter. adopted: what continues it, if the response was not plain."""
 
     __slots__ = ("adopted", "make_engine", "waiter")
 
@@ -81,17 +81,17 @@ class Awaited(PlainTransfer):
 
 
 class LoopReads:
-    """Those under way on one loop, in its own thread: they hold it, and nothing else does. Made by `_loop_reads`."""
+    """The reads in flight on one loop, for its own thread. Only the reads hold it. Made by `_loop_reads`."""
 
     def __init__(self, key: Any) -> None:
         self.key = key
         self.binding: Any = bind(key)
         self._driver = LoopDriver(key)
         self._under_way: dict[Awaited, None] = {}
-        self._due = float("inf")  # when the next look at the clock is
+        self._due = float("inf")  # time of the next check for late reads
 
     def begin(self, read: RangeRead, waiter: Waiter, make_engine: MakeEngine) -> Awaited | None:
-        """Send for a plain read, of which `waiter` hears; None if no connection is idle."""
+        """Send the request of a plain read; `waiter` gets the result. None if no connection is idle."""
         awaited = Awaited.begun(read)
         if awaited is None:
             return None
@@ -113,14 +113,14 @@ class LoopReads:
         work = partial(self._guarded, self._receive, awaited)
         try:
             self._driver.watch(awaited.connection.fd, work)
-        except (OSError, Error):  # no more can be watched
+        except (OSError, Error):  # no more connections can be watched
             awaited.over = True
 
     def _otherwise(self, awaited: Awaited, found: Unfinished | Exception) -> None:
         awaited.adopted = otherwise(found, awaited.read, awaited.make_engine, awaited.waiter, self.key)
 
     def _guarded(self, work: Callable[[Awaited], None], awaited: Awaited) -> None:
-        """What nobody expects is that read's error, and no other's."""
+        """An unexpected exception is the error of that read only."""
         try:
             work(awaited)
         except BaseException as error:
@@ -129,12 +129,12 @@ class LoopReads:
                 self._otherwise(awaited, error)
             elif awaited.waiter.done():
                 raise
-            else:  # an interruption is for the program: the task raises it
+            else:  # an interruption belongs to the program: the task raises it
                 awaited.waiter.set_exception(error)
 
     def _receive(self, awaited: Awaited) -> None:
         awaited.receive(awaited.connection.receive, RECEIVES_PER_TURN)
-        while not awaited.over and awaited.connection.holds_some():  # of which no event tells
+        while not awaited.over and awaited.connection.holds_some():  # decrypted bytes cause no event
             awaited.receive(awaited.connection.receive, 1)
         if awaited.over:
             self._take(awaited)
@@ -148,7 +148,7 @@ class LoopReads:
         try:
             self._otherwise(awaited, awaited.unfinished())
         except BaseException:
-            awaited.connection.close()  # not when the error is dropped, whose traceback holds it
+            awaited.connection.close()  # now, because the traceback of the error would keep it open
             raise
 
     def _forget(self, awaited: Awaited) -> None:
@@ -160,9 +160,9 @@ class LoopReads:
         self._driver.later(seconds, lambda: self._look(due))
 
     def _look(self, due: float) -> None:
-        """Hand over what was silent for long, or takes too long in all."""
+        """Hand over the reads that exceed the time of silence or the total timeout."""
         if due != self._due:
-            return  # another look takes its place
+            return  # another check is due
         self._due = float("inf")
         now = time.monotonic()
         for awaited in [awaited for awaited in self._under_way if awaited.is_late(now)]:
@@ -171,7 +171,7 @@ class LoopReads:
             self._look_in(min(awaited.read.tick_s for awaited in self._under_way))
 
     def cancel(self, awaited: Awaited) -> None:
-        """Nobody waits for it any more, or it has failed."""
+        """Cancel a read, or drop one that has failed."""
         if awaited in self._under_way:
             self._forget(awaited)
             awaited.connection.close()
@@ -183,7 +183,7 @@ _BY_LOOP: "weakref.WeakValueDictionary[int, LoopReads]" = weakref.WeakValueDicti
 
 
 def _loop_reads() -> LoopReads:
-    """Those of the loop that runs."""
+    """The reads of the running loop."""
     key = current_key()
     found = _BY_LOOP.get(id(key))
     if found is None or found.key is not key:
@@ -194,7 +194,7 @@ def _loop_reads() -> LoopReads:
 def begin(
     steady: SteadyReads | None, read: RangeRead, waiter: Waiter, reader: Reader, make_engine: MakeEngine
 ) -> bool:
-    """Begin a plain read on the loop that runs; whether that could be done. steady: by the core, if it can."""
+    """Start a plain read on the running loop; whether that was possible. steady: start it in the core."""
     if steady is not None:
         return _uring.begin_awaited(steady, read.start, read.stop - read.start, waiter, reader)
     return guarded(read, _loop_reads().begin, read, waiter, make_engine) is not None
@@ -203,7 +203,7 @@ def begin(
 async def result_of(
     steady: SteadyReads | None, read: RangeRead, reader: Reader, make_engine: MakeEngine
 ) -> Any:
-    """The result of a plain read; None if it could not be begun."""
+    """The result of a plain read; None if it could not be started."""
     if steady is not None:
         return await _uring.awaited(steady, read.start, read.stop - read.start, read.into, reader, False)
     place = _loop_reads()
@@ -214,7 +214,7 @@ async def result_of(
     try:
         return await place.binding.wait(waiter)
     except BaseException:
-        place.cancel(awaited)  # if it was the task that was cancelled
+        place.cancel(awaited)  # if the task was cancelled
         raise
     finally:
-        del awaited  # the traceback of an error holds this frame: let it not hold the memory
+        del awaited  # the traceback of an error holds this frame, which must not hold the memory

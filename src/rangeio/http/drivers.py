@@ -1,4 +1,4 @@
-"""What waits for the engine: the caller's own thread, asyncio (uvloop too) or trio. All do the same few things."""
+"""What waits on behalf of the engine: the caller's thread, asyncio (also uvloop) or trio, behind one interface."""
 
 import heapq
 import os
@@ -25,33 +25,33 @@ Done: TypeAlias = Callable[[Any], None]
 
 
 class Driver(Protocol):
-    """All callbacks come in the driver's own thread, `post`ed ones too."""
+    """All callbacks run in the driver's own thread, also those from `post`."""
 
     def watch(self, fd: int, callback: Callable[[], object]) -> None:
-        """Call back whenever `fd` is readable, until `unwatch`."""
+        """Call `callback` whenever `fd` is readable, until `unwatch`."""
 
     def unwatch(self, fd: int) -> None:
-        """Before `fd` is closed or given away."""
+        """Stop watching. To be called before `fd` is closed or returned."""
 
     def later(self, seconds: float, callback: Callable[[], None]) -> None:
-        """Call back once."""
+        """Call `callback` once, after that time."""
 
     def post(self, callback: Callable[[], None]) -> None:
-        """Call back soon. From any thread; RuntimeError if the loop is closed."""
+        """Call `callback` soon. From any thread; RuntimeError if the loop is closed."""
 
     def listen(self) -> None:
-        """Another thread is about to `post`."""
+        """Announce that another thread will call `post`."""
 
     def offload(self, work: Work, done: Done, lost: Done, *, alone: bool) -> None:
-        """Have `work` done where it may block, then call `done` with its result or exception.
+        """Run `work` where it may block, then call `done` with its result or exception.
 
-        alone: nothing else can go on meanwhile. lost: called instead, in some thread, if the driver has ended by then.
+        alone: nothing else is in flight. lost: called instead, in another thread, if the driver has ended by then.
         """
 
 
 class GuardedDriver:
-    """Another driver, each callback to which goes through `guard`, which lets no exception pass but those that are
-    meant for the program: a loop that is called back does not know whose read has failed.
+    """Wraps a driver so that each callback goes through `guard`, which passes no exception but those meant for the
+    program: a loop does not know which read has failed.
     """
 
     def __init__(self, driver: Driver, guard: Callable[..., None]) -> None:
@@ -87,7 +87,7 @@ def _in_thread(driver: Driver, work: Work, done: Done, lost: Done) -> None:
 
     try:
         threading.Thread(target=body, name="rangeio connecting", daemon=True).start()
-    except RuntimeError as error:  # no thread is to be had
+    except RuntimeError as error:  # no thread can be started
         reason = error
         driver.post(lambda: done(reason))
 
@@ -100,17 +100,17 @@ def _outcome(work: Callable[[], Any]) -> Any:
 
 
 def _made(make: Callable[[], _T]) -> _T:
-    """Something with descriptors of its own; where there is none left, an Error of the tree that says so."""
+    """Make an object that needs descriptors; without a free descriptor, raise an Error that says so."""
     try:
         return make()
     except OSError as error:
-        what = "the wait for the server could not begin"
+        what = "waiting for the server could not start"
         raise from_native("errno", error.errno or 0, "", None, None, what) from error
 
 
 class Readiness:
-    """Which of some descriptors are readable. Where there is epoll it is used as it is: what `selectors` makes of each
-    event costs as much as the event. One thread.
+    """Which of the watched descriptors are readable. Uses epoll itself where it exists, because `selectors` doubles
+    the cost of an event. One thread.
     """
 
     def __init__(self) -> None:
@@ -119,20 +119,20 @@ class Readiness:
         self._selector = None if self._epoll else _made(selectors.DefaultSelector)
 
     def begin_anew(self) -> None:
-        """In a forked child: by a descriptor of our own, of the same number."""
+        """In a forked child: replace the descriptor by a new one with the same number."""
         if self._epoll:
             with select.epoll() as own:
                 for fd in self.watched:
                     own.register(fd, select.EPOLLIN)
                 os.dup2(own.fileno(), self._epoll.fileno(), inheritable=False)
         if self._selector:
-            self._selector.close()  # what it has is the kernel's of the parent alone, as by kqueue(2)
+            self._selector.close()  # a child does not inherit it, as with kqueue(2)
             self._selector = selectors.DefaultSelector()
             for fd in self.watched:
                 self._selector.register(fd, selectors.EVENT_READ)
 
     def fileno(self) -> int:
-        """Readable when one of them is."""
+        """A descriptor that is readable when one of the watched ones is."""
         waiting = self._epoll or self._selector
         return waiting.fileno()  # type: ignore[union-attr, no-any-return]
 
@@ -154,9 +154,9 @@ class Readiness:
             self._selector.unregister(fd)
 
     def call_back(self, wait_s: float | None) -> None:
-        """For those that are, or come to be so in that time."""
+        """Call the callbacks of those that are readable, or become readable within that time."""
         for fd in self._ready(wait_s):
-            if callback := self.watched.get(fd):  # one before may have ended the watch of another
+            if callback := self.watched.get(fd):  # an earlier callback may have called `unwatch`
                 callback()
 
     def _ready(self, wait_s: float | None) -> list[int]:
@@ -166,7 +166,7 @@ class Readiness:
         return [key.fd for key, _ in self._selector.select(wait_s)]
 
     def close(self) -> None:
-        """Nothing more is watched."""
+        """Stop watching everything."""
         for waiting in (self._epoll, self._selector):
             if waiting is not None:
                 waiting.close()
@@ -174,7 +174,7 @@ class Readiness:
 
 
 class ThreadDriver:
-    """The caller's thread, in `step`. For one call at a time; not shared between threads but for `post`."""
+    """The caller's thread, which waits in `step`. For one call at a time. Other threads may only call `post`."""
 
     def __init__(self) -> None:
         self._readiness = Readiness()
@@ -188,7 +188,7 @@ class ThreadDriver:
         _ALL.add(self)
 
     def begin_anew(self) -> None:
-        """In a child that a handler of a signal forked amid `step`: watch by own descriptors of the same number."""
+        """In a child that a signal handler forked during `step`: make new descriptors with the same numbers."""
         if self._closed:
             return
         if self._wake is not None and self._heard is not None:
@@ -202,11 +202,11 @@ class ThreadDriver:
         heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._order), callback))
 
     def post(self, callback: Callable[[], None]) -> None:
-        """See `Driver`. Heard only while something was offloaded or waits for a connection."""
+        """See `Driver`. Wakes the thread only while work was offloaded or an attempt waits for a connection."""
         if self._closed:
             raise RuntimeError("the call has ended")
         self._posted.append(callback)
-        if self._closed:  # meanwhile; was it done all the same?
+        if self._closed:  # closed meanwhile; was the callback called all the same?
             try:
                 self._posted.remove(callback)
             except ValueError:
@@ -216,10 +216,10 @@ class ThreadDriver:
             try:
                 self._wake.send(b"!")
             except OSError:
-                pass  # full: it will wake; closed: nobody waits
+                pass  # full: it will wake; closed: nothing waits
 
     def offload(self, work: Work, done: Done, lost: Done, *, alone: bool) -> None:
-        """See `Driver`. What is alone is done here."""
+        """See `Driver`. If `alone`, the work is done in this thread."""
         if alone:
             done(_outcome(work))
         else:
@@ -227,7 +227,7 @@ class ThreadDriver:
             _in_thread(self, work, done, lost)
 
     def listen(self) -> None:
-        """Have `post` wake this thread."""
+        """Let `post` wake this thread."""
         if self._wake is None:
             self._heard, self._wake = _made(socket.socketpair)
             self._heard.setblocking(False)
@@ -236,7 +236,7 @@ class ThreadDriver:
             self.watch(heard.fileno(), lambda: heard.recv(4096))
 
     def step(self) -> None:
-        """Wait for something to happen, and let it."""
+        """Wait for the next event, and call its callbacks."""
         if self._posted:
             self._posted.popleft()()
             return
@@ -250,12 +250,12 @@ class ThreadDriver:
             self._posted.popleft()()
 
     def is_clean(self) -> bool:
-        """Whether it may serve another call: nothing watched, nobody posts. Timers are forgotten."""
+        """Whether it can serve another call: nothing is watched or posted. Drops the timers."""
         self._timers.clear()
         return self._wake is None and not self._readiness.watched
 
     def close(self) -> None:
-        """Give its descriptors back. What was posted and not done yet is done."""
+        """Call what was posted, then close the descriptors."""
         self._closed = True
         while self._posted:
             self._posted.popleft()()
@@ -267,12 +267,12 @@ class ThreadDriver:
 
 
 class _LoopWatch:
-    """What the engine watches on one loop: all of it through a descriptor of ours, which the loop watches.
+    """What the engine watches on one loop, through one descriptor that the loop watches.
 
-    To watch a connection anew for each read would cost a loop as much as the read. And libuv watches a connection that
-    is reset while data waits on it no longer, of which add_reader's callback is not told (uvloop 0.23.0); a descriptor
-    of ours has no errors. The loop holds this by its watch, and nothing else does: with the loop it ends; and when
-    nothing was watched for a while.
+    Watching a connection on the loop for each read would cost as much as the read. And libuv stops watching a
+    connection that is reset while data waits on it, without a call of add_reader's callback (uvloop 0.23.0); our
+    descriptor has no errors. Only the watch of the loop holds this, so it ends with the loop; and after some time with
+    nothing to watch.
     """
 
     def __init__(self, key: Any) -> None:
@@ -286,11 +286,11 @@ class _LoopWatch:
 
     @property
     def serves(self) -> bool:
-        """Whether it is of this process, and watched."""
+        """Whether it belongs to this process and is watched."""
         return not self.ended and self._forks == _forks
 
     def ready(self) -> None:
-        """Something is readable."""
+        """Called by the loop when a descriptor is readable."""
         if self.serves:
             self.readiness.call_back(0)
 
@@ -299,7 +299,7 @@ class _LoopWatch:
         self._binding.later(_KEPT_S, self._end_if_unused)
 
     def used(self) -> None:
-        """It is to be kept for a while."""
+        """Keep it for a while longer."""
         self._used = True
 
     def _end_if_unused(self) -> None:
@@ -312,14 +312,14 @@ class _LoopWatch:
             self.end()
 
     def end(self) -> None:
-        """The loop watches no longer. A second call does nothing."""
+        """The loop has stopped watching. A second call does nothing."""
         if not self.ended:
             self.ended = True
             self.readiness.close()
 
 
 def _loop_watch(key: Any) -> _LoopWatch:
-    """That of a loop, made anew if it has none."""
+    """The watch of a loop, made if it has none."""
     found = _BY_LOOP.get(id(key))
     if found is None or not found.serves or found.key is not key:
         _BY_LOOP[id(key)] = found = _LoopWatch(key)
@@ -327,7 +327,7 @@ def _loop_watch(key: Any) -> _LoopWatch:
 
 
 class LoopDriver:
-    """A running event loop, as what `_uring.event_loops` binds."""
+    """A running event loop, through `_uring.event_loops`."""
 
     def __init__(self, key: Any) -> None:
         self._key = key
@@ -364,7 +364,7 @@ class LoopDriver:
         _in_thread(self, work, done, lost)
 
 
-# For so long a loop is kept watching, though there is nothing to watch.
+# Seconds that a loop keeps watching with nothing to watch.
 _KEPT_S = 1.0
 _ALL: "weakref.WeakSet[ThreadDriver]" = weakref.WeakSet()
 _BY_LOOP: "weakref.WeakValueDictionary[int, _LoopWatch]" = weakref.WeakValueDictionary()
@@ -372,7 +372,7 @@ _forks = 0
 
 
 def fork_count() -> int:
-    """How often this process was made by a fork, since this was imported."""
+    """How many forks lie between the import of this module and this process."""
     return _forks
 
 
@@ -381,7 +381,7 @@ _kept = threading.local()
 
 @contextmanager
 def this_thread() -> Iterator[ThreadDriver]:
-    """A ThreadDriver for one call; one that had to listen to other threads is not used again."""
+    """A ThreadDriver for one call. One that other threads could wake is not reused."""
     spare: list[ThreadDriver] = _kept.__dict__.setdefault("spare", [])
     driver = spare.pop() if spare else ThreadDriver()
     try:
@@ -394,7 +394,7 @@ def this_thread() -> Iterator[ThreadDriver]:
 
 
 def _forget() -> None:
-    """In a forked child: what watches the parent's connections is the parent's, too."""
+    """In a forked child: drop what watches the connections of the parent."""
     global _kept, _forks
     _kept = threading.local()
     _forks += 1

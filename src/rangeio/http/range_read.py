@@ -1,4 +1,4 @@
-"""What the engine works on: a read that somebody waits for, and its memory."""
+"""The unit of work of the engine: one read and its memory."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 class RangeRead:
-    """Bytes `start` to `stop` of an object, `stop` perhaps beyond its end. It lands in one Buffer, or in `into`.
+    """Bytes `start` to `stop` of an object (`stop` may lie beyond its end), received into one Buffer, or into `into`.
 
-    The memory is taken when it is known how much there is: with the first head, at the latest. filled: bytes that
-    responses have put in their place. Each is counted once, by whoever saw its response to the end, so that a result
-    with a hole, which would show what was in the memory before, is never handed out.
+    Memory is allocated when the size is known, with the first head at the latest. filled: bytes that responses have put
+    in place. Each response counts its bytes once, at its end, so that a result with a hole, which would show old
+    memory, is never returned.
     """
 
     __slots__ = (
@@ -45,7 +45,7 @@ class RangeRead:
         into: memoryview | None = None,
         timeout: Timeout | None = None,
     ) -> None:
-        """timeout: that of the object if None."""
+        """timeout: None for the timeout of the object."""
         self._reactor = reactor
         self.remote = remote
         self.timeout = remote.timeout if timeout is None else timeout
@@ -55,24 +55,24 @@ class RangeRead:
         self.buffer: Buffer | None = None
         self.memory: memoryview | None = into
         self.version = remote.version
-        self.left = self.filled = 0  # left: parts not complete
+        self.left = self.filled = 0  # left: attempts that are not complete
         self.done = False
 
     def of_whole(self, stop: int) -> "RangeRead":
-        """A read of the whole object, which has at most so many bytes, for others to be cut out of."""
+        """A read of the whole object, of at most that many bytes, from which other reads are cut."""
         return RangeRead(self._reactor, self.remote, -1, 0, stop)
 
     @property
     def tick_s(self) -> float:
-        """How often to look at its requests."""
+        """The interval between checks of its requests."""
         return self.remote.tick_s(self.timeout)
 
     def end_at(self, stop: int) -> None:
-        """The object ends there, or before the end that was asked for."""
+        """Limit the read to the end of the object."""
         self.stop = max(self.start, min(self.stop, stop))
 
     def room(self, upto: int) -> memoryview:
-        """Memory for all bytes from `start` to `upto`; what is in it already stays."""
+        """Memory for the bytes `start` to `upto`; keeps what was received."""
         needed = upto - self.start
         if self.memory is None or len(self.memory) < needed:
             assert self.into is None, "the caller's memory is as large as its read"
@@ -84,23 +84,23 @@ class RangeRead:
         return self.memory
 
     def lands_in(self, buffer: "Buffer") -> None:
-        """In this, where some of it has landed already."""
+        """Use this destination, which already contains a part of the read."""
         self.buffer, self.memory = buffer, self._reactor.writable(buffer)
 
     def piece(self, at: int, stop: int) -> memoryview:
-        """Memory for the bytes `at` to `stop`, of a read whose end is known."""
+        """Memory for the bytes `at` to `stop` of a read whose end is known."""
         memory, length = self.memory, self.stop - self.start
         if memory is None or len(memory) < length:
             memory = self.room(self.stop)
         return memory if stop - at == len(memory) else memory[at - self.start : stop - self.start]
 
     def grown(self, upto: int) -> memoryview:
-        """As `room`, twice as much as there is, so that growing byte by byte copies each byte once or twice."""
+        """Like `room`, but at least double the size, so that growing byte by byte copies each byte once or twice."""
         have = 0 if self.memory is None else len(self.memory)
         return self.room(min(self.stop, max(upto, self.start + 2 * have, self.start + 65_536)))
 
     def result(self) -> Any:
-        """The Buffer; of a read into the caller's memory the number of bytes. UnexpectedError if some are missing."""
+        """The Buffer; for the caller's memory the number of bytes. UnexpectedError if bytes are missing."""
         length = self.stop - self.start
         if self.filled != length:
             raise UnexpectedError(
@@ -118,11 +118,11 @@ class RangeRead:
         return buffer if len(buffer) == length else buffer[:length]
 
     def let_go(self) -> None:
-        """It is over: the memory is somebody else's, though a thread that still connects may hold the read."""
+        """Release the memory after the end, because a thread that still connects may hold the read."""
         self.memory = self.into = self.buffer = None
 
     def cut_from(self, whole: "Buffer") -> Any:
-        """The result, of an object that is in memory already."""
+        """The result, from an object that is in memory."""
         self.end_at(len(whole))
         if self.into is None:
             return whole[self.start : self.stop]
@@ -131,7 +131,7 @@ class RangeRead:
 
 
 class Probe(RangeRead):
-    """Asks what there is, and reads nothing: HEAD, or where that is refused the first byte."""
+    """Requests the size and version only: HEAD, or the first byte if HEAD is refused."""
 
     __slots__ = ("size",)
 
@@ -140,7 +140,7 @@ class Probe(RangeRead):
         self.size: int | None = None
 
     def result(self) -> Version:
-        """The version that is there now, and in `size` its size."""
+        """The current version; sets `size`."""
         return self.version
 
 
@@ -149,9 +149,9 @@ def in_order(landed: dict[int, Any], count: int) -> list[Any]:
     results = [landed.pop(index) for index in range(count)]
     for result in results:
         if isinstance(result, BaseException):
-            results.clear()  # the traceback will hold this frame, and this frame would hold the Buffers
+            results.clear()  # the traceback will hold this frame, which must not hold the Buffers
             try:
                 raise result
             finally:
-                del result  # let not the frame hold it, either
+                del result  # nor the error itself
     return results

@@ -1,7 +1,7 @@
 """The steady state of an object: its version and size are known, and a connection to its server is idle.
 
-Over plain TCP the core reads then, alone (`_uring.steady`). Here is what it needs to know of an object, and its twin
-for TLS and for where there is no core. What comes otherwise than it should goes to the engine (`Unfinished`).
+Over plain TCP the core then makes the reads (`_uring.steady`). This module prepares that, and is its twin for TLS and
+without the core. Reads whose response is not plain go to the engine (`Unfinished`).
 """
 
 import time
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from _uring import Reactor
     from _uring.records import SteadyReads
 
-# After this a request is made up anew: its signature may have expired, or the credentials.
+# A request is rebuilt after this time: its signature or the credentials may have expired.
 _GOOD_S = 0.5
 
 
 def is_plain(read: RangeRead, most: int) -> bool:
-    """Whether nothing unusual is to be expected of a read of at most so many bytes. Its end is set to the object's."""
+    """Whether a read of at most `most` bytes can be a plain read. Limits its end to the end of the object."""
     remote = read.remote
     expected = remote.expected
     if expected is None or remote.kept is not None or remote.access.credentials.stale:
@@ -41,7 +41,7 @@ def is_plain(read: RangeRead, most: int) -> bool:
 def steady_reads(
     reactor: "Reactor", remote: RemoteObject, timeout: Timeout, most: int
 ) -> "SteadyReads | None":
-    """Reads of at most so many bytes from now on; None unless a plain connection is idle. Cost: 5 us."""
+    """The steady state for reads of at most `most` bytes; None unless a plain TCP connection is idle. Cost: 5 us."""
     pool, target = remote.access.pool, remote.target
     if target.origin.scheme == "https" or remote.expected is None or remote.kept is not None:
         return None
@@ -66,7 +66,7 @@ def steady_reads(
 
 
 def read_waiting(read: RangeRead) -> "Unfinished | bool":
-    """A plain read over an idle connection, in the thread that waits for it; False if none is idle."""
+    """Make a plain read on an idle connection, in the calling thread; False if none is idle."""
     transfer = PlainTransfer.begun(read)
     if transfer is None:
         return False
@@ -82,13 +82,13 @@ def read_waiting(read: RangeRead) -> "Unfinished | bool":
 
 
 class _NotPlain(Exception):
-    """The engine is to judge what has come."""
+    """The response is not plain: the engine must judge it."""
 
 
 class PlainTransfer:
-    """One range under way over a connection, as `_uring.transfer` has it: for TLS, and for where there is no core.
+    """One range in flight on a connection, like `_uring.transfer`, for TLS and without the core.
 
-    complete: all of it is in its place. over: it is complete, or something else than a plain response came.
+    complete: all bytes are in place. over: it is complete, or the response is not plain.
     """
 
     __slots__ = (
@@ -109,7 +109,7 @@ class PlainTransfer:
 
     @classmethod
     def begun(cls, read: RangeRead) -> "Self | None":
-        """One whose request is sent; None if no connection is idle."""
+        """Send the request. None if no connection is idle."""
         remote = read.remote
         target = remote.target
         connection = remote.access.pool.take(target.origin)
@@ -132,15 +132,15 @@ class PlainTransfer:
     def _send(self, request: bytes) -> None:
         try:
             self.connection.send_all(request)
-        except OSError as error:  # also where it would have to wait, which an idle connection does not
+        except OSError as error:  # also if it would block, which an idle connection does not
             self._broken(error)
 
     def _broken(self, error: OSError) -> None:
-        # Without its frames, which hold this and the caller's memory.
+        # Drop its frames, which hold this object and the caller's memory.
         self._error, self.over = error.with_traceback(None), True
 
     def receive(self, get: Callable[[memoryview], int], turns: int = 1 << 30) -> None:
-        """Have what can be had by `get`, which raises WOULD_BLOCK where that is nothing; by so many calls at most."""
+        """Receive what has arrived with at most `turns` calls of `get`, which raises WOULD_BLOCK if nothing has."""
         try:
             while not self.over and turns > 0:
                 self._take(get)
@@ -157,7 +157,7 @@ class PlainTransfer:
     def _take(self, get: Callable[[memoryview], int]) -> None:
         total_s = self.read.timeout.total_s
         if total_s is not None and self.since - self.sent > total_s:
-            raise _NotPlain  # the engine says so
+            raise _NotPlain  # the engine raises the error
         if self._answered:
             count = get(self._body[self._placed :])
             self._placed += count
@@ -173,7 +173,7 @@ class PlainTransfer:
         self.over = self._placed == len(self._body)
 
     def _look_for_head(self) -> None:
-        """What has come of the body with it is put in its place."""
+        """Copy the part of the body that arrived with the head to its place."""
         read, scratch, used = self.read, self.connection.scratch, self._used
         expected = read.remote.expected
         end = -1 if expected is None else expected.accepts(scratch[:used], read.start, read.stop)
@@ -186,7 +186,7 @@ class PlainTransfer:
             raise _NotPlain
 
     def give_back(self) -> None:
-        """It is complete: the connection is idle, but for bytes that nobody asked for."""
+        """Return the connection after a complete read; close it if it has received unsolicited bytes."""
         connection, nbytes = self.connection, len(self._body)
         connection.used = True
         try:
@@ -203,14 +203,14 @@ class PlainTransfer:
         self.read.filled = nbytes
 
     def unfinished(self) -> Unfinished:
-        """What it has come to."""
+        """The state of the read, for the engine to continue."""
         read = self.read
         memory = read.buffer if read.into is None else read.into
         said = (self._head, self._placed, self._errno, self.sent, self.since, self._error)
         return Unfinished(self.connection, [memory], read.start, read.stop, *said)
 
     def is_late(self, now: float) -> bool:
-        """Whether it was silent for long, or takes too long in all."""
+        """Whether it exceeds the time of silence or the total timeout."""
         read = self.read
         if now - self.since >= read.remote.patience_s(read.timeout):
             return True

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 class HttpSource(Travels):
-    """One object on a server. Nothing is asked before the first read."""
+    """One object on a server. The first read sends the first request."""
 
     def __init__(self, reactor: "Reactor", remote: RemoteObject, options: Options) -> None:
         self._reactor = reactor
@@ -76,14 +76,14 @@ class HttpSource(Travels):
     # --- one range -------------------------------------------------------------------------------------------
 
     def read_at(self, offset: SupportsIndex, limit: SupportsIndex) -> "Buffer":
-        steady = self._steady  # another thread may take it away
+        steady = self._steady  # another thread may clear it
         found: Any = None if steady is None else steady.read_at(offset, limit)
         if found is None:
             start, count = byte_index(offset, "offset"), byte_index(limit, "limit")
             found = self._one(self._read(start, count))
         elif isinstance(found, Unfinished):
             found = self._go_on(found)
-        return found  # type: ignore[no-any-return]  # a call more would be a tenth of all
+        return found  # type: ignore[no-any-return]  # one more call would cost a tenth
 
     def read_into(self, buffer: Destination, offset: SupportsIndex = 0) -> int:
         start, view = byte_index(offset, "offset"), writable_bytes(cast("SupportsBuffer", buffer))
@@ -114,9 +114,9 @@ class HttpSource(Travels):
         return self.read_soon(start, count, into)
 
     async def read_soon(self, start: int, count: int, into: memoryview | None = None) -> Any:
-        """A read, whether or not this was closed meanwhile. See `Reader` in `_uring.records`."""
+        """Read, even if this was closed meanwhile. See `Reader` in `_uring.records`."""
         read = self._made(start, start + count, into=into)
-        del into  # the traceback of an error holds this frame: let it not hold the memory
+        del into  # the traceback of an error holds this frame, which must not hold the memory
         try:
             if is_plain(read, self._most):
                 result = await awaited_reads.result_of(self._steady_now(), read, self, self._run)
@@ -188,7 +188,7 @@ class HttpSource(Travels):
         return found
 
     def _reads(self, starts: Offsets, lengths: Offsets, first: int = 0) -> list[RangeRead]:
-        """From the range with this index on, whether or not this was closed meanwhile."""
+        """Make the reads from that index on, even if this was closed meanwhile."""
         pairs = zip(starts[first:].tolist(), lengths[first:].tolist(), strict=True)
         return [
             self._made(start, start + length, index) for index, (start, length) in enumerate(pairs, first)
@@ -197,7 +197,7 @@ class HttpSource(Travels):
     def _each_small(
         self, held: HeldConnections, starts: Offsets, lengths: Offsets, chunk: int | None, concurrent: int
     ) -> "Generator[tuple[int, Buffer | Error]]":
-        """In the steady state, until one is unusual; the rest by the engine."""
+        """Read in the steady state until a response is not plain; the engine makes the rest."""
         began, first = time.monotonic(), 0
         unfinished: list[tuple[int, Unfinished]] = []
         while not unfinished and first < len(starts):
@@ -220,7 +220,7 @@ class HttpSource(Travels):
         yield from self._each(held, reads, chunk, concurrent, False, begun, began)
 
     def _width(self, concurrent: int | None) -> int:
-        """Over how many connections at once the core reads."""
+        """The number of connections that the core uses at once."""
         return min(concurrent or CONCURRENT, PER_HOST)
 
     def _each(
@@ -233,8 +233,8 @@ class HttpSource(Travels):
         unfinished: list[tuple[RangeRead, Unfinished]],
         began: float | None = None,
     ) -> "Generator[tuple[int, Buffer | Error]]":
-        """As they land: at most `concurrent` reads are under way or wait to be handed out. unfinished: others that are
-        under way, which then come as well; began: when they did.
+        """Yield results as they complete; at most `concurrent` reads are in flight or wait to be yielded. unfinished:
+        reads that are in flight already, yielded as well; began: the time at which they began.
         """
         landed: dict[int, Any] = {}
         with self._named():
@@ -247,14 +247,14 @@ class HttpSource(Travels):
             for given in range(-before, len(reads)):
                 while begun < min(len(reads), given + concurrent):
                     run.add(reads[begun])
-                    reads[begun] = None  # type: ignore[call-overload]  # landed, it is the consumer's
+                    reads[begun] = None  # type: ignore[call-overload]  # the consumer owns it now
                     begun += 1
                 run.touch()
                 while not (given in landed if ordered else landed):
                     driver.step()
                 index = given if ordered else next(iter(landed))
                 if isinstance(landed[index], BaseException) and not isinstance(landed[index], Error):
-                    raise landed.pop(index)  # no memory: for who reads, not a reply of one range
+                    raise landed.pop(index)  # out of memory: raised, not returned for one range
                 run.rest()
                 yield index, landed.pop(index)
         finally:
@@ -287,7 +287,7 @@ class HttpSource(Travels):
         return records.filled(await self._awaited(self._rows(records, size)))
 
     def _rows(self, records: Records, size: int | None) -> list[RangeRead]:
-        """A read for each record, into its row."""
+        """One read for each record, into its row."""
         rows = records.rows(self._reactor, size)
         return [self._read(start, len(row), index, row) for index, (start, row) in enumerate(rows)]
 
@@ -362,7 +362,7 @@ class HttpSource(Travels):
 
     @contextmanager
     def _named(self) -> Iterator[None]:
-        """What fails before there is a request, for want of a descriptor to wait with, says what was to be read."""
+        """Name the range in an error that was raised before any request, such as a missing descriptor."""
         try:
             yield
         except Error as error:
@@ -372,7 +372,7 @@ class HttpSource(Travels):
             raise type(error)(text, path=self.path, errno=error.errno, status=error.status) from error
 
     def _steady_now(self, chunk: int | None = None) -> "SteadyReads | None":
-        """Reads in the steady state of the object; None where there is none, or pieces smaller than it are wanted."""
+        """The steady state of the object; None if there is none, or if the pieces are too small."""
         if (chunk or self._most) < MEASURED:
             return None
         steady = self._steady
@@ -382,7 +382,7 @@ class HttpSource(Travels):
         return steady
 
     def _one(self, read: RangeRead) -> Any:
-        """One read, waited for in this thread."""
+        """Make one read in this thread."""
         found: Any = False
         if is_plain(read, self._most):
             steady = self._steady_now()
@@ -403,12 +403,12 @@ class HttpSource(Travels):
         return self._finish(self._unusual(begun.start, begun.stop, into), begun)
 
     def _unusual(self, start: int, stop: int, into: memoryview | None) -> RangeRead:
-        """A read that is not as the last one was."""
+        """A read whose response was not plain; the steady state is dropped."""
         self._steady = None
         return self._made(start, stop, into=None if into is None else into[: stop - start])
 
     def _finish(self, read: RangeRead, begun: Unfinished) -> Any:
-        """Have the engine go on with one read."""
+        """Let the engine continue one read."""
         return self._until_landed(lambda run: run.adopt(read, begun, begun.sent), 1)[0]
 
     def _rest(
@@ -421,13 +421,13 @@ class HttpSource(Travels):
         concurrent: int | None,
         began: float,
     ) -> list[Any]:
-        """What the steady state did not read of many: some are there, some under way, some not begun."""
+        """The rest of many reads after the steady state: some are complete, some in flight, some not started."""
         under_way = {index for index, _ in unfinished}
         landed = {index: buffer for index, buffer in enumerate(buffers) if index not in under_way}
         reads = self._reads(starts, lengths, len(buffers))
         begun = [(self._made(piece.start, piece.stop, index), piece) for index, piece in unfinished]
         unfinished.clear()
-        buffers.clear()  # the traceback of a failure will hold this frame and its caller's, but not the Buffers
+        buffers.clear()  # the traceback of a failure will hold this frame and its caller, but not the Buffers
 
         def begin(run: Engine) -> None:
             run.adopt_all(begun)
@@ -437,7 +437,7 @@ class HttpSource(Travels):
         return self._until_landed(begin, len(starts), chunk, concurrent, landed, began)
 
     def _now(self, reads: list[Any], chunk: int | None = None, concurrent: int | None = None) -> list[Any]:
-        """The results, waited for in this thread; the first failure in the order of `reads` is raised."""
+        """Wait for the results in this thread. Raises the first failure in the order of `reads`."""
 
         def begin(run: Engine) -> None:
             for read in reads:
@@ -454,7 +454,7 @@ class HttpSource(Travels):
         landed: dict[int, Any] | None = None,
         began: float | None = None,
     ) -> list[Any]:
-        """landed: what is there already, by index. began: when the call did."""
+        """landed: results that are there already, by index. began: time at which the call began."""
         landed = {} if landed is None else landed
         with self._named(), this_thread() as driver:
             run = self._run(driver, landed.__setitem__, chunk, concurrent, began=began)
@@ -469,7 +469,7 @@ class HttpSource(Travels):
     def _awaited(
         self, reads: list[Any], chunk: int | None = None, concurrent: int | None = None
     ) -> Awaitable[list[Any]]:
-        """The same, awaited."""
+        """The same with `await`."""
         return self._await(reads, chunk, concurrent) if reads else ready([])
 
     async def _await(self, reads: list[Any], chunk: int | None, concurrent: int | None) -> list[Any]:
@@ -488,7 +488,7 @@ class HttpSource(Travels):
             with self._named():
                 for read in reads:
                     run.add(read)
-            if waiter.done():  # out of an object that is kept: nothing was waited for
+            if waiter.done():  # cut from an object in memory: nothing was waited for
                 await yield_if_due()
             await binding.wait(waiter)
         finally:
