@@ -80,6 +80,10 @@ class Session:
             server=self._server(),
         )
         yield report.heading(self.report)
+        if absent := sorted(
+            {text for case in self.cases for kind in case.contenders() if (text := kind.absence())}
+        ):
+            yield "Left out: " + "; ".join(absent) + "."
         parts = len(self.cases) + self.with_memory
         for number, case in enumerate(self.cases):
             result = self.bench.run(case, self._part(number, parts))

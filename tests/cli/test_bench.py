@@ -563,7 +563,12 @@ def test_the_command(
     from rangeio_bench import cases
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cases, "EVERYONE", tuple(k for k in EVERYONE if k.role in ("ours", "baseline")))
+
+    class Absent(EVERYONE[0]):  # type: ignore[misc]
+        name, module = "absent", "a_module_that_is_not_there"
+
+    known = [k for k in EVERYONE if k.role in ("ours", "baseline")]
+    monkeypatch.setattr(cases, "EVERYONE", (*known, Absent))
     monkeypatch.setattr(Options, "quick", lambda: TINY)
     monkeypatch.setattr(Session, "memory_kinds", memory.KINDS[:1])
     arguments = [
@@ -579,7 +584,7 @@ def test_the_command(
     assert main([*arguments, "--rounds", "1", "--json", "out.json", "--report", "out.html"]) == 0
     text = capsys.readouterr()
     assert text.err == ""
-    assert "Small files" in text.out
+    assert "Left out: a_module_that_is_not_there is not installed." in text.out.partition("Small files")[0]
     assert "Resident memory" in text.out
     assert (tmp_path / "new/s.bin").stat().st_size == 16 << 20
     data = json.loads((tmp_path / "out.json").read_text())
