@@ -1,6 +1,6 @@
 """How the files of a file system are read."""
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int64_t, uint64_t
 
 cdef enum:
     # Nobody has asked yet.
@@ -18,3 +18,4 @@ cdef enum:
 cdef bint is_made_up(int fd) noexcept
 cdef int way_of(int fd, uint64_t device, uint64_t attributes) noexcept
 cdef bint has_prompt_fstat(int fd)
+cdef bint has_mappable_pages(int fd, int64_t size)

@@ -5,7 +5,7 @@ overlayfs, on which containers run, tmpfs and most others refuse it (Linux 6.18)
 pread on the caller's own thread.
 """
 
-from _uring.kernel cimport RWF_NOWAIT, iovec, preadv2
+from _uring.kernel cimport RWF_NOWAIT, fstat, iovec, preadv2, stat_t
 
 from libc.errno cimport EAGAIN, errno
 from libc.stdint cimport int64_t
@@ -49,15 +49,17 @@ cdef set SYNTHETIC = {
     0xDE5E81E4,  # efivarfs
     0x6165676C,  # pstore
 }
-# File systems whose fstat reads memory only while a file is open (linux/magic.h). Others may ask a server, or a thread of this
-# process that waits for the GIL (FUSE).
-cdef set PROMPT = {
+# File systems whose mappings show the pages of the page cache, in step with read(2). Not overlayfs: a mapping goes on to show the
+# lower file after it is copied up, and a container cannot see what the layers are.
+cdef set MAPPABLE = {
     0xEF53,  # ext2, ext3, ext4
     0x58465342,  # xfs
     0x9123683E,  # btrfs
-    0xF2F52010,  # f2fs
-    0x1021994,  # tmpfs
+    0x01021994,  # tmpfs
 }
+# File systems whose fstat reads memory only while a file is open (linux/magic.h). Others may ask a server, or a thread of this
+# process that waits for the GIL (FUSE).
+cdef set PROMPT = MAPPABLE | {0xF2F52010}  # and f2fs
 
 
 cdef bint is_made_up(int fd) noexcept:
@@ -91,3 +93,12 @@ cdef bint has_prompt_fstat(int fd):
     """Whether fstat of the file returns without waiting."""
     cdef statfs_t system
     return fstatfs(fd, &system) == 0 and system.f_type in PROMPT
+
+
+cdef bint has_mappable_pages(int fd, int64_t size):
+    """Whether the file may be copied out of a mapping. Not one of tmpfs with holes: touching a hole would allocate a page."""
+    cdef statfs_t system
+    cdef stat_t file
+    if fstatfs(fd, &system) != 0 or system.f_type not in MAPPABLE:
+        return False
+    return system.f_type != TMPFS or fstat(fd, &file) == 0 and file.st_blocks << 9 >= size

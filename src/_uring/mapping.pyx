@@ -16,7 +16,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 from posix.mman cimport MAP_FAILED, MAP_PRIVATE, PROT_NONE, PROT_READ, madvise, mmap, mprotect, munlock, munmap
 
-from _uring.kernel cimport fstat, stat_t
+from _uring.filesystems cimport has_mappable_pages
 
 cdef extern from "guard.h" nogil:
     struct rangeio_piece:
@@ -24,17 +24,10 @@ cdef extern from "guard.h" nogil:
     int rangeio_guard_works()
     size_t rangeio_copy_guarded(const rangeio_piece *pieces, size_t count, const char *low, size_t size)
     long rangeio_major_faults()
-    struct statfs_t "statfs":
-        long f_type
-    int fstatfs(int fd, statfs_t *answer)
     int MADV_DONTNEED
 
 # Whether files are mapped at all: RANGEIO_MAPPED=0 has them read by system calls only.
 enabled = os.environ.get("RANGEIO_MAPPED", "1") not in ("", "0")
-
-# File systems whose pages are the page cache's, in step with read(2) (linux/magic.h): ext2 to ext4, xfs, btrfs, tmpfs. Not overlayfs:
-# a mapping goes on to show the lower file when that is copied up, and what its layers are cannot be seen in a container.
-cdef set KNOWN = {0xEF53, 0x58465342, 0x9123683E, 0x01021994}
 
 # The kernel maps so much around a page that is touched, if it is in the page cache (fault_around_bytes).
 cdef int BLOCK_BITS = 16
@@ -45,9 +38,6 @@ cdef int64_t LARGEST = 1 << 40
 cdef int64_t LEAST_REST = 32
 cdef int64_t MOST_REST = 1 << 16
 cdef int64_t MORE_TRUST = 1024
-
-# A page that is touched where a file in memory has none is made there, and would take memory that a read does not.
-cdef long TMPFS = 0x01021994
 
 # Blocks seen, of all files of the process, and how many there may be: half of the machine's memory.
 cdef int64_t blocks_seen = 0
@@ -76,12 +66,8 @@ cdef dict mapping_stats():
 
 cdef Mapping mapping_of(int fd, int64_t size):
     """The mapping of a regular file, made at its first use; None where there is to be none."""
-    cdef statfs_t system
-    cdef stat_t file
     cdef Mapping mapping
-    if not enabled or not 0 < size <= LARGEST or fstatfs(fd, &system) != 0 or system.f_type not in KNOWN:
-        return None
-    if system.f_type == TMPFS and (fstat(fd, &file) != 0 or file.st_blocks << 9 < size):
+    if not enabled or not 0 < size <= LARGEST or not has_mappable_pages(fd, size):
         return None
     mapping = Mapping()
     mapping.state.size = size

@@ -8,6 +8,7 @@ from _uring.residency cimport Residency
 
 cdef int64_t SMALL
 cdef int64_t CHECK_EVERY_NS
+cdef int64_t bypass_from
 
 
 cdef class Descriptor:

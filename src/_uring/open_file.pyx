@@ -68,7 +68,7 @@ SMALL = 64 << 10
 CHECK_EVERY_NS = 1000000000
 # Under direct="auto", one read of at least this many bytes goes past the page cache if it is not cached: a sixteenth of the
 # machine's memory. RANGEIO_DIRECT_FROM sets it.
-cdef int64_t bypass_from = int(
+bypass_from = int(
     os.environ.get("RANGEIO_DIRECT_FROM") or max(256 << 20, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 16)
 )
 # It is not cached if at most this share of it is.

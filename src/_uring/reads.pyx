@@ -13,7 +13,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from _uring.filesystems cimport LOCAL, TOLD
-from _uring.open_file cimport SMALL
+from _uring.open_file cimport SMALL, bypass_from
 from _uring.request cimport Request
 
 from _uring.errors import make_error
@@ -208,7 +208,7 @@ cdef class ReadMany(FileRead):
         """As `go_past_cache`, for ranges of a MiB on average that cover half of what lies between the first and the last."""
         cdef int64_t first = self.size, last = 0, total = 0, length
         cdef Py_ssize_t i, count = self.starts.shape[0]
-        if not self.file.may_bypass:
+        if not self.file.may_bypass or self.size < bypass_from:
             return 0
         for i in range(count):
             length = clamp(self.starts[i], self.lengths[i], self.size)

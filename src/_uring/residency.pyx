@@ -9,6 +9,7 @@ Nobody touches the mapping; it has no access rights, so that no page is ever loa
 
 from libc.stdint cimport uint32_t
 from libc.stdlib cimport calloc, free
+from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_NONE, mmap, munmap
 
 from _uring.process cimport coarse_clock_ns, page_size
 
@@ -19,11 +20,7 @@ cdef extern from * nogil:
     #define rangeio_get(place) __atomic_load_n(place, __ATOMIC_RELAXED)
     #define rangeio_put(place, value) __atomic_store_n(place, value, __ATOMIC_RELAXED)
     """
-    void *mmap(void *wish, size_t bytes, int access, int flags, int fd, int64_t offset)
-    int munmap(void *place, size_t bytes)
     int mincore(void *place, size_t bytes, unsigned char *pages)
-    void *MAP_FAILED
-    int PROT_NONE, MAP_SHARED
     uint64_t rangeio_get(uint64_t *place)
     void rangeio_put(uint64_t *place, uint64_t value)
 

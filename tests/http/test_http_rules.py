@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from awaited import Awaited, Loop
+from awaited import by_each
 from servers.scripted import Answer, Asked, Script, cut, honest, reply, scripted
 
 import rangeio
@@ -44,16 +44,7 @@ class Desk:
 
 @pytest.fixture(params=["sync", "asyncio"])
 def desk(request: pytest.FixtureRequest) -> Iterator[Desk]:
-    if request.param == "sync":
-        made = Desk(rangeio.open)
-        yield made
-        made.close()
-        return
-    loop = Loop(request.param)
-    made = Desk(lambda url, **options: Awaited(rangeio.open_async(url, **options), loop))
-    yield made
-    made.close()
-    loop.close()
+    yield from by_each(request.param, Desk)
 
 
 def at(number: int, wrong: Callable[[Asked], Answer]) -> Script:

@@ -113,10 +113,10 @@ FLOORS = (
 # The same inside the core, .pyx and .py together.
 CORE_FLOORS = (
     "kernel poison errors",
-    "arguments mapping pickling records",
+    "arguments pickling records",
     "arenas filesystems http1 liburing process pure pure.buffer pure.connections pure.descriptor pure.http1"
     " pure.planning waiters",
-    "residency",
+    "mapping residency",
     "connections event_loops memory pure.workers request",
     "coop cursor planning pure.coop pure.open_file ring sweep transfer workers",
     "engine pure.file transfer_set",

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 from xml.sax.saxutils import escape
 
 import pytest
-from awaited import LOOPS, Awaited, Loop, run_on
+from awaited import LOOPS, by_each, run_on
 from faults.machine import need_module
 from servers.scripted import Answer, Asked, Script, cut, honest, reply, scripted
 
@@ -44,16 +44,7 @@ class Desk:
 
 @pytest.fixture(params=["sync", "asyncio"])
 def desk(request: pytest.FixtureRequest) -> Iterator[Desk]:
-    if request.param == "sync":
-        made = Desk(rangeio.open)
-        yield made
-        made.close()
-        return
-    loop = Loop(request.param)
-    made = Desk(lambda uri, **options: Awaited(rangeio.open_async(uri, **options), loop))
-    yield made
-    made.close()
-    loop.close()
+    yield from by_each(request.param, Desk)
 
 
 def error(status: int, code: str, message: str = "", more: str = "", **fields: str | None) -> Answer:

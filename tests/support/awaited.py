@@ -6,7 +6,7 @@ Arguments must be refused by the call, not when it is awaited; that is checked h
 import asyncio
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import pytest
 
@@ -187,3 +187,24 @@ async def at_once(name: str, jobs: "Sequence[Callable[[], Coroutine[Any, Any, No
                 nursery.start_soon(job)
     else:
         await asyncio.gather(*(job() for job in jobs))
+
+
+class _Closes(Protocol):
+    def close(self) -> None: ...
+
+
+_Desk = TypeVar("_Desk", bound=_Closes)
+
+
+def by_each(name: str, make: Callable[[Any], _Desk]) -> Iterator[_Desk]:
+    """`make(rangeio.open)` for "sync", else `make` of `open_async` driven by that loop; closed at the end."""
+    if name == "sync":
+        made = make(rangeio.open)
+        yield made
+        made.close()
+        return
+    loop = Loop(name)
+    made = make(lambda uri, **options: Awaited(rangeio.open_async(uri, **options), loop))
+    yield made
+    made.close()
+    loop.close()
