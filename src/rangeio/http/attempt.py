@@ -168,7 +168,7 @@ class Attempt(Connecting):
             self._readable()
 
     def _judge(self, head: Head) -> Body:
-        self.answered = self.since
+        self.answered, self.aside = self.since, None
         self._end_silence(answered=True)
         return self.engine.judge(self, head)
 
@@ -241,7 +241,7 @@ class Attempt(Connecting):
         self.attempts = self.hops = self.placed = 0
         self.hedged = self.clamped = self.refused = self.moved = self.restarted = False
         self.rival = None
-        self.target = read.remote.target
+        self.target, self.aside = read.remote.target, None
         self._ask(connection)
 
     def _decide(self, response: ResponseParser) -> None:
@@ -267,9 +267,11 @@ class Attempt(Connecting):
         self.discard()
         self.engine.left_alone(self)
 
-    def redirected(self, location: str) -> None:
+    def redirected(self, head: Head) -> None:
         """Follow a redirect. ConfigInvalidError for an invalid URL, UnsupportedError if it is not allowed."""
-        self.read.remote.redirect(self.target, location)
+        remote = self.read.remote
+        target = remote.redirect(self.target, head)
+        self.aside = None if remote.redirects_object else target
         self.moved = True
 
     def restart_at_original(self) -> bool:
@@ -382,6 +384,7 @@ class Attempt(Connecting):
             return
         retry = self.read.remote.retry
         self.attempts += 1
+        self.aside = None
         pause_s = retry.pause_s(self.attempts, after_s)
         if self.attempts >= retry.attempts:
             advice = "set retry= to allow more attempts"

@@ -20,9 +20,11 @@ class Connecting:
     live: it is active; once it is False nothing more is done for it. since: when bytes last arrived or a step began.
     resume: the previous connection was closed while idle, so that a new one is needed. queued: it waits in the queue
     for a connection. on_free, resting: see `rest`. dialing: identifies the connection that is being opened for it.
+    aside: where a redirect sent this request only; None: to the address of the object.
     """
 
     __slots__ = (
+        "aside",
         "connection",
         "dialing",
         "engine",
@@ -44,6 +46,7 @@ class Connecting:
         self.since = 0.0
         self.connection: Connection | None = None
         self.dialing: object = None
+        self.aside: Address | None = None
         self.target: Address = read.remote.target
 
     @abstractmethod
@@ -63,6 +66,11 @@ class Connecting:
         """Whether its result is still needed."""
         return self.live and not self.read.done
 
+    @property
+    def destination(self) -> Address:
+        """The address of its next request."""
+        return self.aside or self.read.remote.target
+
     def connect(self, *, waited: bool = False) -> None:
         """Get a connection and send the request. waited: it was first in the queue."""
         if not self.wanted:
@@ -72,7 +80,7 @@ class Connecting:
         if remote.access.credentials.stale:
             self.renew(None)
             return
-        self.target = remote.target
+        self.target = self.destination
         origin = self.target.origin
         connection = None if self.resume else pool.take(origin)
         if connection is not None:
@@ -130,10 +138,10 @@ class Connecting:
 
     def _inherit(self, origin: Origin, connection: Connection | None) -> None:
         wanted, remote = self.wanted and self.queued, self.read.remote
-        same = remote.target.origin == origin and not remote.access.credentials.stale
+        same = self.destination.origin == origin and not remote.access.credentials.stale
         if wanted and same and connection is not None:
             self.queued = False
-            self.target = remote.target
+            self.target = self.destination
             if connection.is_quiet():
                 self._send(connection)
             else:

@@ -16,7 +16,7 @@ def look(attempt: Attempt, now: float, began: float) -> None:
         return
     if attempt.queued and attempt.engine.pool.is_stuck():
         attempt.queued = False
-        attempt.since, attempt.target = now, attempt.read.remote.target
+        attempt.since, attempt.target = now, attempt.destination
         attempt.engine.pool.reserve(attempt.target.origin, force=True)
         attempt.dial(attempt.target.origin)
         return

@@ -14,7 +14,7 @@ from rangeio.http.heads import Head
 from rangeio.http.proxies import basic
 from rangeio.http.redaction import Quoted, secrets_of_fields, secrets_of_login, secrets_of_query
 from rangeio.http.urls import Address, may_carry, moved
-from rangeio.http.validation import OnNoRange, Version, request_id, status_class
+from rangeio.http.validation import End, OnNoRange, Take, Version, request_id, status_class, told_by_head
 from rangeio.locks import begin_lock
 from rangeio.policy import Retry, Timeout
 from rangeio.ranges import UnprovenSize
@@ -104,16 +104,21 @@ class Access:
 @dataclass(slots=True)
 class Refusal:
     """The meaning of a response without bytes. renew: other credentials might be accepted. again: the request should be
-    repeated at once, because something was learned from the response.
+    repeated at once, because something was learned from the response. ends: the object has no byte at the requested
+    offset, as 416 says; total: its size then, if the response tells.
     """
 
     error: Error
     renew: bool = False
     again: bool = False
+    ends: bool = False
+    total: int | None = None
 
 
 class RemoteObject:
     """One object: its current address (redirects), its version (the pin), and the policy for reads. Thread-safe.
+
+    A service overrides what differs from plain HTTP: the attributes of this class, and the methods that say so.
 
     conditions: header fields sent until the version is known, such as If-None-Match. size: its size, if known before;
     the first response is compared with it.
@@ -121,6 +126,18 @@ class RemoteObject:
 
     by_bytes = True
     """Whether reads request ranges of it, so that errors contain them."""
+    ranges_alike = True
+    """Whether the requests for two ranges differ in the numbers of the Range field only. Then the core makes them from
+    one text (`range_request`); otherwise `request` makes each of them.
+    """
+    redirects_object = True
+    """Whether a redirect holds for later requests of the object; otherwise for one request only."""
+    accept_encoding = "identity"
+    """The content codings that a request accepts."""
+    stored_encoding = False
+    """Whether a content coding in a response is that of the stored bytes, to which offsets refer. Otherwise an encoded
+    body is refused.
+    """
 
     def __init__(
         self,
@@ -192,18 +209,25 @@ class RemoteObject:
 
     @property
     def expected(self) -> Expected | None:
-        """The expected fields of a plain response; None while they are not known."""
+        """The expected fields of a plain response; None while they are not known, and unless `ranges_alike`."""
         version, size = self._version, self._version.size
-        if self._expected is None and self.pinned and size is not None and version.known and version.ranged:
+        if (
+            self._expected is None
+            and self.ranges_alike
+            and self.pinned
+            and size is not None
+            and version.known
+            and version.ranged
+        ):
             etag, modified = _sent(version.etag), _sent(version.modified)
             self._expected = Expected(size, etag, modified, _sent(version.encoding))
         return self._expected
 
-    def redirect(self, asked: Address, location: str) -> None:
-        """Follow a redirect. asked: the address that sent it. ConfigInvalidError for an invalid URL; UnsupportedError
-        if it leads from https to http, unless that is allowed.
+    def redirect(self, asked: Address, head: Head) -> Address:
+        """Follow a redirect; returns its target. asked: the address that sent it. ConfigInvalidError for an invalid
+        URL; UnsupportedError if it leads from https to http, unless that is allowed.
         """
-        target = moved(asked, location)
+        target = self.redirected(asked, head)
         leaves_tls = asked.origin.scheme == "https" and target.origin.scheme == "http"
         if leaves_tls and not self.access.insecure_redirects:
             raise UnsupportedError(
@@ -212,7 +236,15 @@ class RemoteObject:
                 + ", where others can read and change"
                 " the bytes; insecure_redirects=True follows it"
             )
-        self._go_to(target)
+        if self.redirects_object:
+            self._go_to(target)
+        elif target not in self._left:
+            self._remember(target)
+        return target
+
+    def redirected(self, asked: Address, head: Head) -> Address:
+        """The target of a redirect. For services: its head may tell more. ConfigInvalidError for an invalid URL."""
+        return moved(asked, head.fields["location"])
 
     def forget_redirect(self, target: Address) -> None:
         """Go back to the original address if `target` is still the current one: a signed target may have expired."""
@@ -221,8 +253,12 @@ class RemoteObject:
 
     def _go_to(self, target: Address) -> None:
         if self._target != self.address:
-            self._left = (*self._left[1 - _MOST_LEFT :], self._target)
+            self._remember(self._target)
         self._target = target
+
+    def _remember(self, target: Address) -> None:
+        """Keep an address whose secrets may be quoted by the response to a request in flight."""
+        self._left = (*self._left[1 - _MOST_LEFT :], target)
 
     def request(
         self, method: str, at: int, stop: int | None, version: Version, target: Address, absolute: bool
@@ -235,11 +271,13 @@ class RemoteObject:
         text = self._head(method, target, absolute)
         if stop is not None:
             text += f"Range: bytes={at}-{stop - 1}\r\n"
-        if version.known and version.strong:
-            text += f"If-Match: {version.strong}\r\n"
-        elif not version.known:
-            text += "".join(f"{name}: {value}\r\n" for name, value in self.conditions.items())
+        added = self.pin_fields(version) if version.known else self.conditions
+        text += "".join(f"{name}: {value}\r\n" for name, value in added.items())
         return (text + "\r\n").encode("latin-1")
+
+    def pin_fields(self, version: Version) -> Mapping[str, str]:
+        """The fields with which a server refuses (412) any version but this one; none if it cannot. For services."""
+        return {"If-Match": version.strong} if version.strong else {}
 
     def range_request(self, target: Address, absolute: bool) -> RangeRequest:
         """The reusable request for a range. Requires `expected`."""
@@ -249,7 +287,7 @@ class RemoteObject:
         known, found = self._range_request
         if found is None or known != key:
             before = self._head("GET", target, absolute) + "Range: bytes="
-            pin = f"\r\nIf-Match: {self._version.strong}" if self._version.strong else ""
+            pin = "".join(f"\r\n{name}: {value}" for name, value in self.pin_fields(self._version).items())
             found = RangeRequest(before.encode("latin-1"), (pin + "\r\n\r\n").encode("latin-1"), expected)
             self._range_request = key, found
         return found
@@ -264,7 +302,11 @@ class RemoteObject:
         known, text = self._prefix
         if known != key:
             line = f"{method} {target.url if absolute else target.target} HTTP/1.1"
-            ours = {"Host": target.origin.authority, "User-Agent": "rangeio", "Accept-Encoding": "identity"}
+            ours = {
+                "Host": target.origin.authority,
+                "User-Agent": "rangeio",
+                "Accept-Encoding": self.accept_encoding,
+            }
             to_proxy = self.access.pool.proxy_fields(target.origin) if absolute else {}
             text = head_of(line, merged(ours, self.fields_for(method, target), to_proxy))
             self._prefix = key, text
@@ -298,8 +340,18 @@ class RemoteObject:
         for origin in {address.origin for address in (self.address, *led_to)}:
             yield from self.access.pool.secrets(origin)
 
+    def judged(self, head: Head, at: int, stop: int) -> Take | End | None:
+        """The meaning of a response to a request for `at` to `stop` with status 200, 204, 206 or 416, where the service
+        differs from HTTP; None where it does not. For services.
+        """
+        return None
+
+    def told_by_head(self, head: Head) -> int | None:
+        """The size from a response to HEAD; None if a byte must be requested to learn it. For services."""
+        return told_by_head(head)
+
     def refused(self, head: Head, body: bytes, *, pinned: bool) -> Refusal:
-        """The meaning of a status without bytes. body: its beginning. pinned: If-Match was sent for the pin.
+        """The meaning of a status without bytes. body: its beginning. pinned: `pin_fields` were sent.
 
         The message of the error, which is also in its `context` as "said", contains no secrets, even if the server
         quotes them.

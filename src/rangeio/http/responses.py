@@ -68,15 +68,21 @@ def judge(
     if status in (400, 408) and head.closing and attempt.connection is not None and attempt.connection.used:
         raise Unsolicited
     if status in _REDIRECTS and "location" in head.fields:
-        attempt.outcome = partial(_move, attempt, head.fields["location"])
+        attempt.outcome = partial(_move, attempt, head)
         return _NO_BODY
     if isinstance(attempt.read, Probe):
         return _judge_probe(attempt, attempt.read, head, complete)
     if status not in validation.BRINGING:
-        return _hear(attempt, head)
+        return _hear(attempt, head, complete)
     remote = attempt.read.remote
-    found = validation.judge(
-        head, attempt.at, attempt.stop, attempt.read.stop, remote.on_no_range, remote.cap
+    found = remote.judged(head, attempt.at, attempt.stop) or validation.judge(
+        head,
+        attempt.at,
+        attempt.stop,
+        attempt.read.stop,
+        remote.on_no_range,
+        remote.cap,
+        stored_encoding=remote.stored_encoding,
     )
     if attempt.read.index < 0 and not _is_of_whole(found, attempt.read.stop):
         raise Parked
@@ -158,7 +164,7 @@ def taken(attempt: Attempt, upto: int, complete: Complete) -> None:
             " request less"
         )
     if upto < attempt.stop and upto < read.stop:
-        attempt.attempts = 0  # a server may send less than requested, any number of times
+        attempt.attempts = attempt.hops = 0  # a server may send less than requested, any number of times
         attempt.connect()
     else:
         complete(attempt)
@@ -216,21 +222,24 @@ def _ended(attempt: Attempt, total: int | None, complete: Complete) -> None:
 # --- no bytes ------------------------------------------------------------------------------------------------
 
 
-def _hear(attempt: Attempt, head: Head) -> Body:
+def _hear(attempt: Attempt, head: Head, complete: Complete) -> Body:
     """Keep the beginning of the body of a refusal."""
     memory = bytearray(_MOST_OF_A_REFUSAL if head.length is None else min(head.length, _MOST_OF_A_REFUSAL))
-    attempt.outcome = partial(_refused, attempt, head, memory)
+    attempt.outcome = partial(_refused, attempt, head, memory, complete)
     return Body(memoryview(memory))
 
 
-def _refused(attempt: Attempt, head: Head, memory: bytearray) -> None:
+def _refused(attempt: Attempt, head: Head, memory: bytearray, complete: Complete) -> None:
     """Handle a status without bytes of the object."""
     status, remote = head.status, attempt.read.remote
     credentials = remote.access.credentials
     assert attempt.response is not None
-    pinned = attempt.read.version.known and attempt.read.version.strong is not None
+    version = attempt.read.version
+    pinned = version.known and bool(remote.pin_fields(version))
     refusal = remote.refused(head, bytes(memory[: attempt.response.filled]), pinned=pinned)
-    if refusal.again and attempt.hops < _MOST_HOPS:
+    if refusal.ends and not isinstance(attempt.read, Probe):
+        _ended(attempt, refusal.total, complete)
+    elif refusal.again and attempt.hops < _MOST_HOPS:
         attempt.hops += 1
         attempt.connect()
     elif status in _EXPIRED and attempt.restart_at_original():
@@ -247,12 +256,12 @@ def _refused(attempt: Attempt, head: Head, memory: bytearray) -> None:
             del refusal  # breaks the cycle of frame and traceback
 
 
-def _move(attempt: Attempt, location: str) -> None:
+def _move(attempt: Attempt, head: Head) -> None:
     attempt.hops += 1
     if attempt.hops > _MOST_HOPS:
         raise UnexpectedError(f"more than {_MOST_HOPS} redirects")
     try:
-        attempt.redirected(location)
+        attempt.redirected(head)
     except ConfigInvalidError:
         raise UnexpectedError("the server redirects to an address that is not an http or https URL") from None
     attempt.connect()
@@ -263,7 +272,7 @@ def _judge_probe(attempt: Attempt, read: Probe, head: Head, complete: Complete) 
     status, version = head.status, read.version
     first, _, total = validation.content_range(head)
     if attempt.method == "HEAD":
-        total = _told_by_head(head)
+        total = read.remote.told_by_head(head)
         if status in _NO_HEAD or (status in validation.BRINGING and total is None):
             attempt.method = "GET"
             attempt.outcome = attempt.connect
@@ -271,9 +280,10 @@ def _judge_probe(attempt: Attempt, read: Probe, head: Head, complete: Complete) 
     elif status == 204 or (status == 416 and total is None):
         total = 0
     elif status == 200 and first is None:
-        total = None if validation.encoding_of(head) else head.length
+        encoded = validation.encoding_of(head) and not read.remote.stored_encoding
+        total = None if encoded else head.length
     if status not in validation.BRINGING:
-        return _hear(attempt, head)
+        return _hear(attempt, head, complete)
     if status in (204, 416):
         if version.known and version.expected is not None and total != version.expected:
             raise ObjectChangedError(
@@ -285,19 +295,3 @@ def _judge_probe(attempt: Attempt, read: Probe, head: Head, complete: Complete) 
     read.size = total
     attempt.outcome = partial(complete, attempt)
     return _NO_BODY
-
-
-def _told_by_head(head: Head) -> int | None:
-    """The size of the object from a response to HEAD; None if it does not tell, so that a byte must be requested.
-
-    A length of 0 does not prove that the object is empty: servers that build HEAD from an empty body report 0 for every
-    object, against RFC 9110 section 8.6. The same holds for 204, which such a body may cause. The length of a 206 is
-    that of the part, and with an encoding that of the encoded content; a part has the size in Content-Range (section
-    14.4).
-    """
-    first, _, total = validation.content_range(head)
-    if validation.encoding_of(head) or head.status == 204:
-        return None
-    if first is not None or head.status == 206:
-        return total or None
-    return head.length or None

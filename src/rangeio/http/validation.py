@@ -248,11 +248,21 @@ class End:
     total: int | None
 
 
-def judge(head: Head, at: int, stop: int, limit: int, on_no_range: OnNoRange, cap: int) -> Take | End:
+def judge(
+    head: Head,
+    at: int,
+    stop: int,
+    limit: int,
+    on_no_range: OnNoRange,
+    cap: int,
+    *,
+    stored_encoding: bool = False,
+) -> Take | End:
     """What to use of the response to a request for `at` to `stop`, for a read of all bytes up to `limit`.
 
     Raises RangeNotSupportedError and ContentEncodedError; BadResponse for an inconsistent head. Only for statuses in
-    BRINGING. cap: maximum bytes of a 200 to discard or keep.
+    BRINGING. cap: maximum bytes of a 200 to discard or keep. stored_encoding: a content coding is that of the stored
+    bytes.
     """
     first, last, total = content_range(head)
     if head.status == 416:
@@ -261,7 +271,20 @@ def judge(head: Head, at: int, stop: int, limit: int, on_no_range: OnNoRange, ca
         return End(0)  # some servers report an empty object this way
     if head.status == 206 or (head.status == 200 and first is not None and first <= at):
         return _partial(head, at, stop, first, last, total)
+    if not stored_encoding:
+        _refuse_coding(head)
     return _whole(head, at, limit, on_no_range, cap)
+
+
+def _refuse_coding(head: Head) -> None:
+    coding = encoding_of(head)
+    if coding:
+        raise ContentEncodedError(
+            "the server encodes the content ("
+            + Quoted(coding[:20])
+            + ") although the request forbids it, so offsets would"
+            " not refer to the stored bytes"
+        )
 
 
 def _partial(head: Head, at: int, stop: int, first: int | None, last: int | None, total: int | None) -> Take:
@@ -283,14 +306,6 @@ def _partial(head: Head, at: int, stop: int, first: int | None, last: int | None
 
 def _whole(head: Head, at: int, limit: int, on_no_range: OnNoRange, cap: int) -> Take:
     """A 200: the whole object. Accepted if the whole object is requested, otherwise `on_no_range` decides."""
-    coding = encoding_of(head)
-    if coding:
-        raise ContentEncodedError(
-            "the server encodes the content ("
-            + Quoted(coding[:20])
-            + ") although the request forbids it, so offsets would"
-            " not refer to the stored bytes"
-        )
     total = head.length
     if total is None and not head.chunked:
         raise RangeNotSupportedError(
@@ -317,6 +332,22 @@ def _whole(head: Head, at: int, limit: int, on_no_range: OnNoRange, cap: int) ->
     return Take(at, limit if total is None else min(limit, total), total, open=total is None)
 
 
+def told_by_head(head: Head) -> int | None:
+    """The size of the object from a response to HEAD; None if it does not tell, so that a byte must be requested.
+
+    A length of 0 does not prove that the object is empty: servers that build HEAD from an empty body report 0 for every
+    object, against RFC 9110 section 8.6. The same holds for 204, which such a body may cause. The length of a 206 is
+    that of the part, and with an encoding that of the encoded content; a part has the size in Content-Range (section
+    14.4).
+    """
+    first, _, total = content_range(head)
+    if encoding_of(head) or head.status == 204:
+        return None
+    if first is not None or head.status == 206:
+        return total or None
+    return head.length or None
+
+
 _CLASS_OF_STATUS: dict[int, tuple[type[Error], str]] = {
     304: (NotModifiedError, "the object is not newer than the condition requires"),
     401: (
@@ -327,6 +358,10 @@ _CLASS_OF_STATUS: dict[int, tuple[type[Error], str]] = {
     404: (NotFoundError, "the object does not exist"),
     405: (UnsupportedError, "the server does not allow reading it"),
     407: (UnauthenticatedError, "the proxy requires authentication"),
+    409: (
+        UnexpectedError,
+        "the state of the object does not allow this request, for instance while it changes",
+    ),
     408: (TimedOutError, "the server reports that the request took too long"),
     410: (NotFoundError, "the object no longer exists, or a signed URL has expired"),
     412: (ConditionNotMatchError, "the object does not satisfy if_match or if_unmodified_since"),
