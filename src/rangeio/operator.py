@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator
 from copy import copy
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
-from urllib.parse import unquote_to_bytes
 
 import _uring
 from rangeio.async_reader import AsyncReader
 from rangeio.awaitables import InTurns
-from rangeio.errors import ConfigInvalidError, Error, UnsupportedError, closest
+from rangeio.errors import ConfigInvalidError, Error, UnsupportedError
 from rangeio.in_flight import RequestWindow
 from rangeio.ranges import OPEN, Range, Suffix, bounds
 from rangeio.reader import PlanOptions, Reader, check_on_error, chosen_for_call
@@ -23,6 +21,7 @@ from rangeio.results import OnError
 from rangeio.service import OPTION_NAMES, ListsAwaited, Options, Presigns, Service, Stat, check_names
 from rangeio.services.local import LocalService
 from rangeio.services.memory import MemoryService, MemorySource
+from rangeio.services.registry import located, service_class
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -39,35 +38,10 @@ Buffers: TypeAlias = "list[Buffer]"
 Results: TypeAlias = "list[Buffer | Error]"
 Outcome: TypeAlias = list[Any]
 Groups: TypeAlias = dict[str, list[int]]
-Known: TypeAlias = tuple[Callable[..., Service], list[str]]
 Single: TypeAlias = list[tuple[int, tuple[str, int, int | None]]]
 
 # Default number of files that an async read of many objects has open at a time.
 _FILES_AT_ONCE = 32
-
-
-# Network services are imported at their first use: they need TLS, proxies and more, which local files do not.
-def _http() -> Known:
-    from rangeio.services.http import OWN_NAMES, HttpService
-
-    return HttpService, OWN_NAMES
-
-
-def _s3() -> Known:
-    from rangeio.services.s3 import OWN_NAMES, S3Service
-
-    return S3Service, OWN_NAMES
-
-
-# For each scheme: the factory of its service, and the names of the service's own options.
-_SERVICES: dict[str, Callable[[], Known]] = {
-    "fs": lambda: (LocalService, ["root"]),
-    "memory": lambda: (MemoryService, ["objects"]),
-    "http": _http,
-    "https": _http,
-    "s3": _s3,
-}
-_URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)  # one letter alone is a drive: C://
 
 
 class Operator:
@@ -81,33 +55,28 @@ class Operator:
     """
 
     def __init__(self, scheme: str, *, reactor: Reactor | None = None, **options: Any) -> None:
-        if scheme not in _SERVICES:
-            raise ConfigInvalidError(f"unknown service {scheme!r}; {closest(scheme, list(_SERVICES))}")
-        make, names = _SERVICES[scheme]()
-        check_names(options, names + OPTION_NAMES, f"option of {scheme!r}")
+        kind: Any = service_class(scheme)  # not type[Service]: a Protocol does not say what __init__ takes
+        names = kind.option_names
+        check_names(options, [*names, *OPTION_NAMES, *kind.object_option_names], f"option of {scheme!r}")
         own = {name: options[name] for name in names if name in options}
         self.scheme = scheme
-        self._own_names = names
         self._given = options
         self._reactor = _uring.default_reactor() if reactor is None else reactor
-        self._service = make(self._reactor, **own)
+        self._service: Service = kind(self._reactor, **own)
         changes = {name: value for name, value in options.items() if name not in own}
-        self._options = self._service.defaults.updated(changes)
+        self._options = self._service.defaults.updated(changes, kind.object_option_names)
 
     @classmethod
     def from_uri(cls, uri: Path, **options: Any) -> Operator:
         """The service of a URI, rooted at its path: ``Operator.from_uri("file:///data").open("a/b")``."""
-        scheme, path = split_uri(uri)
-        if path and scheme == "s3":
-            bucket, _, root = path.partition("/")
-            options = {"bucket": bucket, "root": root, **options}
-        elif path and scheme in ("fs", "http", "https"):
-            options.setdefault("root", path)
+        scheme, own, path = located(uri)
+        if path and "root" in service_class(scheme).option_names:
+            own["root"] = path
         elif path:
             raise ConfigInvalidError(
                 f"an Operator of {scheme!r} has no path; pass the path to open()", path=path
             )
-        return cls(scheme, **options)
+        return cls(scheme, **{**own, **options})
 
     def open(self, path: Path, **options: Any) -> Reader:
         """Open one object now and return its Reader. NotFoundError and other errors if that fails.
@@ -136,11 +105,12 @@ class Operator:
 
     def _chosen(self, options: dict[str, Any]) -> Options:
         for name in options:
-            if name in self._own_names:
+            if name in self._service.option_names:
                 raise ConfigInvalidError(
                     f"{name!r} is an option of the whole Operator, not of one object in it"
                 )
-        chosen = self._options.updated(options) if options else self._options
+        own_names = self._service.object_option_names
+        chosen: Options = self._options.updated(options, own_names) if options else self._options
         if chosen.version is not None and not self._service.versions:
             raise ConfigInvalidError(
                 f"{self.scheme!r} has no versions of objects, so version= is not supported"
@@ -154,8 +124,7 @@ class Operator:
         """
         with self.open(path, **options) as reader:
             stat = reader.stat()
-        given_a_url = self.scheme in ("http", "https") and self._given.get("root") is None
-        return stat if given_a_url else replace(stat, path=os.fsdecode(path))
+        return replace(stat, path=self._service.name(os.fsdecode(path)))
 
     def list(self, prefix: str = "", delimiter: str | None = None) -> Iterator[Stat]:
         """The objects whose path begins with `prefix`, at any depth, in the service's order: sorted by path.
@@ -175,6 +144,12 @@ class Operator:
         if isinstance(self._service, ListsAwaited):
             return self._service.list_async(prefix, delimiter or None, self._options)
         return InTurns(self._service.list(prefix, delimiter or None, self._options))
+
+    def uri(self, path: Path) -> str:
+        """The URI of a path in this service, which `rangeio.open` accepts; of a local file its path. For display:
+        without login and query.
+        """
+        return self._service.uri(os.fsdecode(path))
 
     def presign(self, path: Path, expires: float | timedelta = 3600, *, version: str | None = None) -> str:
         """A URL with which anybody can read one object for `expires` seconds (at most a week). Sends no request, but
@@ -347,47 +322,6 @@ def _grouped(pairs: Pairs, *, batch_single: bool) -> tuple[Single, Groups]:
     return single, grouped
 
 
-def split_uri(uri: Path) -> tuple[str, str]:
-    """The scheme and path of a URI or plain path. ConfigInvalidError for anything else.
-
-    >>> split_uri("data/model.bin")
-    ('fs', 'data/model.bin')
-    >>> split_uri("file:///tmp/a%20b")
-    ('fs', '/tmp/a b')
-    >>> split_uri("memory://key")
-    ('memory', 'key')
-    >>> split_uri("https://example.org/a?b")
-    ('https', 'https://example.org/a?b')
-    >>> split_uri("s3://bucket/a b%20c?d#e")
-    ('s3', 'bucket/a b%20c?d#e')
-    """
-    text = os.fsdecode(uri)
-    match = _URI.fullmatch(text)
-    if match is None:
-        return "fs", text
-    scheme, rest = match[1].lower(), match[2]
-    if scheme in ("http", "https"):
-        return scheme, text
-    if scheme == "s3":
-        return scheme, rest
-    if scheme == "memory":
-        return scheme, os.fsdecode(unquote_to_bytes(rest))
-    if scheme != "file":
-        known = "file, memory, http, https, s3, or a path without a scheme"
-        raise ConfigInvalidError(f"unknown scheme {scheme!r}; known: {known}")
-    host, slash, path = rest.partition("/")
-    if host.lower() not in ("", "localhost"):
-        raise ConfigInvalidError(
-            f"a file URI must name a file of this machine, not of {host!r}; write file:///path", path=text
-        )
-    if "?" in path or "#" in path:
-        raise ConfigInvalidError(
-            "a file URI cannot have a query or fragment; write ? as %3F and # as %23", path=text
-        )
-    decoded = os.fsdecode(unquote_to_bytes(slash + path))
-    return "fs", decoded.lstrip("/") if os.name == "nt" else decoded
-
-
 def open(uri: Path, *, reactor: Reactor | None = None, **options: Any) -> Reader:
     """Open one object for reading ranges: ``rangeio.open("data/model.bin")``.
 
@@ -416,16 +350,17 @@ def _operator_for(
     uri: Path, reactor: Reactor | None, options: dict[str, Any]
 ) -> tuple[Operator, str, dict[str, Any]]:
     """The service of a URI, the path in it, and the options that are the object's."""
-    scheme, path = split_uri(uri)
-    if scheme == "s3" and ("bucket" in options or "root" in options):
+    scheme, located_by, path = located(uri)
+    kind = service_class(scheme)
+    if located_by and (given := sorted({*located_by, "root"} & {*options})):
         raise ConfigInvalidError(
-            "an s3 URI contains the bucket and the whole key; use an Operator for bucket= and root="
+            f"the URI contains the {', '.join(located_by)} and the whole path: it leaves no place for {given[0]}=;"
+            " pass that to an Operator"
         )
-    named = {"bucket", "root"} if scheme == "s3" else set()  # the URI contains these
-    known = [name for name in _SERVICES[scheme]()[1] if name not in named]
-    check_names(options, known + OPTION_NAMES, f"option of {scheme!r}")
+    known = [name for name in kind.option_names if not located_by or name not in (*located_by, "root")]
+    check_names(options, [*known, *OPTION_NAMES, *kind.object_option_names], f"option of {scheme!r}")
     own = {name: options.pop(name) for name in known if name in options}
-    operator = Operator(scheme, reactor=reactor, **own)
+    operator = Operator(scheme, reactor=reactor, **located_by, **own)
     operator._service.for_one()
     return operator, path, options
 

@@ -6,7 +6,8 @@ They may extend past the end, where results are short.
 """
 
 import operator
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from typing import (
@@ -21,9 +22,9 @@ from typing import (
 )
 
 from _uring.pickling import unpicklable
-from rangeio.errors import ConfigInvalidError, Error, closest
+from rangeio.errors import ConfigInvalidError, Error, UnsupportedError, closest
 from rangeio.policy import Retry, Timeout, hedge_of
-from rangeio.ranges import Offsets
+from rangeio.ranges import OPEN, Offsets
 from rangeio.reading import Destination as Destination
 from rangeio.reading import SourceReads
 
@@ -107,7 +108,8 @@ class Options:
     no_range_cap: maximum number of bytes that ``"slice"`` discards or ``"download"`` keeps.
     if_match, if_none_match: ETags that the first response must satisfy. if_modified_since, if_unmodified_since: the
         same for dates in HTTP format.
-    version: version of the object, if the service keeps several (s3); None for the newest.
+    version: version of the object, if the service keeps several; None for the newest.
+    own: options that only objects of this service have, such as ``snapshot`` of az; each is given by its own name.
     """
 
     gap: int | Literal["auto"] | None = 0
@@ -129,21 +131,26 @@ class Options:
     if_modified_since: str | None = None
     if_unmodified_since: str | None = None
     version: str | None = None
+    own: Mapping[str, Any] = field(default_factory=dict)
 
-    def updated(self, changes: dict[str, Any]) -> "Options":
-        """A copy with `changes` applied. ConfigInvalidError for an unknown name or an invalid value."""
-        check_names(changes, OPTION_NAMES, "option")
-        return replace(self, **{name: _checked(name, value) for name, value in changes.items()})
+    def updated(self, changes: dict[str, Any], own_names: Sequence[str] = ()) -> "Options":
+        """A copy with `changes` applied. ConfigInvalidError for an unknown name or an invalid value. own_names: the
+        names of the options in `own`, whose values the service checks.
+        """
+        check_names(changes, [*OPTION_NAMES, *own_names], "option")
+        own = {name: changes[name] for name in own_names if name in changes}
+        general = {name: _checked(name, value) for name, value in changes.items() if name not in own}
+        return replace(self, own={**self.own, **own}, **general)
 
 
-OPTION_NAMES = [option.name for option in fields(Options)]
+OPTION_NAMES = [option.name for option in fields(Options) if option.name != "own"]
 
 
-def check_names(given: dict[str, Any], known: list[str], what: str) -> None:
+def check_names(given: dict[str, Any], known: Sequence[str], what: str) -> None:
     """ConfigInvalidError for the first unknown name, with the closest known name."""
     for name in given:
         if name not in known:
-            raise ConfigInvalidError(f"unknown {what} {name!r}; {closest(name, known)}")
+            raise ConfigInvalidError(f"unknown {what} {name!r}; {closest(name, [*known])}")
 
 
 _MADE_BY: dict[str, Callable[[Any], Any]] = {"timeout": Timeout.of, "retry": Retry.of, "hedge": hedge_of}
@@ -360,13 +367,32 @@ class Source(Protocol):
         ...
 
 
+class Location(NamedTuple):
+    """What the URI of an object contains: options of its service, such as the bucket, and the path in the service."""
+
+    options: dict[str, Any]
+    path: str
+
+
 class Service(Protocol):
-    """One configured storage."""
+    """One configured storage. Services derive from it: what they do not define is as for paths without secrets.
+
+    `__init__` takes the reactor and, as keywords, the options in `option_names`.
+    """
 
     scheme: str
-    defaults: Options
-    versions: bool
+    defaults: Options = Options()
+    versions: bool = False
     """Whether it keeps several versions of an object and supports `version=`."""
+    option_names: Sequence[str] = ()
+    """The names of its own options."""
+    object_option_names: Sequence[str] = ()
+    """The names of options that only its objects have; see `Options.own`."""
+
+    @classmethod
+    def locate(cls, scheme: str, rest: str) -> Location:
+        """Take a URI apart. rest: all after ``://``. ConfigInvalidError for a URI that names nothing here."""
+        return Location({}, rest)
 
     def open(self, path: str, options: Options) -> Source:
         """Open an object. NotFoundError, PermissionDeniedError and other errors."""
@@ -374,31 +400,60 @@ class Service(Protocol):
 
     def address(self, path: str) -> str:
         """The path with which another process opens the same object: without login, with a signature if it has one."""
-        ...
+        return path
 
     def absolute(self, path: str) -> str:
         """The path independent of the current directory of this process, which may change."""
-        ...
+        return path
 
     def shown(self, path: str) -> str:
-        """The path for display, without credentials."""
-        ...
+        """The path or URI for display, without credentials."""
+        return path
+
+    def uri(self, path: str) -> str:
+        """The URI of a path, without credentials; of a local file its path."""
+        return self.shown(path)
+
+    def name(self, path: str) -> str:
+        """The path in the `Stat` of an object: without credentials."""
+        return path
+
+    @classmethod
+    def is_place(cls, prefix: str) -> bool:
+        """Whether a listing of `prefix` may be empty without an error: it names a folder or a bucket."""
+        return not prefix
+
+    @classmethod
+    def file_name(cls, path: str) -> str:
+        """The name of the file that a copy of an object gets; empty if its path contains none."""
+        return os.path.basename(path)
 
     def list(self, prefix: str, delimiter: str | None, options: Options) -> Iterator[Stat]:
         """The objects whose path begins with `prefix`, sorted by path; see `Operator.list`. The call does no I/O."""
-        ...
+        raise UnsupportedError(f"{self.scheme!r} does not support listing", path=prefix)
 
     def read_files(self, jobs: Sequence[tuple[str, int, int | None]], options: Options) -> FileResults:
         """Read one range of each of many objects: jobs of (path, start, stop). A failed job yields its exception."""
-        ...
+        return [self._read_one(job, options) for job in jobs]
+
+    def _read_one(self, job: tuple[str, int, int | None], options: Options) -> "Buffer | BaseException":
+        path, start, stop = job
+        try:
+            source = self.open(path, options)
+            try:
+                return source.read_at(start, (OPEN if stop is None else stop) - start)
+            finally:
+                source.close()
+        except Error as error:
+            return error
 
     def for_one(self) -> None:
         """Declare that only one object will be opened, so that the service keeps nothing after it is closed."""
-        ...
+        return
 
     def without_secrets(self, options: dict[str, Any]) -> dict[str, Any]:
         """The options without secrets, for pickling and display."""
-        ...
+        return options
 
 
 @runtime_checkable

@@ -17,7 +17,7 @@ import _uring
 import rangeio
 from rangeio import Operator, Suffix
 from rangeio.cli import main
-from rangeio.operator import split_uri
+from rangeio.services.registry import located
 
 OBJECTS = {"a": b"0123456789", "b/c": b"abcdef", "b/d": b"", "e": bytes(100_000)}
 
@@ -64,7 +64,9 @@ URIS = [
 
 @pytest.mark.parametrize(("uri", "meaning"), URIS, ids=[str(uri) for uri, _ in URIS])
 def test_uris(uri: Any, meaning: tuple[str, str]) -> None:
-    assert split_uri(uri) == meaning
+    scheme, options, path = located(uri)
+    assert (scheme, path) == meaning
+    assert not options
 
 
 @pytest.mark.parametrize(
@@ -160,7 +162,7 @@ def test_misspelt_options(
     uri: str, wrong: str, near: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """Every way in knows the service's own options and the general ones, given or not."""
-    scheme = split_uri(uri)[0]
+    scheme = located(uri).scheme
     calls: list[Any] = [
         lambda: rangeio.open(uri, **{wrong: "x"}),
         lambda: rangeio.open_async(uri, **{wrong: "x"}),
@@ -179,7 +181,7 @@ def test_misspelt_options(
 
 def test_options_that_are_not_the_objects() -> None:
     """What the URI of an object names is no option beside it; what is the Operator's is not given to one object."""
-    with pytest.raises(rangeio.ConfigInvalidError, match="contains the bucket"):
+    with pytest.raises(rangeio.ConfigInvalidError, match="contains the bucket and the whole path"):
         rangeio.open("s3://bucket/key", bucket="x")
     with pytest.raises(rangeio.ConfigInvalidError, match=r"known: .*\bregion\b") as caught:
         rangeio.open("s3://bucket/key", buckets="x")

@@ -14,7 +14,8 @@ from faults.machine import need, need_module
 from servers.scripted import Answer, Asked, Scripted, reply, scripted
 
 import rangeio
-from rangeio.s3.listing import MOST_OF_A_PAGE, Page, Progress, parse_page
+from rangeio.http.listing import MOST_OF_A_PAGE, Page, Progress
+from rangeio.s3.listing import parse_page
 from rangeio.service import Stat
 
 need_module("urllib3")
@@ -277,7 +278,8 @@ MEASURE = """
 import json, sys
 from pathlib import Path
 import rangeio
-from rangeio.s3.listing import MOST_OF_A_PAGE, parse_page
+from rangeio.http.listing import MOST_OF_A_PAGE
+from rangeio.s3.listing import parse_page
 shapes = {
     "deep": (b"<a>", b"", b""),
     "side by side": (b"<Contents><Key>k</Key><Size>1</Size></Contents>", b"", b""),

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-from urllib.parse import unquote, urlsplit
 
 import rangeio
 from rangeio.cli import range_syntax
@@ -12,7 +11,7 @@ from rangeio.cli.opening import add_options, options_of, pieces
 from rangeio.cli.sizes import size_text
 from rangeio.cli.whole_file import whole_file
 from rangeio.errors import NotFoundError
-from rangeio.operator import split_uri
+from rangeio.services.registry import located, service_class
 
 NAME = "cp"
 HELP = "copy an object, or a range of it, to a local file"
@@ -61,8 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _path_for(uri: str, destination: str) -> str:
     """The path of the file: DEST, or in a folder DEST the name of the object; links are resolved."""
     if os.path.isdir(destination):
-        scheme, place = split_uri(uri)
-        name = os.path.basename(unquote(urlsplit(place).path) if scheme in ("http", "https") else place)
+        scheme, _, place = located(uri)
+        name = service_class(scheme).file_name(place)
         if name in ("", ".", ".."):
             raise UsageError(
                 f"{destination} is a folder and the URI contains no file name: specify the name in DEST"

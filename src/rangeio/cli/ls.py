@@ -9,8 +9,9 @@ from rangeio.cli.console import shown
 from rangeio.cli.opening import add_options, options_of
 from rangeio.cli.sizes import size_text
 from rangeio.errors import NotFoundError
-from rangeio.operator import Operator, split_uri
+from rangeio.operator import Operator
 from rangeio.service import Stat
+from rangeio.services.registry import located, service_class
 
 NAME = "ls"
 HELP = "list a folder, or the objects whose name begins with a prefix"
@@ -38,31 +39,26 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command. Returns the exit code."""
-    scheme, prefix = split_uri(arguments.prefix)
-    before = "" if scheme == "fs" else f"{scheme}://"
+    scheme, own, prefix = located(arguments.prefix)
+    kind = service_class(scheme)
     if scheme == "fs" and os.path.isdir(prefix):
         prefix = os.path.join(prefix, "")
-    listing = Operator(scheme, **options_of(arguments)).list(prefix, None if arguments.recursive else "/")
+    operator = Operator(scheme, **own, **options_of(arguments))
     empty = True
-    for stat in listing:
+    for stat in operator.list(prefix, None if arguments.recursive else "/"):
         empty = False
-        fields = {"path": before + stat.path, "size": stat.size, "mtime_ns": stat.mtime_ns, "etag": stat.etag}
-        print(json.dumps(fields | {"is_prefix": stat.is_prefix}) if arguments.json else _line(stat, before))
-    if empty and not _is_place(scheme, prefix):
-        raise NotFoundError(f"no name begins with {before + prefix!r}", path=before + prefix)
+        path = operator.uri(stat.path)
+        fields = {"path": path, "size": stat.size, "mtime_ns": stat.mtime_ns, "etag": stat.etag}
+        print(json.dumps(fields | {"is_prefix": stat.is_prefix}) if arguments.json else _line(stat, path))
+    if empty and not kind.is_place(prefix):
+        path = operator.uri(prefix)
+        raise NotFoundError(f"no name begins with {path!r}", path=path)
     return 0
 
 
-def _is_place(scheme: str, prefix: str) -> bool:
-    """Whether the prefix names something that exists even if empty: a folder, a bucket, or the whole service."""
-    if scheme == "s3":
-        return prefix.rstrip("/").count("/") == 0
-    return not prefix or (scheme == "fs" and prefix.endswith((os.sep, "/")))
-
-
-def _line(stat: Stat, before: str) -> str:
+def _line(stat: Stat, path: str) -> str:
     changed = ""
     if stat.mtime_ns is not None:
         changed = f"{datetime.fromtimestamp(stat.mtime_ns / 1e9, timezone.utc):%Y-%m-%d %H:%M:%S}"
     size = "" if stat.size is None else size_text(stat.size)
-    return f"{size:>12}  {changed:<19}  {shown(before + stat.path)}"
+    return f"{size:>12}  {changed:<19}  {shown(path)}"

@@ -125,7 +125,7 @@ class RemoteObject:
     """
 
     by_bytes = True
-    """Whether reads request ranges of it, so that errors contain them."""
+    """Whether requests are for ranges, which errors then contain; not those for a page of a listing."""
     ranges_alike = True
     """Whether the requests for two ranges differ in the numbers of the Range field only. Then the core makes them from
     one text (`range_request`); otherwise `request` makes each of them.
@@ -269,7 +269,7 @@ class RemoteObject:
         (`heads`).
         """
         text = self._head(method, target, absolute)
-        if stop is not None:
+        if stop is not None and self.by_bytes:
             text += f"Range: bytes={at}-{stop - 1}\r\n"
         added = self.pin_fields(version) if version.known else self.conditions
         text += "".join(f"{name}: {value}\r\n" for name, value in added.items())

@@ -7,11 +7,12 @@ from urllib.parse import quote
 from rangeio.errors import ConfigInvalidError, UnsupportedError
 from rangeio.http.heads import Head
 from rangeio.http.redaction import secrets_of_fields
+from rangeio.http.refusals import Refused
 from rangeio.http.urls import Address
 from rangeio.http.validation import http_date
 from rangeio.s3.credentials import KeyRing
 from rangeio.s3.endpoint import Endpoint, check_region
-from rangeio.s3.responses import WRONG_REGION, Refused
+from rangeio.s3.responses import WRONG_REGION
 from rangeio.s3.signing import Signer
 
 DEFAULT_REGION = "us-east-1"

@@ -1,8 +1,6 @@
-"""Error responses of S3, and the exceptions for them."""
+"""Error codes of S3, and the exceptions for them."""
 
-import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from rangeio.errors import (
     Error,
@@ -15,40 +13,8 @@ from rangeio.errors import (
     UnexpectedError,
     UnsupportedError,
 )
-from rangeio.http.redaction import hidden
-from rangeio.s3.xml import read_xml
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """The relevant parts of an error response; empty if missing."""
-
-    code: str = ""
-    message: str = ""
-    region: str = ""
-    request_id: str = ""
-
-
-_NAMES = ("Code", "Message", "Region", "RequestId")
-
-
-def parse_refusal(body: bytes, *, whole: bool = True) -> Refused:
-    """Parse the body of an error response; empty if it is not one of S3. whole: rangeio did not truncate it."""
-    found: dict[str, str] = {}
-
-    def ended(path: tuple[str, ...], text: str) -> None:
-        if path[-1] in _NAMES and (path[:-1] == ("Error",) or path[1:-1] == ("Error",)):
-            found.setdefault(path[-1], text)
-
-    try:
-        read_xml(body, ended, whole=whole)
-    except ValueError:
-        return Refused()
-    return Refused(*(found.get(name, "") for name in _NAMES))
-
-
-# A message that quotes our request may contain secrets.
-_QUOTES_US = re.compile(r"signature=|credential=|x-amz-|authorization:", re.IGNORECASE)
+from rangeio.http import refusals
+from rangeio.http.refusals import Meanings, Refused, parse_refusal
 
 EXPIRED = frozenset(["ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"])
 """Codes for expired keys: new keys may be accepted."""
@@ -59,7 +25,7 @@ WRONG_REGION = frozenset(
 )
 
 _KEYS = "the keys are not accepted: check access_key_id, secret_access_key and session_token"
-_CLASS_OF_CODE: dict[str, tuple[type[Error], str]] = {
+_CLASS_OF_CODE: Meanings = {
     "NoSuchKey": (NotFoundError, "the key does not exist"),
     "NoSuchBucket": (NotFoundError, "the bucket does not exist"),
     "NoSuchVersion": (NotFoundError, "the version does not exist"),
@@ -99,36 +65,11 @@ _CLASS_OF_CODE: dict[str, tuple[type[Error], str]] = {
 
 
 def explained(refused: Refused, http_status: int, general: Error, secrets: Iterable[str] = ()) -> Error:
-    """The error for a refusal: its class follows the code, or for an unknown code, `general`, the error of the status.
-    It always contains the server's code, message and request id, which support requests need.
-
-    secrets: strings that the message must not show, even if the server quotes them.
-    """
-    secrets = [*secrets]
-    code = _legible(refused.code, secrets, _MOST_OF_A_CODE)
-    theirs = _legible(refused.message, secrets, _MOST_OF_A_MESSAGE)
-    if _QUOTES_US.search(theirs):
-        theirs = ""
-    kind, ours = _CLASS_OF_CODE.get(refused.code, (type(general), ""))
-    said = ": ".join(filter(None, [f"HTTP {http_status}", code, ours or _general_of(general)]))
-    said += f" (the server: {theirs})" if theirs else ""
-    return kind(
-        said,
-        http_status=http_status,
-        request_id=general.request_id or _legible(refused.request_id, secrets, _MOST_OF_A_MESSAGE) or None,
-        context={name: text for name, text in (("code", code), ("message", theirs), ("said", said)) if text},
-    )
+    """See `rangeio.http.refusals`."""
+    return refusals.explained(refused, http_status, general, _CLASS_OF_CODE, secrets)
 
 
-def _general_of(general: Error) -> str:
-    """The message of a status without its number."""
-    return str(general).partition(": ")[2]
-
-
-_MOST_OF_A_CODE, _MOST_OF_A_MESSAGE = 100, 200
-
-
-def _legible(text: str, secrets: Iterable[str], most: int) -> str:
-    """A text of the server, shortened for a message, without secrets and unprintable characters."""
-    text = hidden(" ".join(text.split()), secrets)[:most]
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+def of_listing(body: bytes, secrets: Iterable[str]) -> Error:
+    """The error that a server sent with status 200 in place of a listing."""
+    general = UnexpectedError("HTTP 200: the response is an error, not a listing")
+    return explained(parse_refusal(body), 200, general, secrets)

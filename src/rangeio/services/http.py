@@ -1,39 +1,33 @@
 """The service for http:// and https://."""
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from rangeio.errors import ConfigInvalidError, PermissionDeniedError, UnsupportedError
 from rangeio.http.connection_pool import ConnectionPool, Security
 from rangeio.http.fields import checked_fields
 from rangeio.http.remote_object import Access, Credentials, Fresh, RemoteObject
 from rangeio.http.urls import Address, parse_url
-from rangeio.service import FileResults, Options, Stat
+from rangeio.service import FileResults, Location, Options, Service, Stat
 from rangeio.services.http_many import ranges_of_many
-from rangeio.services.http_options import DEFAULTS, conditions, login_fields, options_to_keep
+from rangeio.services.http_options import (
+    CONNECTION_OPTIONS,
+    DEFAULTS,
+    login_fields,
+    options_to_keep,
+    policy_of,
+)
 from rangeio.services.http_source import HttpSource
 
 if TYPE_CHECKING:
     from _uring import Reactor
 
-OWN_NAMES = [
-    "root",
-    "headers",
-    "auth",
-    "bearer_token",
-    "credentials",
-    "ca_file",
-    "client_cert",
-    "verify",
-    "proxy",
-    "insecure_redirects",
-]
 
-
-class HttpService:
+class HttpService(Service):
     """Objects by URL, or below `root`, to which paths are appended as quoted keys.
 
     A path cannot leave the root: anything that a server or proxy might interpret as ``..`` raises
@@ -48,7 +42,14 @@ class HttpService:
 
     scheme = "http"
     defaults = DEFAULTS
-    versions = False
+    option_names = (
+        "root",
+        "auth",
+        "bearer_token",
+        "credentials",
+        "insecure_redirects",
+        *CONNECTION_OPTIONS,
+    )
 
     def __init__(
         self,
@@ -75,6 +76,10 @@ class HttpService:
         self._access = Access(pool, fields, Credentials(login, credentials), bool(insecure_redirects))
         pool.use()  # the pool keeps connections as long as the service exists
 
+    @classmethod
+    def locate(cls, scheme: str, rest: str) -> Location:
+        return Location({}, f"{scheme}://{rest}")
+
     def for_one(self) -> None:
         self._access.pool.unuse()
 
@@ -88,14 +93,7 @@ class HttpService:
         remote = RemoteObject(
             self._access,
             self._address(path),
-            timeout=options.timeout,
-            retry=options.retry,
-            hedge_s=options.hedge,
-            pin=options.pin,
-            on_no_range=options.on_no_range,
-            cap=options.no_range_cap,
-            conditions=conditions(options),
-            size=options.size,
+            **policy_of(options),
         )
         return HttpSource(self._reactor, remote, options)
 
@@ -113,11 +111,15 @@ class HttpService:
     def address(self, path: str) -> str:
         return path if self._root is not None else parse_url(path).url
 
-    def absolute(self, path: str) -> str:
-        return path
-
     def shown(self, path: str) -> str:
         return self._address(path).shown
+
+    @classmethod
+    def file_name(cls, path: str) -> str:
+        return os.path.basename(unquote(urlsplit(path).path))
+
+    def name(self, path: str) -> str:
+        return self.shown(path) if self._root is None else path
 
     def list(self, prefix: str, delimiter: str | None, options: Options) -> Iterator[Stat]:
         raise UnsupportedError(

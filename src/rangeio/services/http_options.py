@@ -27,6 +27,24 @@ DEFAULTS = Options(gap=GAP, max_merged=8 << 20, chunk=8 << 20, concurrent=CONCUR
 """The defaults of services over HTTP."""
 
 
+CONNECTION_OPTIONS = ("headers", "ca_file", "client_cert", "verify", "proxy")
+"""Options of all services over HTTP: see `HttpService`."""
+
+
+def policy_of(options: Options) -> dict[str, Any]:
+    """The arguments of a `RemoteObject` that come from the options of an object."""
+    return {
+        "timeout": options.timeout,
+        "retry": options.retry,
+        "hedge_s": options.hedge,
+        "pin": options.pin,
+        "on_no_range": options.on_no_range,
+        "cap": options.no_range_cap,
+        "conditions": conditions(options),
+        "size": options.size,
+    }
+
+
 def conditions(options: Options) -> dict[str, str]:
     """The header fields for the conditions that the first response must satisfy."""
     return {

@@ -6,18 +6,21 @@ import stat
 from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
+from urllib.parse import unquote_to_bytes
 
 import numpy as np
 
 from _uring.errors import without_frames
-from rangeio.errors import Error, PermissionDeniedError, from_native
+from rangeio.errors import ConfigInvalidError, Error, PermissionDeniedError, from_native
 from rangeio.ranges import OPEN, Offsets, split
 from rangeio.service import (
     Again,
     Capability,
     FileResults,
+    Location,
     Options,
+    Service,
     Stat,
     rolled_up,
 )
@@ -204,7 +207,7 @@ def _indexed(starts: Offsets) -> Iterator[None]:
         raise
 
 
-class LocalService:
+class LocalService(Service):
     """The files below `root`, or if root is None, every path the operating system accepts.
 
     With a root, paths are relative to it: absolute paths and ``..`` are refused. Symbolic links are followed, even out
@@ -212,12 +215,28 @@ class LocalService:
     """
 
     scheme = "fs"
-    defaults = Options()
-    versions = False
+    option_names = ("root",)
 
     def __init__(self, reactor: "Reactor", root: str | os.PathLike[str] | None = None) -> None:
         self._reactor = reactor
         self._root = None if root is None else os.path.join(os.getcwd(), os.fspath(root))
+
+    @classmethod
+    def locate(cls, scheme: str, rest: str) -> Location:
+        """A ``file`` URI. Source: RFC 8089."""
+        host, slash, path = rest.partition("/")
+        if host.lower() not in ("", "localhost"):
+            raise ConfigInvalidError(
+                f"a file URI must name a file of this machine, not of {host!r}; write file:///path",
+                path=f"file://{rest}",
+            )
+        if "?" in path or "#" in path:
+            raise ConfigInvalidError(
+                "a file URI cannot have a query or fragment; write ? as %3F and # as %23",
+                path=f"file://{rest}",
+            )
+        decoded = os.fsdecode(unquote_to_bytes(slash + path))
+        return Location({}, decoded.lstrip("/") if os.name == "nt" else decoded)
 
     def open(self, path: str, options: Options) -> LocalSource:
         file = self._reactor.open(
@@ -251,14 +270,9 @@ class LocalService:
         # An empty path is invalid (path_resolution(7)); joined to a directory it would name the directory.
         return path if self._root is not None or not path else os.path.join(os.getcwd(), path)
 
-    def shown(self, path: str) -> str:
-        return path
-
-    def for_one(self) -> None:
-        pass
-
-    def without_secrets(self, options: dict[str, Any]) -> dict[str, Any]:
-        return options
+    @classmethod
+    def is_place(cls, prefix: str) -> bool:
+        return not prefix or os.path.isdir(prefix)
 
     def list(self, prefix: str, delimiter: str | None, options: Options) -> Iterator[Stat]:
         head = prefix[: prefix.rfind("/") + 1]

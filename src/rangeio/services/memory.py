@@ -1,15 +1,17 @@
 """Objects in memory: the reference service. It is slow and simple and defines what every other service must return."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping
 from errno import ENOENT
-from typing import TYPE_CHECKING, Any, SupportsIndex, cast
+from typing import TYPE_CHECKING, SupportsIndex, cast
+from urllib.parse import unquote_to_bytes
 from zlib import crc32
 
 from _uring.arguments import byte_index, writable_bytes
-from rangeio.errors import Error, NotFoundError, closest
-from rangeio.ranges import OPEN, split
+from rangeio.errors import NotFoundError, closest
+from rangeio.ranges import split
 from rangeio.reading import Destination
-from rangeio.service import Capability, FileResults, Options, Stat, rolled_up
+from rangeio.service import Capability, Location, Options, Service, Stat, rolled_up
 from rangeio.services.immediate import ImmediateSource
 
 if TYPE_CHECKING:
@@ -67,16 +69,19 @@ class MemorySource(ImmediateSource):
         self._closed = True
 
 
-class MemoryService:
+class MemoryService(Service):
     """`objects` by path. Every `open` looks up the path, so objects may be added. Bytes of an object never change."""
 
     scheme = "memory"
-    defaults = Options()
-    versions = False
+    option_names = ("objects",)
 
     def __init__(self, reactor: "Reactor", objects: Mapping[str, bytes] | None = None) -> None:
         self._reactor = reactor
         self._objects = {} if objects is None else objects
+
+    @classmethod
+    def locate(cls, scheme: str, rest: str) -> Location:
+        return Location({}, os.fsdecode(unquote_to_bytes(rest)))
 
     def open(self, path: str, options: Options) -> MemorySource:
         try:
@@ -87,34 +92,11 @@ class MemoryService:
             ) from None
         return MemorySource(self._reactor, path, data)
 
-    def address(self, path: str) -> str:
-        return path
-
-    def absolute(self, path: str) -> str:
-        return path
-
-    def shown(self, path: str) -> str:
-        return path
-
-    def for_one(self) -> None:
-        pass
-
-    def without_secrets(self, options: dict[str, Any]) -> dict[str, Any]:
-        return options
+    def uri(self, path: str) -> str:
+        return f"memory://{path}"
 
     def list(self, prefix: str, delimiter: str | None, options: Options) -> Iterator[Stat]:
         found = (
             Stat(path, len(data)) for path, data in sorted(self._objects.items()) if path.startswith(prefix)
         )
         return rolled_up(found, prefix, delimiter)
-
-    def read_files(self, jobs: Sequence[tuple[str, int, int | None]], options: Options) -> FileResults:
-        return [self._read_file(path, start, stop, options) for path, start, stop in jobs]
-
-    def _read_file(
-        self, path: str, start: int, stop: int | None, options: Options
-    ) -> "Buffer | BaseException":
-        try:
-            return self.open(path, options).read_at(start, (OPEN if stop is None else stop) - start)
-        except Error as error:
-            return error

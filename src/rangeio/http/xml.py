@@ -1,4 +1,4 @@
-"""Event-based parser for XML from a server: it builds no tree and refuses early what no response of S3 contains."""
+"""Event-based parser for XML from a server: it builds no tree and refuses early what object stores do not send."""
 
 from collections.abc import Callable
 from xml.parsers import expat
@@ -7,7 +7,7 @@ from xml.parsers import expat
 _DEEPEST = 32
 # A key has up to 1,024 bytes, each of them three characters when quoted; a token may be longer.
 _MOST_TEXT = 64 << 10
-# The start tag of an element with its attributes, of which S3 uses one (xmlns). The parser buffers a whole tag.
+# The start tag of an element with its attributes, of which object stores use one or two. The parser buffers a tag.
 _MOST_TAG = 128 << 10
 # Distinct names: the parser keeps each, with its namespace.
 _MOST_NAMES, _LONGEST_NAME = 1_000, 1_000
@@ -18,11 +18,11 @@ Ended = Callable[[tuple[str, ...], str], object]
 
 
 def read_xml(body: bytes | memoryview, ended: Ended, *, whole: bool = True) -> None:
-    """Call `ended` for each element, in the order they end. ValueError for invalid XML and for XML that S3 does not
-    send. If not `whole`, the document may be truncated.
+    """Call `ended` for each element, in the order they end. ValueError for invalid XML and for XML that object stores
+    do not send. If not `whole`, the document may be truncated.
 
-    Names come without their namespace, which servers write in different ways. S3 declares no document type, so document
-    types are refused, and with them entities, which could expand a small response into a large one.
+    Names come without their namespace, which servers write in different ways. No store declares a document type, so
+    document types are refused, and with them entities, which could expand a small response into a large one.
     """
     reading = _Reading(ended)
     parser = expat.ParserCreate(None, "}", reading.names)
@@ -37,7 +37,7 @@ def read_xml(body: bytes | memoryview, ended: Ended, *, whole: bool = True) -> N
             piece = view[at : at + _PIECE]
             parser.Parse(piece, False)
             if at + len(piece) - parser.CurrentByteIndex > _MOST_TAG + _PIECE:
-                raise ValueError("a larger tag than S3 sends")
+                raise ValueError("a larger tag than object stores send")
         if whole:
             parser.Parse(b"", True)
     except (expat.ExpatError, LookupError) as error:  # LookupError: an unknown encoding
@@ -56,7 +56,7 @@ class _Reading:
 
     def begin(self, name: str, _: dict[str, str]) -> None:
         if len(self._path) >= _DEEPEST or len(self.names) > _MOST_NAMES or len(name) > _LONGEST_NAME:
-            raise ValueError("deeper than S3 sends, or with more or longer names")
+            raise ValueError("deeper than object stores send, or with more or longer names")
         self._path += (name.rpartition("}")[2],)
         self._text.clear()
         self._length = 0
@@ -64,7 +64,7 @@ class _Reading:
     def hear(self, text: str) -> None:
         self._length += len(text)
         if self._length > _MOST_TEXT:
-            raise ValueError("a longer text than S3 sends")
+            raise ValueError("a longer text than object stores send")
         self._text.append(text)
 
     def end(self, _: str) -> None:

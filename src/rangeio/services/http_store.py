@@ -1,0 +1,84 @@
+"""The base of services that keep objects by key over HTTP."""
+
+import operator as numbers
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from rangeio.errors import ConfigInvalidError
+from rangeio.http.connection_pool import ConnectionPool
+from rangeio.http.remote_object import RemoteObject
+from rangeio.service import Capability, FileResults, Options, Service, Stat
+from rangeio.services.http_many import ranges_of_many
+from rangeio.services.http_options import DEFAULTS, options_to_keep
+from rangeio.services.http_source import HttpSource
+from rangeio.services.listing import AsyncListing, Pages, listed
+
+if TYPE_CHECKING:
+    from _uring import Reactor
+
+LONGEST_SIGNATURE_S = 7 * 24 * 3600
+"""The maximum lifetime of a signed URL, in seconds: that of S3 and of Google."""
+
+
+class StoredSource(HttpSource):
+    """One object of a store. Sends no request before the first read."""
+
+    @property
+    def capability(self) -> Capability:
+        return replace(super().capability, list=True)
+
+
+class HttpStore(Service):
+    """A service writes `_remote` (one object) and `_pages` (one listing), and sets `scheme` and `option_names`.
+
+    reactor: provides memory. pool: connections, which the service keeps as long as it exists.
+    """
+
+    defaults = DEFAULTS
+    secret_options: Sequence[str] = ()
+    """The names of options that neither a pickle nor a display may contain."""
+
+    def __init__(self, reactor: "Reactor", pool: ConnectionPool) -> None:
+        self._reactor, self._pool = reactor, pool
+        pool.use()
+
+    @abstractmethod
+    def _remote(self, path: str, options: Options) -> RemoteObject:
+        """One object. ConfigInvalidError for a path that names none."""
+
+    @abstractmethod
+    def _pages(self, prefix: str, delimiter: str | None, options: Options) -> Pages:
+        """The pages of a listing. No I/O."""
+
+    def open(self, path: str, options: Options) -> HttpSource:
+        return StoredSource(self._reactor, self._remote(path, options), options)
+
+    def shown(self, path: str) -> str:
+        return self._remote(path, self.defaults).shown
+
+    def for_one(self) -> None:
+        self._pool.unuse()
+
+    def without_secrets(self, options: dict[str, Any]) -> dict[str, Any]:
+        return options_to_keep(options, self.secret_options)
+
+    def read_files(self, jobs: Sequence[tuple[str, int, int | None]], options: Options) -> FileResults:
+        return ranges_of_many(partial(self.open, options=options), jobs)
+
+    def list(self, prefix: str, delimiter: str | None, options: Options) -> Iterator[Stat]:
+        return listed(self._pages(prefix, delimiter, options))
+
+    def list_async(self, prefix: str, delimiter: str | None, options: Options) -> AsyncListing:
+        return AsyncListing(self._pages(prefix, delimiter, options))
+
+
+def signature_lifetime(expires: float | timedelta, most_s: int = LONGEST_SIGNATURE_S) -> int:
+    """The lifetime of a signed URL in whole seconds. ConfigInvalidError unless it is 1 to `most_s`."""
+    seconds = expires.total_seconds() if isinstance(expires, timedelta) else numbers.index(expires)  # type: ignore[arg-type]
+    if not 1 <= seconds <= most_s:
+        raise ConfigInvalidError(f"expires must be 1 to {most_s} seconds, not {expires!r}")
+    return int(seconds)

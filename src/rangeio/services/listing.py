@@ -1,0 +1,102 @@
+"""Listings over HTTP, page by page, sync and async."""
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from _uring import yield_if_due
+from rangeio.errors import Error, asked
+from rangeio.http.listing import MOST_OF_A_PAGE, Page, Progress
+from rangeio.http.remote_object import RemoteObject
+from rangeio.service import Options, Stat
+from rangeio.services.http_source import HttpSource
+
+if TYPE_CHECKING:
+    from _uring import Buffer, Reactor
+
+FIRST = ""
+"""What `Pages.request` gets for the first page."""
+
+
+class Pages(ABC):
+    """The pages of one listing: the next request, and the entries of a response. A service writes three methods."""
+
+    def __init__(self, reactor: "Reactor", options: Options) -> None:
+        self._reactor = reactor
+        # A page that is too large is read only as far as needed to detect this.
+        self.options = replace(options, pin=False, chunk=None, on_no_range="slice")
+        self._progress = Progress()
+        self._after: Any | None = FIRST
+        self._current: RemoteObject
+
+    @abstractmethod
+    def request(self, after: Any) -> RemoteObject:
+        """The request for a page. after: that of the page before (`Page.after`), or FIRST."""
+
+    @abstractmethod
+    def parse(self, body: memoryview, remote: RemoteObject) -> Page:
+        """The page in a response. UnexpectedError if it is not one."""
+
+    @abstractmethod
+    def path(self, key: str) -> str:
+        """The path that `open` accepts for a key in a page; empty if it is not to be listed."""
+
+    def next(self) -> HttpSource | None:
+        """The Source of the next page; None after the last."""
+        if self._after is None:
+            return None
+        self._current = self.request(self._after)
+        self._current.by_bytes = False
+        return HttpSource(self._reactor, self._current, self.options)
+
+    def entries(self, source: HttpSource, body: "Buffer") -> Sequence[Stat]:
+        """The entries of a page, with paths as `open` accepts them."""
+        try:
+            page = self.parse(memoryview(body), self._current)
+            self._progress.step(page)
+            named = [(stat, self.path(stat.path)) for stat in page.entries]
+        except Error as error:
+            raise type(error)(
+                f"{asked(source.path, None, None)}: {error}",
+                path=source.path,
+                http_status=error.http_status,
+                request_id=error.request_id,
+                context=error.context,
+            ) from None
+        self._after = page.after
+        return [replace(stat, path=path) for stat, path in named if path]
+
+
+def listed(pages: Pages) -> Iterator[Stat]:
+    """All entries; a page is requested when the iteration reaches it."""
+    while (source := pages.next()) is not None:
+        try:
+            found = pages.entries(source, source.read_at(0, MOST_OF_A_PAGE))
+        finally:
+            source.close()
+        yield from found
+
+
+class AsyncListing(AsyncIterator[Stat]):
+    """A listing, one page at a time; yields to other tasks of the loop between entries. The iteration may stop at any
+    point and leaves nothing open.
+    """
+
+    def __init__(self, pages: Pages) -> None:
+        self._pages = pages
+        self._ready: deque[Stat] = deque()
+
+    async def __anext__(self) -> Stat:
+        await yield_if_due()
+        while not self._ready:
+            source = self._pages.next()
+            if source is None:
+                raise StopAsyncIteration
+            try:
+                body = await source.read_at_async(0, MOST_OF_A_PAGE)
+                self._ready.extend(self._pages.entries(source, body))
+            finally:
+                source.close()
+        return self._ready.popleft()
