@@ -48,11 +48,12 @@ from rangeio.operator import (
     open,
     open_async,
 )
+from rangeio.options import Options
 from rangeio.policy import RETRIES as _retries
 from rangeio.policy import Retry, Timeout
 from rangeio.ranges import Plan, Suffix
 from rangeio.reader import Reader
-from rangeio.service import Capability, Options, Stat
+from rangeio.service import Capability, Stat
 
 __all__ = [
     "open",

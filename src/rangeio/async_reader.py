@@ -16,6 +16,7 @@ from rangeio.async_ranges import AsyncRanges
 from rangeio.budget import SHARED
 from rangeio.errors import Error, from_native
 from rangeio.locks import begin_lock
+from rangeio.options import Options
 from rangeio.policy import Timeout
 from rangeio.ranges import (
     OPEN,
@@ -35,7 +36,7 @@ from rangeio.ranges import (
 from rangeio.reader import PlanOptions, check_on_error, chosen_for_call, size_after
 from rangeio.reading import HANDED_OUT, AwaitedReads, Destination, documents, setters
 from rangeio.results import Counters, OnError, ended_early, exactly, fetch_async, hint
-from rangeio.service import Capability, Options, Source, Stat
+from rangeio.service import Capability, Source, Stat
 from rangeio.slices import Slice
 
 if TYPE_CHECKING:
@@ -151,8 +152,6 @@ class AsyncReader(AwaitedReads):
         starts, count = byte_array(offsets, "offsets"), byte_index(length, "length")
         return self._after_opening(lambda source: source.read_batch_async(starts, count))
 
-    # --- one range -------------------------------------------------------------------------------------------
-
     def read_exact(self, offset: SupportsIndex, n: SupportsIndex) -> Awaitable[Buffer]:
         """Read exactly `n` bytes from `offset`. UnexpectedEofError if the object ends before."""
         return self._exactly(byte_index(offset, "offset"), byte_index(n, "n"))
@@ -171,8 +170,11 @@ class AsyncReader(AwaitedReads):
         return self.read_at(start, stop - start)
 
     async def _read_suffix(self, range: Suffix) -> Buffer:
-        start, stop = bounds(range, await self._size_for(True))
-        return await self.read_at(start, stop - start)
+        found = await self._opened().read_suffix_async(range.n)
+        if found is None:
+            start, stop = bounds(range, await self._size_for(True))
+            found = await self.read_at(start, stop - start)
+        return found
 
     def read_to_end(self, offset: SupportsIndex = 0) -> Awaitable[Buffer]:
         """Read from `offset` to the end of the object."""
@@ -380,8 +382,6 @@ class AsyncReader(AwaitedReads):
 
     async def _bounds(self, range: Range) -> tuple[int, int]:
         return bounds(range, await self._size_for(isinstance(range, Suffix)))
-
-    # --- slices, properties, closing -------------------------------------------------------------------------
 
     def slice(self, start: SupportsIndex, stop: SupportsIndex | None = None) -> AsyncReader:
         """An AsyncReader of bytes `start` to `stop` (None: the end); offsets count from `start`. See `Reader.slice`."""

@@ -15,10 +15,11 @@ from rangeio.async_reader import AsyncReader
 from rangeio.awaitables import InTurns
 from rangeio.errors import ConfigInvalidError, Error, UnsupportedError
 from rangeio.in_flight import RequestWindow
+from rangeio.options import OPTION_NAMES, Options, check_names
 from rangeio.ranges import OPEN, Range, Suffix, bounds
 from rangeio.reader import PlanOptions, Reader, check_on_error, chosen_for_call
 from rangeio.results import OnError
-from rangeio.service import OPTION_NAMES, ListsAwaited, Options, Presigns, Service, Stat, check_names
+from rangeio.service import ListsAwaited, Presigns, Service, Stat
 from rangeio.services.local import LocalService
 from rangeio.services.memory import MemoryService, MemorySource
 from rangeio.services.registry import located, service_class

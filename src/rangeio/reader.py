@@ -15,6 +15,7 @@ from rangeio.adapters.files import open_file
 from rangeio.awaitables import AtOnce, run_now
 from rangeio.budget import SHARED
 from rangeio.errors import ConfigInvalidError, Error
+from rangeio.options import Options, check_names
 from rangeio.policy import Timeout
 from rangeio.ranges import (
     OPEN,
@@ -34,7 +35,7 @@ from rangeio.ranges import (
 )
 from rangeio.reading import Reads, documents, setters
 from rangeio.results import Counters, Cutting, OnError, ended_early, exactly, fetch, hint
-from rangeio.service import Capability, Options, Source, Stat, check_names
+from rangeio.service import Capability, Source, Stat
 from rangeio.slices import Slice
 
 if TYPE_CHECKING:
@@ -116,7 +117,14 @@ class Reader(Reads):
         return buffer
 
     def read_range(self, range: Range = None) -> Buffer:
-        """Read one range (default: the whole object), without merging or splitting."""
+        """Read one range (default: the whole object), without merging or splitting.
+
+        Cost: one request, or one per `chunk` bytes. A `Suffix` of an object of unknown size is one request too, which
+        tells the size and version, if the server sends the last bytes on request; otherwise a HEAD comes first.
+        """
+        found = self._source.read_suffix(range.n) if isinstance(range, Suffix) else None
+        if found is not None:
+            return found
         start, stop = self._bounds(range)
         return self.read_at(start, stop - start)
 

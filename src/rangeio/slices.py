@@ -121,6 +121,19 @@ class Slice(SourceReads):
             )
         return np.minimum(starts, self.stop - self.start) + self.start, count
 
+    def read_suffix(self, count: int) -> "Buffer | None":
+        self._check_open(None, None)
+        return self.source.read_suffix(count) if self._is_whole else None
+
+    async def read_suffix_async(self, count: int) -> "Buffer | None":
+        """See `Source`."""
+        self._check_open(None, None)
+        return await self.source.read_suffix_async(count) if self._is_whole else None
+
+    @property
+    def _is_whole(self) -> bool:
+        return self.start == 0 and self.stop == OPEN
+
     def fetch(
         self, starts: Offsets, lengths: Offsets, *, chunk: int | None, concurrent: int | None
     ) -> "list[Buffer]":

@@ -16,8 +16,9 @@ from rangeio.awaitables import pause, settle
 from rangeio.budget import SHARED
 from rangeio.errors import Error
 from rangeio.in_flight import RequestWindow
+from rangeio.options import Options
 from rangeio.ranges import OPEN, proven
-from rangeio.service import Options, Source
+from rangeio.service import Source
 
 if TYPE_CHECKING:
     from _uring import Buffer

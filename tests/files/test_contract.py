@@ -18,7 +18,8 @@ from faults.child import code
 import _uring
 import rangeio
 from rangeio import Operator
-from rangeio.service import Capability, Options, Stat
+from rangeio.options import Options
+from rangeio.service import Capability, Stat
 from rangeio.services.immediate import ImmediateSource
 
 

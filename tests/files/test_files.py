@@ -42,6 +42,25 @@ def open_(reactor: _uring.Reactor) -> Iterator[Open]:
         reader.close()
 
 
+def test_an_absolute_path_needs_no_current_directory(tmp_path: Path) -> None:
+    """open() needs none either."""
+    path = write_pattern(tmp_path / "data", 100)
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    before = os.getcwd()
+    os.chdir(gone)
+    try:
+        gone.rmdir()
+        with rangeio.open(path) as reader:
+            assert reader.read_at(0, 100) == path.read_bytes()
+        assert Operator("fs", root=tmp_path).open("data").read_at(0, 5) == path.read_bytes()[:5]
+        assert rangeio.open_async(path).path == str(path)
+        with pytest.raises(FileNotFoundError):
+            rangeio.open("data")
+    finally:
+        os.chdir(before)
+
+
 # --- what cannot be opened -----------------------------------------------------------------------------------
 
 

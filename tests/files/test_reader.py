@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 import _uring
 import rangeio
 from rangeio import Suffix
+from rangeio.options import Options
 from rangeio.ranges import split
-from rangeio.service import Options, Stat
+from rangeio.service import Stat
 from rangeio.services.memory import MemorySource
 
 DATA = pattern(0, 1000)

@@ -18,6 +18,7 @@ from servers.scripted import Answer, Asked, Script, honest, reply, scripted
 import rangeio
 from rangeio.awaitables import pause
 from rangeio.http.connection_pool import ConnectionPool, Security
+from rangeio.http.heads import Head
 from rangeio.http.remote_object import Access
 
 need_module("urllib3")
@@ -398,7 +399,8 @@ def test_moved_while_a_connection_is_taken(monkeypatch: pytest.MonkeyPatch) -> N
 
         def taken(*args: Any) -> Any:
             connection = take(*args)
-            remote.redirect(remote.target, f"{other.url}/object")
+            head = Head(302, {"location": f"{other.url}/object"}, 0, False, False)
+            remote.redirect(remote.target, head)
             return connection
 
         monkeypatch.setattr(ConnectionPool, "take", taken)

@@ -526,7 +526,8 @@ def test_words_of_two() -> None:
 
 
 # Of the standard library and of urllib3, before anything is sent.
-NOT_OF_A_SERVER = {"connection_pool.py: error", "proxies.py: error"}
+# The text of expat: what is wrong, and where.
+NOT_OF_A_SERVER = {"connection_pool.py: error", "proxies.py: error", "xml.py: error"}
 
 
 def test_no_error_formats_the_words_of_a_server() -> None:

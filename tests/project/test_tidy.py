@@ -94,6 +94,7 @@ FLOORS = (
     "_uring",
     "rangeio.errors rangeio.locks rangeio.awaitables",
     "rangeio.ranges rangeio.budget rangeio.in_flight rangeio.policy rangeio.reading rangeio.counters",
+    "rangeio.options",
     "rangeio.service rangeio.results",
     "rangeio.http",
     "rangeio.s3",

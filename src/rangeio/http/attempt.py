@@ -25,7 +25,7 @@ from rangeio.http.error_mapping import (
     last_word,
 )
 from rangeio.http.heads import BadResponse, Head
-from rangeio.http.range_read import RangeRead
+from rangeio.http.range_read import RangeRead, SuffixRead
 from rangeio.http.response_parser import Body, ConnectionEnded, Plain, ResponseParser
 from rangeio.http.urls import Origin
 from rangeio.policy import RETRIES
@@ -133,6 +133,9 @@ class Attempt(Connecting):
         remote, at, stop = self.read.remote, self.at, self.stop
         if expected is not None:
             return remote.range_request_text(self.target, connection.absolute, at, stop)
+        if isinstance(self.read, SuffixRead) and not self.read.settled:
+            count = min(self.read.count, stop)
+            return remote.suffix_request(count, self.read.version, self.target, connection.absolute)
         upto = None if self.method == "HEAD" else stop
         return remote.request(self.method, at, upto, self.read.version, self.target, connection.absolute)
 
@@ -257,6 +260,11 @@ class Attempt(Connecting):
         except MemoryError as error:
             self.engine.gave_up(self, error)
         self.engine.pump()
+
+    def place(self, at: int) -> None:
+        """Set its range, now that the end of the object is known: from `at` to that end."""
+        self.first = self.at = at
+        self.stop = self.read.stop
 
     def take_all(self) -> None:
         """Handle a response with the whole object, which starts at its first byte even if a later one was requested. It

@@ -23,7 +23,7 @@ from rangeio.http.drivers import Driver, GuardedDriver
 from rangeio.http.engine_protocol import Parked
 from rangeio.http.error_mapping import as_error, defect, is_of_signal_handler
 from rangeio.http.heads import Head
-from rangeio.http.range_read import Probe, RangeRead
+from rangeio.http.range_read import Probe, RangeRead, SuffixRead
 from rangeio.http.remote_object import RemoteObject
 from rangeio.http.response_parser import Body
 from rangeio.http.validation import Take, Version
@@ -115,6 +115,8 @@ class Engine:
     def _admit(self, read: RangeRead) -> None:
         remote = read.remote
         read.version = self._versions.setdefault(remote, read.version)
+        if isinstance(read, SuffixRead) and read.version.known and read.version.size is not None:
+            read.settle(read.version.size)
         whole = self._wholes.get(remote, remote.kept)
         if isinstance(read, Probe):  # it asks the server, even if the object is in memory
             self._enqueue(read, 0, 1, Attempt(self, read, 0, 1, "HEAD"))
@@ -122,7 +124,7 @@ class Engine:
             self._land(read, read.cut_from(whole))
         elif remote in self._downloads:
             self._downloads[remote].append(read)
-        elif read.version.known and read.version.ranged:
+        elif read.version.known and read.version.ranged and not _is_unsettled(read):
             self._expand(read)
         elif remote in self._leads:
             self._leads[remote].append(read)
@@ -194,6 +196,8 @@ class Engine:
             return
         attempt.goes_on = False
         attempt.stop = min(attempt.stop, read.stop)
+        for at, stop in split(read.start, attempt.first, self._chunk):  # the last bytes came first
+            self._enqueue(read, at, stop)
         if attempt.stop < read.stop:
             self._expand(read, attempt.stop)
         for waiting in self._leads.pop(read.remote, ()):
@@ -451,3 +455,7 @@ class Engine:
             if attempt.live:
                 look(attempt, now, self._began)
         self.pump()
+
+
+def _is_unsettled(read: RangeRead) -> bool:
+    return isinstance(read, SuffixRead) and not read.settled

@@ -20,7 +20,7 @@ from rangeio.errors import (
     from_native,
 )
 from rangeio.http.heads import BadResponse, Head
-from rangeio.http.range_read import Probe, RangeRead
+from rangeio.http.range_read import RangeRead
 from rangeio.http.redaction import Quoted, hidden, without_secrets
 from rangeio.http.response_parser import ConnectionEnded, ResponseParser
 from rangeio.http.validation import request_id, status_class
@@ -263,7 +263,7 @@ def as_error(read: RangeRead, error: Error, attempts: int, head: Head | None = N
     said, advice = error.context.get("said"), error.context.get("advice", "")
     if said is None:
         said = without_secrets(error.args[0], secrets)
-    offset = read.start if read.remote.by_bytes and not isinstance(read, Probe) else None
+    offset = read.offset
     limit = None if offset is None or read.stop == OPEN else read.stop - read.start
     shown = read.remote.shown
     status = error.http_status if error.http_status is not None else head.status if head is not None else None

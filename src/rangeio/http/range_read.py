@@ -6,6 +6,7 @@ from rangeio.errors import UnexpectedError
 from rangeio.http.remote_object import RemoteObject
 from rangeio.http.validation import Version
 from rangeio.policy import Timeout
+from rangeio.ranges import OPEN
 
 if TYPE_CHECKING:
     from _uring import Buffer, Reactor
@@ -61,6 +62,11 @@ class RangeRead:
     def of_whole(self, stop: int) -> "RangeRead":
         """A read of the whole object, of at most that many bytes, from which other reads are cut."""
         return RangeRead(self._reactor, self.remote, -1, 0, stop)
+
+    @property
+    def offset(self) -> int | None:
+        """Where it starts, for errors; None if it is not for a range, or if that is not known yet."""
+        return self.start if self.remote.by_bytes else None
 
     @property
     def tick_s(self) -> float:
@@ -139,9 +145,50 @@ class Probe(RangeRead):
         super().__init__(reactor, remote, 0, 0, 1, memoryview(bytearray(1)), timeout)
         self.size: int | None = None
 
+    @property
+    def offset(self) -> int | None:
+        """See `RangeRead`."""
+        return None
+
     def result(self) -> Version:
         """The current version; sets `size`."""
         return self.version
+
+
+class SuffixRead(RangeRead):
+    """The last `count` bytes of an object whose size is not known; the first response tells where they start.
+
+    Its result is None if the server does not send the last bytes on request: then the size must be known first.
+    settled: whether `start` and `stop` are known.
+    """
+
+    __slots__ = ("count", "settled")
+
+    def __init__(
+        self, reactor: "Reactor", remote: RemoteObject, count: int, timeout: Timeout | None = None
+    ) -> None:
+        super().__init__(reactor, remote, 0, 0, OPEN, None, timeout)
+        self.count = count
+        self.settled = False
+
+    @property
+    def offset(self) -> int | None:
+        """See `RangeRead`."""
+        return self.start if self.settled else None
+
+    def settle(self, size: int) -> None:
+        """Set the range, now that the size of the object is known. A second call does nothing."""
+        if not self.settled:
+            self.start, self.stop, self.settled = max(0, size - self.count), size, True
+
+    def cut_from(self, whole: "Buffer") -> Any:
+        """See `RangeRead`."""
+        self.settle(len(whole))
+        return super().cut_from(whole)
+
+    def result(self) -> Any:
+        """See the class."""
+        return super().result() if self.settled else None
 
 
 def in_order(landed: dict[int, Any], count: int) -> list[Any]:

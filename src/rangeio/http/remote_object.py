@@ -130,6 +130,8 @@ class RemoteObject:
     """Whether the requests for two ranges differ in the numbers of the Range field only. Then the core makes them from
     one text (`range_request`); otherwise `request` makes each of them.
     """
+    suffix_ranges = True
+    """Whether a request may be for the last bytes of an object of unknown size."""
     redirects_object = True
     """Whether a redirect holds for later requests of the object; otherwise for one request only."""
     accept_encoding = "identity"
@@ -268,9 +270,17 @@ class RemoteObject:
         Everything added to the head was checked before: the conditions here, the ETag when its response was parsed
         (`heads`).
         """
-        text = self._head(method, target, absolute)
-        if stop is not None and self.by_bytes:
-            text += f"Range: bytes={at}-{stop - 1}\r\n"
+        range_field = "" if stop is None or not self.by_bytes else f"Range: bytes={at}-{stop - 1}\r\n"
+        return self._request(method, range_field, version, target, absolute)
+
+    def suffix_request(self, count: int, version: Version, target: Address, absolute: bool) -> bytes:
+        """The request for the last `count` bytes."""
+        return self._request("GET", f"Range: bytes=-{count}\r\n", version, target, absolute)
+
+    def _request(
+        self, method: str, range_field: str, version: Version, target: Address, absolute: bool
+    ) -> bytes:
+        text = self._head(method, target, absolute) + range_field
         added = self.pin_fields(version) if version.known else self.conditions
         text += "".join(f"{name}: {value}\r\n" for name, value in added.items())
         return (text + "\r\n").encode("latin-1")

@@ -23,7 +23,7 @@ from rangeio.http import validation
 from rangeio.http.attempt import Attempt
 from rangeio.http.engine_protocol import Parked, Unsolicited
 from rangeio.http.heads import Head
-from rangeio.http.range_read import Probe
+from rangeio.http.range_read import Probe, SuffixRead
 from rangeio.http.response_parser import Body
 from rangeio.locks import begin_lock
 from rangeio.policy import RETRIES
@@ -35,6 +35,8 @@ _MOST_HOPS = 10
 _REDIRECTS = frozenset([301, 302, 303, 307, 308])
 # The statuses of servers that do not support HEAD, or whose signature is for GET.
 _NO_HEAD = frozenset([400, 401, 403, 405, 416, 501])
+# The statuses of servers that do not support the last bytes as a range.
+_NO_SUFFIX = frozenset([400, 405, 416, 501])
 # The statuses of a signed redirect target that has expired.
 _EXPIRED = frozenset([401, 403, 404, 410])
 _MOST_OF_A_REFUSAL = 16_384
@@ -72,6 +74,10 @@ def judge(
         return _NO_BODY
     if isinstance(attempt.read, Probe):
         return _judge_probe(attempt, attempt.read, head, complete)
+    if isinstance(attempt.read, SuffixRead) and not attempt.read.settled:
+        body = _place_suffix(attempt, attempt.read, head, complete)
+        if body is not None:
+            return body
     if status not in validation.BRINGING:
         return _hear(attempt, head, complete)
     remote = attempt.read.remote
@@ -137,6 +143,30 @@ def _take(attempt: Attempt, found: validation.Take, complete: Complete) -> Body:
         return Body(memoryview(bytearray()), found.skip, partial(_grow, attempt))
     attempt.outcome = partial(taken, attempt, upto, complete)
     return Body(read.room(upto)[attempt.at - read.start : upto - read.start], found.skip, whole=True)
+
+
+def _place_suffix(attempt: Attempt, read: SuffixRead, head: Head, complete: Complete) -> Body | None:
+    """Learn from the first response where the last bytes start. A Body if the response does not contain them: then they
+    are requested by their place, or if that is not known, the read ends without a result.
+    """
+    first, last, total = validation.content_range(head)
+    if head.status == 200 and first is None and not validation.encoding_of(head):
+        total = head.length  # it knows no ranges, or no suffix
+    if total is not None and head.status in (200, 206, 416):
+        read.settle(total)
+        if head.status == 206 and first is not None and read.start <= first and last == total:
+            attempt.place(first)
+            return None
+        if head.status == 200 and read.start == 0:
+            return None
+        attempt.place(read.start)
+        attempt.outcome = partial(complete, attempt) if read.start == read.stop else attempt.connect
+        return _NO_BODY
+    if head.status in validation.BRINGING or head.status in _NO_SUFFIX:
+        attempt.place(read.stop)
+        attempt.outcome = partial(complete, attempt)
+        return _NO_BODY
+    return None
 
 
 def _grow(attempt: Attempt, needed: int) -> memoryview:

@@ -12,7 +12,8 @@ from rangeio.http.connection_pool import ConnectionPool, Security
 from rangeio.http.fields import checked_fields
 from rangeio.http.remote_object import Access, Credentials, Fresh, RemoteObject
 from rangeio.http.urls import Address, parse_url
-from rangeio.service import FileResults, Location, Options, Service, Stat
+from rangeio.options import Options
+from rangeio.service import FileResults, Location, Service, Stat
 from rangeio.services.http_many import ranges_of_many
 from rangeio.services.http_options import (
     CONNECTION_OPTIONS,

@@ -7,7 +7,7 @@ from rangeio.errors import ConfigInvalidError
 from rangeio.http.fields import check_login, check_value, harmless
 from rangeio.http.proxies import basic
 from rangeio.http.remote_object import Fresh
-from rangeio.service import Options
+from rangeio.options import Options
 
 _CONDITIONS = {
     "if_match": "If-Match",

@@ -1,33 +1,34 @@
 """The source of one object over the engine in `rangeio.http`."""
 
 import time
-from collections.abc import Awaitable, Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Generator, Iterator
 from copy import copy
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
 import _uring
-from _uring import ready, yield_if_due
+from _uring import yield_if_due
 from _uring.arguments import byte_array, byte_index, writable_bytes
-from _uring.event_loops import bind, current_key
+from _uring.event_loops import current_key
 from _uring.records import MEASURED, Unfinished
 from rangeio.awaitables import by_await, checkpoint
-from rangeio.errors import Error, asked, from_native
+from rangeio.errors import Error, from_native
 from rangeio.http import awaited_reads
 from rangeio.http.connection_pool import PER_HOST, HeldConnections
-from rangeio.http.drivers import Driver, LoopDriver, ThreadDriver, this_thread
+from rangeio.http.drivers import LoopDriver, ThreadDriver
 from rangeio.http.engine import Engine
 from rangeio.http.error_mapping import guarded
-from rangeio.http.range_read import Probe, RangeRead, in_order
+from rangeio.http.range_read import Probe, RangeRead, SuffixRead
 from rangeio.http.records import Records
 from rangeio.http.remote_object import RemoteObject
 from rangeio.http.steady import is_plain, read_waiting, steady_reads
 from rangeio.http.validation import Version, http_date
+from rangeio.options import Options
 from rangeio.policy import Timeout
 from rangeio.ranges import OPEN, Offsets
-from rangeio.service import FAR, Capability, Destination, Options, ReadAhead, Stat, Travels
+from rangeio.service import FAR, Capability, Destination, ReadAhead, Stat
+from rangeio.services.engine_reads import EngineReads
 from rangeio.services.http_options import CONCURRENT, GAP
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from _uring.waiters import Waiter
 
 
-class HttpSource(Travels):
+class HttpSource(EngineReads):
     """One object on a server. The first read sends the first request."""
 
     def __init__(self, reactor: "Reactor", remote: RemoteObject, options: Options) -> None:
@@ -69,8 +70,9 @@ class HttpSource(Travels):
 
     @property
     def capability(self) -> Capability:
+        suffix = self._remote.suffix_ranges and self._remote.ranges_alike
         return Capability(
-            positioned=False, suffix=False, list=False, pin=self._remote.told_by, backend="http"
+            positioned=False, suffix=suffix, list=False, pin=self._remote.told_by, backend="http"
         )
 
     # --- one range -------------------------------------------------------------------------------------------
@@ -84,6 +86,24 @@ class HttpSource(Travels):
         elif isinstance(found, Unfinished):
             found = self._go_on(found)
         return found  # type: ignore[no-any-return]  # one more call would cost a tenth
+
+    def read_suffix(self, count: int) -> "Buffer | None":
+        self._check_open(None, None)
+        read = self._suffix(count)
+        return None if read is None else self._now([read])[0]  # type: ignore[no-any-return]
+
+    async def read_suffix_async(self, count: int) -> "Buffer | None":
+        """See `Source`."""
+        self._check_open(None, None)
+        read = self._suffix(count)
+        return None if read is None else (await self._awaited([read]))[0]
+
+    def _suffix(self, count: int) -> SuffixRead | None:
+        """A read of the last bytes; None if their place is known, or cannot be asked for."""
+        remote = self._remote
+        if not count or self.size is not None or not self.capability.suffix or remote.kept is not None:
+            return None
+        return SuffixRead(self._reactor, remote, count, self._options.timeout)
 
     def read_into(self, buffer: Destination, offset: SupportsIndex = 0) -> int:
         start, view = byte_index(offset, "offset"), writable_bytes(cast("SupportsBuffer", buffer))
@@ -341,36 +361,6 @@ class HttpSource(Travels):
 
     # --- to the engine ---------------------------------------------------------------------------------------
 
-    def _run(
-        self,
-        driver: Driver,
-        landed: Callable[[int, Any], None],
-        chunk: int | None = None,
-        concurrent: int | None = None,
-        wanted: Callable[[], bool] | None = None,
-        began: float | None = None,
-    ) -> Engine:
-        return Engine(
-            driver,
-            self._pool,
-            landed,
-            chunk=chunk or self._options.chunk or OPEN,
-            concurrent=concurrent or self._options.concurrent or CONCURRENT,
-            wanted=wanted,
-            began=began,
-        )
-
-    @contextmanager
-    def _named(self) -> Iterator[None]:
-        """Name the range in an error that was raised before any request, such as a missing descriptor."""
-        try:
-            yield
-        except Error as error:
-            if error.path:
-                raise
-            text = f"{asked(self.path, None, None)}: {error}"
-            raise type(error)(text, path=self.path, errno=error.errno, status=error.status) from error
-
     def _steady_now(self, chunk: int | None = None) -> "SteadyReads | None":
         """The steady state of the object; None if there is none, or if the pieces are too small."""
         if (chunk or self._most) < MEASURED:
@@ -435,62 +425,3 @@ class HttpSource(Travels):
                 run.add(read)
 
         return self._until_landed(begin, len(starts), chunk, concurrent, landed, began)
-
-    def _now(self, reads: list[Any], chunk: int | None = None, concurrent: int | None = None) -> list[Any]:
-        """Wait for the results in this thread. Raises the first failure in the order of `reads`."""
-
-        def begin(run: Engine) -> None:
-            for read in reads:
-                run.add(read)
-
-        return self._until_landed(begin, len(reads), chunk, concurrent)
-
-    def _until_landed(
-        self,
-        begin: Callable[[Engine], None],
-        count: int,
-        chunk: int | None = None,
-        concurrent: int | None = None,
-        landed: dict[int, Any] | None = None,
-        began: float | None = None,
-    ) -> list[Any]:
-        """landed: results that are there already, by index. began: time at which the call began."""
-        landed = {} if landed is None else landed
-        with self._named(), this_thread() as driver:
-            run = self._run(driver, landed.__setitem__, chunk, concurrent, began=began)
-            try:
-                begin(run)
-                while len(landed) < count:
-                    driver.step()
-            finally:
-                run.cancel()
-        return in_order(landed, count)
-
-    def _awaited(
-        self, reads: list[Any], chunk: int | None = None, concurrent: int | None = None
-    ) -> Awaitable[list[Any]]:
-        """The same with `await`."""
-        return self._await(reads, chunk, concurrent) if reads else ready([])
-
-    async def _await(self, reads: list[Any], chunk: int | None, concurrent: int | None) -> list[Any]:
-        key = current_key()
-        binding: Any = bind(key)
-        landed: dict[int, Any] = {}
-        waiter = binding.waiter(None)
-
-        def take(index: int, result: Any) -> None:
-            landed[index] = result
-            if len(landed) == len(reads) and not waiter.done():
-                waiter.set_result(None)
-
-        run = self._run(LoopDriver(key), take, chunk, concurrent)
-        try:
-            with self._named():
-                for read in reads:
-                    run.add(read)
-            if waiter.done():  # cut from an object in memory: nothing was waited for
-                await yield_if_due()
-            await binding.wait(waiter)
-        finally:
-            run.cancel()
-        return in_order(landed, len(reads))

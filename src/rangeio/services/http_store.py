@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from rangeio.errors import ConfigInvalidError
 from rangeio.http.connection_pool import ConnectionPool
 from rangeio.http.remote_object import RemoteObject
-from rangeio.service import Capability, FileResults, Options, Service, Stat
+from rangeio.options import Options
+from rangeio.service import Capability, FileResults, Service, Stat
 from rangeio.services.http_many import ranges_of_many
 from rangeio.services.http_options import DEFAULTS, options_to_keep
 from rangeio.services.http_source import HttpSource

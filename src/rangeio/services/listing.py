@@ -10,7 +10,8 @@ from _uring import yield_if_due
 from rangeio.errors import Error, asked
 from rangeio.http.listing import MOST_OF_A_PAGE, Page, Progress
 from rangeio.http.remote_object import RemoteObject
-from rangeio.service import Options, Stat
+from rangeio.options import Options
+from rangeio.service import Stat
 from rangeio.services.http_source import HttpSource
 
 if TYPE_CHECKING:

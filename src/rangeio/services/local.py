@@ -13,17 +13,9 @@ import numpy as np
 
 from _uring.errors import without_frames
 from rangeio.errors import ConfigInvalidError, Error, PermissionDeniedError, from_native
+from rangeio.options import Options
 from rangeio.ranges import OPEN, Offsets, split
-from rangeio.service import (
-    Again,
-    Capability,
-    FileResults,
-    Location,
-    Options,
-    Service,
-    Stat,
-    rolled_up,
-)
+from rangeio.service import Again, Capability, FileResults, Location, Service, Stat, rolled_up
 from rangeio.services.immediate import ImmediateSource
 
 if TYPE_CHECKING:
@@ -219,7 +211,9 @@ class LocalService(Service):
 
     def __init__(self, reactor: "Reactor", root: str | os.PathLike[str] | None = None) -> None:
         self._reactor = reactor
-        self._root = None if root is None else os.path.join(os.getcwd(), os.fspath(root))
+        # An absolute root needs no current directory, which may not exist any more.
+        given = None if root is None else os.fspath(root)
+        self._root = given if given is None or os.path.isabs(given) else os.path.join(os.getcwd(), given)
 
     @classmethod
     def locate(cls, scheme: str, rest: str) -> Location:
@@ -268,7 +262,9 @@ class LocalService(Service):
 
     def absolute(self, path: str) -> str:
         # An empty path is invalid (path_resolution(7)); joined to a directory it would name the directory.
-        return path if self._root is not None or not path else os.path.join(os.getcwd(), path)
+        if self._root is not None or not path or os.path.isabs(path):
+            return path  # the current directory may not exist any more
+        return os.path.join(os.getcwd(), path)
 
     @classmethod
     def is_place(cls, prefix: str) -> bool:

@@ -9,9 +9,10 @@ from zlib import crc32
 
 from _uring.arguments import byte_index, writable_bytes
 from rangeio.errors import NotFoundError, closest
+from rangeio.options import Options
 from rangeio.ranges import split
 from rangeio.reading import Destination
-from rangeio.service import Capability, Location, Options, Service, Stat, rolled_up
+from rangeio.service import Capability, Location, Service, Stat, rolled_up
 from rangeio.services.immediate import ImmediateSource
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from rangeio.http.listing import Page
 from rangeio.http.refusals import parse_refusal
 from rangeio.http.remote_object import Access, Refusal, RemoteObject
 from rangeio.http.urls import Address, Origin
+from rangeio.options import Options
 from rangeio.s3.account import Account
 from rangeio.s3.credentials import Given, KeyRing, checked_keys, of_machine
 from rangeio.s3.endpoint import Addressing, Endpoint, check_bucket
@@ -21,7 +22,7 @@ from rangeio.s3.listing import parse_page
 from rangeio.s3.responses import WRONG_KEYS, explained
 from rangeio.s3.settings import Settings
 from rangeio.s3.signing import Keys as AccessKeys
-from rangeio.service import Location, Options
+from rangeio.service import Location
 from rangeio.services.http_options import CONNECTION_OPTIONS, policy_of
 from rangeio.services.http_store import HttpStore, signature_lifetime
 from rangeio.services.keys import Keys
