@@ -13,7 +13,8 @@ import rangeio
 from rangeio_bench.contender import Contender, FileContender, Role, Setting
 from rangeio_bench.work import Work
 
-_Read = Callable[[int], Awaitable[Any]]
+Read = Callable[[int], Awaitable[Any]]
+"""Reads from an offset; the number of bytes is fixed."""
 
 
 class Tasks(Contender):
@@ -32,7 +33,7 @@ class Tasks(Contender):
         offsets = iter(work.offsets)
         last: Any = None
 
-        async def take(read: _Read) -> None:
+        async def take(read: Read) -> None:
             nonlocal last
             for offset in offsets:
                 last = await read(offset)
@@ -40,7 +41,7 @@ class Tasks(Contender):
         await asyncio.gather(*[take(await self._reader(work.length)) for _ in range(self.setting.depth or 1)])
         return last
 
-    async def _reader(self, length: int) -> _Read:
+    async def _reader(self, length: int) -> Read:
         """The function that reads `length` bytes from an offset, for one task."""
         raise NotImplementedError
 
@@ -111,7 +112,7 @@ class PreadTasks(Tasks, FileContender):
     name = "os.pread"
     calls = {"tasks": "in a coroutine"}
 
-    async def _reader(self, length: int) -> _Read:
+    async def _reader(self, length: int) -> Read:
         fd = self.fd
 
         async def read(offset: int) -> bytes:
@@ -130,7 +131,7 @@ class ExecutorTasks(PreadTasks):
     name = "thread pool"
     calls = {"tasks": "run_in_executor(os.pread)"}
 
-    async def _reader(self, length: int) -> _Read:
+    async def _reader(self, length: int) -> Read:
         run, fd = self.loop.run_in_executor, self.fd
         return lambda offset: run(None, os.pread, fd, length, offset)
 
@@ -144,7 +145,7 @@ class CaioTasks(PreadTasks):
     calls = {"tasks": "AsyncioContext.read"}
     context: Any = None
 
-    async def _reader(self, length: int) -> _Read:
+    async def _reader(self, length: int) -> Read:
         if self.context is None:
             caio = import_module("caio")
             options = {"sqpoll": False} if "uring" in caio.AsyncioContext.__module__ else {}
@@ -167,7 +168,7 @@ class AiofileTasks(Tasks):
     calls = {"tasks": "AIOFile.read"}
     file: Any = None
 
-    async def _reader(self, length: int) -> _Read:
+    async def _reader(self, length: int) -> Read:
         if self.file is None:
             self.file = await import_module("aiofile").AIOFile(str(self.setting.path), "rb")
         read = self.file.read_bytes
@@ -194,7 +195,7 @@ class AiofilesTasks(Tasks):
     async def _open(self) -> Any:
         return await import_module("aiofiles").open(self.setting.path, "rb")
 
-    async def _reader(self, length: int) -> _Read:
+    async def _reader(self, length: int) -> Read:
         file = await self._open()
         self.files.append(file)
 
@@ -236,7 +237,7 @@ class ObstoreTasks(Tasks):
     role: ClassVar[Role] = "peer"
     calls = {"tasks": "get_range_async"}
 
-    async def _reader(self, length: int) -> _Read:
+    async def _reader(self, length: int) -> Read:
         store = import_module("obstore.store").LocalStore(self.setting.path.resolve().parent)
         get, key = import_module("obstore").get_range_async, self.setting.path.name
         return lambda offset: get(store, key, start=offset, length=length)
@@ -250,7 +251,7 @@ class OpenDALTasks(Tasks):
     role: ClassVar[Role] = "peer"
     calls = {"tasks": "AsyncOperator.read"}
 
-    async def _reader(self, length: int) -> _Read:
+    async def _reader(self, length: int) -> Read:
         make = import_module("opendal").AsyncOperator
         read, key = make("fs", root=str(self.setting.path.resolve().parent)).read, self.setting.path.name
         return lambda offset: read(key, offset=offset, size=length)
@@ -264,7 +265,7 @@ class TensorStoreTasks(Tasks):
     role: ClassVar[Role] = "peer"
     calls = {"tasks": "KvStore.read"}
 
-    async def _reader(self, length: int) -> _Read:
+    async def _reader(self, length: int) -> Read:
         tensorstore = import_module("tensorstore")
         folder = f"{self.setting.path.resolve().parent}/"
         store = await tensorstore.KvStore.open({"driver": "file", "path": folder})

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from rangeio_bench import awaiting, baselines, fio, ours, peers, through
+from rangeio_bench import awaiting, awaiting_uring, baselines, fio, ours, peers, through
 from rangeio_bench.contender import Action, Contender
 
 Cache = Literal["hot", "cold", "direct"]
@@ -33,6 +33,7 @@ EVERYONE: tuple[type[Contender], ...] = (
     peers.PyUring,
     peers.Caio,
     *awaiting.CONTENDERS,
+    *awaiting_uring.CONTENDERS,
     *through.CONTENDERS,
     fio.Fio,
 )

@@ -7,6 +7,7 @@ hold at the end, so that it can be checked afterwards.
 
 import gc
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -147,7 +148,10 @@ class Contender:
     name: ClassVar[str]
     role: ClassVar[Role] = "baseline"
     module: ClassVar[str] = ""
-    """Distribution and import name of the library, empty for the standard library."""
+    """Import name of the library, empty for the standard library."""
+    distribution: ClassVar[str] = ""
+    """Name of its distribution, if another."""
+    needs_python: ClassVar[tuple[int, int]] = (3, 10)
     calls: ClassVar[Mapping[Action, str]]
     reads_direct: ClassVar[bool] = False
     has_latency: ClassVar[bool] = True
@@ -159,13 +163,16 @@ class Contender:
     @classmethod
     def absence(cls) -> str:
         """The reason why it cannot run here; empty if it can."""
-        return f"{cls.module} is not installed" if cls.module and find_spec(cls.module) is None else ""
+        name = cls.distribution or cls.module
+        if sys.version_info < cls.needs_python:
+            return f"{name} needs Python {cls.needs_python[0]}.{cls.needs_python[1]}"
+        return f"{name} is not installed" if cls.module and find_spec(cls.module) is None else ""
 
     @classmethod
     def version(cls) -> str:
         """The version of the library; empty for the standard library."""
         try:
-            return version(cls.module) if cls.module else ""
+            return version(cls.distribution or cls.module) if cls.module else ""
         except PackageNotFoundError:
             return ""
 

@@ -260,6 +260,19 @@ def test_every_action_has_its_method() -> None:
             assert kind.name == "fio" or callable(getattr(kind, f"_{action}")), (kind, action)
 
 
+def test_who_is_left_out_says_why() -> None:
+    class Newer(Contender):
+        module = distribution = "no-such-module"
+        needs_python = (9, 9)
+
+    class Missing(Contender):
+        module, distribution = "no_such_module", "no-such-library"
+
+    assert Newer.absence() == "no-such-module needs Python 9.9"
+    assert Missing.absence() == "no-such-library is not installed"
+    assert Contender.absence() == ""
+
+
 def test_case_names_are_unique_and_chosen_by_parts() -> None:
     assert len({case.id for case in CASES}) == len(CASES)
     assert {case.id for case in chosen(["files", "each-4k-b"])} == {"files-hot", "files-cold", "each-4k-busy"}
