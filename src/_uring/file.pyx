@@ -6,11 +6,10 @@ this method itself, without a wrapper. A read that may block becomes a FileRead 
 
 cimport cython
 from cpython.buffer cimport (
-    PyBUF_ANY_CONTIGUOUS, PyBUF_FORMAT, PyBUF_STRIDES, PyBUF_WRITABLE,
-    PyBuffer_IsContiguous, PyBuffer_Release, PyObject_GetBuffer,
+    PyBUF_ANY_CONTIGUOUS, PyBUF_WRITABLE, PyBuffer_IsContiguous, PyBuffer_Release, PyObject_GetBuffer,
 )
 from cpython.long cimport PyLong_AsLongLong, PyLong_CheckExact
-from libc.string cimport memcpy, strchr
+from libc.string cimport memcpy
 
 from _uring.engine cimport Engine
 from _uring.iteration cimport Iteration
@@ -18,13 +17,12 @@ from _uring.filesystems cimport LOCAL, MEMORY, TOLD
 from _uring.kernel cimport RWF_NOWAIT, iovec, pread, preadv2
 from _uring.loop_reads cimport LoopReads, loop_reads
 from _uring.open_file cimport CHECK_EVERY_NS, SMALL, Descriptor
+from _uring.plain_memory cimport is_plain
 from _uring.planning cimport checked_offsets
 from _uring.prefetch cimport prefetch
 from _uring.process cimport coarse_clock_ns
 from _uring.reads cimport FileRead, read_at, read_batch, read_into, read_many
 from _uring.coop cimport hand_out, note_hit, refuse
-
-from numpy import ndarray
 
 from _uring.arguments import byte_index, writable_bytes
 from _uring.pickling import unpicklable
@@ -58,46 +56,6 @@ cdef tuple checked_ranges(object starts, object lengths):
     if len(first) != len(second):
         raise ValueError(f"starts and lengths differ in size: {len(first)} and {len(second)}")
     return first, second
-
-
-# The last array dtype that was found to hold no pointers: numpy takes at least 50 ns to build the format string.
-cdef object plain_type = None
-
-
-cdef bint is_plain(object destination, Py_ssize_t itemsize) noexcept:
-    """Whether the destination is known to hold no pointers. If not, `check_plain` in arguments.py raises the error."""
-    global plain_type
-    cdef Py_buffer view
-    cdef bint plain
-    if itemsize < <Py_ssize_t>sizeof(void *):
-        return True  # too small for an address
-    kind = destination.dtype if type(destination) is ndarray else None
-    if kind is not None and kind is plain_type:
-        return True
-    try:
-        PyObject_GetBuffer(destination, &view, PyBUF_STRIDES | PyBUF_FORMAT)
-    except (TypeError, BufferError, ValueError):
-        return False
-    plain = has_no_pointers(view.format)
-    PyBuffer_Release(&view)
-    if plain and kind is not None:
-        plain_type = kind
-    return plain
-
-
-cdef bint has_no_pointers(const char *format) noexcept:
-    cdef bint named = False
-    while format != NULL and format[0] != 0:
-        if format[0] == b":":
-            named = not named
-        elif not named and strchr(b"OPz&", format[0]) != NULL:
-            return False
-        elif not named and format[0] == b"X" and format[1] == b"{":
-            return False
-        elif not named and format[0] == b"Z" and (format[1] == 0 or strchr(b"fdg", format[1]) == NULL):
-            return False
-        format += 1
-    return True
 
 
 cdef void note_wait(int64_t begun, int64_t ended) noexcept:

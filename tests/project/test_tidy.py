@@ -115,8 +115,8 @@ FLOORS = (
 CORE_FLOORS = (
     "kernel poison errors",
     "arguments pickling records",
-    "arenas filesystems http1 liburing process pure pure.buffer pure.connections pure.descriptor pure.http1"
-    " pure.planning waiters",
+    "arenas filesystems http1 liburing plain_memory process pure pure.buffer pure.connections pure.descriptor"
+    " pure.http1 pure.planning waiters",
     "mapping residency",
     "connections event_loops memory pure.workers request",
     "coop cursor planning pure.coop pure.open_file ring sweep transfer workers",
