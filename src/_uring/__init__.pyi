@@ -215,6 +215,10 @@ class File:
     def read_many_async(self, starts: Any, lengths: Any, concurrent: int = 0) -> Awaitable[list[Buffer]]: ...
     def read_batch_async(self, offsets: Any, length: SupportsIndex) -> Awaitable[Buffer]:
         """As `read_batch`, awaited."""
+    def read_cached(self, offset: int, limit: int) -> Buffer | None:
+        """The range, if a task of the running loop can have it now: all of it is cached, and the task's budget is not
+        used up. Else None. Errors are left to the read that waits, except that a pinned file has changed.
+        """
     def begin_at(self, offset: int, limit: int, waiter: Waiter) -> None:
         """Start reading a range in the running loop. `waiter` gets the result, possibly before this returns."""
     def stat(self) -> FileStat: ...

@@ -29,6 +29,7 @@ cdef class Queue:
     cdef object enqueue(self, object value)
 
 
+cdef bint may_hand_out(int64_t bytes) noexcept
 cdef object hand_out(object value, int64_t bytes)
 cdef object refuse(object error)
 cdef int note_hit(int64_t bytes) except -1

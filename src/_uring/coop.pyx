@@ -41,6 +41,8 @@ cdef int BUDGET_HITS = 64
 cdef int64_t BUDGET_BYTES = 4 << 20
 # Time for cached reads in one loop iteration. Another task, such as a heartbeat, waits at most this long plus one read per task.
 cdef long long ITERATION_NS = 1000000
+# Until then large reads may exceed the byte budget: one more copy of COPY_ON_LOOP still fits.
+cdef long long LAST_COPY_NS = ITERATION_NS - 100000
 cdef int MOST_TASKS = 256
 # If no new iteration has begun for this long, the loop is assumed to be closed.
 cdef long long LOST_LOOP_NS = 1000000000
@@ -179,10 +181,20 @@ cdef void begin_iteration(long long now) noexcept:
     iterations += 1
 
 
+cdef bint may_hand_out(int64_t bytes) noexcept:
+    """Whether a task may have cached bytes now: its budget is not used up, and the loop's thread may copy so many."""
+    return not is_spent() and bytes <= <int64_t>copied_at_once()
+
+
+cdef inline bint is_spent() noexcept:
+    """Whether the budget is used up, for reads of the core."""
+    return iteration_spent or hits >= BUDGET_HITS or (hit_bytes >= BUDGET_BYTES and not has_time())
+
+
 cdef object hand_out(object value, int64_t bytes):
     """An awaitable of an available value. It yields to the loop if the budget is used up."""
     note_hit(bytes)
-    if iteration_spent or hits >= BUDGET_HITS or (hit_bytes >= BUDGET_BYTES and not has_time()):
+    if is_spent():
         return yield_to_loop(value)
     return make_ready(value)
 
@@ -234,7 +246,7 @@ cdef bint is_over() noexcept:
 cdef bint has_time() noexcept:
     """Whether large reads may exceed the byte budget: to a stream, a loop iteration costs as much as a tenth of a MiB."""
     global hit_bytes
-    if (queue is None or not queue.due) and rangeio_clock_ns() - iteration_began < ITERATION_NS // 2:
+    if (queue is None or not queue.due) and rangeio_clock_ns() - iteration_began < LAST_COPY_NS:
         hit_bytes = 0
         return True
     return False

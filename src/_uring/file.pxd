@@ -18,6 +18,7 @@ cdef class File(OpenFile):
     cdef Buffer read_inline(self, int64_t start, int64_t want, bint waits)
     cdef int64_t read_here(self, char *data, int64_t start, int64_t want, bint waits) except? -2
     cdef int64_t read_untold(self, char *data, int64_t start, int64_t want, bint waits) except? -2
+    cdef int64_t copy_cached(self, Descriptor plain, char *data, int64_t start, int64_t want) except? -2
     cdef object run(self, FileRead read)
     cdef object run_async(self, FileRead read)
     cdef int begin_read(self, FileRead read, object waiter) except -1

@@ -22,7 +22,7 @@ from _uring.planning cimport checked_offsets
 from _uring.prefetch cimport prefetch
 from _uring.process cimport coarse_clock_ns
 from _uring.reads cimport FileRead, read_at, read_batch, read_into, read_many
-from _uring.coop cimport hand_out, note_hit, refuse
+from _uring.coop cimport hand_out, may_hand_out, note_hit, refuse
 
 from _uring.arguments import byte_index, writable_bytes
 from _uring.pickling import unpicklable
@@ -239,6 +239,37 @@ cdef class File(OpenFile):
             return self.run_async(read_at(self, start, want))
         except Exception as error:
             return refuse(error)
+
+    def read_cached(self, offset, limit):
+        cdef int64_t start = to_bytes(offset, "offset")
+        cdef int64_t want = to_bytes(limit, "limit")
+        cdef Descriptor plain = self.plain
+        cdef Buffer buffer
+        if not self.inline_reads or plain is None or want == 0 or (self.pin and start > self.identity.size - want):
+            return None
+        if not may_hand_out(want):
+            return None
+        buffer = self.engine.memory.allocate(want)
+        if self.copy_cached(plain, buffer.data, start, want) != want:
+            return None
+        if self.pin:
+            self.verify(plain, start, want)  # one of many ranges, which must all be of one version
+        self.count_hit(plain, start, want)
+        note_hit(want)
+        return buffer
+
+    cdef int64_t copy_cached(self, Descriptor plain, char *data, int64_t start, int64_t want) except? -2:
+        """`read_here` of any length: without the GIL, if it is long and the kernel says what is cached."""
+        cdef iovec part
+        cdef int64_t got
+        if want <= SMALL:
+            return self.read_here(data, start, want, False)
+        if self.how(plain) != TOLD:
+            return -1
+        part.iov_base, part.iov_len = data, want
+        with nogil:
+            got = preadv2(plain.fd, &part, 1, start, RWF_NOWAIT)
+        return got
 
     def begin_at(self, offset, limit, waiter):
         """Start reading a range. `waiter` gets the result, possibly before this returns."""

@@ -67,7 +67,7 @@ class AsyncRanges(AsyncIterator[tuple[int, _T]]):
             return
         assert self._window is not None
         assert self._cutting is not None
-        completed = await self._window.next()
+        completed = self._window.now() or await self._window.next()
         if completed is not None:
             self._ready = self._cutting.take(*completed)[::-1]
             return
@@ -86,7 +86,13 @@ class AsyncRanges(AsyncIterator[tuple[int, _T]]):
             source.begin_at(starts[index], lengths[index], waiter, chunk=chunk)
 
         self._cutting = cutting
-        self._window = RequestWindow(begin, len(starts), source.yield_if_due, depth=self._depth)
+        self._window = RequestWindow(
+            begin,
+            len(starts),
+            source.yield_if_due,
+            at_once=lambda index: source.read_cached(starts[index], lengths[index]),
+            depth=self._depth,
+        )
         if cutting.empty:
             nothing = source.read_at(0, 0)
             self._ready = [(index, nothing[:]) for index in cutting.empty]

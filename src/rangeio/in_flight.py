@@ -38,6 +38,7 @@ class _RequestWaiter:
 class RequestWindow:
     """Calls `begin(index, waiter)` for each index below `count`, with at most `depth` in flight or not handed out yet.
 
+    at_once: returns the result of an index if that needs no waiting, else None. `now` calls it while none is in flight.
     yield_if_due: awaited before each result; yields to other tasks now and then, because requests served by the page
     cache never wait. ordered: hand out in order. Iterate on one loop, one `next` at a time. A failed request is handed
     out as its Error.
@@ -49,11 +50,13 @@ class RequestWindow:
         count: int,
         yield_if_due: Callable[[], Awaitable[object]],
         *,
+        at_once: "Callable[[int], Buffer | None]" = lambda _: None,
         depth: int,
         ordered: bool = False,
     ) -> None:
         self.closed = False
         self._begin = begin
+        self._at_once = at_once
         self._count = count
         self._yield_if_due = yield_if_due
         self._depth = depth
@@ -62,6 +65,20 @@ class RequestWindow:
         self._completed: dict[int, Buffer | BaseException] = {}
         self._waiter: Any = None
         self._waiting = False
+
+    def now(self) -> "tuple[int, Buffer] | None":
+        """The next (index, result), if that needs no waiting and no request."""
+        index = self._handed_out
+        if index != self._begun or index >= self._count or self.closed or self._waiting:
+            return None
+        try:
+            result = self._at_once(index)
+        except Error:
+            return None  # the request gets it, too
+        if result is None:
+            return None
+        self._begun = self._handed_out = index + 1
+        return index, result
 
     async def next(self) -> "tuple[int, Buffer | Error] | None":
         """The next (index, result), or None after the last."""

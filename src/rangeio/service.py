@@ -229,7 +229,14 @@ class Source(Protocol):
 
         Over a network it is sent in pieces of `chunk` bytes (None: the chunk of the Reader).
 
-        Async iteration uses only this method (in_flight.py). A waiter that is `done` needs no result.
+        Async iteration uses only this method (in_flight.py) and `read_cached`. A waiter that is `done` needs no result.
+        """
+        ...
+
+    def read_cached(self, offset: int, limit: int) -> "Buffer | None":
+        """The bytes of a range, if a task can have them at once and need not yield to the loop first; else None.
+
+        It may raise an Error; then `begin_at` raises it, too, or sets it.
         """
         ...
 

@@ -91,6 +91,9 @@ class Slice(SourceReads):
             return refused(error)
         return self.source.read_batch_async(*records)
 
+    def read_cached(self, offset: int, limit: int) -> "Buffer | None":
+        return self.source.read_cached(*self._part(offset, limit))
+
     def begin_at(self, offset: int, limit: int, waiter: "Waiter", *, chunk: int | None = None) -> None:
         self.source.begin_at(*self._part(offset, limit), waiter, chunk=chunk)
 

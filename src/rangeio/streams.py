@@ -116,7 +116,7 @@ class AsyncStream(AsyncIterator["Buffer"]):
             self._window = self._launch(*await self._begin())
         if self._ended or self._window is None:
             raise StopAsyncIteration
-        completed = await self._window.next()
+        completed = self._window.now() or await self._window.next()
         if completed is None or self._ended:
             self.end()
             raise StopAsyncIteration
@@ -156,9 +156,12 @@ class AsyncStream(AsyncIterator["Buffer"]):
             first = start + index * chunk
             source.begin_at(first, min(chunk, stop - first), waiter)
 
-        return RequestWindow(
-            begin, count, source.yield_if_due, depth=self._settings.depth(self._grant.nbytes), ordered=True
-        )
+        def at_once(index: int) -> "Buffer | None":
+            first = start + index * chunk
+            return source.read_cached(first, min(chunk, stop - first))
+
+        depth = self._settings.depth(self._grant.nbytes)
+        return RequestWindow(begin, count, source.yield_if_due, at_once=at_once, depth=depth, ordered=True)
 
     async def aclose(self) -> None:
         """Stop reading. A second call does nothing."""

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from awaited import LOOPS, Loop
 from faults.data import pattern, write_pattern
-from faults.machine import need_module
+from faults.machine import need, need_module
 
 import _uring
 import rangeio
@@ -143,6 +143,34 @@ def test_unknown_size(reactor: _uring.Reactor, loop: Loop) -> None:
             assert b"".join([piece async for piece in reader.stream(chunk=10)]) == text
 
     loop.run(main)
+
+
+def test_cached_pieces_are_handed_out_at_once(reactor: _uring.Reactor, path: Path, backend: str) -> None:
+    """Larger than a small read: the loop's thread copies them, without a request."""
+    need(backend != "python", "threads make all reads of the python backend")
+    chunk = 256 << 10
+
+    async def main() -> tuple[int, list[Any]]:
+        async with rangeio.open_async(path, reactor=reactor) as reader:
+            assert len(await reader.read_at(0, NBYTES)) == NBYTES
+            need(capable(path), "the file system does not say what is cached")
+            before = reactor.stats()["inline_hits"]
+            pieces = [piece async for piece in reader.stream(chunk=chunk)]
+            found = [result async for _, result in reader.iter_ranges([(0, chunk), (5, chunk)], gap=None)]
+            assert [bytes(result) for result in found] == [expected((0, chunk)), expected((5, chunk))]
+            return reactor.stats()["inline_hits"] - before, pieces
+
+    hits, pieces = asyncio.run(main())
+    check_pieces(pieces, None, chunk)
+    assert hits > len(pieces) // 2  # the others come after a yield to the loop
+
+
+def capable(path: Path) -> bool:
+    with open(path, "rb") as file:
+        try:
+            return os.preadv(file.fileno(), [bytearray(1)], 0, os.RWF_NOWAIT) == 1
+        except OSError:
+            return False
 
 
 # --- bounds --------------------------------------------------------------------------------------------------

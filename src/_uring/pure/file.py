@@ -138,6 +138,10 @@ class File:
         """As `read_batch`, awaited."""
         return self._later(self._prepare_batch(offsets, length))
 
+    def read_cached(self, _offset: int, _limit: int) -> Buffer | None:
+        """None: worker threads make all reads of a loop here."""
+        return None
+
     def begin_at(self, offset: int, limit: int, waiter: Waiter) -> None:
         self._start([self._prepare_at(offset, limit, strict=True)], bind(current_key()), waiter)
 

@@ -36,6 +36,7 @@ class LocalSource(ImmediateSource):
         "read_at_async",
         "read_batch",
         "read_batch_async",
+        "read_cached",
         "read_into",
         "read_into_async",
     )
