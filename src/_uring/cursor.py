@@ -14,6 +14,8 @@ from typing import Any
 from _uring.arguments import OFFSET_MAX, writable_bytes
 
 GROWTH = 4
+# `first` may grow to this: larger reads after a seek then take a second read each.
+LARGEST_FIRST = 8 << 10
 
 
 class Cursor:
@@ -21,8 +23,10 @@ class Cursor:
 
     A BufferedReader offers its whole buffer for every read, so the cursor decides how much of it to fill: `first` bytes
     after a seek, and four times as much for each read that continues where the last one ended. This distinguishes
-    sequential from random reading. Other buffers are filled completely, as by a read of a regular file: callers of a
-    raw file take a short read for the end of the file, though io.RawIOBase allows it (pyarrow: for a corrupt file).
+    sequential from random reading. If `first` bytes after a seek were too few, they are doubled, up to 8 KiB.
+
+    Other buffers are filled completely, as by a read of a regular file: callers of a raw file take a short read for the
+    end of the file, though io.RawIOBase allows it (pyarrow: for a corrupt file).
     """
 
     def __init__(
@@ -55,14 +59,25 @@ class Cursor:
         """
         if self.closed:
             raise ValueError("I/O operation on closed file")
-        offered = type(buffer) is memoryview and _is_buffered_readers(buffer)
+        offered = False
+        if type(buffer) is memoryview:
+            # A view that a BufferedReader has made has no owner in CPython (Modules/_io/bufferedio.c,
+            # _bufferedreader_raw_read), and the reader itself in PyPy. Views that C code makes of plain memory may have
+            # none either, but may have items of several bytes. Not a function: a call costs 3 % of the read.
+            owner = buffer.obj
+            offered = buffer.nbytes == len(buffer) if owner is None else isinstance(owner, io.BufferedReader)
         view = buffer if offered else writable_bytes(buffer)
         size = len(view)
         if size == 0:
             return 0  # without effect on the position or the size of the next read
         want = size
         if offered and size <= self.buffer_size:
-            self.span = min(self.span * GROWTH, size) if self.at == self.expected else self.first
+            if self.at != self.expected:
+                self.span = self.first
+            else:
+                if self.span == self.first < LARGEST_FIRST:
+                    self.first *= 2
+                self.span = min(self.span * GROWTH, size)
             want = min(size, max(self.span, self.wanted - self.at))
         want = max(0, min(want, self.stop - self.at))
         got: int = self.read_into(view if want == size else view[:want], self.at)
@@ -120,12 +135,3 @@ class Cursor:
     def close(self) -> None:
         """Make all later calls raise ValueError."""
         self.closed = True
-
-
-def _is_buffered_readers(view: memoryview) -> bool:
-    """Whether a BufferedReader has made the view. Its owner is then None in CPython (Modules/_io/bufferedio.c,
-    _bufferedreader_raw_read), and the reader itself in PyPy. Other views have another owner.
-    """
-    owner = view.obj
-    # Views that C code makes of plain memory may have no owner either, but may have items of several bytes.
-    return view.nbytes == len(view) if owner is None else isinstance(owner, io.BufferedReader)

@@ -296,7 +296,7 @@ class Reader(Reads):
         """A file object over a range, for libraries that need one: csv, zipfile, pandas, h5py. It has its own cursor.
 
         Seeking reads nothing. Sequential reads are detected and read ahead, up to `buffer_size` bytes (default 128 KiB,
-        over a network 8 MiB) at a time. A read at another position fetches 8 KiB; over a network 48 KiB, or all
+        over a network 8 MiB) at a time. A read at another position fetches 4 or 8 KiB; over a network 48 KiB, or all
         requested bytes if more, in one request. `.raw` is unbuffered: it reads the requested bytes, fewer only at the
         end. Closing the file leaves the Reader open; closing the Reader ends the file. Threads may share the buffered
         file, which has a lock, but not `.raw`. A seek before the start raises OSError (EINVAL), as for any file.

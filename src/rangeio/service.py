@@ -117,8 +117,8 @@ class ReadAhead(NamedTuple):
     most: int
 
 
-# First: the buffer size of open(). Most: what stays in the second-level cache (bench: file).
-NEAR = ReadAhead(8 << 10, 128 << 10)
+# First: what open() reads after a seek, on most file systems (bench: file). Most: what stays in the second-level cache.
+NEAR = ReadAhead(4 << 10, 128 << 10)
 # Over a network a request costs as much as the bytes of a default gap, and the connection should be kept busy.
 FAR = ReadAhead(48 << 10, 8 << 20)
 

@@ -331,6 +331,22 @@ def test_random_access_reads_little(reactor: _uring.Reactor, reader: rangeio.Rea
     assert reactor.stats()["bytes_fetched"] - before <= 10 * 8192
 
 
+@pytest.mark.parametrize(("size", "most"), [(100, 4096), (4096, 4096), (8192, 8192)])
+def test_a_seek_fetches_what_the_last_ones_needed(
+    reactor: _uring.Reactor, reader: rangeio.Reader, size: int, most: int
+) -> None:
+    file = reader.as_file()
+    for place in (50_000, 80_000):  # the first of these finds out
+        file.seek(place)
+        assert file.read(size) == pattern(place, place + size)
+    before = reactor.stats()["bytes_fetched"], reactor.stats()["reads"]
+    for place in range(600_000, 100_000, -50_000):
+        file.seek(place)
+        assert file.read(size) == pattern(place, place + size)
+    after = reactor.stats()["bytes_fetched"], reactor.stats()["reads"]
+    assert (after[0] - before[0], after[1] - before[1]) == (10 * most, 10)
+
+
 def test_reading_through_reads_ahead(reactor: _uring.Reactor, reader: rangeio.Reader) -> None:
     before = reactor.stats()["reads"]
     file = reader.as_file()

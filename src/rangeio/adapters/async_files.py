@@ -20,7 +20,7 @@ _GROWTH = 4
 class AsyncFile(AsyncIterator[bytes]):
     """A file over a range, with a cursor. One task at a time, as with any file. Seeking reads nothing.
 
-    Sequential reads are read ahead, up to the size of the buffer. A read at another position fetches 8 KiB (over a
+    Sequential reads are read ahead, up to the size of the buffer. A read at another position fetches 4 KiB (over a
     network 48 KiB), or all requested bytes if more. Closing the file leaves the Reader open.
     """
 
