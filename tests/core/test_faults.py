@@ -365,6 +365,28 @@ def test_eio_of_a_damaged_disk(lab: Lab, tmp_path: Path, direct: str) -> None:
     check_eio(facts, path, bad, end)
 
 
+@pytest.mark.parametrize("lab", ["uring", "pool"], indirect=True)
+def test_eio_among_records_that_are_one_read(lab: Lab, tmp_path: Path) -> None:
+    """The error names the records that the kernel did not read; which of them is damaged it does not tell."""
+    bad = 65536 * 5
+    program = code("""
+        import sys, rangeio
+        bad = int(sys.argv[2])
+        reader = rangeio.open(sys.argv[1], direct=True)
+        places = [0, 8192, *range(bad - 4096, bad + 8192, 4096), 4096]
+        try:
+            reader.read_batch(places, 4096)
+        except rangeio.Error as error:
+            say(error=describe(error))
+        good = [at for at in places if at != bad]
+        say(good=bytes(reader.read_batch(good, 4096)) == b"".join(pattern(at, at + 4096) for at in good))
+    """)
+    with disk.flipped_block(tmp_path, bad) as path:
+        facts = lab.run(program, path, bad).facts()
+    assert (facts["error"]["errno"], facts["error"]["path"]) == (errno.EIO, str(path))
+    assert (facts["error"]["offset"], facts["error"]["limit"], facts["good"]) == (bad - 4096, 3 * 4096, True)
+
+
 def test_eio_of_a_device_that_ends(lab: Lab, tmp_path: Path) -> None:
     bad = disk.FILE_BYTES // 2
     with disk.cut_image(tmp_path) as path:

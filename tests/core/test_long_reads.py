@@ -124,3 +124,27 @@ def test_auto_reads_long_ranges_past_the_cache(lab: Lab, path: Path, descriptor:
     past = dict.fromkeys(("whole", "unaligned", "past the end", "awaited", "ranges"), False)
     through = dict.fromkeys(("short", "cached", "direct=False", "reason"), True)
     assert child.facts() == {"right": True, **past, **through}
+
+
+MIB = 1 << 20
+JOINED = {
+    "all, in pieces": ([*range(20)], 3),
+    "a gap": ([0, 1, 2, 4, 5], 2),
+    "twice, and backwards": ([7, 7, 6, 5], 4),
+    "up to the end, and again": ([37, 38, 39, 0, 1], 2),
+}
+
+
+@pytest.mark.parametrize("backend", ["uring", "pool"], indirect=True)
+@pytest.mark.parametrize("case", JOINED)
+def test_records_that_follow_each_other_are_one_read(reactor: _uring.Reactor, path: Path, case: str) -> None:
+    """With O_DIRECT, up to 8 MiB."""
+    places, reads = JOINED[case]
+    with rangeio.open(path, reactor=reactor, direct=True) as reader:
+        need(reader.capability.direct, "needs a file system with O_DIRECT")
+        before = reactor.stats()
+        table = reader.read_batch([place * MIB for place in places], MIB)
+        after = reactor.stats()
+        assert bytes(table) == b"".join(pattern(place * MIB, (place + 1) * MIB) for place in places)
+        assert sum(after[name] - before[name] for name in ("ring_reads", "pool_reads")) == reads
+        assert after["reads"] - before["reads"] == len(places)
