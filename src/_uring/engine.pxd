@@ -26,9 +26,11 @@ cdef class Engine:
     cdef readonly Library library
     cdef WorkerPool pool
     cdef WorkerPool hints
+    cdef WorkerPool visitors
     cdef Counters counters
     cdef readonly int entries
     cdef readonly int workers
+    cdef int file_workers
     cdef int helpers
     cdef bint must_ring
     cdef object key
@@ -39,6 +41,7 @@ cdef class Engine:
 
     cdef WorkerPool worker_pool(self)
     cdef WorkerPool hint_pool(self)
+    cdef WorkerPool file_pool(self)
     cdef void release_hints(self) noexcept
     cdef Ring ring(self)
     cdef Ring make_ring(self, uint32_t flags)

@@ -45,6 +45,8 @@ cdef class Engine:
         self.library = library
         self.entries = entries
         self.workers = workers
+        # Each waits for one file at a time, which is as little as a few KiB: the device is busier with more of them in flight.
+        self.file_workers = 4 * workers
         self.must_ring = must_ring
         self.helpers = min(usable_cpus(), 4) - 1
         self.key = object()
@@ -65,6 +67,12 @@ cdef class Engine:
         if self.pool is None or not self.pool.usable():
             self.pool = WorkerPool(self.workers)
         return self.pool
+
+    cdef WorkerPool file_pool(self):
+        """The threads that open, read and close whole files."""
+        if self.visitors is None or not self.visitors.usable():
+            self.visitors = WorkerPool(self.file_workers)
+        return self.visitors
 
     cdef WorkerPool hint_pool(self):
         """One thread for hints: reads do not wait behind them."""
@@ -270,8 +278,9 @@ cdef class Engine:
         """Reads in flight in the kernel, over all rings, including abandoned ones."""
         self.forget_closed_loops()
         self.unpark()
-        if self.pool is not None and self.pool.usable():
-            self.pool.release_dead()
+        for pool in (self.pool, self.visitors):
+            if pool is not None and (<WorkerPool>pool).usable():
+                (<WorkerPool>pool).release_dead()
         self.release_hints()
         return sum((<Ring>ring).in_flight for ring in self.living_rings())
 

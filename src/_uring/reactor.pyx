@@ -16,9 +16,6 @@ from _uring.open_file import open_descriptor
 from _uring.errors import make_error
 from _uring.records import Backend
 
-# Maximum files open at a time in read_files: a quarter of the usual soft limit of 1024.
-cdef Py_ssize_t OPEN_AT_ONCE = 256
-
 
 cdef class Reactor:
     def __init__(self, *, int entries=256, pool_bytes=None, str backend="auto", int workers=8):
@@ -84,7 +81,7 @@ cdef class Reactor:
         self.check()
         jobs = list(jobs)
         visits = Visits(self.engine, jobs, pin)
-        results = visits.run(OPEN_AT_ONCE)
+        results = visits.run()
         for i, result in enumerate(results):
             if result is None:
                 results[i] = self.read_unusual(*jobs[i], pin)

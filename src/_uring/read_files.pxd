@@ -19,6 +19,8 @@ cdef struct Visit:
     int pin
     int to_end
     int done
+    int64_t needed
+    Py_ssize_t *kept
     int64_t size
     int64_t mtime_ns
 
@@ -30,9 +32,14 @@ cdef class Visits:
     cdef list names
     cdef list buffers
     cdef int64_t guess
+    cdef Py_ssize_t kept
+    cdef Py_ssize_t late
+    cdef bint grow
 
-    cdef list run(self, Py_ssize_t window)
+    cdef list run(self)
+    cdef Py_ssize_t next_window(self, Py_ssize_t window) noexcept
+    cdef Py_ssize_t room_for_late(self, Py_ssize_t first, Py_ssize_t stop) except -1
     cdef int read_window(self, list indices, list results) except -1
     cdef int make_room(self, Py_ssize_t index, int64_t size) except -1
     cdef void guess_from(self, Py_ssize_t first, Py_ssize_t stop) noexcept
-    cdef visit(self, Step step, Py_ssize_t first, Py_ssize_t stop)
+    cdef visit(self, Py_ssize_t first, Py_ssize_t stop)

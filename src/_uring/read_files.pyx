@@ -2,8 +2,8 @@
 
 Opening an uncached file blocks (directory and inode blocks), and io_uring would hand each open to a kernel thread. So workers do
 the whole visit: open, read, close. Memory is allocated beforehand, by a guess from the sizes of earlier files. A file larger than
-the guess stays open until the caller has allocated memory for it. So the window bounds the number of open files; if sizes are
-alike, as many are open as there are workers.
+the guess stays open until the caller has allocated memory for it; if there are many, the others are opened a second time. If
+sizes are alike, as many are open as there are workers, and the windows grow: at the end of each, the device runs dry.
 """
 
 import os
@@ -33,6 +33,12 @@ from _uring.process cimport page_size
 from _uring.arguments import byte_index
 from _uring.errors import make_error
 
+cdef extern from *:
+    """
+    #define rangeio_next(counter) __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED)
+    """
+    Py_ssize_t rangeio_next(Py_ssize_t *counter) nogil
+
 cdef enum:
     # Left to Reactor.open, which handles block devices and files with generated content.
     UNUSUAL = 1
@@ -44,8 +50,15 @@ cdef enum:
 cdef int64_t LARGEST = 0x7FF00000
 # Memory is allocated by a guess only for files up to this size.
 cdef int64_t MOST_GUESSED = 1 << 20
-# The first window is small: its sizes are the first guess.
+# The most of them that stay open because they are larger than their memory: a quarter of the usual soft limit of 1024.
+cdef Py_ssize_t OPEN_AT_ONCE = 256
+# The first window is small: its sizes are the first guess. The next has OPEN_AT_ONCE files; as long as none of a window is larger
+# than the guess, the next is four times as large, up to so many files or bytes.
 cdef Py_ssize_t FIRST_WINDOW = 16
+cdef Py_ssize_t LARGEST_WINDOW = 4096
+cdef int64_t LARGEST_WINDOW_BYTES = 64 << 20
+# Workers for a window: one for so many files, but at least as many as for reads of one file, and at most four times as many.
+cdef Py_ssize_t EACH = 8
 cdef int64_t UNBOUNDED = 0x7FFFFFFFFFFFFFFF
 
 
@@ -53,7 +66,11 @@ cdef void open_one(void *context, Py_ssize_t index) noexcept nogil:
     """Open the file and get its size. If the allocated memory suffices, read it at once."""
     cdef Visit *visit = &(<Visit *>context)[index]
     cdef stat_t answer
-    visit.got = visit.done = 0
+    cdef int64_t left
+    cdef int fd
+    if visit.done or visit.error or visit.refusal:
+        return  # the second time, for the files that were larger than their memory
+    visit.got = 0
     while visit.fd < 0:  # else a worker of the parent has already opened it before this child was forked
         visit.fd = c_open(visit.path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)
         if visit.fd < 0 and errno != EINTR:
@@ -64,11 +81,16 @@ cdef void open_one(void *context, Py_ssize_t index) noexcept nogil:
         visit.refusal = UNUSUAL
     else:
         visit.size, visit.mtime_ns = answer.st_size, in_ns(&answer.st_mtim)
-        # A read past the reported end checks whether there are more bytes (`fill`). Not at the largest offset: there can be none.
-        visit.to_end = visit.want > answer.st_size - visit.start and max(visit.start, answer.st_size) < UNBOUNDED
-        visit.want = max(0, min(visit.want, answer.st_size - visit.start))
-        if visit.want > visit.room:
+        left = max(0, answer.st_size - visit.start)
+        if min(visit.want, left) > visit.room:
+            visit.needed = min(visit.want, left)
+            if rangeio_next(visit.kept) >= OPEN_AT_ONCE:
+                fd, visit.fd = visit.fd, -1
+                close(fd)
             return
+        # A read past the reported end checks whether there are more bytes (`fill`). Not at the largest offset: there can be none.
+        visit.to_end |= visit.want > answer.st_size - visit.start and max(visit.start, answer.st_size) < UNBOUNDED
+        visit.want = min(visit.want, left)
     read_one_file(context, index)
 
 
@@ -149,7 +171,7 @@ cdef class Visits:
                 raise ValueError(f"embedded null byte in the path {path!r}")
             self.names.append(name)
             visit.path = <const char *><bytes>name
-            visit.pin = pin
+            visit.pin, visit.kept = pin, &self.kept
             visit.start = byte_index(start, "start")
             visit.want = UNBOUNDED if stop is None else max(0, byte_index(stop, "stop") - visit.start)
 
@@ -162,22 +184,28 @@ cdef class Visits:
                 close(self.visits[i].fd)
         free(self.visits)
 
-    cdef list run(self, Py_ssize_t window):
+    cdef list run(self):
         """A Buffer, an exception, or None (unusual: ask Reactor.open) for each visit."""
         cdef list results = [None] * self.count
         cdef list waiting = list(range(self.count))
-        cdef Py_ssize_t most = window
-        window = min(window, FIRST_WINDOW)
+        cdef Py_ssize_t window = FIRST_WINDOW
+        self.grow = True
         while waiting:
             starved = self.read_window(waiting[:window], results)
             waiting = waiting[window:]
             if starved and window > 1:
                 # Out of descriptors. Some files of the window got one, so retry with fewer at a time.
                 waiting = self.starved(results) + waiting
-                most = window = max(1, window // 4)
-            else:
-                window = most
+                window = max(1, window // 4)
+                self.grow = False
+            elif self.grow:
+                window = self.next_window(window)
         return results
+
+    cdef Py_ssize_t next_window(self, Py_ssize_t window) noexcept:
+        if self.guess == 0 or self.late:
+            return OPEN_AT_ONCE
+        return max(OPEN_AT_ONCE, min(4 * window, LARGEST_WINDOW, LARGEST_WINDOW_BYTES // self.guess))
 
     def starved(self, list results):
         """The indices whose visit failed for lack of a descriptor, reset for a retry."""
@@ -201,15 +229,12 @@ cdef class Visits:
             return starved
         for i in range(first, stop if self.guess else first):
             self.make_room(i, self.guess)
-        self.visit(<Step>open_one, first, stop)
-        late = 0
-        for i in range(first, stop):
-            visit = &self.visits[i]
-            if visit.fd >= 0:
-                self.make_room(i, visit.want)
-                late += 1
-        if late:
-            self.visit(<Step>read_one_file, first, stop)
+        self.visit(first, stop)
+        self.late = self.room_for_late(first, stop)
+        if self.late:
+            self.visit(first, stop)
+        while self.room_for_late(first, stop):
+            self.visit(first, stop)  # they have grown meanwhile
         self.guess_from(first, stop)
         for i in range(first, stop):
             visit = &self.visits[i]
@@ -244,6 +269,18 @@ cdef class Visits:
             self.buffers[i] = None
         return starved
 
+    cdef Py_ssize_t room_for_late(self, Py_ssize_t first, Py_ssize_t stop) except -1:
+        """Allocate memory for the files that were larger than theirs; their number."""
+        cdef Py_ssize_t i, late = 0
+        cdef Visit *visit
+        self.kept = 0
+        for i in range(first, stop):
+            visit = &self.visits[i]
+            if visit.needed > visit.room and not visit.done and not visit.error and not visit.refusal:
+                self.make_room(i, visit.needed)
+                late += 1
+        return late
+
     cdef int make_room(self, Py_ssize_t index, int64_t size) except -1:
         cdef Buffer buffer = self.engine.memory.allocate(size)
         self.buffers[index] = buffer
@@ -260,8 +297,9 @@ cdef class Visits:
                 total += self.visits[i].got
         self.guess = largest if largest <= MOST_GUESSED and total * 2 >= largest * (stop - first) else 0
 
-    cdef visit(self, Step step, Py_ssize_t first, Py_ssize_t stop):
+    cdef visit(self, Py_ssize_t first, Py_ssize_t stop):
         cdef WorkerPool pool = None
+        cdef int workers = <int>max(self.engine.workers, min(self.engine.file_workers, (stop - first) // EACH))
         while pool is None or not pool.usable():  # one pass, and another in a child that was forked meanwhile
-            pool = self.engine.worker_pool()
-            pool.run(step, self.visits, first, stop, 4 if stop - first > 64 else 1, self.engine.workers, False, self)
+            pool = self.engine.file_pool()
+            pool.run(<Step>open_one, self.visits, first, stop, 1, workers, False, self)

@@ -517,6 +517,28 @@ def test_many_files_few_descriptors(lab: Lab, tmp_path: Path) -> None:
     assert lab.run(program, folder).facts() == {"wrong": 0, "leaks": {}}
 
 
+@pytest.mark.parametrize("limit", [4096, 400, 64])
+def test_many_files_larger_than_those_before(lab: Lab, tmp_path: Path, limit: int) -> None:
+    """No memory was allocated for them beforehand, and not all can stay open until it is."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    sizes = [10] * 300 + [5000] * 700 + [10, 9000] * 100
+    for i, size in enumerate(sizes):
+        (folder / f"{i}").write_bytes((b"%05d" % i * 2000)[:size])
+    program = code("""
+        import resource, sys, rangeio
+        resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[2]), 4096))
+        operator = rangeio.Operator("fs", root=sys.argv[1])
+        sizes = [10] * 300 + [5000] * 700 + [10, 9000] * 100
+        buffers = operator.read_ranges([(str(i), None) for i in range(len(sizes))])
+        goods = [(b"%05d" % i * 2000)[:size] for i, size in enumerate(sizes)]
+        say(wrong=sum(bytes(buffer) != good for buffer, good in zip(buffers, goods, strict=True)))
+        del buffers
+        say(leaks=leaks())
+        """)
+    assert lab.run(program, folder, limit).facts() == {"wrong": 0, "leaks": {}}
+
+
 class Meddler(Supervisor):
     """Lets every call pass, after writing to a file, or after cutting it to `size` bytes."""
 

@@ -215,6 +215,7 @@ class LocalService(Service):
         # An absolute root needs no current directory, which may not exist any more.
         given = None if root is None else os.fspath(root)
         self._root = given if given is None or os.path.isabs(given) else os.path.join(os.getcwd(), given)
+        self._root_and_slash = os.path.join(self._root or "", "")
 
     @classmethod
     def locate(cls, scheme: str, rest: str) -> Location:
@@ -250,13 +251,12 @@ class LocalService(Service):
         """The path for the operating system. PermissionDeniedError if it leaves the root."""
         if self._root is None:
             return path
-        parts = path.replace(os.sep, "/").split("/")
-        if ".." in parts or os.path.isabs(path) or os.path.splitdrive(path)[0]:
+        if path.startswith("/") or ".." in path.split("/"):
             raise PermissionDeniedError(
                 f"{path!r} leaves the root {self._root!r}; pass a path relative to the root, without '..'",
                 path=path,
             )
-        return os.path.join(self._root, path)
+        return self._root_and_slash + path
 
     def address(self, path: str) -> str:
         return self.absolute(path)
