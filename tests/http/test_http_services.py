@@ -225,6 +225,45 @@ def test_the_head_of_a_redirect_can_be_read() -> None:
             source.close()
 
 
+class Told(RemoteObject):
+    """Its redirects tell the version and the size, and the ETag of the server that they lead to means nothing."""
+
+    probe_method = "GET"
+    linked: Head | None = None
+
+    def pin_fields(self, version: Version) -> Mapping[str, str]:
+        return {}
+
+    def redirected(self, asked: Address, head: Head) -> Address:
+        self.linked = Head(200, {"etag": head.fields["x-linked-etag"]}, len(DATA), False, False)
+        return moved(asked, head.fields["location"])
+
+    def told_by_redirect(self, head: Head) -> Head | None:
+        return self.linked
+
+    def interpret(self, head: Head, target: Address) -> None:
+        assert target.target == "/cdn"
+        assert self.linked is not None
+        head.fields["etag"] = self.linked.fields["etag"]
+
+
+def test_a_redirect_can_tell_what_it_leads_to(way: Any) -> None:
+    """`stat` does not follow it then, and each response has the ETag that it told."""
+    own = iter(range(9))
+    with scripted(lambda asked: honest(DATA, asked, etag=f'"{next(own)}"')) as far:
+        location = {"Location": far.url + "/cdn", "X_Linked_Etag": '"sha"'}
+        with scripted(lambda asked: reply(302, **location)) as server:
+            reader = way(Told, server.url + "/object")
+            stat = reader.stat()
+            assert (stat.etag, stat.size) == ('"sha"', len(DATA))
+            assert [asked.method for asked in server.asked] == ["GET"]
+            assert not far.asked
+            for start in (3, 70_000):
+                assert reader.read_at(start, 10) == DATA[start : start + 10]
+            assert reader.stat().etag == '"sha"'
+            assert [asked.method for asked in far.asked] == ["GET"] * 3
+
+
 # --- what responses mean -------------------------------------------------------------------------------------
 
 

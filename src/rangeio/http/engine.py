@@ -119,7 +119,7 @@ class Engine:
             read.settle(read.version.size)
         whole = self._wholes.get(remote, remote.kept)
         if isinstance(read, Probe):  # it asks the server, even if the object is in memory
-            self._enqueue(read, 0, 1, Attempt(self, read, 0, 1, "HEAD"))
+            self._enqueue(read, 0, 1, Attempt(self, read, 0, 1, remote.probe_method))
         elif whole is not None:
             self._land(read, read.cut_from(whole))
         elif remote in self._downloads:

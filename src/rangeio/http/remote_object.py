@@ -136,6 +136,8 @@ class RemoteObject:
     """Whether a redirect holds for later requests of the object; otherwise for one request only."""
     accept_encoding = "identity"
     """The content codings that a request accepts."""
+    probe_method = "HEAD"
+    """The method with which `stat` begins. If HEAD is refused, it requests one byte."""
     stored_encoding = False
     """Whether a content coding in a response is that of the stored bytes, to which offsets refer. Otherwise an encoded
     body is refused.
@@ -349,6 +351,17 @@ class RemoteObject:
             yield from secrets_of_login(address.login)
         for origin in {address.origin for address in (self.address, *led_to)}:
             yield from self.access.pool.secrets(origin)
+
+    def interpret(self, head: Head, target: Address) -> None:
+        """Replace fields of a response with one of those statuses, or to HEAD, by what they mean for this service.
+        target: the address that sent it. For services.
+        """
+
+    def told_by_redirect(self, head: Head) -> Head | None:
+        """The head that a redirect stands for, if it tells the version, and as its length the size, so that `stat` need
+        not follow it. For services.
+        """
+        return None
 
     def judged(self, head: Head, at: int, stop: int) -> Take | End | None:
         """The meaning of a response to a request for `at` to `stop` with status 200, 204, 206 or 416, where the service

@@ -70,8 +70,11 @@ def judge(
     if status in (400, 408) and head.closing and attempt.connection is not None and attempt.connection.used:
         raise Unsolicited
     if status in _REDIRECTS and "location" in head.fields:
-        attempt.outcome = partial(_move, attempt, head)
+        attempt.outcome = partial(_move, attempt, head, complete)
         return _NO_BODY
+    remote = attempt.read.remote
+    if status in validation.BRINGING:
+        remote.interpret(head, attempt.target)
     if isinstance(attempt.read, Probe):
         return _judge_probe(attempt, attempt.read, head, complete)
     if isinstance(attempt.read, SuffixRead) and not attempt.read.settled:
@@ -80,7 +83,6 @@ def judge(
             return body
     if status not in validation.BRINGING:
         return _hear(attempt, head, complete)
-    remote = attempt.read.remote
     found = remote.judged(head, attempt.at, attempt.stop) or validation.judge(
         head,
         attempt.at,
@@ -109,8 +111,8 @@ def _is_of_whole(found: "validation.Take | validation.End", stop: int) -> bool:
     return isinstance(found, validation.Take) and (found.all or found.total == stop)
 
 
-def _check_version(attempt: Attempt, head: Head, total: int | None) -> None:
-    version, by_head = attempt.read.version, attempt.method == "HEAD"
+def _check_version(attempt: Attempt, head: Head, total: int | None, *, by_head: bool = False) -> None:
+    version = attempt.read.version
     with _LEARNING._lock:
         if not version.known:
             if None not in (total, version.size) and total != version.size:
@@ -286,7 +288,7 @@ def _refused(attempt: Attempt, head: Head, memory: bytearray, complete: Complete
             del refusal  # breaks the cycle of frame and traceback
 
 
-def _move(attempt: Attempt, head: Head) -> None:
+def _move(attempt: Attempt, head: Head, complete: Complete) -> None:
     attempt.hops += 1
     if attempt.hops > _MOST_HOPS:
         raise UnexpectedError(f"more than {_MOST_HOPS} redirects")
@@ -294,7 +296,15 @@ def _move(attempt: Attempt, head: Head) -> None:
         attempt.redirected(head)
     except ConfigInvalidError:
         raise UnexpectedError("the server redirects to an address that is not an http or https URL") from None
-    attempt.connect()
+    read = attempt.read
+    told = read.remote.told_by_redirect(head) if isinstance(read, Probe) else None
+    if told is None:
+        attempt.connect()
+        return
+    assert isinstance(read, Probe)
+    _check_version(attempt, told, told.length, by_head=True)
+    read.size = told.length
+    complete(attempt)
 
 
 def _judge_probe(attempt: Attempt, read: Probe, head: Head, complete: Complete) -> Body:
@@ -321,7 +331,7 @@ def _judge_probe(attempt: Attempt, read: Probe, head: Head, complete: Complete) 
             )
         version.size = total
     else:
-        _check_version(attempt, head, total)
+        _check_version(attempt, head, total, by_head=attempt.method == "HEAD")
     read.size = total
     attempt.outcome = partial(complete, attempt)
     return _NO_BODY
