@@ -97,7 +97,7 @@ FLOORS = (
     "rangeio.options",
     "rangeio.service rangeio.results",
     "rangeio.http",
-    "rangeio.s3",
+    "rangeio.hf rangeio.s3",
     "rangeio.adapters.async_files rangeio.adapters.files rangeio.services rangeio.async_ranges rangeio.streams"
     " rangeio.slices",
     "rangeio.reader",

@@ -390,7 +390,7 @@ def _does_ranges(head: Head) -> bool:
 
 def version_number(head: Head) -> str | None:
     """The version id, if the service keeps versions."""
-    for name in ("x-amz-version-id", "x-goog-generation", "x-ms-version-id"):
+    for name in ("x-amz-version-id", "x-goog-generation", "x-ms-version-id", "x-repo-commit"):
         if name in head.fields:
             return head.fields[name]
     return None
