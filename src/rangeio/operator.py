@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 import _uring
 from rangeio.async_reader import AsyncReader
 from rangeio.awaitables import InTurns
-from rangeio.errors import ConfigInvalidError, Error, UnsupportedError
+from rangeio.errors import (
+    ConfigInvalidError,
+    Error,
+    IsDirectoryError,
+    NotDirectoryError,
+    NotFoundError,
+    UnsupportedError,
+)
 from rangeio.in_flight import RequestWindow
 from rangeio.options import OPTION_NAMES, Options, check_names
 from rangeio.ranges import OPEN, Range, Suffix, bounds
@@ -41,6 +48,7 @@ Outcome: TypeAlias = list[Any]
 Groups: TypeAlias = dict[str, list[int]]
 Single: TypeAlias = list[tuple[int, tuple[str, int, int | None]]]
 
+_NOTHING_THERE = (NotFoundError, IsDirectoryError, NotDirectoryError)
 # Default number of files that an async read of many objects has open at a time.
 _FILES_AT_ONCE = 32
 
@@ -49,8 +57,9 @@ class Operator:
     """One configured storage service; opens any number of its objects. Holds nothing open itself. Thread-safe.
 
     scheme: ``"fs"`` with root= (paths are relative to it and cannot leave it; None allows any path), ``"memory"`` with
-    objects= (a mapping of path to bytes), ``"http"`` (see `HttpService`), ``"s3"`` (see `S3Service`). The other options
-    are defaults for the opened objects: gap, max_merged, chunk, concurrent, size, pin, direct (see `Options`). reactor:
+    objects= (a mapping of path to bytes), or that of a service over a network, such as ``"s3"`` with bucket=: their
+    classes document their options (`rangeio.services`), and `rangeio --help` lists the schemes. The other options are
+    defaults for the opened objects: gap, max_merged, chunk, concurrent, size, pin, direct (see `Options`). reactor:
     provides memory and I/O; default: the reactor of the process. Pickles as scheme and options, without the reactor and
     without secrets.
     """
@@ -127,6 +136,29 @@ class Operator:
             stat = reader.stat()
         return replace(stat, path=self._service.name(os.fsdecode(path)))
 
+    def exists(self, path: Path, **options: Any) -> bool:
+        """Whether there is an object at `path`; a directory is none. Same options as `open`.
+
+        Raises any error but that there is none, such as PermissionDeniedError.
+        """
+        try:
+            self.stat(path, **options)
+        except _NOTHING_THERE:
+            return False
+        return True
+
+    def exists_async(self, path: Path, **options: Any) -> Awaitable[bool]:
+        """Like `exists`, awaited."""
+        return self._exists(self.open_async(path, **options))
+
+    async def _exists(self, reader: AsyncReader) -> bool:
+        try:
+            async with reader:
+                await reader.stat()
+        except _NOTHING_THERE:
+            return False
+        return True
+
     def list(self, prefix: str = "", delimiter: str | None = None) -> Iterator[Stat]:
         """The objects whose path begins with `prefix`, at any depth, in the service's order: sorted by path.
 
@@ -157,7 +189,7 @@ class Operator:
         may wait for credentials.
 
         The URL is a secret. It expires earlier if the signing credentials do. Does not check whether the object exists.
-        UnsupportedError for services other than s3.
+        UnsupportedError for services that have no signed URLs.
         """
         if not isinstance(self._service, Presigns):
             raise UnsupportedError(
@@ -326,9 +358,9 @@ def _grouped(pairs: Pairs, *, batch_single: bool) -> tuple[Single, Groups]:
 def open(uri: Path, *, reactor: Reactor | None = None, **options: Any) -> Reader:
     """Open one object for reading ranges: ``rangeio.open("data/model.bin")``.
 
-    uri: a path, or a URI with the scheme file, memory, http, https or s3 (``s3://bucket/key``, the key as it is, not
-    percent-encoded). options: those of the object (see `Options`) and of its service (see `Operator`). To open many
-    objects of one service, create one Operator.
+    uri: a path, or a URI such as ``https://example.org/data`` or ``s3://bucket/key`` (the key as it is, not
+    percent-encoded); `rangeio --help` lists the schemes. options: those of the object (see `Options`) and of its
+    service (see `Operator`). To open many objects of one service, create one Operator.
 
     Raises NotFoundError, PermissionDeniedError, IsDirectoryError, UnsupportedError (a FIFO, socket or character device,
     refused without waiting), ConfigInvalidError for an unknown option or scheme.

@@ -126,7 +126,7 @@ say(found=[name for name in sys.modules if name.startswith(networks)])
     ("make", "said"),
     [
         (lambda: Operator("fss"), "unknown service 'fss'; did you mean 'fs'"),
-        (lambda: Operator("gcs9"), "known: fs, http, https, memory, s3"),
+        (lambda: Operator("gcs9"), "known: .*fs, .*http, https, memory, s3"),
         (lambda: Operator("fs", rot="/tmp"), "did you mean 'root'"),
         (lambda: Operator("memory", root="/tmp"), "unknown option of 'memory' 'root'"),
         (lambda: Operator("fs", chunk=0), "chunk must be at least 1"),
@@ -257,6 +257,27 @@ def test_open_and_stat(operator: Operator) -> None:
     for call in (operator.open, operator.stat):
         with pytest.raises(rangeio.NotFoundError):
             call("nothing")
+
+
+def test_exists(operator: Operator) -> None:
+    """Directories are no objects, nor is what would be below a file."""
+    expected = {"a": True, "b/c": True, "b/d": True, "b": False, "a/x": False, "nothing": False}
+
+    async def main() -> dict[str, bool]:
+        return {path: await operator.exists_async(path) for path in expected}
+
+    assert {path: operator.exists(path) for path in expected} == expected
+    for loop in LOOPS:
+        need_module(loop)
+        assert run_on(loop, main) == expected
+    for call in (operator.exists, operator.exists_async):
+        with pytest.raises(rangeio.ConfigInvalidError, match="nonsense"):
+            call("a", nonsense=1)
+
+
+def test_exists_tells_other_errors(root: Path, reactor: _uring.Reactor) -> None:
+    with pytest.raises(rangeio.PermissionDeniedError):
+        Operator("fs", root=root, reactor=reactor).exists("../outside")
 
 
 @pytest.mark.parametrize("prefix", ["", "b", "b/", "b/c", "a", "x", "b/x", "e"])

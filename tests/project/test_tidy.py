@@ -363,6 +363,7 @@ EVERYDAY = {
         socket,
         AbstractEventLoop,
         os,
+        os.path,
         np.dtype,
     )
     for name in dir(kind)
