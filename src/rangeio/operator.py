@@ -159,6 +159,13 @@ class Operator:
             return False
         return True
 
+    def diagnosis(self) -> Iterator[tuple[str, str]]:
+        """What the service found on this machine, for display, as pairs of a topic and a text: its endpoint, which
+        credentials it uses and where they were found, but nothing of them. Raises the error of credentials that cannot
+        be used. Sends no request to the service.
+        """
+        return iter(self._service.diagnosis())
+
     def list(self, prefix: str = "", delimiter: str | None = None) -> Iterator[Stat]:
         """The objects whose path begins with `prefix`, at any depth, in the service's order: sorted by path.
 

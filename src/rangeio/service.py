@@ -355,6 +355,13 @@ class Service(Protocol):
         except Error as error:
             return error
 
+    def diagnosis(self) -> Iterable[tuple[str, str]]:
+        """What it found on this machine, for display, as pairs of a topic and a text: the endpoint, and which
+        credentials it uses and where they were found, but nothing of them. May wait for credentials; sends no request
+        to the service. Raises the error of credentials that cannot be used.
+        """
+        return ()
+
     def for_one(self) -> None:
         """Declare that only one object will be opened, so that the service keeps nothing after it is closed."""
         return

@@ -273,6 +273,7 @@ def test_exists(operator: Operator) -> None:
     for call in (operator.exists, operator.exists_async):
         with pytest.raises(rangeio.ConfigInvalidError, match="nonsense"):
             call("a", nonsense=1)
+    assert [*operator.diagnosis()] == []
 
 
 def test_exists_tells_other_errors(root: Path, reactor: _uring.Reactor) -> None:

@@ -436,6 +436,36 @@ def test_a_process_by_botocore(server: Any, tmp_path: Path) -> None:
     assert count.read_text() == "xxx"  # once for each service
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"access_key_id": "AKID", "secret_access_key": SECRET}, "access_key_id= and secret_access_key="),
+        ({"credentials": dict}, "credentials="),
+        ({"anonymous": True}, "anonymous=True"),
+    ],
+)
+def test_diagnosis_of_options(options: Any, said: str) -> None:
+    found = dict(rangeio.Operator("s3", region="eu-west-1", **options).diagnosis())
+    assert found == {"endpoint": "Amazon", "region": "eu-west-1", "credentials": said}
+
+
+def test_diagnosis(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, botocore: str) -> None:
+    """Where keys were found, in the order in which they are looked for, and nothing of them."""
+    operator = rangeio.Operator("s3", endpoint_url="http://127.0.0.1:9")
+    with pytest.raises(rangeio.UnauthenticatedError, match="no AWS credentials"):
+        [*operator.diagnosis()]
+    write(tmp_path, f"[default]\naws_access_key_id = AKID\naws_secret_access_key = {SECRET}\n")
+    chain = "botocore (shared-credentials-file)"
+    files = chain if botocore == "with botocore" else "the profile 'default' in the shared files"
+    assert dict(operator.diagnosis())["credentials"] == files
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDENV")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    found = dict(operator.diagnosis())
+    assert found["credentials"] == "AWS_ACCESS_KEY_ID and related variables"
+    assert found["endpoint"] == "http://127.0.0.1:9"
+    assert SECRET not in f"{found}"
+
+
 def test_a_broken_file_is_not_quoted(tmp_path: Path) -> None:
     write(tmp_path, f"[default]\naws_secret_access_key {SECRET}\n")
     with pytest.raises(rangeio.ConfigInvalidError) as caught:

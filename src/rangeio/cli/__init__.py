@@ -37,9 +37,21 @@ class _Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
+class _Root(_Parser):
+    """The parser of all commands. Its help names the schemes, of other distributions too."""
+
+    def format_help(self) -> str:
+        """See argparse."""
+        from rangeio.services.registry import schemes
+
+        known = ", ".join(f"{'file' if scheme == 'fs' else scheme}://" for scheme in schemes())
+        self.epilog = f"An object is named by a path or by a URI with one of the schemes {known}"
+        return super().format_help()
+
+
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    root = _Parser(
+    root = _Root(
         prog="rangeio",
         description="Read byte ranges of files and objects, and show which backend reads them.",
     )

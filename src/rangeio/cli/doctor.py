@@ -9,18 +9,21 @@ import errno
 import json
 import os
 import platform
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from rangeio.cli import machine
+from rangeio.cli.opening import add_options, options_of
 from rangeio.cli.sizes import size_text
 
 NAME = "doctor"
 HELP = "show which backend reads here and why, and what to do about it"
 DESCRIPTION = """\
 Show how rangeio reads on this machine: kernel, extension, liburing, backend and limits; with PATH also the file system,
-the device, O_DIRECT and the share of the file in the page cache. Ends with a verdict and advice.
+the device, O_DIRECT and the share of the file in the page cache; with a URI the endpoint and where credentials were
+found, without showing them, and whether the object can be read. Ends with a verdict and advice.
 
 Exit code 0 if everything is in order, 1 if reads are slower than possible, or impossible."""
 
@@ -44,13 +47,18 @@ class Finding:
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    command.add_argument("path", metavar="PATH", nargs="?", help="also check this file or folder")
+    command.add_argument(
+        "path", metavar="PATH", nargs="?", help="also check this file or folder, or the service of this URI"
+    )
     command.add_argument("--json", action="store_true", help="print the findings as JSON")
+    add_options(command)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command. Returns the exit code, 1 if reads are slower than possible."""
-    findings = [*_system(), *_core(), *_limits(), *(_path(Path(arguments.path)) if arguments.path else [])]
+    options = options_of(arguments)
+    place = _place(arguments.path, options) if arguments.path else []
+    findings = [*_system(), *_core(), *_limits(), *place]
     worst = [finding for finding in findings if finding.level == "degraded"]
     verdict = f"degraded: {worst[0].text}" if worst else "fine: io_uring reads, nothing to do"
     if arguments.json:
@@ -187,6 +195,33 @@ def _limits() -> list[Finding]:
         advice = "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled: large O_DIRECT reads gain 40 %"
         return [*findings, Finding("huge pages", "never", "note", advice)]
     return [*findings, Finding("huge pages", pages or "unknown")]
+
+
+def _place(text: str, options: dict[str, Any]) -> list[Finding]:
+    if "://" not in text:
+        return _path(Path(text))
+    from rangeio.operator import Operator
+    from rangeio.services.registry import located
+
+    scheme, own, path = located(text)
+    if scheme == "fs":
+        return _path(Path(path))
+    return [*_service(Operator(scheme, **own, **options), path)]
+
+
+def _service(operator: Any, path: str) -> Iterator[Finding]:
+    """What a service found, and whether an object of it can be read."""
+    from rangeio.errors import Error
+
+    yield Finding("service", operator.scheme)
+    try:
+        yield from (Finding(topic, text) for topic, text in operator.diagnosis())
+        if path:
+            stat = operator.stat(path)
+            size = "an unknown number of bytes" if stat.size is None else size_text(stat.size)
+            yield Finding("object", f"can be read: {size}, pin {stat.pin or 'none'}")
+    except Error as error:
+        yield Finding("access", str(error), "degraded")
 
 
 def _path(path: Path) -> list[Finding]:

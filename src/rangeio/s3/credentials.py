@@ -93,32 +93,34 @@ def _expiry(given: Any) -> float:
 
 
 def of_machine(profile: str | None) -> Callable[[], Keys]:
-    """A function that finds keys like the AWS tools: the environment, then botocore's chain if it is installed, then
-    the files.
-
-    botocore also supports roles, single sign-on, processes, containers and instances. The function raises
-    UnauthenticatedError if there are no keys.
-    """
+    """A function that finds keys like the AWS tools; see `found_keys`."""
     refreshing: list[Any] = []  # botocore's credentials object, if it refreshes keys itself
-
-    def find() -> Keys:
-        settings = Settings(profile)
-        found = (
-            settings.keys_of_environment() or _of_botocore(profile, refreshing) or settings.keys_of_files()
-        )
-        if found is None:
-            raise UnauthenticatedError(
-                "no AWS credentials: neither AWS_ACCESS_KEY_ID nor the profile"
-                f" {settings.profile!r} has any; set access_key_id= and secret_access_key=, or anonymous=True for"
-                " public objects"
-            )
-        return found
-
-    return find
+    return lambda: found_keys(profile, refreshing)[0]
 
 
-def _of_botocore(profile: str | None, refreshing: list[Any]) -> Keys | None:
-    """The keys that botocore finds; None if it is not installed or finds none."""
+def found_keys(profile: str | None, refreshing: list[Any]) -> tuple[Keys, str]:
+    """The keys of the machine, and where they were found: the environment, then botocore's chain if it is installed,
+    then the files. UnauthenticatedError if there are none.
+
+    botocore also supports roles, single sign-on, processes, containers and instances. refreshing: its credentials
+    object of the last call, if that refreshes keys itself.
+    """
+    settings = Settings(profile)
+    if (found := settings.keys_of_environment()) is not None:
+        return found, "AWS_ACCESS_KEY_ID and related variables"
+    if (chain := _of_botocore(profile, refreshing)) is not None:
+        return chain
+    if (found := settings.keys_of_files()) is not None:
+        return found, f"the profile {settings.profile!r} in the shared files"
+    raise UnauthenticatedError(
+        "no AWS credentials: neither AWS_ACCESS_KEY_ID nor the profile"
+        f" {settings.profile!r} has any; set access_key_id= and secret_access_key=, or anonymous=True for"
+        " public objects"
+    )
+
+
+def _of_botocore(profile: str | None, refreshing: list[Any]) -> tuple[Keys, str] | None:
+    """The keys that botocore finds, and where; None if it is not installed or finds none."""
     try:
         from botocore.session import Session
     except ImportError:
@@ -131,6 +133,7 @@ def _of_botocore(profile: str | None, refreshing: list[Any]) -> Keys | None:
     refreshing[:] = [] if expiry is None else [held]  # keys from a file are read again by each call
     seconds = float("inf") if expiry is None else expiry.timestamp()
     try:
-        return Keys(frozen.access_key, frozen.secret_key, frozen.token or None, seconds)
+        keys = Keys(frozen.access_key, frozen.secret_key, frozen.token or None, seconds)
     except ConfigInvalidError as error:
         raise ConfigInvalidError(f"the keys from botocore: {error}") from None
+    return keys, f"botocore ({getattr(held, 'method', 'unknown')})"

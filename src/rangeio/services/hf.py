@@ -1,7 +1,7 @@
 """The service for hf://: files of repositories of the Hugging Face Hub, read with `rangeio.http`."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -242,9 +242,8 @@ class _Folder(Pages):
         folder = self._begin.rpartition("/")[0]
         address = self._service.below(self._repository.tree(folder))
         shown = f"hf://{self._repository.shown}/{self._begin}"
-        return _Tree(
-            self._service.access, moved(address, f"?{query}"), shown=shown, **policy_of(self.options)
-        )
+        page = replace(moved(address, f"?{query}"), login=address.login)
+        return _Tree(self._service.access, page, shown=shown, **policy_of(self.options))
 
     def parse(self, body: memoryview, remote: RemoteObject) -> Page:
         assert isinstance(remote, _Tree)
@@ -328,20 +327,38 @@ class HfService(HttpStore):
     ) -> Credentials:
         """The one given kind of credentials, else the token of the machine."""
         login = login_fields(fields, None, bearer_token, None)
-        if sum([bool(login), credentials is not None, anonymous, self._hub.login is not None]) > 1:
-            raise ConfigInvalidError(
-                "set only one of bearer_token, credentials, anonymous and a login in endpoint_url"
-            )
-        own = self._hub.login is not None or "authorization" in map(str.lower, fields)
-        if login or own:
-            token.check_origin(self._hub.origin)
+        ways = {
+            "bearer_token=": bool(login),
+            "credentials=": credentials is not None,
+            "anonymous=True": anonymous,
+            "the login in endpoint_url=": self._hub.login is not None,
+            "Authorization in headers=": not anonymous and "authorization" in map(str.lower, fields),
+        }
+        given = [way for way, is_given in ways.items() if is_given]
+        if len(given) > 1:
+            raise ConfigInvalidError(f"two kinds of credentials are given: {given[0]} and {given[1]}")
+        self._given = given[0] if given else ""
         if credentials is not None:
             if not callable(credentials):
                 raise ConfigInvalidError("credentials must be a callable that returns a mapping")
             return Credentials({}, lambda: self._fresh(token.given(credentials())))
-        if login or anonymous or own:
+        if given and not anonymous:
+            token.check_origin(self._hub.origin)
+        if given:
             return Credentials(login, None)
         return Credentials({}, lambda: self._fresh(((token.found() or ("",))[0], None)))
+
+    def diagnosis(self) -> Iterator[tuple[str, str]]:
+        """See `Service`."""
+        yield "endpoint", self._hub.shown
+        found = None if self._given else token.found()
+        if found is not None:
+            token.check_origin(self._hub.origin)
+            yield "credentials", f"a token from {found[1]}"
+        elif self._given or not token.is_disabled():
+            yield "credentials", self._given or f"no token in HF_TOKEN or {token.token_path()}"
+        else:
+            yield "credentials", "none: HF_HUB_DISABLE_IMPLICIT_TOKEN is set"
 
     def _fresh(self, given: tuple[str, float | None]) -> Fresh:
         """The header field with a token, which may be empty, and its expiry."""

@@ -16,7 +16,7 @@ from rangeio.http.remote_object import Access, Refusal, RemoteObject
 from rangeio.http.urls import Address, Origin
 from rangeio.options import Options
 from rangeio.s3.account import Account
-from rangeio.s3.credentials import Given, KeyRing, checked_keys, of_machine
+from rangeio.s3.credentials import Given, KeyRing, checked_keys, found_keys, of_machine
 from rangeio.s3.endpoint import Addressing, Endpoint, check_bucket
 from rangeio.s3.listing import parse_page
 from rangeio.s3.responses import WRONG_KEYS, explained
@@ -164,7 +164,7 @@ class S3Service(HttpStore):
     ) -> None:
         self._keys = Keys(bucket, root, check_bucket, "bucket")
         settings = Settings(profile)
-        ring = _key_ring(
+        ring, self._whereabouts = _key_ring(
             (access_key_id, secret_access_key, session_token), credentials, bool(anonymous), profile
         )
         url = endpoint_url or settings.endpoint_url()
@@ -186,6 +186,13 @@ class S3Service(HttpStore):
         """``s3://bucket/key``: the key as it is, not percent-encoded."""
         bucket, _, key = rest.partition("/")
         return Location({"bucket": bucket} if bucket else {}, key if bucket else rest)
+
+    def diagnosis(self) -> Iterator[tuple[str, str]]:
+        """See `Service`."""
+        account = self._account
+        yield "endpoint", account.endpoint.url or "Amazon"
+        yield "region", account.region(self._keys.bucket or "")
+        yield "credentials", self._whereabouts()
 
     def _remote(self, path: str, options: Options) -> S3RemoteObject:
         bucket, key = self._keys.object(path)
@@ -246,15 +253,20 @@ def _key_ring(
     credentials: Callable[[], Given] | None,
     anonymous: bool,
     profile: str | None,
-) -> KeyRing:
-    """The KeyRing for the one given kind of credentials. ConfigInvalidError if there are several."""
+) -> tuple[KeyRing, Callable[[], str]]:
+    """The KeyRing for the one given kind of credentials, and a function that tells where the keys come from.
+    ConfigInvalidError if several kinds are given.
+    """
     ways = [any(part is not None for part in given), credentials is not None, anonymous]
     if sum(ways) > 1:
         raise ConfigInvalidError("set only one of access_key_id, credentials and anonymous")
     if ways[0]:
-        return KeyRing(AccessKeys(*given))  # type: ignore[arg-type]  # it checks them
+        keys = AccessKeys(*given)  # type: ignore[arg-type]  # it checks them
+        return KeyRing(keys), lambda: "access_key_id= and secret_access_key="
     if credentials is not None:
         if not callable(credentials):
             raise ConfigInvalidError("credentials must be a callable that returns keys")
-        return KeyRing(None, lambda: checked_keys(credentials()))
-    return KeyRing(None) if anonymous else KeyRing(None, of_machine(profile))
+        return KeyRing(None, lambda: checked_keys(credentials())), lambda: "credentials="
+    if anonymous:
+        return KeyRing(None), lambda: "anonymous=True"
+    return KeyRing(None, of_machine(profile)), lambda: found_keys(profile, [])[1]
