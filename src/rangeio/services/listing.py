@@ -22,7 +22,7 @@ FIRST = ""
 
 
 class Pages(ABC):
-    """The pages of one listing: the next request, and the entries of a response. A service writes three methods."""
+    """The pages of a listing: the next request, and the entries of a response. Services write `request` and `parse`."""
 
     def __init__(self, reactor: "Reactor", options: Options) -> None:
         self._reactor = reactor
@@ -40,9 +40,9 @@ class Pages(ABC):
     def parse(self, body: memoryview, remote: RemoteObject) -> Page:
         """The page in a response. UnexpectedError if it is not one."""
 
-    @abstractmethod
     def path(self, key: str) -> str:
         """The path that `open` accepts for a key in a page; empty if it is not to be listed."""
+        return key
 
     def next(self) -> HttpSource | None:
         """The Source of the next page; None after the last."""
