@@ -39,6 +39,16 @@ from rangeio.errors import (
     UnsupportedError,
     from_native,
 )
+from rangeio.from_stores import (
+    from_fsspec,
+    from_fsspec_async,
+    from_object,
+    from_object_async,
+    from_obstore,
+    from_obstore_async,
+    from_pyarrow,
+    from_pyarrow_async,
+)
 from rangeio.operator import (
     Operator,
     from_bytes,
@@ -62,6 +72,14 @@ __all__ = [
     "from_fd",
     "from_bytes_async",
     "from_fd_async",
+    "from_fsspec",
+    "from_fsspec_async",
+    "from_obstore",
+    "from_obstore_async",
+    "from_pyarrow",
+    "from_pyarrow_async",
+    "from_object",
+    "from_object_async",
     "Operator",
     "Reader",
     "AsyncReader",

@@ -271,8 +271,9 @@ NAMES = """
     ContentEncodedError Error IsDirectoryError NotDirectoryError NotFoundError NotModifiedError ObjectChangedError
     Operator Options PermissionDeniedError Plan RangeNotSatisfiedError RangeNotSupportedError RateLimitedError Reactor
     Reader Retry ServerError Stat Suffix TimedOutError Timeout UnauthenticatedError UnexpectedEofError UnexpectedError
-    UnsupportedError __version__ backend from_bytes from_bytes_async from_fd from_fd_async open open_async set_budget
-    stats
+    UnsupportedError __version__ backend from_bytes from_bytes_async from_fd from_fd_async from_fsspec
+    from_fsspec_async from_object from_object_async from_obstore from_obstore_async from_pyarrow from_pyarrow_async open
+    open_async set_budget stats
 """
 
 

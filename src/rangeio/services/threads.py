@@ -1,0 +1,102 @@
+"""Threads for calls that block: started when there is no idle one, ended after some seconds without work.
+
+They are daemons: a call that never returns does not keep the program from ending. At exit, calls in progress are waited
+for at most a second, because a native library may not survive that its threads are stopped inside of it.
+"""
+
+import atexit
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+
+_IDLE_S = 10.0
+_EXIT_S = 1.0
+
+Work = Callable[[], object]
+
+
+class _Worker:
+    """A thread, and the queue it waits at."""
+
+    __slots__ = ("_owner", "_tasks")
+
+    def __init__(self, owner: "Threads", first: Work) -> None:
+        self._owner = owner
+        self._tasks: SimpleQueue[Work] = SimpleQueue()
+        self._tasks.put(first)
+
+    def give(self, work: Work) -> None:
+        self._tasks.put(work)
+
+    def run(self) -> None:
+        while True:
+            try:
+                work = self._tasks.get(timeout=_IDLE_S)
+            except Empty:
+                if self._owner.retire(self):
+                    return
+                work = self._tasks.get()  # it was given work in that moment
+            work()
+            del work  # do not keep its references while waiting for the next
+            self._owner.rest(self)
+
+
+class Threads:
+    """The threads of this process. Everything that is shared is changed by one call that is atomic under the GIL,
+    because a signal handler may interrupt at any point and use it.
+    """
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget all threads; in a forked child there are none."""
+        self._idle: deque[_Worker] = deque()
+        self._working: set[_Worker] = set()
+
+    def start(self, work: Work) -> None:
+        """Run `work` in a thread, or in this one if none can be started. It must not raise."""
+        try:
+            worker = self._idle.pop()  # the one that rested last
+        except IndexError:
+            worker = _Worker(self, work)
+            self._working.add(worker)
+            try:
+                threading.Thread(target=worker.run, name="rangeio store", daemon=True).start()
+            except RuntimeError:  # at exit, or there are too many
+                self._working.discard(worker)
+                work()
+        else:
+            self._working.add(worker)
+            worker.give(work)
+
+    def rest(self, worker: _Worker) -> None:
+        """The thread has no work."""
+        self._working.discard(worker)
+        self._idle.append(worker)
+
+    def retire(self, worker: _Worker) -> bool:
+        """Whether the thread may end; not if it has just been taken."""
+        try:
+            self._idle.remove(worker)
+        except ValueError:
+            return False
+        return True
+
+    def wait_at_exit(self) -> None:
+        """Wait a moment for calls in progress."""
+        last = threading.Event()
+        steps = 50
+        while self._working and steps:
+            last.wait(_EXIT_S / 50)
+            steps -= 1
+
+
+THREADS = Threads()
+"""The threads of this process."""
+
+atexit.register(THREADS.wait_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=THREADS.begin)

@@ -1,0 +1,67 @@
+"""Python objects with `pread`, or with `seek` and `read`."""
+
+import io
+import threading
+import weakref
+from typing import Any
+
+from rangeio.errors import UnexpectedError
+from rangeio.stores.failures import shown
+from rangeio.stores.store import Info, Store
+
+# One lock for each file, because several Readers of it would move the same cursor.
+_LOCKS: "weakref.WeakKeyDictionary[Any, Any]" = weakref.WeakKeyDictionary()
+
+
+def _lock_of(obj: Any) -> Any:
+    try:
+        return _LOCKS.setdefault(obj, threading.RLock())
+    except TypeError:  # it has no weak references or no hash
+        return threading.RLock()
+
+
+class PythonObject(Store):
+    """`obj.pread(n, offset)` (POSIX order), any number at once; else `obj.seek` and `obj.read`, one at a time.
+
+    size: of the object; None: `seek` to its end tells. TypeError if it can do neither.
+    """
+
+    backend = "object"
+
+    def __init__(self, obj: Any, size: int | None) -> None:
+        self._obj = obj
+        self._size = size
+        self._preads = callable(getattr(obj, "pread", None))
+        self._seeks = callable(getattr(obj, "seek", None)) and callable(getattr(obj, "read", None))
+        if not (self._preads or self._seeks):
+            lacking = [name for name in ("seek", "read") if not callable(getattr(obj, name, None))]
+            raise TypeError(
+                f"from_object needs pread(n, offset), or seek() and read(); {type(obj).__name__} has no pread and no"
+                f" {' and no '.join(lacking)}"
+            )
+        if isinstance(obj, io.TextIOBase):
+            raise TypeError(
+                "from_object needs bytes, but this file was opened as text; open it in binary mode"
+            )
+        self.alone = not self._preads
+        name = getattr(obj, "name", None)
+        self.path = shown(name) if isinstance(name, str) else f"<{type(obj).__name__}>"
+
+    def pread(self, offset: int, n: int, known: Info | None) -> Any:
+        if self._preads:
+            return self._obj.pread(n, offset)
+        with _lock_of(self._obj):
+            self._obj.seek(offset)
+            data = self._obj.read(n)
+        if data is None:
+            raise UnexpectedError("read() returned None: the file does not block, and has no data yet")
+        return data
+
+    def info(self) -> Info:
+        if self._size is not None:
+            return Info(self._size)
+        if not self._seeks:
+            return Info(None)
+        with _lock_of(self._obj):
+            end = self._obj.seek(0, io.SEEK_END)
+            return Info(self._obj.tell() if end is None else end)
