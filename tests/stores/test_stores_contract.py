@@ -115,8 +115,8 @@ def loop(on: str) -> Iterator[Loop]:
     made.close()
 
 
-# What differs: threads or coroutines, and the loop.
-WAYS = [(name, on) for name in ("bytes_object", "fsspec_async", "obstore_local") for on in LOOPS]
+# Threads serve every loop alike; coroutines run under asyncio and uvloop.
+WAYS = [*(("bytes_object", on) for on in LOOPS), ("fsspec_async", "asyncio"), ("obstore_local", "uvloop")]
 
 
 @pytest.mark.parametrize(("store", "on"), WAYS, indirect=["store"])

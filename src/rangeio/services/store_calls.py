@@ -387,9 +387,8 @@ class Run:
         """The results; raises the first failure."""
         if self._errors:
             error = first_failure(self._errors)
-            error.__traceback__ = (
-                None  # the frames of a thread; the store's own exception, its cause, keeps its own
-            )
+            # The frames of a thread. The store's own exception, its cause, keeps its own.
+            error.__traceback__ = None
             try:
                 raise error
             finally:

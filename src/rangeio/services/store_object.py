@@ -1,5 +1,6 @@
 """One object of another library: what is known of it, and the calls that read it."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from dataclasses import replace
@@ -205,7 +206,7 @@ class StoreObject:
             return self.store.pread(at, n, self.known.info if self._pinned else None)
         except MemoryError:
             raise
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             raise self._mapped(error, read) from error
 
     def _mapped(self, error: BaseException, read: StoreRead | None) -> Error:

@@ -4,6 +4,7 @@ With `get`, each response says which version it is from, and later requests are 
 request but those for bytes. With `get_range` alone, `head` is asked.
 """
 
+import os
 from collections.abc import Awaitable
 from typing import Any
 
@@ -11,6 +12,11 @@ from rangeio.errors import NotFoundError, UnexpectedError, UnsupportedError
 from rangeio.ranges import OPEN
 from rangeio.stores.failures import shown
 from rangeio.stores.store import Info, Store, Told
+
+# The threads of obstore's connections are not in a forked child, which would wait for ever for an answer. Files and
+# memory need none.
+_WITHOUT_CONNECTIONS = ("LocalStore", "MemoryStore")
+_used_in: int | None = None
 
 
 class ObstoreObject(Store):
@@ -31,9 +37,21 @@ class ObstoreObject(Store):
             )
         if version is not None and not self.tells:
             raise UnsupportedError("version= needs a store with get()", path=self.path)
+        kind = type(store)
+        self._connects = kind.__module__.startswith("obstore") and kind.__name__ not in _WITHOUT_CONNECTIONS
         self._awaits = callable(getattr(store, "get_async" if self.tells else "get_range_async", None))
 
+    def _refuse_after_fork(self) -> None:
+        global _used_in
+        if self._connects and (_used_in := _used_in or os.getpid()) != os.getpid():
+            raise UnsupportedError(
+                f"{self.path!r}: a forked child cannot use the connections of obstore after its parent has used them;"
+                " start the process with spawn or forkserver",
+                path=self.path,
+            )
+
     def pread(self, offset: int, n: int, known: Info | None) -> Any:
+        self._refuse_after_fork()
         if not self.tells:
             return self._store.get_range(self._path, start=offset, end=offset + n)
         result = self._store.get(self._path, options=self._options(offset, n, known))
@@ -41,6 +59,7 @@ class ObstoreObject(Store):
         return Told(result.buffer() if hasattr(result, "buffer") else result.bytes(), said)
 
     def info(self) -> Info:
+        self._refuse_after_fork()
         if self._version is not None:
             options: dict[str, Any] = {"version": self._version, "head": True}
             return self._of_version(_info_of(self._store.get(self._path, options=options).meta))
@@ -51,6 +70,7 @@ class ObstoreObject(Store):
         return self._awaits
 
     def pread_async(self, offset: int, n: int, known: Info | None) -> Awaitable[Any] | None:
+        self._refuse_after_fork()
         return self._told(offset, n, known) if self._awaits else None
 
     async def _told(self, offset: int, n: int, known: Info | None) -> Any:
@@ -62,6 +82,7 @@ class ObstoreObject(Store):
         return Told(await read(), said)
 
     def info_async(self) -> Awaitable[Info] | None:
+        self._refuse_after_fork()
         awaits = self._version is None and callable(getattr(self._store, "head_async", None))
         return self._head_awaited() if awaits else None
 
