@@ -15,6 +15,7 @@ import pytest
 from awaited import LOOPS, cancel_when, run_on
 from faults.child import Lab, code
 from faults.machine import need_module
+from scripted_store import Scripted
 
 import rangeio
 from rangeio.services import store_object
@@ -224,6 +225,24 @@ def test_a_cancelled_read_ends_the_coroutine(memory: Any, on: str) -> None:
     assert sorted(fs.held) == ["begun"] * 3 + ["cancelled"] * 3
 
 
+def test_a_filesystem_that_cancels_its_own_call(memory: Any) -> None:
+    """It is an error of the store: nobody has cancelled the reading task."""
+    fs = asynchronous(memory, asynchronous=True)
+
+    async def cancelled(*args: Any, **options: Any) -> bytes:
+        raise asyncio.CancelledError
+
+    fs._cat_file = cancelled
+
+    async def main() -> None:
+        reader = rangeio.from_fsspec_async(fs, "/libraries/object")
+        for read in (lambda: reader.read_at(0, 10), lambda: reader.read_ranges(FAR)):
+            with pytest.raises(rangeio.ConnectionFailedError):
+                await read()
+
+    asyncio.run(main())
+
+
 def test_a_filesystem_without_a_loop(memory: Any) -> None:
     """``asynchronous=True``: it is awaited on the running loop, and nothing else can read it."""
     fs = asynchronous(memory, asynchronous=True)
@@ -237,6 +256,46 @@ def test_a_filesystem_without_a_loop(memory: Any) -> None:
     assert set(fs.threads) == {threading.current_thread().name}
     with pytest.raises(rangeio.ConfigInvalidError, match="from_fsspec_async"):
         rangeio.from_fsspec(fs, "/libraries/object")
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_filesystem_with_one_connection(wrapped: bool) -> None:
+    """As fsspec's for SFTP: a second request takes the answer of the first. So there is never one."""
+    spec = need_module("fsspec")
+    scripted = Scripted(DATA, hold=True)
+
+    class SFTPFileSystem(spec.AbstractFileSystem):  # type: ignore[misc, name-defined]
+        cachable = False
+
+        def cat_file(self, path: str, start: int, end: int) -> Any:
+            return scripted.pread(end - start, start)
+
+        def info(self, path: str, **options: Any) -> Any:
+            size = len(scripted.pread(SIZE, 0))
+            return {"name": path, "size": size, "mtime": 5, "time": len(scripted.calls)}
+
+    fs = SFTPFileSystem()
+    if wrapped:
+        fs = need_module("fsspec.implementations.dirfs").DirFileSystem("/", fs)
+
+    async def awaited(name: str) -> None:
+        reader = rangeio.from_fsspec_async(fs, name)
+        assert await asyncio.gather(*(reader.read_at(at, 10) for at in range(20))) == [
+            DATA[at : at + 10] for at in range(20)
+        ]
+        assert await reader.read_ranges(FAR) == cut(FAR)
+
+    threads = [threading.Thread(target=asyncio.run, args=(awaited(name),)) for name in ("a", "b")]
+    for thread in threads:
+        thread.start()
+    scripted.wait_for(1)
+    scripted.release()
+    for thread in threads:
+        thread.join()
+    with rangeio.from_fsspec(fs, "c") as reader:
+        assert reader.read_ranges(FAR) == cut(FAR)
+    assert scripted.most == 1
+    assert len(scripted.calls) == 20 + 16 + 20 + 16 + 16 + 6
 
 
 # --- obstore and obspec --------------------------------------------------------------------------------------
@@ -470,6 +529,15 @@ def test_two_readers_of_one_file(path: Path) -> None:
         for thread in threads:
             thread.join()
         assert wrong == []
+
+
+def test_the_example_of_the_documentation(memory: Any) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "services.md").read_text()
+    example = page.partition("\n## Other people's stores")[2].partition("```python\n")[2].partition("```")[0]
+    found: dict[str, Any] = {}
+    exec(example, found)
+    assert (found["head"], found["tail"], found["some"]) == (bytes(range(8)), bytes(range(64, 72)), b"234")
+    assert found["rows"].shape == (3, 16)
 
 
 # --- processes -----------------------------------------------------------------------------------------------

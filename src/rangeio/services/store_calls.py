@@ -44,6 +44,14 @@ class Job:
             self._done(self, result)
 
 
+def _nothing() -> Generator[Any, Any, None]:
+    yield from ()
+
+
+def _ignored(job: Job, result: Any) -> None:
+    pass
+
+
 class Asks(Protocol):
     """What makes the calls: the source."""
 
@@ -70,14 +78,51 @@ class Gate:
     def enter(self, job: Job, start: Callable[[Job], None], limit: int) -> None:
         """Start a job now, or when others have ended."""
         with self._lock:
-            if self._pid != os.getpid():  # a forked child: what ran is the parent's
-                self._pid, self._running = os.getpid(), 0
-                self._queue.clear()
+            self._look_for_fork()
             if self._running >= limit:
                 self._queue.append((job, start))
                 return
             self._running += 1
         start(job)
+
+    def enter_now(self, limit: int) -> bool:
+        """Whether a job may begin now, in front of none that queues; it must call `leave`."""
+        with self._lock:
+            self._look_for_fork()
+            if self._running >= limit:
+                return False
+            self._running += 1
+            return True
+
+    async def turn(self, limit: int, binding: Binding) -> None:
+        """Wait until a job may begin; it must call `leave`."""
+        if self.enter_now(limit):
+            return
+        waiter: Any = binding.waiter(None)
+        job, given = Job(_nothing, _ignored), False
+
+        def tell() -> None:
+            nonlocal given
+            given = not waiter.done()
+            if given:
+                waiter.set_result(None)
+            else:
+                self.leave()
+
+        self.enter(job, lambda _: binding.call_soon_threadsafe(tell), limit)
+        try:
+            await binding.wait(waiter)  # type: ignore[attr-defined]
+        except BaseException:
+            job.dead = True
+            if given:
+                self.leave()
+            raise
+
+    def _look_for_fork(self) -> None:
+        """In a forked child: what was in progress is the parent's."""
+        if self._pid != os.getpid():
+            self._pid, self._running = os.getpid(), 0
+            self._queue.clear()
 
     def leave(self) -> None:
         """A job has ended: start the next one that somebody waits for."""

@@ -172,6 +172,16 @@ class StoreObject:
             at += data.nbytes
         read.gather()
 
+    def reading(self, read: StoreRead) -> Generator[Any, Any, Any]:
+        """All of a read of one piece, and the check after it."""
+        if read.start < read.stop:
+            yield from self._filling(read, read.start, read.stop)
+            check = self.due([read])
+            if check is not None:
+                yield from check()
+        elif not read.settled:
+            read.settle(read.start)
+
     def checking(self) -> Generator[Any, Any, Info]:
         """Ask what the object is now."""
         info: Info = yield _CHECK
@@ -268,9 +278,21 @@ class StoreObject:
                 return await awaited
         except MemoryError:
             raise
+        except asyncio.CancelledError as error:
+            if _is_cancelled():
+                raise
+            raise self._mapped(
+                error, read
+            ) from error  # the store has cancelled its call; nobody has cancelled ours
         except Exception as error:
             raise self._mapped(error, read) from error
         return await in_thread(partial(self._call, ask, read))
+
+
+def _is_cancelled() -> bool:
+    """Whether the running task is being cancelled; before Python 3.11 it cannot be told, and is supposed."""
+    task: Any = asyncio.current_task()
+    return not hasattr(task, "cancelling") or task.cancelling() > 0
 
 
 async def in_thread(call: Callable[[], Any]) -> Any:

@@ -22,7 +22,7 @@ from rangeio.policy import Timeout
 from rangeio.ranges import OPEN, Offsets
 from rangeio.service import FAR, Capability, Destination, Options, ReadAhead, Stat, Travels
 from rangeio.services.store_calls import CallerHost, Gate, Host, LoopHost, Run, Steps
-from rangeio.services.store_object import StoreObject
+from rangeio.services.store_object import StoreObject, in_thread
 from rangeio.services.store_read import StoreRead
 from rangeio.stores.store import Info, Store
 
@@ -87,12 +87,12 @@ class StoreSource(Travels):
     def read_at(self, offset: SupportsIndex, limit: SupportsIndex) -> "Buffer":
         start, count = byte_index(offset, "offset"), byte_index(limit, "limit")
         self._check_open(start, count)
-        return self._now([self._read(start, count)])[0]  # type: ignore[no-any-return]
+        return self._one(self._read(start, count))  # type: ignore[no-any-return]
 
     def read_into(self, buffer: Destination, offset: SupportsIndex = 0) -> int:
         start, view = byte_index(offset, "offset"), writable_bytes(cast("SupportsBuffer", buffer))
         self._check_open(start, len(view))
-        return int(self._now([self._read(start, len(view), into=view)])[0])
+        return int(self._one(self._read(start, len(view), into=view)))
 
     def read_at_async(self, offset: SupportsIndex, limit: SupportsIndex) -> "Awaitable[Buffer]":
         return self._soon(byte_index(offset, "offset"), byte_index(limit, "limit"), None)
@@ -104,10 +104,45 @@ class StoreSource(Travels):
     @by_await
     def _soon(self, start: int, count: int, into: memoryview | None) -> Awaitable[Any]:
         self._check_open(start, count)
-        return self._first_of([self._read(start, count, into=into)])
+        return self._one_awaited(self._read(start, count, into=into))
 
-    async def _first_of(self, reads: list[StoreRead]) -> Any:
-        return (await self._awaited(reads))[0]
+    def _is_plain(self, read: StoreRead) -> bool:
+        """Whether it is one piece without a time limit: one job, which needs no `Run`."""
+        return read.limit <= (self._options.chunk or OPEN) and self._limits() == (None, None)
+
+    def _one(self, read: StoreRead) -> Any:
+        """Make one read in this thread."""
+        if not self._is_plain(read):
+            return self._now([read])[0]
+        try:
+            return _of(read, self._object.made(partial(self._object.reading, read), read))
+        finally:
+            read.let_go()
+
+    async def _one_awaited(self, read: StoreRead) -> Any:
+        await yield_if_due()
+        if not self._is_plain(read):
+            return (await self._awaited([read]))[0]
+        steps = partial(self._object.reading, read)
+        await self._gate.turn(self._limit, bind(current_key()))
+        try:
+            if self._awaits():
+                try:
+                    found = await self._object.made_awaited(steps, read)
+                finally:
+                    self._gate.leave()
+            else:
+                (found,) = await in_thread(partial(self._made_in_thread, steps, read))
+            return _of(read, found)
+        finally:
+            read.let_go()
+
+    def _made_in_thread(self, steps: Steps, read: StoreRead) -> tuple[Any]:
+        """Also if nobody waits any more: the job is in progress until the store has answered."""
+        try:
+            return (self._object.made(steps, read),)
+        finally:
+            self._gate.leave()
 
     def begin_at(self, offset: int, limit: int, waiter: "Waiter", *, chunk: int | None = None) -> None:
         self._check_open(offset, limit)
@@ -361,9 +396,22 @@ class StoreSource(Travels):
             host.tell_failures(None)
 
     def _loop_host(self) -> LoopHost:
-        binding = bind(current_key())
-        awaits = isinstance(binding, AsyncioBinding) and self._store.can_await()
-        return LoopHost(self._object, self._gate, self._limit, binding, awaits=awaits)
+        return LoopHost(self._object, self._gate, self._limit, bind(current_key()), awaits=self._awaits())
+
+    def _awaits(self) -> bool:
+        """Whether the store can be awaited on the running loop."""
+        return self._store.can_await() and isinstance(bind(current_key()), AsyncioBinding)
+
+
+def _of(read: StoreRead, found: Any) -> Any:
+    """The result of a read that was made; raises the exception that was returned."""
+    if isinstance(found, BaseException):
+        found.__traceback__ = None  # the frames of a job
+        try:
+            raise found
+        finally:
+            del found  # its traceback refers to this frame
+    return read.result()
 
 
 def _nothing() -> None:

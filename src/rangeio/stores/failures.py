@@ -50,7 +50,7 @@ def mapped(error: BaseException, named: str | None, path: str, start: int, stop:
     limit = None if stop == OPEN else stop - start
     text = f"{type(error).__name__}: {shown(str(error))}".rstrip(": ")
     kind: type[Error] | None = None if named is None else getattr(errors, named)
-    number = error.errno if isinstance(error, OSError) else None
+    number = (error.errno or None) if isinstance(error, OSError) else None
     if kind is None:
         kind = _by_builtin(error)
     if kind is None and number is not None:

@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable
+from contextlib import nullcontext
 from datetime import datetime
 from typing import Any
 
 from rangeio.errors import ConfigInvalidError, IsDirectoryError
 from rangeio.stores.failures import shown
+from rangeio.stores.one_at_a_time import lock_of
 from rangeio.stores.store import Info, Store
 
 # What distinguishes versions, as the filesystems name it, in lower case without - and _. Not the time of the last
@@ -14,6 +16,11 @@ from rangeio.stores.store import Info, Store
 _VERSIONS = ("etag", "generation", "versionid", "md5hash", "contentmd5", "md5", "checksum", "fileid", "ino")
 _TIMES = ("mtime", "lastmodified", "modified", "updated", "modificationtime", "modify", "lastwritetime")
 _CREATED = ("created", "creationtime")
+
+# Filesystems with one connection or one open file, which mix up the answers of several threads: a second request over
+# the SFTP connection of paramiko takes the answer of the first, which then waits for ever.
+_ONE_AT_A_TIME = {"SFTPFileSystem", "FTPFileSystem", "TarFileSystem", "LibArchiveFileSystem"}
+_NO_SUCH_FILE = 0xC000000F  # of SMB, for which smbprotocol has no errno
 
 
 class FsspecFile(Store):
@@ -30,18 +37,34 @@ class FsspecFile(Store):
         self._fs = fs
         self._path = path
         self.path = shown(path)
-        self._is_async = bool(getattr(fs, "async_impl", False)) and hasattr(fs, "_cat_file")
+        layers = _layers(fs)
+        # A filesystem over another may say that it is async although the other is not.
+        self._is_async = all(getattr(layer, "async_impl", False) for layer in layers) and hasattr(
+            fs, "_cat_file"
+        )
         self._own_loop = bool(getattr(fs, "asynchronous", False))
         """Whether it must be awaited on the caller's loop, because it has none."""
+        slow = [
+            layer
+            for layer in layers
+            if _ONE_AT_A_TIME.intersection(kind.__name__ for kind in type(layer).__mro__)
+        ]
+        self.alone = bool(slow)
+        self._lock: Any = lock_of(slow[0]) if slow else nullcontext()
 
     def pread(self, offset: int, n: int, known: Info | None) -> Any:
         self._refuse_own_loop()
-        return self._fs.cat_file(self._path, start=offset, end=offset + n)
+        with self._lock:
+            return self._fs.cat_file(self._path, start=offset, end=offset + n)
 
     def info(self) -> Info:
         self._refuse_own_loop()
-        self._forget()
-        return _info_of(self._fs.info(self._path), self.path)
+        with self._lock:
+            self._forget()
+            return _info_of(self._fs.info(self._path), self.path)
+
+    def failed(self, error: BaseException) -> str | None:
+        return "NotFoundError" if getattr(error, "ntstatus", None) == _NO_SUCH_FILE else None
 
     def can_await(self) -> bool:
         return self._is_async
@@ -76,6 +99,14 @@ class FsspecFile(Store):
             raise ConfigInvalidError(
                 "this filesystem was made with asynchronous=True, so only asyncio can read it: use from_fsspec_async"
             )
+
+
+def _layers(fs: Any) -> list[Any]:
+    """The filesystem, the one it wraps, and so on."""
+    layers = [fs]
+    while len(layers) < 8 and callable(getattr(inner := getattr(layers[-1], "fs", None), "cat_file", None)):
+        layers.append(inner)
+    return layers
 
 
 def _info_of(said: Any, path: str) -> Info:

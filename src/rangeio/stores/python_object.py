@@ -1,23 +1,12 @@
 """Python objects with `pread`, or with `seek` and `read`."""
 
 import io
-import threading
-import weakref
 from typing import Any
 
 from rangeio.errors import UnexpectedError
 from rangeio.stores.failures import shown
+from rangeio.stores.one_at_a_time import lock_of
 from rangeio.stores.store import Info, Store
-
-# One lock for each file, because several Readers of it would move the same cursor.
-_LOCKS: "weakref.WeakKeyDictionary[Any, Any]" = weakref.WeakKeyDictionary()
-
-
-def _lock_of(obj: Any) -> Any:
-    try:
-        return _LOCKS.setdefault(obj, threading.RLock())
-    except TypeError:  # it has no weak references or no hash
-        return threading.RLock()
 
 
 class PythonObject(Store):
@@ -44,13 +33,14 @@ class PythonObject(Store):
                 "from_object needs bytes, but this file was opened as text; open it in binary mode"
             )
         self.alone = not self._preads
+        self._lock = lock_of(obj)  # several Readers of it would move the same cursor
         name = getattr(obj, "name", None)
         self.path = shown(name) if isinstance(name, str) else f"<{type(obj).__name__}>"
 
     def pread(self, offset: int, n: int, known: Info | None) -> Any:
         if self._preads:
             return self._obj.pread(n, offset)
-        with _lock_of(self._obj):
+        with self._lock:
             self._obj.seek(offset)
             data = self._obj.read(n)
         if data is None:
@@ -62,6 +52,6 @@ class PythonObject(Store):
             return Info(self._size)
         if not self._seeks:
             return Info(None)
-        with _lock_of(self._obj):
+        with self._lock:
             end = self._obj.seek(0, io.SEEK_END)
             return Info(self._obj.tell() if end is None else end)
