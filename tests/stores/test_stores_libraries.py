@@ -16,6 +16,7 @@ from awaited import LOOPS, cancel_when, run_on
 from faults.child import Lab, code
 from faults.machine import need_module
 from scripted_store import Scripted
+from servers.scripted import reply, scripted
 
 import rangeio
 from rangeio.services import store_object
@@ -170,6 +171,7 @@ def asynchronous(fs: Any, **options: Any) -> Any:
             self.threads: list[str] = []
             self.held: list[str] = []
             self.hold = False
+            self.asked = 0
 
         async def _cat_file(self, path: str, start: Any = None, end: Any = None, **more: Any) -> bytes:
             self.threads.append(threading.current_thread().name)
@@ -184,6 +186,7 @@ def asynchronous(fs: Any, **options: Any) -> Any:
             return data
 
         async def _info(self, path: str, **more: Any) -> Any:
+            self.asked += 1
             return fs.info(path)
 
     return Recorded(**options)
@@ -205,6 +208,18 @@ def test_where_an_async_filesystem_reads(memory: Any, on: str) -> None:
     with rangeio.from_fsspec(fs, "/libraries/object") as reader:
         assert reader.read_ranges(FAR) == cut(FAR)
     assert set(fs.threads) == {"fsspecIO"}
+
+
+def test_an_async_filesystem_is_asked_once(memory: Any) -> None:
+    """By the first of many reads that begin at the same time."""
+    fs = asynchronous(memory, asynchronous=False)
+
+    async def main() -> None:
+        reader = rangeio.from_fsspec_async(fs, "/libraries/object")
+        await asyncio.gather(*(reader.read_at(at, 10) for at in range(50)))
+
+    asyncio.run(main())
+    assert (fs.asked, len(fs.threads)) == (1, 50)
 
 
 @pytest.mark.parametrize("on", ["asyncio", "uvloop"])
@@ -360,6 +375,32 @@ def test_errors_of_obstore(path: Path) -> None:
         rangeio.from_obstore(store, "object", version="7").read_at(0, 1)
     with pytest.raises(TypeError, match="pickle"):
         pickle.dumps(rangeio.from_obstore(need_module("obstore.store").MemoryStore(), "object"))
+
+
+STATUSES = {
+    416: rangeio.RangeNotSatisfiedError,
+    429: rangeio.RateLimitedError,
+    503: rangeio.ServerError,
+    401: rangeio.UnauthenticatedError,
+    403: rangeio.PermissionDeniedError,
+    404: rangeio.NotFoundError,
+    412: rangeio.ObjectChangedError,
+    200: rangeio.UnsupportedError,
+}
+
+
+def test_responses_that_obstore_reports() -> None:
+    store_of = need_module("obstore.store")
+    options: Any = {"client_options": {"allow_http": True}, "retry_config": {"max_retries": 0}}
+    with scripted(lambda asked: reply(int(asked.target.strip("/")), b"body")) as server:
+        store = store_of.HTTPStore.from_url(server.url, **options)
+        for status, error in STATUSES.items():
+            with pytest.raises(error):
+                rangeio.from_obstore(store, str(status)).read_at(0, 5)
+    store = store_of.HTTPStore.from_url("http://127.0.0.1:1", **options)
+    with pytest.raises(rangeio.ConnectionFailedError) as caught:
+        rangeio.from_obstore(store, "x").read_at(0, 5)
+    assert caught.value.status == "temporary"
 
 
 @pytest.mark.parametrize("hidden", [("get", "get_async"), ("get", "get_async", "head", "head_async")])
@@ -538,6 +579,22 @@ def test_the_example_of_the_documentation(memory: Any) -> None:
     exec(example, found)
     assert (found["head"], found["tail"], found["some"]) == (bytes(range(8)), bytes(range(64, 72)), b"234")
     assert found["rows"].shape == (3, 16)
+
+
+def test_a_signal_handler_that_reads_the_same_file() -> None:
+    """In the thread that is between `seek` and `read`: the interrupted read is made again."""
+
+    class Interrupted(io.BytesIO):
+        def seek(self, to: int, whence: int = 0) -> int:
+            found = super().seek(to, whence)
+            if to == 5:
+                inner.append(bytes(rangeio.from_object(self, SIZE).read_at(100, 10)) if not inner else b"")
+            return found
+
+    inner: list[bytes] = []
+    with rangeio.from_object(Interrupted(DATA), SIZE) as reader:
+        assert reader.read_at(5, 10) == DATA[5:15]
+    assert inner == [DATA[100:110], b""]
 
 
 # --- processes -----------------------------------------------------------------------------------------------

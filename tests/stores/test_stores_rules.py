@@ -15,8 +15,11 @@ from faults.child import Lab, code
 from faults.machine import need_module
 from scripted_store import Scripted
 
+import _uring
 import rangeio
 from rangeio.awaitables import pause
+from rangeio.services.store_source import DEFAULTS, StoreSource
+from rangeio.stores.store import Info, Store
 
 DATA = random.Random(74).randbytes(1_000_003)
 SIZE = len(DATA)
@@ -387,6 +390,55 @@ def test_time_limit(way: str, on: str) -> None:
     store.wait_for(0)
     assert space == bytes(10)
     assert reader.read_at(3, 4) == DATA[3:7]
+
+
+class Slow(Store):
+    """As a service writes one: a call may take so long, and a forked child cannot use it."""
+
+    path, backend = "slow", "slow"
+    call_s = 0.05
+    forked = "use spawn"
+
+    def __init__(self, scripted: Scripted) -> None:
+        self._scripted = scripted
+
+    def pread(self, offset: int, n: int, known: Info | None) -> Any:
+        return self._scripted.pread(n, offset)
+
+    def info(self) -> Info:
+        return Info(SIZE, (1,), "mtime")
+
+
+def slow_source(scripted: Scripted) -> StoreSource:
+    return StoreSource(_uring.default_reactor(), Slow(scripted), DEFAULTS.updated({"concurrent": 2}))
+
+
+def test_time_limit_of_one_call(on: str) -> None:
+    """Also of one that waits for others which are late."""
+    scripted = Scripted(DATA, hold=True)
+    reader = rangeio.Reader(slow_source(scripted), DEFAULTS)
+    awaiting = rangeio.AsyncReader(lambda: slow_source(scripted), DEFAULTS, "slow")
+    for call in (
+        lambda: reader.read_at(0, 10),
+        lambda: reader.read_ranges(FAR),
+        lambda: reader.read_at(0, 10),
+        lambda: run_on(on, lambda: awaiting.read_at(0, 10)),
+        lambda: run_on(on, lambda: awaiting.read_ranges(FAR)),
+    ):
+        with pytest.raises(rangeio.TimedOutError, match=r"within 0\.05 s"):
+            call()
+    assert scripted.now == scripted.most == 4
+    scripted.release()
+    scripted.wait_for(0)
+    assert reader.read_ranges(FAR) == cut(FAR)
+
+
+def test_a_store_that_no_forked_child_can_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    with rangeio.Reader(slow_source(Scripted(DATA)), DEFAULTS) as reader:
+        assert reader.read_at(0, 10) == DATA[:10]
+        monkeypatch.setattr("os.getpid", lambda: -1)
+        with pytest.raises(rangeio.UnsupportedError, match="use spawn"):
+            reader.read_at(0, 10)
 
 
 def test_after_a_failure_nothing_more_is_asked() -> None:

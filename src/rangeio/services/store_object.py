@@ -8,13 +8,14 @@ from functools import partial
 from typing import Any
 
 from _uring.event_loops import bind, current_key
-from rangeio.errors import Error, ObjectChangedError, UnexpectedEofError, UnexpectedError, asked
+from rangeio.errors import Error, ObjectChangedError, RangeNotSatisfiedError, UnexpectedEofError, asked
 from rangeio.locks import begin_lock
 from rangeio.ranges import OPEN
 from rangeio.services.store_calls import Steps
 from rangeio.services.store_read import StoreRead, bytes_of
 from rangeio.services.threads import THREADS
 from rangeio.stores.failures import mapped
+from rangeio.stores.one_at_a_time import Turn
 from rangeio.stores.store import Info, Store, Told
 
 # Bytes that are asked for at once where the object has no size.
@@ -28,20 +29,6 @@ _CHECKED_S = 1.0
 _LEARN, _CHECK = "learn", "check"
 
 
-class Turns:
-    """One thread at a time asks. No event loop waits for this lock."""
-
-    _lock: Any
-
-    def __init__(self) -> None:
-        begin_lock(self)
-
-    def take(self, ask: Callable[[], Any]) -> Any:
-        """The result of `ask`."""
-        with self._lock:
-            return ask()
-
-
 class Known:
     """What is known of an object; shared by its sources with different time limits."""
 
@@ -52,7 +39,7 @@ class Known:
         self.info = info
         self._size = size
         self.at = 0.0
-        self._turns = Turns()
+        self._turn = Turn()  # no event loop waits for it
         begin_lock(self)
 
     def learn(self, ask: Callable[[], Info]) -> Info:
@@ -64,8 +51,16 @@ class Known:
             assert self.info is not None
             return self.info
 
-        info: Info = self._turns.take(asked_once)
-        return info
+        return self._turn.take(asked_once)
+
+    def is_due(self) -> bool:
+        """Whether a small read must be followed by a check; true for one of those that ask at the same time."""
+        with self._lock:
+            now = time.monotonic()
+            if now < self.at + _CHECKED_S:
+                return False
+            self.at = now
+            return True
 
     def hear(self, info: Info, pinned: bool) -> bool:
         """Take note of what the store reports. False if it is another version than the one that is pinned."""
@@ -141,7 +136,7 @@ class StoreObject:
             most = min(stop - at, _PIECE) if read.open else stop - at
             try:
                 found = yield at, most
-            except UnexpectedError:
+            except RangeNotSatisfiedError:
                 if read.settled or read.open:
                     raise
                 self._hear((yield _LEARN))  # perhaps there is no byte there
@@ -270,6 +265,8 @@ class StoreObject:
     async def _call_awaited(self, ask: Any, read: StoreRead | None) -> Any:
         try:
             if ask is _LEARN or ask is _CHECK:
+                if self.known.info is not None and ask is _LEARN:
+                    return self.known.info
                 awaited: Awaitable[Any] | None = self.store.info_async()
             else:
                 at, n = ask

@@ -15,7 +15,7 @@ _BY_NAME: dict[str, type[Error]] = {
     "UnauthenticatedError": errors.UnauthenticatedError,
     "NotSupportedError": errors.UnsupportedError,
     "ClientConnectionError": errors.ConnectionFailedError,
-    "FSTimeoutError": errors.TimedOutError,
+    "TimeoutError": errors.TimedOutError,  # before Python 3.11 that of asyncio is no builtin
     "CancelledError": errors.ConnectionFailedError,
 }
 _BY_BUILTIN: tuple[tuple[type[BaseException], type[Error]], ...] = (

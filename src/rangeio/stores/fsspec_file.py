@@ -1,14 +1,14 @@
 """One file of an fsspec filesystem: `cat_file` reads it, `info` says what it is. Nothing is opened, or kept open."""
 
 import asyncio
-from collections.abc import Awaitable
-from contextlib import nullcontext
+from collections.abc import Awaitable, Callable
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from rangeio.errors import ConfigInvalidError, IsDirectoryError
 from rangeio.stores.failures import shown
-from rangeio.stores.one_at_a_time import lock_of
+from rangeio.stores.one_at_a_time import turn_of
 from rangeio.stores.store import Info, Store
 
 # What distinguishes versions, as the filesystems name it, in lower case without - and _. Not the time of the last
@@ -50,18 +50,19 @@ class FsspecFile(Store):
             if _ONE_AT_A_TIME.intersection(kind.__name__ for kind in type(layer).__mro__)
         ]
         self.alone = bool(slow)
-        self._lock: Any = lock_of(slow[0]) if slow else nullcontext()
+        self._turn = turn_of(slow[0]) if slow else None
 
     def pread(self, offset: int, n: int, known: Info | None) -> Any:
         self._refuse_own_loop()
-        with self._lock:
-            return self._fs.cat_file(self._path, start=offset, end=offset + n)
+        return self._in_turn(partial(self._fs.cat_file, self._path, start=offset, end=offset + n))
 
     def info(self) -> Info:
         self._refuse_own_loop()
-        with self._lock:
-            self._forget()
-            return _info_of(self._fs.info(self._path), self.path)
+        self._forget()
+        return _info_of(self._in_turn(partial(self._fs.info, self._path)), self.path)
+
+    def _in_turn(self, call: Callable[[], Any]) -> Any:
+        return call() if self._turn is None else self._turn.take(call)
 
     def failed(self, error: BaseException) -> str | None:
         return "NotFoundError" if getattr(error, "ntstatus", None) == _NO_SUCH_FILE else None
@@ -73,7 +74,7 @@ class FsspecFile(Store):
         return self._awaited("_cat_file", start=offset, end=offset + n)
 
     def info_async(self) -> Awaitable[Info] | None:
-        return self._info_awaited() if self._is_async else None
+        return self._info_awaited() if self._own_loop else None
 
     async def _info_awaited(self) -> Info:
         self._forget()

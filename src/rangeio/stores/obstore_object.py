@@ -5,6 +5,7 @@ request but those for bytes. With `get_range` alone, `head` is asked.
 """
 
 import os
+import re
 from collections.abc import Awaitable
 from typing import Any
 
@@ -17,6 +18,15 @@ from rangeio.stores.store import Info, Store, Told
 # memory need none.
 _WITHOUT_CONNECTIONS = ("LocalStore", "MemoryStore")
 _used_in: int | None = None
+
+# What a GenericError of obstore says, and the error that it is.
+_GENERIC = (
+    (r"(?i)status code: 416|invalid range|range was invalid", "RangeNotSatisfiedError"),
+    (r"status code: 429", "RateLimitedError"),
+    (r"status code: 5\d\d", "ServerError"),
+    (r"(?i)timed out|timeout", "TimedOutError"),
+    (r"error sending request|HTTP error", "ConnectionFailedError"),
+)
 
 
 class ObstoreObject(Store):
@@ -81,13 +91,11 @@ class ObstoreObject(Store):
         read = result.buffer_async if hasattr(result, "buffer_async") else result.bytes_async
         return Told(await read(), said)
 
-    def info_async(self) -> Awaitable[Info] | None:
-        self._refuse_after_fork()
-        awaits = self._version is None and callable(getattr(self._store, "head_async", None))
-        return self._head_awaited() if awaits else None
-
-    async def _head_awaited(self) -> Info:
-        return _info_of(await self._store.head_async(self._path))
+    def failed(self, error: BaseException) -> str | None:
+        if type(error).__name__ != "GenericError":
+            return None
+        said = str(error).partition("\n")[0]
+        return next((name for pattern, name in _GENERIC if re.search(pattern, said)), None)
 
     def _options(self, offset: int, n: int, known: Info | None) -> dict[str, Any]:
         options: dict[str, Any] = {"range": (offset, min(offset + n, OPEN))}

@@ -1,11 +1,12 @@
 """Python objects with `pread`, or with `seek` and `read`."""
 
 import io
+from functools import partial
 from typing import Any
 
 from rangeio.errors import UnexpectedError
 from rangeio.stores.failures import shown
-from rangeio.stores.one_at_a_time import lock_of
+from rangeio.stores.one_at_a_time import turn_of
 from rangeio.stores.store import Info, Store
 
 
@@ -33,16 +34,14 @@ class PythonObject(Store):
                 "from_object needs bytes, but this file was opened as text; open it in binary mode"
             )
         self.alone = not self._preads
-        self._lock = lock_of(obj)  # several Readers of it would move the same cursor
+        self._turn = turn_of(obj)  # several Readers of it would move the same cursor
         name = getattr(obj, "name", None)
         self.path = shown(name) if isinstance(name, str) else f"<{type(obj).__name__}>"
 
     def pread(self, offset: int, n: int, known: Info | None) -> Any:
         if self._preads:
             return self._obj.pread(n, offset)
-        with self._lock:
-            self._obj.seek(offset)
-            data = self._obj.read(n)
+        data = self._turn.take(partial(self._sought, offset, n))
         if data is None:
             raise UnexpectedError("read() returned None: the file does not block, and has no data yet")
         return data
@@ -52,6 +51,12 @@ class PythonObject(Store):
             return Info(self._size)
         if not self._seeks:
             return Info(None)
-        with self._lock:
-            end = self._obj.seek(0, io.SEEK_END)
-            return Info(self._obj.tell() if end is None else end)
+        return Info(self._turn.take(self._end))
+
+    def _sought(self, offset: int, n: int) -> Any:
+        self._obj.seek(offset)
+        return self._obj.read(n)
+
+    def _end(self) -> int:
+        end = self._obj.seek(0, io.SEEK_END)
+        return int(self._obj.tell() if end is None else end)
