@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import _uring
 from rangeio.async_reader import AsyncReader
+from rangeio.options import Options, check_names
 from rangeio.reader import Reader
-from rangeio.service import Options, check_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -91,6 +91,10 @@ class Travels(SourceReads):
         """See `Source`. Nothing here would keep the bytes."""
         self._check_open(None, None)
 
+    def read_cached(self, offset: int, limit: int) -> "Buffer | None":
+        """See `Source`. A read that does not wait goes another way."""
+        return None
+
     def read_suffix(self, count: int) -> "Buffer | None":
         """See `Source`. The size is known, or cannot be."""
         return None

@@ -146,9 +146,6 @@ class HttpSource(EngineReads):
         finally:
             read.let_go()
 
-    def read_cached(self, offset: int, limit: int) -> "Buffer | None":
-        return None
-
     def begin_at(self, offset: int, limit: int, waiter: "Waiter", *, chunk: int | None = None) -> None:
         read = self._read(offset, limit)
         plain = is_plain(read, chunk or self._most)

@@ -140,9 +140,6 @@ class ImmediateSource(Travels):
     def begin_at(self, offset: int, limit: int, waiter: "Waiter", *, chunk: int | None = None) -> None:
         waiter.set_result(self.read_at(offset, limit))
 
-    def read_cached(self, offset: int, limit: int) -> "Buffer | None":
-        return None
-
     def yield_if_due(self) -> Awaitable[object]:
         return at_once(self._check_open, None, None)
 

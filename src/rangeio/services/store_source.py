@@ -18,9 +18,10 @@ from rangeio.errors import (
     from_native,
 )
 from rangeio.http.records import Records
+from rangeio.options import Options
 from rangeio.policy import Timeout
 from rangeio.ranges import OPEN, Offsets
-from rangeio.service import FAR, Capability, Destination, Options, ReadAhead, Stat, Travels
+from rangeio.service import FAR, Capability, Destination, ReadAhead, Stat, Travels
 from rangeio.services.store_calls import CallerHost, Gate, Host, LoopHost, Run, Steps
 from rangeio.services.store_object import StoreObject, in_thread
 from rangeio.services.store_read import StoreRead
