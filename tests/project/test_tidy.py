@@ -98,6 +98,7 @@ FLOORS = (
     "rangeio.service rangeio.results",
     "rangeio.http",
     "rangeio.hf rangeio.s3 rangeio.stores",
+    "rangeio.gcs",
     "rangeio.adapters.async_files rangeio.adapters.files rangeio.services rangeio.async_ranges rangeio.streams"
     " rangeio.slices",
     "rangeio.reader",

@@ -64,7 +64,7 @@ class Signer:
         target: path and query as sent. when: seconds since 1970. Other fields, such as Range, may differ between
         requests with the same signature, which S3 accepts for 15 minutes.
         """
-        fields = {**(extra or {}), "x-amz-content-sha256": _NO_BODY, "x-amz-date": _stamp(when)}
+        fields = {**(extra or {}), "x-amz-content-sha256": _NO_BODY, "x-amz-date": stamp(when)}
         if self.keys.session_token:
             fields["x-amz-security-token"] = self.keys.session_token
         fields["Authorization"] = self.authorization(
@@ -77,7 +77,7 @@ class Signer:
     ) -> str:
         """The value of Authorization for a request with these fields, all of which are signed."""
         path, _, query = target.partition("?")
-        signed, request = _canonical(method, path, _sorted_query(query), fields, body_hash)
+        signed, request = canonical(method, path, sorted_query(query), fields, body_hash)
         credential = f"{self.keys.access_key_id}/{self._scope(when)}"
         signature = self._signature(request, when)
         return f"{_ALGORITHM} Credential={credential}, SignedHeaders={signed}, Signature={signature}"
@@ -101,24 +101,24 @@ class Signer:
         terms = {
             "X-Amz-Algorithm": _ALGORITHM,
             "X-Amz-Credential": f"{self.keys.access_key_id}/{self._scope(when)}",
-            "X-Amz-Date": _stamp(when),
+            "X-Amz-Date": stamp(when),
             "X-Amz-Expires": str(expires_s),
             "X-Amz-SignedHeaders": ";".join(sorted(name.lower() for name in named)),
         }
         if self.keys.session_token:
             terms["X-Amz-Security-Token"] = self.keys.session_token
         added = "&".join(f"{name}={quote(value, safe=_UNRESERVED)}" for name, value in terms.items())
-        query = _sorted_query(f"{query}&{added}")
-        _, request = _canonical(method, path, query, named, body_hash)
+        query = sorted_query(f"{query}&{added}")
+        _, request = canonical(method, path, query, named, body_hash)
         return f"{path}?{query}&X-Amz-Signature={self._signature(request, when)}"
 
     def _scope(self, when: float) -> str:
-        return f"{_stamp(when)[:8]}/{self._region}/{self._service}/aws4_request"
+        return f"{stamp(when)[:8]}/{self._region}/{self._service}/aws4_request"
 
     def _signature(self, request: str, when: float) -> str:
         digest = sha256(request.encode()).hexdigest()
-        text = "\n".join([_ALGORITHM, _stamp(when), self._scope(when), digest])
-        return hmac.new(self._key_of(_stamp(when)[:8]), text.encode(), sha256).hexdigest()
+        text = "\n".join([_ALGORITHM, stamp(when), self._scope(when), digest])
+        return hmac.new(self._key_of(stamp(when)[:8]), text.encode(), sha256).hexdigest()
 
     def _key_of(self, day: str) -> bytes:
         known, key = self._derived
@@ -130,7 +130,7 @@ class Signer:
         return key
 
 
-def _canonical(
+def canonical(
     method: str, path: str, query: str, fields: Mapping[str, str], body_hash: str
 ) -> tuple[str, str]:
     """(the names of the signed fields, the canonical form of the request, which both sides hash)."""
@@ -140,10 +140,10 @@ def _canonical(
     return signed, "\n".join([method, _requoted(path, "/"), query, lines, signed, body_hash])
 
 
-def _sorted_query(query: str) -> str:
+def sorted_query(query: str) -> str:
     """The query sorted by name, then by value, each quoted as the signature requires.
 
-    >>> _sorted_query("b=1&a-1=2&a=%7e&c")
+    >>> sorted_query("b=1&a-1=2&a=%7e&c")
     'a=~&a-1=2&b=1&c='
     """
     pairs = (part.partition("=") for part in query.split("&") if part)
@@ -156,5 +156,10 @@ def _requoted(text: str, safe: str = "") -> str:
     return quote(unquote_to_bytes(text), safe=_UNRESERVED + safe)
 
 
-def _stamp(when: float) -> str:
+def stamp(when: float) -> str:
+    """A time as signatures have it.
+
+    >>> stamp(0)
+    '19700101T000000Z'
+    """
     return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(when))

@@ -1,0 +1,1 @@
+"""Google Cloud Storage: endpoint, identity, signatures, responses. `services.gcs` puts them together."""
