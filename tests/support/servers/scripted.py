@@ -21,7 +21,7 @@ End = Literal["keep", "close", "reset", "stall"]
 @dataclass
 class Asked:
     """One request. number: counted from 0 over the server's life. connection: which of them, counted from 0. lines: of
-    its head, as they came.
+    its head, as they came. body: by Content-Length.
     """
 
     method: str
@@ -30,6 +30,7 @@ class Asked:
     number: int
     connection: int
     lines: list[str] = field(default_factory=list)
+    body: bytes = b""
 
     @property
     def range(self) -> tuple[int, int] | None:
@@ -138,19 +139,23 @@ class Scripted:
                         return
                     received += more
                 head, _, received = received.partition(b"\r\n\r\n")
-                if not self._answer(sock, head.decode("latin-1"), number):
+                sized = re.search(rb"\r\ncontent-length: *(\d+)", head, re.IGNORECASE)
+                while len(received) < (length := int(sized[1]) if sized else 0):
+                    received += sock.recv(65_536)
+                body, received = received[:length], received[length:]
+                if not self._answer(sock, head.decode("latin-1"), number, body):
                     return
         except OSError:
             pass
         finally:
             sock.close()
 
-    def _answer(self, sock: socket.socket, head: str, number: int) -> bool:
+    def _answer(self, sock: socket.socket, head: str, number: int, body: bytes) -> bool:
         """Whether the connection lives on."""
         first, *lines = head.split("\r\n")
         method, target, _ = first.split(" ")
         fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        asked = Asked(method, target, fields, len(self.asked), number, head.split("\r\n"))
+        asked = Asked(method, target, fields, len(self.asked), number, head.split("\r\n"), body)
         self.asked.append(asked)
         answer = self.script(asked)
         time.sleep(answer.wait_s)
