@@ -76,11 +76,12 @@ def checked_keys(given: Any) -> Keys:
         given.get("access_key_id"),  # type: ignore[arg-type]  # Keys checks them
         given.get("secret_access_key"),  # type: ignore[arg-type]
         given.get("session_token") or given.get("token"),
-        _expiry(given.get("expires_at")),
+        expiry_of(given.get("expires_at")),
     )
 
 
-def _expiry(given: Any) -> float:
+def expiry_of(given: Any) -> float:
+    """The expiry in seconds since 1970; infinite for None. ConfigInvalidError for what is no time."""
     if given is None:
         return float("inf")
     if isinstance(given, datetime):

@@ -15,7 +15,7 @@ from rangeio.service import Stat
 # Maximum elements per entry, of which S3 sends about fifteen, and of other elements.
 _MOST_OF_AN_ENTRY, _MOST_OTHERS = 50, 1_000
 _ENTRIES = frozenset(["Contents", "CommonPrefixes"])
-_OF_AN_ENTRY = frozenset(["Key", "Size", "LastModified", "ETag", "Prefix"])
+_OF_AN_ENTRY = frozenset(["Key", "Size", "LastModified", "ETag", "Prefix", "Generation"])
 _OF_A_PAGE = frozenset(["EncodingType", "IsTruncated", "NextContinuationToken"])
 
 
@@ -51,7 +51,7 @@ class _Found:
         self.root = ""
         self.texts: dict[str, str] = {}
         self._entry: dict[str, str] = {}
-        self._objects: list[tuple[str, int, str, int | None]] = []
+        self._objects: list[tuple[str, int, str, int | None, str]] = []
         self._prefixes: list[str] = []
         self._allowed = _MOST_OTHERS
 
@@ -78,7 +78,8 @@ class _Found:
         else:
             modified = nanoseconds(entry.get("LastModified", ""))
             size = size_of(entry.get("Size", ""))
-            self._objects.append((entry.get("Key", ""), size, entry.get("ETag", ""), modified))
+            generation = entry.get("Generation", "")  # Google's, which has listings of this form
+            self._objects.append((entry.get("Key", ""), size, entry.get("ETag", ""), modified, generation))
         if len(self._objects) + len(self._prefixes) > MOST_ENTRIES:
             raise UnexpectedError(f"the response to a listing has more than {MOST_ENTRIES:,} entries")
         self._allowed += _MOST_OF_AN_ENTRY
@@ -93,8 +94,9 @@ class _Found:
                 pin=f"{etag}:{size}" if etag else str(size),
                 mtime_ns=modified,
                 etag=etag or None,
+                version=generation or None,
             )
-            for key, size, etag, modified in self._objects
+            for key, size, etag, modified, generation in self._objects
         ]
         entries += [Stat(_key(prefix, encoded), None, is_prefix=True) for prefix in self._prefixes]
         return sorted(entries, key=lambda stat: stat.path)

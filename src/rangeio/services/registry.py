@@ -22,6 +22,7 @@ _OURS = {
     "http": "rangeio.services.http:HttpService",
     "https": "rangeio.services.http:HttpService",
     "s3": "rangeio.services.s3:S3Service",
+    "gs": "rangeio.services.gcs:GcsService",
     "hf": "rangeio.services.hf:HfService",
 }
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)  # one letter alone is a drive: C://

@@ -72,8 +72,8 @@ class GcsServer:
     """Its buckets, who may read, and how it behaves. Its `answer` is the script of a scripted server.
 
     public: buckets that everybody may read. billed: buckets whose readers name a project. versioned: keeps older
-    generations. lists: whether the XML API lists; emulators' does not. page: entries of a page. fault: an answer in
-    place of its own.
+    generations. lists: whether the XML API lists, and etags: whether it has them; emulators' has not. page: entries
+    of a page. fault: an answer in place of its own.
     """
 
     buckets: dict[str, dict[str, list[Stored]]] = field(default_factory=lambda: {"bucket": {}})
@@ -82,6 +82,7 @@ class GcsServer:
     billed: set[str] = field(default_factory=set)
     versioned: bool = True
     lists: bool = True
+    etags: bool = True
     page: int = 1000
     fault: Callable[[Asked], Answer | None] = lambda asked: None
     _made: int = 0
@@ -146,7 +147,8 @@ class GcsServer:
             raise Refused(400, "InvalidQueryParameterValue", unknown[0])
         stored = self._stored(bucket, key, terms.get("generation"))
         check_conditions(asked, stored, asked.fields.get("x-goog-if-generation-match"))
-        return whole_or_range(asked, stored)
+        answer = whole_or_range(asked, stored)
+        return answer if self.etags else Answer(re.sub(rb"ETag: \S+\r\n", b"", answer.data, count=1))
 
     def _json(self, asked: Asked, terms: dict[str, str], bucket: str, key: str) -> Answer:
         if not key:
