@@ -13,6 +13,7 @@ from servers.gcs_server import ACCESS_KEY_ID, SECRET_ACCESS_KEY, TOKEN, GcsServe
 from servers.scripted import Answer, Asked, Scripted, reply
 
 import rangeio
+from rangeio.cli import main
 
 DATA = bytes(range(256)) * 800
 KEYS: Any = {"access_key_id": ACCESS_KEY_ID, "secret_access_key": SECRET_ACCESS_KEY}
@@ -381,6 +382,30 @@ def test_lists_that_are_none(store: GcsServer, server: Scripted, body: bytes) ->
     store.fault = lambda asked: reply(200, body)
     with pytest.raises(rangeio.UnexpectedError):
         list(operator(server).list(""))
+
+
+@pytest.mark.parametrize("by", ["XML", "JSON"])
+def test_the_command_line(
+    store: GcsServer,
+    server: Scripted,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    by: str,
+) -> None:
+    store.put("a/b", DATA)
+    store.put("a/c", b"other")
+    store.lists = by == "XML"
+    store.public.add("bucket")
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
+    assert main(["ls", "gs://bucket/a/"]) == 0
+    assert [line.split()[-1] for line in capfd.readouterr().out.splitlines()] == [
+        "gs://bucket/a/b",
+        "gs://bucket/a/c",
+    ]
+    assert main(["cat", "gs://bucket/a/c"]) == 0
+    assert capfd.readouterr().out == "other"
+    assert main(["cat", "gs://bucket/a/d"]) == 1
+    assert "gs://bucket/a/d" in capfd.readouterr().err
 
 
 def test_a_list_that_loops(store: GcsServer, server: Scripted) -> None:

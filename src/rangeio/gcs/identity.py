@@ -7,8 +7,9 @@ refuse, and warns about others.
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timezone
+from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,16 +47,17 @@ class Transport:
     verify: bool = True
     proxy: str | None = field(default=None, repr=False)
 
-    def request(self) -> Callable[..., Any]:
-        """A function that makes one request, as google-auth wants it."""
+    @contextmanager
+    def session(self) -> Iterator[Callable[..., Any]]:
+        """A function that makes requests, as google-auth wants it."""
         requests, transport = _import("requests"), _import("google.auth.transport.requests")
-        session = requests.Session()
-        session.verify = (self.ca_file or True) if self.verify else False
-        if self.proxy is not None:
-            session.trust_env = False
-            # The metadata servers of clouds are reached by http, within the machine's own network.
-            session.proxies = {"https": self.proxy} if self.proxy else {}
-        return partial(transport.Request(session), timeout=_TIMEOUT_S)
+        with requests.Session() as session:
+            session.verify = (self.ca_file or True) if self.verify else False
+            if self.proxy is not None:
+                session.trust_env = False
+                # The metadata servers of clouds are reached by http, within the machine's own network.
+                session.proxies = {"https": self.proxy} if self.proxy else {}
+            yield partial(transport.Request(session), timeout=_TIMEOUT_S)
 
 
 class Identity:
@@ -81,11 +83,12 @@ class Identity:
                 self._held = None  # a file may have been replaced
             held = self._credentials()
             if not held.valid or held.token == self._token:
-                held.refresh(self._transport.request())
+                with self._transport.session() as request:
+                    held.refresh(request)
             if not isinstance(held.token, str) or not held.token:
                 raise UnauthenticatedError("google-auth found no token")
             self._token = held.token
-            expiry = held.expiry
+            expiry: datetime | None = held.expiry  # in UTC, without saying so
             seconds = float("inf") if expiry is None else expiry.replace(tzinfo=timezone.utc).timestamp()
             return {"Authorization": f"Bearer {held.token}"}, seconds
 
@@ -99,10 +102,14 @@ class Identity:
                 return rsa_key(held.signer_email, _told_by(held.sign_bytes, self._secrets_of))
             if sign_as is None:
                 return None
-            request = self._transport.request()
             asking = held if is_of_google(self._given) else _scoped(self._loaded(), _IAM_SCOPE)
-            signer = _import("google.auth.iam").Signer(request, asking, sign_as)
-            return rsa_key(sign_as, _told_by(signer.sign, self._secrets_of))
+
+        def sign(text: bytes) -> bytes:
+            with self._transport.session() as request:
+                signed: bytes = _import("google.auth.iam").Signer(request, asking, sign_as).sign(text)
+                return signed
+
+        return rsa_key(sign_as, _told_by(sign, self._secrets_of))
 
     def secrets(self) -> Iterator[str]:
         """Secrets that no message may show."""
@@ -114,13 +121,13 @@ class Identity:
     def _credentials(self) -> Any:
         """The object of google-auth that gets tokens for reading."""
         if self._held is None:
-            self._held = self._given if is_of_google(self._given) else _scoped(self._loaded(), READ_SCOPE)
+            self._held = _scoped(self._given if is_of_google(self._given) else self._loaded(), READ_SCOPE)
         return self._held
 
     def _loaded(self) -> Any:
         found = self._named()
         if found is None:
-            return _of_metadata_server(self._transport.request())
+            return _of_metadata_server(self._transport)
         info, place = found
         self._secrets = tuple(str(info[name]) for name in _SECRET if info.get(name))
         return _loaded(info, place)
@@ -192,10 +199,10 @@ def _has_key(held: Any) -> bool:
     return hasattr(held.signer, "sign") and getattr(held.signer, "key_id", None) is not None
 
 
-def _of_metadata_server(request: Callable[..., Any]) -> Any:
+def _of_metadata_server(transport: Transport) -> Any:
     """The account of a machine in Google's cloud. UnauthenticatedError if this is none."""
     named = any(os.environ.get(name) for name in ("GCE_METADATA_HOST", "GCE_METADATA_ROOT"))
-    if not (named or _is_of_google(request)):
+    if not (named or _is_of_google(transport)):
         raise UnauthenticatedError(
             "no Google credentials: no GOOGLE_APPLICATION_CREDENTIALS, no file of `gcloud auth application-default"
             " login`, no metadata server; set service_account=, bearer_token=, or anonymous=True for public objects"
@@ -203,7 +210,7 @@ def _of_metadata_server(request: Callable[..., Any]) -> Any:
     return _import("google.auth.compute_engine").Credentials()
 
 
-def _is_of_google(request: Callable[..., Any]) -> bool:
+def _is_of_google(transport: Transport) -> bool:
     """Whether this machine is one of Google's cloud, by its name or its metadata server."""
     if os.environ.get("NO_GCE_CHECK") == "true":
         return False
@@ -214,7 +221,10 @@ def _is_of_google(request: Callable[..., Any]) -> bool:
         pass
     address = os.environ.get("GCE_METADATA_IP") or "169.254.169.254"
     try:
-        answer = request(f"http://{address}", headers={"Metadata-Flavor": "Google"}, timeout=_PING_S)
+        with transport.session() as request:
+            answer = request(f"http://{address}", headers={"Metadata-Flavor": "Google"}, timeout=_PING_S)
+    except UnsupportedError:
+        raise
     except Exception:  # google-auth wraps those of requests, not all of them
         return False
     return bool(answer.status == 200 and answer.headers.get("metadata-flavor") == "Google")

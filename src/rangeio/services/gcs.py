@@ -67,10 +67,11 @@ class GcsRemoteObject(RemoteObject):
         return fields
 
     def pin_fields(self, version: Version) -> Mapping[str, str]:
-        """The ETag, else the generation: emulators have no ETags."""
-        if version.strong or not version.number or not version.number.isdigit():
+        """The ETag, else the generation: emulators have no ETags. It would be a field that a signature has to cover."""
+        number = version.number or ""
+        if version.strong or self._account.signs or not number.isdigit():
             return super().pin_fields(version)
-        return {"x-goog-if-generation-match": version.number}
+        return {"x-goog-if-generation-match": number}
 
     def judged(self, head: Head, at: int, stop: int) -> Take | End | None:
         """An empty 206 is how an emulator says 416. Bytes that are not the stored ones are refused."""
