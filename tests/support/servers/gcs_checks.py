@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import cache
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote
 
@@ -188,14 +189,18 @@ def _canonical(asked: Asked, signed: list[str], host: str, body: str) -> str:
     )
 
 
+@cache
+def _public_key() -> Any:
+    serialization = need_module("cryptography.hazmat.primitives.serialization")
+    return serialization.load_pem_private_key(service_account()["private_key"].encode(), None).public_key()
+
+
 def _is_signed(text: bytes, signature: bytes) -> bool:
     """Whether the test key made the signature."""
-    serialization = need_module("cryptography.hazmat.primitives.serialization")
     padding = need_module("cryptography.hazmat.primitives.asymmetric.padding")
     hashes = need_module("cryptography.hazmat.primitives.hashes")
-    key: Any = serialization.load_pem_private_key(service_account()["private_key"].encode(), None)
     try:
-        key.public_key().verify(signature, text, padding.PKCS1v15(), hashes.SHA256())
+        _public_key().verify(signature, text, padding.PKCS1v15(), hashes.SHA256())
     except need_module("cryptography.exceptions").InvalidSignature:
         return False
     return True

@@ -11,6 +11,7 @@ from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.utils import formatdate, parsedate_to_datetime
+from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote
 from xml.sax.saxutils import escape
@@ -37,7 +38,7 @@ class Stored:
     generation: int
     coding: str = ""
 
-    @property
+    @cached_property
     def md5(self) -> bytes:
         return hashlib.md5(self.data).digest()
 
