@@ -138,6 +138,8 @@ class Setting:
     """The URL of the bytes of `path` on a server."""
     ca_file: str = ""
     """The certificates to trust there."""
+    store: Literal["s3", "gs"] = "s3"
+    """The service whose client reads it."""
     server: "Counting | None" = None
     """The server, if it counts."""
 

@@ -35,13 +35,15 @@ class HttpCase(Case):
     """One kind of work over connections, `depth` of them at once."""
 
     server: Server = "given"
+    store: Literal["s3", "gs"] = "s3"
     nbytes: int = 0
     """Bytes of the object that are read, if not all."""
 
     def contenders(self) -> Iterable[type[Contender]]:
         """The contenders that support the case."""
         for kind in CLIENTS:
-            if self.action in kind.calls and (kind.speaks_tls or self.server != "tls"):
+            speaks = (kind.speaks_tls or self.server != "tls") and self.store in kind.stores
+            if self.action in kind.calls and speaks:
                 yield kind
 
 
@@ -73,6 +75,22 @@ def _small() -> Iterable[HttpCase]:
         group=512,
         depth=16,
         block=64 << 10,
+    )
+
+
+def _of_google() -> Iterable[HttpCase]:
+    yield HttpCase(
+        id="gs-64k",
+        title="64 KiB ranges of gs://, one caller, 16 in flight",
+        why="The same by the clients of Google Cloud Storage.",
+        action="batch",
+        cache="hot",
+        baseline="obstore",
+        targets=(Target("rate", 2.0, ("obstore",)), Target("cpu ratio", 0.4, ("obstore",))),
+        group=512,
+        depth=16,
+        block=64 << 10,
+        store="gs",
     )
 
 
@@ -178,4 +196,4 @@ def _ranges() -> Iterable[HttpCase]:
     )
 
 
-HTTP_CASES: tuple[HttpCase, ...] = (*_small(), *_at_once(), *_large(), *_ranges())
+HTTP_CASES: tuple[HttpCase, ...] = (*_small(), *_of_google(), *_at_once(), *_large(), *_ranges())

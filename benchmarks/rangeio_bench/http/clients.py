@@ -27,6 +27,7 @@ class Client(Contender):
     """A contender that reads from `setting.url`."""
 
     speaks_tls: ClassVar[bool] = True
+    stores: ClassVar[tuple[str, ...]] = ("s3",)
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
@@ -218,11 +219,12 @@ class Urllib3(Getting):
 
 
 class Obstore(Getting):
-    """Rust object_store's S3 client, unsigned; its HTTP client for an object at the root of a server."""
+    """Rust object_store's client of S3 or Google's, unsigned; its HTTP client for an object at the root of a server."""
 
     name = "obstore"
     module = "obstore"
     role: ClassVar[Role] = "peer"
+    stores = ("s3", "gs")
     calls = {
         "each": "get_range",
         "batch": "threads, get_range",
@@ -255,6 +257,8 @@ def obstore_of(setting: Setting) -> tuple[Any, str]:
     endpoint = f"{parts.scheme}://{parts.netloc}"
     if not key:
         return stores.HTTPStore(endpoint, client_options=options), bucket
+    if setting.store == "gs":
+        return stores.GCSStore(bucket, base_url=endpoint, skip_signature=True, client_options=options), key
     store = stores.S3Store(
         bucket,
         endpoint=endpoint,

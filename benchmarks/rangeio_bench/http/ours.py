@@ -18,6 +18,7 @@ class Rangeio(Client):
 
     name = "rangeio"
     role: ClassVar[Role] = "ours"
+    stores = ("s3", "gs")
     calls = {
         "each": "read_at",
         "batch": "read_ranges",
@@ -88,7 +89,7 @@ class Rangeio(Client):
 
 
 def object_of(setting: Setting) -> tuple[str, dict[str, Any]]:
-    """(URI, options) for `rangeio.open`: s3 with signed requests if the URL has a bucket, otherwise http."""
+    """(URI, options) for `rangeio.open`: s3 or gs with signed requests if the URL has a bucket, otherwise http."""
     options: dict[str, Any] = {"concurrent": setting.depth} if setting.depth else {}
     if setting.ca_file:
         options["ca_file"] = setting.ca_file
@@ -96,12 +97,11 @@ def object_of(setting: Setting) -> tuple[str, dict[str, Any]]:
     bucket, _, key = parts.path.lstrip("/").partition("/")
     if not key or parts.query:
         return setting.url, options
-    options |= {
-        "endpoint_url": f"{parts.scheme}://{parts.netloc}",
-        "region": "us-east-1",
-        "addressing": "path",
-    }
+    options["endpoint_url"] = f"{parts.scheme}://{parts.netloc}"
     options |= {"access_key_id": "bench", "secret_access_key": "bench"}
+    if setting.store == "gs":
+        return f"gs://{bucket}/{unquote(key)}", options
+    options |= {"region": "us-east-1", "addressing": "path"}
     return f"s3://{bucket}/{unquote(key)}", options
 
 

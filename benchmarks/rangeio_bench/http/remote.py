@@ -80,7 +80,7 @@ class HttpBench(Bench):
     def setting(self, case: Case) -> Setting:
         """See `Bench`."""
         assert isinstance(case, HttpCase)
-        here = Setting(self.path, self.folder, self.scratch, depth=case.depth)
+        here = Setting(self.path, self.folder, self.scratch, depth=case.depth, store=case.store)
         if case.server == "tls":
             return replace(here, url=self.where.tls, ca_file=self.where.ca_file)
         if case.server == "given":
