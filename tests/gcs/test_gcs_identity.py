@@ -102,6 +102,33 @@ def test_a_refused_token_is_renewed_once(store: GcsServer, server: Scripted, loo
     assert source.calls == 2
 
 
+@pytest.mark.parametrize("loop", ["sync", *LOOPS])
+def test_a_token_that_is_withdrawn(store: GcsServer, server: Scripted, loop: str) -> None:
+    """Between two reads, where the core makes the requests."""
+    source = Source()
+    options: Any = {"endpoint_url": server.url, "credentials": source}
+
+    def withdraw(number: int) -> int:
+        store.accounts.tokens = {f"T{1 + number // 3}"}
+        return number
+
+    if loop == "sync":
+        with rangeio.open("gs://bucket/key", **options) as reader:
+            assert [reader.read_at(withdraw(at), 5) for at in range(9)] == [
+                DATA[at : at + 5] for at in range(9)
+            ]
+    else:
+        need_module(loop)
+
+        async def main() -> None:
+            async with rangeio.open_async("gs://bucket/key", **options) as reader:
+                for at in range(9):
+                    assert await reader.read_at(withdraw(at), 5) == DATA[at : at + 5]
+
+        run_on(loop, main)
+    assert source.calls == 3
+
+
 def test_refused_for_good(server: Scripted) -> None:
     source = Source()
     with pytest.raises(rangeio.UnauthenticatedError, match="AuthenticationRequired"):
@@ -172,6 +199,8 @@ BAD: list[dict[str, Any]] = [
     {"bearer_token": "a b"},
     {"bearer_token": b"a"},
     {"credentials": 5},
+    {"service_account": 5},
+    {"service_account": json.dumps(service_account())},
     {"user_project": "a\nb", "anonymous": True},
     {"bearer_token": TOKEN, "headers": {"Authorization": "Bearer other"}},
     {"anonymous": True, "user_project": "a", "headers": {"X-Goog-User-Project": "b"}},
@@ -186,7 +215,9 @@ BAD: list[dict[str, Any]] = [
 def test_options_that_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(rangeio.ConfigInvalidError) as caught:
         rangeio.Operator("gs", bucket="bucket", **options)
-    assert "secret@" not in str(caught.value)
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "secret@" not in shown
+    assert "PRIVATE" not in shown
 
 
 @pytest.mark.parametrize("who", [*ONE_OF, "machine"])
@@ -329,6 +360,14 @@ def test_files_that_are_none(server: Scripted, tmp_path: Path, text: bytes) -> N
     with pytest.raises(rangeio.ConfigInvalidError, match=r"key\.json") as caught:
         read(server, service_account=path)
     assert "secret" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_path_that_is_the_content(server: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Often done, and not to be shown."""
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", json.dumps(service_account()))
+    with pytest.raises(rangeio.ConfigInvalidError, match="GOOGLE_SERVICE_ACCOUNT_KEY") as caught:
+        read(server)
+    assert "PRIVATE" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_no_credentials_at_all(server: Scripted) -> None:
@@ -483,12 +522,16 @@ def test_google_refuses_a_token(google: Google, caplog: pytest.LogCaptureFixture
     assert CLIENT_SECRET not in shown
 
 
-def test_google_cannot_be_reached(tmp_path: Path) -> None:
+def test_google_cannot_be_reached() -> None:
+    proxy = "http://some-user:a-password-of-the-proxy@127.0.0.1:1"
     with (
-        rangeio.open("gs://bucket/key", service_account=USER, proxy="http://127.0.0.1:1") as reader,
-        pytest.raises(rangeio.ConnectionFailedError, match="no token from Google"),
+        rangeio.open("gs://bucket/key", service_account=USER, proxy=proxy) as reader,
+        pytest.raises(rangeio.ConnectionFailedError, match="no token from Google") as caught,
     ):
         reader.read_at(0, 1)
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "a-password-of-the-proxy" not in shown
+    assert "some-user" not in shown
 
 
 def test_a_certificate_of_nobody(google: Google) -> None:

@@ -1,5 +1,6 @@
 """What all requests of one service share: the endpoint, who asks, and who pays. Thread-safe."""
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -43,6 +44,13 @@ class Who:
         if sum(way is not None for way in given) > 1:
             raise ConfigInvalidError(
                 "set only one of service_account, bearer_token, credentials, access_key_id and anonymous"
+            )
+        account = self.service_account
+        if account is not None and not isinstance(account, (str, os.PathLike, Mapping)):
+            raise ConfigInvalidError("service_account must be the path or the content of a credentials file")
+        if isinstance(account, str) and account.lstrip().startswith("{"):
+            raise ConfigInvalidError(
+                "service_account must be a mapping if it is the content of a file: json.loads"
             )
         if self.credentials is not None and not (
             callable(self.credentials) or is_of_google(self.credentials)

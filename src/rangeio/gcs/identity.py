@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from rangeio.errors import (
     ConfigInvalidError,
@@ -46,6 +47,11 @@ class Transport:
     ca_file: str | None = None
     verify: bool = True
     proxy: str | None = field(default=None, repr=False)
+
+    def secrets(self) -> tuple[str, ...]:
+        """The login for the proxy."""
+        parts = urlsplit(self.proxy or "")
+        return tuple(filter(None, (parts.username, parts.password)))
 
     @contextmanager
     def session(self) -> Iterator[Callable[..., Any]]:
@@ -116,7 +122,7 @@ class Identity:
         yield from self._secrets
 
     def _secrets_of(self) -> tuple[str, ...]:
-        return self._secrets
+        return (*self._secrets, *self._transport.secrets())
 
     def _credentials(self) -> Any:
         """The object of google-auth that gets tokens for reading."""

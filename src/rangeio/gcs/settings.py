@@ -38,6 +38,11 @@ def found_credentials(environ: Mapping[str, str] = os.environ) -> Named | None:
 
 def credentials_file(path: str | Path) -> Named:
     """Read a credentials file. ConfigInvalidError if that fails; it shows no content."""
+    if str(path).lstrip().startswith("{"):
+        raise ConfigInvalidError(
+            "the path of a credentials file is the content of one: GOOGLE_SERVICE_ACCOUNT_KEY, or service_account= as a"
+            " mapping, takes the content"
+        )
     shown = repr(str(path))
     try:
         text = Path(path).expanduser().read_text("utf-8")
