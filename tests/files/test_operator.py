@@ -126,7 +126,7 @@ say(found=[name for name in sys.modules if name.startswith(networks)])
     ("make", "said"),
     [
         (lambda: Operator("fss"), "unknown service 'fss'; did you mean 'fs'"),
-        (lambda: Operator("gcs9"), "known: .*fs, .*http, https, memory, s3"),
+        (lambda: Operator("nowhere"), "known: .*fs, .*http, https, .*memory, .*s3"),
         (lambda: Operator("fs", rot="/tmp"), "did you mean 'root'"),
         (lambda: Operator("memory", root="/tmp"), "unknown option of 'memory' 'root'"),
         (lambda: Operator("fs", chunk=0), "chunk must be at least 1"),

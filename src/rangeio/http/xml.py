@@ -1,6 +1,6 @@
 """Event-based parser for XML from a server: it builds no tree and refuses early what object stores do not send."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from xml.parsers import expat
 
 # S3's responses have a depth of four.
@@ -15,16 +15,20 @@ _PIECE = 64 << 10
 
 Ended = Callable[[tuple[str, ...], str], object]
 """Called at the end of an element with the names from the root to it, and its text. It may raise ValueError."""
+Begun = Callable[[str, Mapping[str, str]], object]
+"""Called at the start of an element with its name and its attributes."""
 
 
-def read_xml(body: bytes | memoryview, ended: Ended, *, whole: bool = True) -> None:
+def read_xml(
+    body: bytes | memoryview, ended: Ended, *, whole: bool = True, begun: Begun | None = None
+) -> None:
     """Call `ended` for each element, in the order they end. ValueError for invalid XML and for XML that object stores
     do not send. If not `whole`, the document may be truncated.
 
     Names come without their namespace, which servers write in different ways. No store declares a document type, so
     document types are refused, and with them entities, which could expand a small response into a large one.
     """
-    reading = _Reading(ended)
+    reading = _Reading(ended, begun)
     parser = expat.ParserCreate(None, "}", reading.names)
     parser.buffer_text = True
     parser.StartElementHandler = reading.begin
@@ -47,19 +51,21 @@ def read_xml(body: bytes | memoryview, ended: Ended, *, whole: bool = True) -> N
 class _Reading:
     """The position in the document, and the text of the current element."""
 
-    def __init__(self, ended: Ended) -> None:
+    def __init__(self, ended: Ended, begun: Begun | None) -> None:
         self.names: dict[str, str] = {}  # the parser stores each name here once
-        self._ended = ended
+        self._ended, self._begun = ended, begun
         self._path: tuple[str, ...] = ()
         self._text: list[str] = []
         self._length = 0
 
-    def begin(self, name: str, _: dict[str, str]) -> None:
+    def begin(self, name: str, attributes: dict[str, str]) -> None:
         if len(self._path) >= _DEEPEST or len(self.names) > _MOST_NAMES or len(name) > _LONGEST_NAME:
             raise ValueError("deeper than object stores send, or with more or longer names")
         self._path += (name.rpartition("}")[2],)
         self._text.clear()
         self._length = 0
+        if self._begun is not None:
+            self._begun(self._path[-1], attributes)
 
     def hear(self, text: str) -> None:
         self._length += len(text)

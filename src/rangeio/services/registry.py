@@ -24,6 +24,7 @@ _OURS = {
     "s3": "rangeio.services.s3:S3Service",
     "gs": "rangeio.services.gcs:GcsService",
     "hf": "rangeio.services.hf:HfService",
+    **dict.fromkeys(("az", "azure", "abfs", "abfss", "wasb", "wasbs"), "rangeio.services.azure:AzureService"),
 }
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)  # one letter alone is a drive: C://
 

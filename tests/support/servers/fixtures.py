@@ -8,6 +8,8 @@ import pytest
 
 from servers import s3
 from servers.apache import apache
+from servers.azurite import Azurite
+from servers.azurite import azurite as azurite_server
 from servers.caddy import caddy
 from servers.nginx import nginx
 from servers.ours import ours
@@ -88,4 +90,10 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 @pytest.fixture(scope="session")
 def s3rver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     with s3.s3rver(tmp_path_factory.mktemp("s3rver")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
+    with azurite_server(tmp_path_factory.mktemp("azurite")) as server:
         yield server

@@ -1,0 +1,1 @@
+"""Azure Blob Storage: signatures, identity, settings, addresses, responses and listings. No I/O but for tokens."""
