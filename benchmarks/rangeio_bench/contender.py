@@ -138,8 +138,8 @@ class Setting:
     """The URL of the bytes of `path` on a server."""
     ca_file: str = ""
     """The certificates to trust there."""
-    store: Literal["s3", "gs"] = "s3"
-    """The service whose client reads it."""
+    store: Literal["s3", "gs", "az"] = "s3"
+    """The service whose client reads it; for Azure the path is ``/account/container/blob``."""
     server: "Counting | None" = None
     """The server, if it counts."""
 

@@ -35,7 +35,7 @@ class HttpCase(Case):
     """One kind of work over connections, `depth` of them at once."""
 
     server: Server = "given"
-    store: Literal["s3", "gs"] = "s3"
+    store: Literal["s3", "gs", "az"] = "s3"
     nbytes: int = 0
     """Bytes of the object that are read, if not all."""
 
@@ -91,6 +91,22 @@ def _of_google() -> Iterable[HttpCase]:
         depth=16,
         block=64 << 10,
         store="gs",
+    )
+
+
+def _of_azure() -> Iterable[HttpCase]:
+    yield HttpCase(
+        id="az-64k",
+        title="64 KiB ranges of az://, one caller, 16 in flight",
+        why="The same with an account key: what its signatures cost. The server checks none of them.",
+        action="batch",
+        cache="hot",
+        baseline="obstore",
+        targets=(Target("rate", 2.0, ("obstore",)), Target("cpu ratio", 0.4, ("obstore",))),
+        group=512,
+        depth=16,
+        block=64 << 10,
+        store="az",
     )
 
 
@@ -196,4 +212,11 @@ def _ranges() -> Iterable[HttpCase]:
     )
 
 
-HTTP_CASES: tuple[HttpCase, ...] = (*_small(), *_of_google(), *_at_once(), *_large(), *_ranges())
+HTTP_CASES: tuple[HttpCase, ...] = (
+    *_small(),
+    *_of_google(),
+    *_of_azure(),
+    *_at_once(),
+    *_large(),
+    *_ranges(),
+)

@@ -19,6 +19,8 @@ from rangeio_bench.work import Work
 PART = 8 << 20
 """The parts of a large read, if the library leaves splitting to its users."""
 
+AZURE_KEY = "YSBrZXkgb2YgdGhlIGJlbmNoLCBhcyBsb25nIGFzIHRoYXQgb2YgYW4gYWNjb3VudCBvZiBBenVyZQ=="
+
 Get: TypeAlias = Callable[[int, int], Any]
 """The bytes of a length from an offset."""
 
@@ -219,12 +221,14 @@ class Urllib3(Getting):
 
 
 class Obstore(Getting):
-    """Rust object_store's client of S3 or Google's, unsigned; its HTTP client for an object at the root of a server."""
+    """Rust object_store's client of S3 or Google's, unsigned, or its Azure client with a key; for an object at the root of
+    a server, its HTTP client.
+    """
 
     name = "obstore"
     module = "obstore"
     role: ClassVar[Role] = "peer"
-    stores = ("s3", "gs")
+    stores = ("s3", "gs", "az")
     calls = {
         "each": "get_range",
         "batch": "threads, get_range",
@@ -255,6 +259,10 @@ def obstore_of(setting: Setting) -> tuple[Any, str]:
         options["allow_invalid_certificates"] = True  # it does not accept a certificate file
     bucket, _, key = parts.path.lstrip("/").partition("/")
     endpoint = f"{parts.scheme}://{parts.netloc}"
+    if setting.store == "az":
+        container, _, key = key.partition("/")
+        login = {"account_name": bucket, "account_key": AZURE_KEY, "endpoint": f"{endpoint}/{bucket}"}
+        return stores.AzureStore(container, client_options=options, **login), key
     if not key:
         return stores.HTTPStore(endpoint, client_options=options), bucket
     if setting.store == "gs":

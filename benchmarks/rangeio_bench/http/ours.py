@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 import rangeio
 from rangeio_bench.contender import Action, Role, Setting
 from rangeio_bench.http.awaiting import Awaiting
-from rangeio_bench.http.clients import Client, Get, any_of
+from rangeio_bench.http.clients import AZURE_KEY, Client, Get, any_of
 from rangeio_bench.work import Work
 
 
@@ -18,7 +18,7 @@ class Rangeio(Client):
 
     name = "rangeio"
     role: ClassVar[Role] = "ours"
-    stores = ("s3", "gs")
+    stores = ("s3", "gs", "az")
     calls = {
         "each": "read_at",
         "batch": "read_ranges",
@@ -89,12 +89,15 @@ class Rangeio(Client):
 
 
 def object_of(setting: Setting) -> tuple[str, dict[str, Any]]:
-    """(URI, options) for `rangeio.open`: s3 or gs with signed requests if the URL has a bucket, otherwise http."""
+    """(URI, options) for `rangeio.open`: az, gs or s3 with signed requests if the URL has a bucket, otherwise http."""
     options: dict[str, Any] = {"concurrent": setting.depth} if setting.depth else {}
     if setting.ca_file:
         options["ca_file"] = setting.ca_file
     parts = urlsplit(setting.url)
     bucket, _, key = parts.path.lstrip("/").partition("/")
+    if setting.store == "az":
+        endpoint = f"{parts.scheme}://{parts.netloc}/{bucket}"
+        return f"az://{unquote(key)}", {**options, "endpoint_url": endpoint, "account_key": AZURE_KEY}
     if not key or parts.query:
         return setting.url, options
     options["endpoint_url"] = f"{parts.scheme}://{parts.netloc}"

@@ -94,6 +94,8 @@ class HttpBench(Bench):
         assert isinstance(case, HttpCase)
         if self.size < 16 << 20:
             return "the object is smaller than 16 MiB"
+        if case.store == "az" and urlsplit(self.where.url).path.count("/") < 3:
+            return "the path of the URL is not /account/container/blob"
         if case.server == "tls" and not self.where.tls:
             return "no --tls URL of the same object was given"
         if case.server == "paced" and not sys.platform.startswith("linux"):
