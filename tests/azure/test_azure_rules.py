@@ -430,10 +430,32 @@ def test_presign_for_https() -> None:
     assert (terms["spr"], terms["sp"], terms["sr"]) == (["https"], ["r"], ["b"])
 
 
-@pytest.mark.parametrize("options", [{"sas_token": "sig=x"}, {"bearer_token": "x"}, {"anonymous": True}])
+@pytest.mark.parametrize("options", [{"sas_token": "sig=x"}, {"anonymous": True}])
 def test_presign_without_a_key(options: Any) -> None:
     with pytest.raises(rangeio.UnsupportedError, match="account_key="):
         rangeio.Operator("az", account=ACCOUNT, **options).presign("container/x")
+
+
+def test_presign_with_a_token(desk: Desk) -> None:
+    """One request for a key, which signs until it expires."""
+    desk.server.tokens = {"token"}
+    operator = rangeio.Operator("az", container=CONTAINER, bearer_token="token", **desk.server.options)
+    urls = [operator.presign("blob", seconds) for seconds in (60, 600, 3000, 7 * 24 * 3600, 7000)]
+    assert [asked.method for asked in desk.asked] == ["POST", "POST"]
+    for url in urls:
+        with rangeio.open(url) as reader:
+            assert reader.read_at(5, 10) == DATA[5:15]
+    with rangeio.open(urls[0].replace("/blob?", "/other?")) as reader, pytest.raises(PermissionError):
+        reader.read_at(0, 1)
+    desk.server.tokens = set()
+    with pytest.raises(rangeio.UnauthenticatedError, match="user delegation key"):
+        rangeio.Operator("az", bearer_token="token", **desk.server.options).presign("container/blob")
+
+
+def test_presign_with_a_response_that_is_no_key(desk: Desk) -> None:
+    desk.server.server.script = lambda asked: reply(200, b"<UserDelegationKey/>")
+    with pytest.raises(rangeio.UnexpectedError, match="user delegation key"):
+        rangeio.Operator("az", bearer_token="token", **desk.server.options).presign("container/blob")
 
 
 # --- secrets -------------------------------------------------------------------------------------------------

@@ -77,6 +77,25 @@ def test_shared_key_of_the_scripted_server(vector: dict[str, Any]) -> None:
     assert vector["authorization"] == f"SharedKey {KEY.account}:{signed(KEY.text, text)}"
 
 
+@pytest.mark.parametrize("vector", VECTORS["sas"], ids=[vector["kind"] for vector in VECTORS["sas"]])
+def test_sas_of_the_scripted_server(vector: dict[str, Any]) -> None:
+    server = AzureServer(KEY.account, KEY.text)
+    server.delegation_key = vector.get("delegation_key", {}).get("value", "")
+    server.clock = lambda: seconds("2026-11-20 10:30:00+00:00")
+    states = {name: vector[name] for name in ("snapshot", "versionid") if name in vector}
+    asked = Asked("GET", "/", {"host": f"{KEY.account}.blob.core.windows.net"}, 0, 0)
+
+    def refused(query: str) -> Any:
+        terms = {**{name: values[0] for name, values in parse_qs(query).items()}, **states}
+        check = Check(server, asked, vector.get("container", "c"), vector.get("blob", "b"), terms, False)
+        return check.refused(None)
+
+    assert refused(vector["query"]) is None
+    assert refused(vector["query"].replace("sp=r", "sp=rw")) == (403, "AuthenticationFailed")
+    server.clock = lambda: seconds("2026-11-20 11:30:00+00:00")
+    assert refused(vector["query"]) == (403, "AuthenticationFailed")
+
+
 @pytest.mark.parametrize("authorization", ["SharedKey", f"SharedKey {ACCOUNT}:wrong", "SharedKey other:x"])
 def test_shared_key_that_is_wrong(authorization: str) -> None:
     server = AzureServer()

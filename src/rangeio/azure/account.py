@@ -6,8 +6,8 @@ from urllib.parse import quote
 
 from rangeio.azure.endpoint import Endpoint
 from rangeio.azure.identity import Identity, secrets_of_sas
-from rangeio.azure.signing import Grant, service_sas
-from rangeio.errors import UnsupportedError
+from rangeio.azure.signing import DelegationKey, Grant, delegation_sas, service_sas
+from rangeio.errors import ConfigInvalidError, UnsupportedError
 from rangeio.http.heads import Head
 from rangeio.http.urls import Address
 from rangeio.http.validation import http_date
@@ -32,6 +32,7 @@ class Account:
         self.endpoint, self.identity = endpoint, identity
         self._signed: dict[str, tuple[object, str]] = {}  # by container: what it was made for, and the SAS
         self._signed_before: tuple[str, ...] = ()
+        self._delegated: tuple[DelegationKey, float] | None = None  # and when it expires
         self.skew_s = 0.0  # how far the servers' clock is ahead of ours
 
     def address(self, container: str, blob: str, terms: Mapping[str, str]) -> Address:
@@ -46,7 +47,7 @@ class Account:
         """What an address depends on besides its names."""
         if self.identity.proof.account_key is None:
             return (self.identity.version,)
-        return self.identity.version, int(self._now() // _SAME_FOR_S), self.skew_s
+        return self.identity.version, int(self.now() // _SAME_FOR_S), self.skew_s
 
     def _sas(self, container: str) -> str:
         proof = self.identity.proof
@@ -73,7 +74,7 @@ class Account:
         self._signed_before = (*self._signed_before[1 - _MOST_BEFORE :], sas)
 
     def _expires(self) -> float:
-        return self._now() // _SAME_FOR_S * _SAME_FOR_S + _VALID_S
+        return self.now() // _SAME_FOR_S * _SAME_FOR_S + _VALID_S
 
     def _grant(self, container: str, blob: str, terms: Mapping[str, str], expires: float) -> Grant:
         return Grant(
@@ -85,24 +86,48 @@ class Account:
             version=terms.get("versionid", ""),
         )
 
-    def presigned(self, container: str, blob: str, terms: Mapping[str, str], expires_s: int) -> str:
-        """A URL that needs no credentials. UnsupportedError without an account key."""
-        key = self.identity.proof.account_key
-        if key is None:
-            raise UnsupportedError(
-                "only an account key can sign a URL for others: set account_key= or connection_string="
-            )
-        grant = self._grant(container, blob, terms, self._now() + expires_s)
+    def presigned(self, container: str, blob: str, terms: Mapping[str, str], expires: float) -> str:
+        """A URL that needs no credentials, signed with the account key or a user delegation key, which must be there.
+
+        expires: seconds since 1970, by the clock of the server (`now`).
+        """
+        grant = self._grant(container, blob, terms, expires)
+        if self.identity.proof.account_key is not None:
+            sas = service_sas(self.identity.proof.account_key, grant)
+        else:
+            assert self._delegated is not None
+            sas = delegation_sas(self.endpoint.account, self._delegated[0], grant)
         query = [f"{name}={quote(value, safe='-_.~')}" for name, value in terms.items()]
-        return self.endpoint.address(container, blob, "&".join([*query, service_sas(key, grant)])).url
+        return self.endpoint.address(container, blob, "&".join([*query, sas])).url
+
+    def lacks_key(self, expires: float) -> bool:
+        """Whether a user delegation key has to be requested first. UnsupportedError if none can be had."""
+        proof = self.identity.proof
+        if proof.account_key is not None:
+            return False
+        if not proof.bearer_token:
+            raise UnsupportedError(
+                "only an account key or a token can sign a URL for others: set account_key=, connection_string=,"
+                " bearer_token= or credentials="
+            )
+        if not self.endpoint.account:
+            raise ConfigInvalidError("a URL signed with a token needs account=, the name of the account")
+        return self._delegated is None or self._delegated[1] < expires
+
+    def delegate(self, key: DelegationKey, expires: float) -> None:
+        """Keep a user delegation key that is good until then."""
+        self._delegated = key, expires
 
     def secrets(self) -> Iterator[str]:
         """Secrets that no message may show."""
         yield from self.identity.secrets()
         for sas in (*(sas for _, sas in [*self._signed.values()]), *self._signed_before):
             yield from secrets_of_sas(sas)
+        if self._delegated is not None:
+            yield self._delegated[0].value
 
-    def _now(self) -> float:
+    def now(self) -> float:
+        """Seconds since 1970 by the clock of the server, as far as it is known."""
         return time.time() + self.skew_s
 
     def learn(self, head: Head) -> bool:
@@ -110,7 +135,7 @@ class Account:
         told = http_date(head.fields.get("date", ""))
         if self.identity.proof.account_key is None or told is None:
             return False
-        if abs(told - self._now()) < _FAR_OFF_S:
+        if abs(told - self.now()) < _FAR_OFF_S:
             return False
         self.skew_s = told - time.time()
         return True

@@ -5,6 +5,7 @@ Source: Microsoft Learn, "Blob Storage error codes" and "Common REST API error c
 
 from collections.abc import Iterable
 
+from rangeio.azure.signing import DelegationKey
 from rangeio.errors import (
     Error,
     NotFoundError,
@@ -13,11 +14,13 @@ from rangeio.errors import (
     ServerError,
     TimedOutError,
     UnauthenticatedError,
+    UnexpectedError,
     UnsupportedError,
 )
 from rangeio.http import refusals
 from rangeio.http.heads import Head
 from rangeio.http.refusals import Meanings, Refused
+from rangeio.http.xml import read_xml
 
 
 def parse_refusal(head: Head, body: bytes) -> Refused:
@@ -31,6 +34,19 @@ def parse_refusal(head: Head, body: bytes) -> Refused:
 def explained(refused: Refused, http_status: int, general: Error, secrets: Iterable[str]) -> Error:
     """See `rangeio.http.refusals`."""
     return refusals.explained(refused, http_status, general, _CLASS_OF_CODE, secrets)
+
+
+_PARTS = ("SignedOid", "SignedTid", "SignedStart", "SignedExpiry", "SignedService", "SignedVersion", "Value")
+
+
+def parse_delegation_key(body: bytes | memoryview) -> DelegationKey:
+    """Parse a response to Get User Delegation Key. UnexpectedError if it is not one."""
+    found: dict[str, str] = {}
+    try:
+        read_xml(body, lambda path, text: found.setdefault(path[-1], text))
+        return DelegationKey(*(found[name] for name in _PARTS))
+    except (KeyError, ValueError):
+        raise UnexpectedError("the response to a request for a user delegation key is none") from None
 
 
 EXPIRED = frozenset(["AuthenticationFailed", "InvalidAuthenticationInfo", "ExpiredAuthenticationToken"])

@@ -76,8 +76,8 @@ class Grant:
         """The terms of the query, without the signature and those of a delegation key."""
         kind = "bs" if self.snapshot else "bv" if self.version else "b" if self.blob else "c"
         terms = {
-            "st": "" if self.starts is None else _time(self.starts),
-            "se": _time(self.expires),
+            "st": "" if self.starts is None else time_text(self.starts),
+            "se": time_text(self.expires),
             "sp": self.permissions or ("r" if self.blob else "rl"),
             "spr": "https" if self.https_only else "",
             "sr": kind,
@@ -133,5 +133,6 @@ def _query(terms: Mapping[str, str], key: str, lines: list[str]) -> str:
     return "&".join(f"{name}={quote(value, safe='')}" for name, value in signed.items())
 
 
-def _time(seconds: float) -> str:
+def time_text(seconds: float) -> str:
+    """A time as Azure writes it in a SAS. seconds: since 1970."""
     return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,9 @@ from rangeio.azure.identity import (
     proof_of,
 )
 from rangeio.azure.listing import parse_page
-from rangeio.azure.responses import EXPIRED, explained, parse_refusal
+from rangeio.azure.responses import EXPIRED, explained, parse_delegation_key, parse_refusal
 from rangeio.azure.settings import Connection, of_environment, parse_connection_string
-from rangeio.azure.signing import VERSION
+from rangeio.azure.signing import VERSION, time_text
 from rangeio.errors import ConfigInvalidError, IsDirectoryError
 from rangeio.http.connection_pool import ConnectionPool, Security
 from rangeio.http.fields import checked_fields, merged
@@ -27,16 +28,22 @@ from rangeio.http.listing import Page
 from rangeio.http.redaction import secrets_of_fields
 from rangeio.http.remote_object import Access, Refusal, RemoteObject
 from rangeio.http.urls import Address
-from rangeio.http.validation import End, Take
+from rangeio.http.validation import End, Take, Version
 from rangeio.options import Options
 from rangeio.service import Location
 from rangeio.services.http_options import CONNECTION_OPTIONS, policy_of
+from rangeio.services.http_source import HttpSource
 from rangeio.services.http_store import HttpStore, signature_lifetime
 from rangeio.services.keys import Keys
 from rangeio.services.listing import Pages
 
 if TYPE_CHECKING:
     from _uring import Reactor
+
+
+_MOST_OF_A_KEY = 64 << 10
+# A key is good for many URLs, so it is requested for longer than the shortest of them; and for a clock that is behind.
+_LEAST_OF_A_KEY_S, _SKEW_S = 3600, 300
 
 
 class AzureRemoteObject(RemoteObject):
@@ -99,6 +106,30 @@ class AzureRemoteObject(RemoteObject):
         yield from self._account.secrets()
         yield from secrets_of_fields(self.access.fields)
         yield from self.secrets_of_redirects()
+
+
+class _DelegationKey(AzureRemoteObject):
+    """A user delegation key, which is requested with POST and read like an object.
+
+    Source: Microsoft Learn, "Get User Delegation Key".
+    """
+
+    by_bytes = False
+    ranges_alike = False
+
+    def __init__(self, access: Access, account: Account, expires: float, options: Options) -> None:
+        terms = {"restype": "service", "comp": "userdelegationkey"}
+        super().__init__(access, account, "", "", terms, options)
+        self.shown = f"the user delegation key of {account.endpoint.account}"
+        period = f"<Start>{time_text(account.now() - _SKEW_S)}</Start><Expiry>{time_text(expires)}</Expiry>"
+        self._body = f'<?xml version="1.0" encoding="utf-8"?><KeyInfo>{period}</KeyInfo>'.encode()
+
+    def request(
+        self, method: str, at: int, stop: int | None, version: Version, target: Address, absolute: bool
+    ) -> bytes:
+        """See `RemoteObject`."""
+        fields = f"Content-Type: application/xml\r\nContent-Length: {len(self._body)}\r\n\r\n"
+        return (self._head("POST", target, absolute) + fields).encode("latin-1") + self._body
 
 
 def _refuse_directory(head: Head) -> None:
@@ -229,7 +260,28 @@ class AzureService(HttpStore):
         seconds = signature_lifetime(expires)
         container, blob = self._keys.object(path)
         self._account.identity.fetch()
-        return self._account.presigned(container, blob, _state_of_blob(options), seconds)
+        expires = self._account.now() + seconds
+        if self._account.lacks_key(expires):
+            self._request_key(max(expires, self._account.now() + _LEAST_OF_A_KEY_S), options)
+        return self._account.presigned(container, blob, _state_of_blob(options), expires)
+
+    def _request_key(self, expires: float, options: Options) -> None:
+        """Exchange the token for a user delegation key: one request."""
+        policy = replace(
+            self.defaults,
+            timeout=options.timeout,
+            retry=options.retry,
+            pin=False,
+            chunk=None,
+            on_no_range="slice",
+        )
+        remote = _DelegationKey(self._access, self._account, expires, policy)
+        source = HttpSource(self._reactor, remote, policy)
+        try:
+            key = parse_delegation_key(memoryview(source.read_at(0, _MOST_OF_A_KEY)))
+        finally:
+            source.close()
+        self._account.delegate(key, expires)
 
     def _pages(self, prefix: str, delimiter: str | None, options: Options) -> Pages:
         return _ContainerPages(

@@ -6,6 +6,7 @@ delegation SAS", "Get Blob" and "List Blobs".
 """
 
 import hmac
+import re
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
@@ -117,7 +118,7 @@ class AzureServer:
         if refused is not None:
             return self.error(asked, *refused)
         if terms.get("comp") == "userdelegationkey":
-            return self._hand_out(terms)
+            return self._hand_out(asked)
         if found is None:
             return self.error(asked, 404, "ContainerNotFound")
         if listing:
@@ -197,12 +198,17 @@ class AzureServer:
             **blob.fields,
         }
 
-    def _hand_out(self, terms: dict[str, str]) -> Answer:
+    def _hand_out(self, asked: Asked) -> Answer:
+        """A user delegation key, for a token only, and for a period as asked for."""
+        period = re.search(rb"<KeyInfo><Start>(.+)</Start><Expiry>(.+)</Expiry></KeyInfo>", asked.body)
+        bearer = asked.fields.get("authorization", "").startswith("Bearer ")
+        if asked.method != "POST" or period is None or not bearer:
+            return self.error(asked, 403, "AuthorizationFailure")
         body = (
-            '<?xml version="1.0" encoding="utf-8"?><UserDelegationKey><SignedOid>the-oid</SignedOid><SignedTid>the-tid'
-            "</SignedTid><SignedStart>2026-11-20T10:00:00Z</SignedStart><SignedExpiry>2099-11-20T10:00:00Z"
-            "</SignedExpiry><SignedService>b</SignedService><SignedVersion>2021-12-02</SignedVersion><Value>"
-            f"{self.delegation_key}</Value></UserDelegationKey>"
+            '<?xml version="1.0" encoding="utf-8"?><UserDelegationKey><SignedOid>the-oid</SignedOid>'
+            f"<SignedTid>the-tid</SignedTid><SignedStart>{period[1].decode()}</SignedStart>"
+            f"<SignedExpiry>{period[2].decode()}</SignedExpiry><SignedService>b</SignedService>"
+            f"<SignedVersion>2021-12-02</SignedVersion><Value>{self.delegation_key}</Value></UserDelegationKey>"
         )
         return reply(200, body.encode(), **self._fields())
 
@@ -301,6 +307,8 @@ class Check:
         if not hmac.compare_digest(terms["sig"], signed(key, self._text())):
             return 403, "AuthenticationFailed"
         now = server.clock()
+        if "ske" in terms and _seconds(terms["se"]) > _seconds(terms["ske"]):
+            return 403, "AuthenticationFailed"
         if _seconds(terms["se"]) < now or ("st" in terms and _seconds(terms["st"]) > now):
             return 403, "AuthenticationFailed"
         if terms.get("spr") == "https" and self.is_path_style and server.server.identity is None:
