@@ -13,9 +13,16 @@ from faults.machine import need_module
 from servers.azure_server import ACCOUNT, CONTAINER, KEY, AzureServer, azure_server
 
 import rangeio
+from rangeio.azure.account import Account
 from rangeio.azure.endpoint import Endpoint, parse_rest
+from rangeio.azure.identity import Identity
 from rangeio.azure.settings import of_environment, parse_connection_string
 from rangeio.azure.signing import AccountKey, Grant, service_sas
+from rangeio.http.connection_pool import ConnectionPool, Security
+from rangeio.http.remote_object import Access
+from rangeio.http.urls import Address
+from rangeio.services.azure import AzureRemoteObject
+from rangeio.services.http_options import DEFAULTS
 
 need_module("urllib3")
 
@@ -369,6 +376,28 @@ def test_callables(server: AzureServer, desk: Desk, name: str) -> None:
     assert reader.read_at(5, 10) == DATA[5:15]
     assert len(server.server.asked) == 1
     reader.close()
+
+
+def test_no_thread_sees_an_address_without_the_sas() -> None:
+    """Once a thread has got it, while another changes the address."""
+    seen: list[str] = []
+
+    class Watched(Account):
+        def address(self, *args: Any) -> Address:
+            found = super().address(*args)
+            if self.identity.version and not seen:
+                seen.append("")
+                seen[0] = remote.target.target  # by another thread, at this moment
+            return found
+
+    identity = Identity(None, lambda: {"sas_token": SAS})
+    account = Watched(Endpoint.of(ACCOUNT, None), identity)
+    access = Access(ConnectionPool(Security(None, None, True), None), {}, identity)
+    remote = AzureRemoteObject(access, account, CONTAINER, "blob", {}, DEFAULTS)
+    assert "sig=" not in remote.target.target
+    identity.fetch()
+    assert "sig=" in remote.target.target
+    assert "sig=" in seen[0]
 
 
 @pytest.mark.parametrize(

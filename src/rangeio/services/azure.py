@@ -15,6 +15,7 @@ from rangeio.azure.identity import (
     Proof,
     of_credential,
     proof_of,
+    secrets_of_sas,
 )
 from rangeio.azure.listing import parse_page
 from rangeio.azure.responses import EXPIRED, explained, parse_delegation_key, parse_refusal
@@ -76,8 +77,8 @@ class AzureRemoteObject(RemoteObject):
         """Its address with the current SAS."""
         stamp = self._account.stamp()
         if stamp != self._stamp:
-            self._stamp = stamp
             self.move(self._account.address(self._container, self._blob, self._terms))
+            self._stamp = stamp  # afterwards: another thread must not take the address before for this one
         return super().target
 
     def judged(self, head: Head, at: int, stop: int) -> Take | End | None:
@@ -104,6 +105,7 @@ class AzureRemoteObject(RemoteObject):
     def secrets(self) -> Iterator[str]:
         """See `RemoteObject`. Of a SAS, only the signature is a secret; the query of a redirect may be."""
         yield from self._account.secrets()
+        yield from secrets_of_sas(self.address.target.partition("?")[2])
         yield from secrets_of_fields(self.access.fields)
         yield from self.secrets_of_redirects()
 
