@@ -221,8 +221,8 @@ class Urllib3(Getting):
 
 
 class Obstore(Getting):
-    """Rust object_store's client of S3 or Google's, unsigned, or its Azure client with a key; for an object at the root of
-    a server, its HTTP client.
+    """Rust object_store's client of S3 or Google's, unsigned, or of Azure, with a key; for an object at the root of a
+    server, its HTTP client.
     """
 
     name = "obstore"
