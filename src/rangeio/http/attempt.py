@@ -25,7 +25,7 @@ from rangeio.http.error_mapping import (
     last_word,
 )
 from rangeio.http.heads import BadResponse, Head
-from rangeio.http.range_read import RangeRead, SuffixRead
+from rangeio.http.range_read import Probe, RangeRead, SuffixRead
 from rangeio.http.response_parser import Body, ConnectionEnded, Plain, ResponseParser
 from rangeio.http.urls import Origin
 from rangeio.policy import RETRIES
@@ -136,7 +136,8 @@ class Attempt(Connecting):
         if isinstance(self.read, SuffixRead) and not self.read.settled:
             count = min(self.read.count, stop)
             return remote.suffix_request(count, self.read.version, self.target, connection.absolute)
-        upto = None if self.method == "HEAD" else stop
+        whole = self.method == "HEAD" or (remote.by_status and isinstance(self.read, Probe))
+        upto = None if whole else stop
         return remote.request(self.method, at, upto, self.read.version, self.target, connection.absolute)
 
     def _plain_body(self) -> memoryview:
@@ -327,7 +328,7 @@ class Attempt(Connecting):
             return
         if self.outcome is None and response.head is not None:
             pass  # nothing is kept of a body of unknown length
-        elif version.strong or version.modified:
+        elif version.strong or version.modified or version.revision:
             self.at += response.placed
             self.placed += response.placed
             if self.at >= self.stop:  # a whole object in place of a range contained more than requested
@@ -379,11 +380,25 @@ class Attempt(Connecting):
 
     def fail(self, error: Error) -> None:
         """Retry if that may help, otherwise give up."""
-        if error.status == "temporary":
-            self.retry(error, None)
-        else:
+        if error.status != "temporary":
             self.engine.gave_up(self, self.as_error(error))
+        elif self.rival is None and self.goes_elsewhere():
+            self.connect()
+        else:
+            self.retry(error, None)
         self.engine.pump()
+
+    def goes_elsewhere(self) -> bool:
+        """Leave a server that does not respond, or is not the right one. Returns whether to ask another one at once:
+        not if each of them was asked.
+        """
+        remote = self.read.remote
+        if not remote.alternatives:
+            return False
+        remote.leave(self.target)
+        self.aside = None
+        self.hops += 1
+        return self.hops <= remote.alternatives
 
     def retry(self, error: Error, after_s: float | None) -> None:
         """Retry later if that is allowed, otherwise give up. after_s: the server's Retry-After."""

@@ -10,7 +10,7 @@ to support ranges: otherwise each further request for a large object may return 
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from _uring.records import Unfinished
@@ -26,6 +26,7 @@ from rangeio.http.heads import Head
 from rangeio.http.range_read import Probe, RangeRead, SuffixRead
 from rangeio.http.remote_object import RemoteObject
 from rangeio.http.response_parser import Body
+from rangeio.http.status_checks import StatusChecks
 from rangeio.http.validation import Take, Version
 from rangeio.policy import RETRIES
 from rangeio.ranges import split
@@ -63,6 +64,7 @@ class Engine:
         self._parked: set[RemoteObject] = set()
         self._versions: dict[RemoteObject, Version] = {}
         self._wholes: dict[RemoteObject, Any] = {}
+        self._statuses = StatusChecks(self._ask_status)
         self._reads: dict[RangeRead, None] = {}
         self._ticking = False
         self._began = time.monotonic() if began is None else began
@@ -78,6 +80,16 @@ class Engine:
             self._land(read, self._failed(read, self._failure))
         else:
             self._guarded(self._begin_read, read)
+
+    def add_all(self, reads: Sequence[RangeRead]) -> None:
+        """Begin all reads of a call, or queue them."""
+        self.expect(len(reads))
+        for read in reads:
+            self.add(read)
+
+    def expect(self, count: int) -> None:
+        """Tell how many reads the call makes."""
+        self._statuses.many = count > 1
 
     def _begin_read(self, read: RangeRead) -> None:
         if read.start >= read.stop:
@@ -120,6 +132,8 @@ class Engine:
         whole = self._wholes.get(remote, remote.kept)
         if isinstance(read, Probe):  # it asks the server, even if the object is in memory
             self._enqueue(read, 0, 1, Attempt(self, read, 0, 1, remote.probe_method))
+        elif remote.by_status and self._statuses.holds(read, self._chunk):
+            pass
         elif whole is not None:
             self._land(read, read.cut_from(whole))
         elif remote in self._downloads:
@@ -132,6 +146,10 @@ class Engine:
             self._leads[remote] = []
             stop = min(read.stop, read.start + self._chunk)
             self._enqueue(read, read.start, stop, Attempt(self, read, read.start, stop, goes_on=True))
+
+    def _ask_status(self, probe: Probe) -> None:
+        self._reads[probe] = None
+        self._enqueue(probe, 0, 1, Attempt(self, probe, 0, 1))
 
     def _expand(self, read: RangeRead, start: int | None = None) -> None:
         """Queue the pieces of a read from `start` on, now that the version is known."""
@@ -285,7 +303,7 @@ class Engine:
         if read.done:
             return
         if isinstance(read, Probe):
-            self._land(read, read.result())
+            self._told(read)
             return
         read.filled += attempt.placed
         lead = self._leads.pop(read.remote, None)
@@ -300,6 +318,15 @@ class Engine:
             else:
                 self._finish(read)
         for waiting in lead or ():
+            self._admit(waiting)
+
+    def _told(self, probe: Probe) -> None:
+        if probe.index >= 0:
+            self._land(probe, probe.result())
+            return
+        probe.done = True
+        self._reads.pop(probe, None)
+        for waiting in self._statuses.end(probe.remote):
             self._admit(waiting)
 
     def _finish(self, read: RangeRead) -> None:
@@ -332,7 +359,10 @@ class Engine:
         read = attempt.read
         self._end_attempts(read)
         led = self._leads.pop(read.remote, ())
-        victims = self._downloads.pop(read.remote, []) if read.index < 0 else [read]
+        remote = read.remote
+        victims = [read]
+        if read.index < 0:
+            victims = [*self._downloads.pop(remote, ()), *self._statuses.end(remote)]
         read.done = read.index < 0 or read.done
         self._reads.pop(read, None)
         for victim in victims:
@@ -426,7 +456,7 @@ class Engine:
             attempt.end()
         self._active.clear()
         self._queue.clear()
-        for held in (self._leads, self._downloads, self._wholes):
+        for held in (self._leads, self._downloads, self._wholes, self._statuses):
             held.clear()
         for read in self._reads:
             read.done = True

@@ -14,7 +14,7 @@ MOST_OF_A_PAGE = 16 << 20
 MOST_ENTRIES = 100_000
 """In one page. S3 sends at most 1,000, Azure 5,000; some servers send more."""
 # Consecutive pages without an entry. There may be some if many versions were deleted.
-_MOST_EMPTY = 1_000
+MOST_EMPTY = 1_000
 _MOST_DIGITS = 19
 
 
@@ -65,7 +65,9 @@ class Progress:
     its length. Source: R. P. Brent, "An improved Monte Carlo factorization algorithm", 1980.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most_empty: int = MOST_EMPTY) -> None:
+        """most_empty: the number of consecutive pages without an entry that are accepted."""
+        self._most_empty = most_empty
         self._token, self._ends = "", ("", "")
         self._since, self._most = 0, 1
         self._empty = 0
@@ -79,8 +81,8 @@ class Progress:
         if page.after == self._token or (entries and ends == self._ends):
             raise UnexpectedError("the listing loops: the server sent the same page before")
         self._empty = 0 if entries else self._empty + 1
-        if self._empty > _MOST_EMPTY:
-            raise UnexpectedError(f"the listing does not end: {_MOST_EMPTY:,} pages without an entry")
+        if self._empty > self._most_empty:
+            raise UnexpectedError(f"the listing does not end: {self._most_empty:,} pages without an entry")
         self._since += 1
         if self._since == self._most:
             self._token, self._ends = page.after, ends

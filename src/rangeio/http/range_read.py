@@ -63,6 +63,12 @@ class RangeRead:
         """A read of the whole object, of at most that many bytes, from which other reads are cut."""
         return RangeRead(self._reactor, self.remote, -1, 0, stop)
 
+    def of_status(self) -> "Probe":
+        """The request for the status that this read waits for (`RemoteObject.by_status`)."""
+        probe = Probe(self._reactor, self.remote, self.timeout)
+        probe.index, probe.version = -1, self.version
+        return probe
+
     @property
     def offset(self) -> int | None:
         """Where it starts, for errors; None if it is not for a range, or if that is not known yet."""
@@ -137,7 +143,7 @@ class RangeRead:
 
 
 class Probe(RangeRead):
-    """Requests the size and version only: HEAD, or the first byte if HEAD is refused."""
+    """Requests the size and version only: HEAD, or the first byte if HEAD is refused; or the status of the object."""
 
     __slots__ = ("size",)
 

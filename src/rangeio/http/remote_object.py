@@ -105,7 +105,8 @@ class Access:
 class Refusal:
     """The meaning of a response without bytes. renew: other credentials might be accepted. again: the request should be
     repeated at once, because something was learned from the response. ends: the object has no byte at the requested
-    offset, as 416 says; total: its size then, if the response tells.
+    offset, as 416 says; total: its size then, if the response tells. elsewhere: another server may respond
+    (`RemoteObject.leave`).
     """
 
     error: Error
@@ -113,6 +114,7 @@ class Refusal:
     again: bool = False
     ends: bool = False
     total: int | None = None
+    elsewhere: bool = False
 
 
 class RemoteObject:
@@ -134,6 +136,12 @@ class RemoteObject:
     """Whether a request may be for the last bytes of an object of unknown size."""
     redirects_object = True
     """Whether a redirect holds for later requests of the object; otherwise for one request only."""
+    by_status = False
+    """Whether size and version come from a status of its own: the response to a `request` for nothing (stop None),
+    which `status` reads. Responses with bytes then tell neither. See `status_checks`.
+    """
+    alternatives = 0
+    """The number of other servers that may respond to its requests (`leave`)."""
     accept_encoding = "identity"
     """The content codings that a request accepts."""
     probe_method = "HEAD"
@@ -173,6 +181,7 @@ class RemoteObject:
         self._prefix: tuple[Any, str] = (None, "")
         self._range_request: tuple[Any, RangeRequest | None] = (None, None)
         self._expected: Expected | None = None
+        self.checked_at = float("-inf")  # when the last status was requested
 
     @property
     def target(self) -> Address:
@@ -372,6 +381,15 @@ class RemoteObject:
     def told_by_head(self, head: Head) -> int | None:
         """The size from a response to HEAD; None if a byte must be requested to learn it. For services."""
         return told_by_head(head)
+
+    def status(self, body: bytes) -> tuple[int, str]:
+        """The size and the revision in the body of a status (`by_status`). For services."""
+        raise NotImplementedError
+
+    def leave(self, target: Address) -> None:
+        """Send further requests to another server, if there is one: `target` does not respond, or says that it is not
+        the right one. For services.
+        """
 
     def refused(self, head: Head, body: bytes, *, pinned: bool) -> Refusal:
         """The meaning of a status without bytes. body: its beginning. pinned: `pin_fields` were sent.

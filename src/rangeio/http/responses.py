@@ -97,7 +97,8 @@ def judge(
     if isinstance(found, validation.End):
         attempt.outcome = partial(_ended, attempt, found.total, complete)
         return _NO_BODY
-    _check_version(attempt, head, found.total)
+    if not remote.by_status:
+        _check_version(attempt, head, found.total)
     if found.keep and attempt.read.index >= 0:
         download(attempt, found)
         found = replace(found, stop=attempt.stop)
@@ -144,7 +145,12 @@ def _take(attempt: Attempt, found: validation.Take, complete: Complete) -> Body:
     if found.open:
         return Body(memoryview(bytearray()), found.skip, partial(_grow, attempt))
     attempt.outcome = partial(taken, attempt, upto, complete)
-    return Body(read.room(upto)[attempt.at - read.start : upto - read.start], found.skip, whole=True)
+    memory = read.room(upto)[attempt.at - read.start : upto - read.start]
+    return Body(memory, found.skip, _refuse_more if found.exact else None, whole=True)
+
+
+def _refuse_more(needed: int) -> memoryview:
+    raise RangeNotSupportedError("the server sends more than the requested bytes")
 
 
 def _place_suffix(attempt: Attempt, read: SuffixRead, head: Head, complete: Complete) -> Body | None:
@@ -271,6 +277,8 @@ def _refused(attempt: Attempt, head: Head, memory: bytearray, complete: Complete
     refusal = remote.refused(head, bytes(memory[: attempt.response.filled]), pinned=pinned)
     if refusal.ends and not isinstance(attempt.read, Probe):
         _ended(attempt, refusal.total, complete)
+    elif refusal.elsewhere and attempt.goes_elsewhere():
+        attempt.connect()
     elif refusal.again and attempt.hops < _MOST_HOPS:
         attempt.hops += 1
         attempt.connect()
@@ -310,6 +318,8 @@ def _move(attempt: Attempt, head: Head, complete: Complete) -> None:
 def _judge_probe(attempt: Attempt, read: Probe, head: Head, complete: Complete) -> Body:
     """Decide about a response to HEAD, or to the GET of one byte that replaces it."""
     status, version = head.status, read.version
+    if read.remote.by_status:
+        return _judge_status(attempt, read, head, complete)
     first, _, total = validation.content_range(head)
     if attempt.method == "HEAD":
         total = read.remote.told_by_head(head)
@@ -335,3 +345,29 @@ def _judge_probe(attempt: Attempt, read: Probe, head: Head, complete: Complete) 
     read.size = total
     attempt.outcome = partial(complete, attempt)
     return _NO_BODY
+
+
+def _judge_status(attempt: Attempt, read: Probe, head: Head, complete: Complete) -> Body:
+    if head.status != 200:
+        return _hear(attempt, head, complete)
+    memory = bytearray(_MOST_OF_A_REFUSAL)
+    attempt.outcome = partial(_learn_status, attempt, read, memory, complete)
+    return Body(memoryview(memory))
+
+
+def _learn_status(attempt: Attempt, read: Probe, memory: bytearray, complete: Complete) -> None:
+    """Set the version from the body of a status, or compare it."""
+    assert attempt.response is not None
+    version, remote = read.version, read.remote
+    size, revision = remote.status(bytes(memory[: attempt.response.filled]))
+    with _LEARNING._lock:
+        if version.known and version.revision != revision:
+            raise ObjectChangedError("it changed after it was opened; open it again")
+        if not version.known:
+            if version.size not in (None, size):
+                raise ObjectChangedError(f"the object has {size} bytes, but size={version.size} was given")
+            version.learn_status(size, revision)
+    RETRIES.succeeded(attempt.target.origin)
+    remote.checked_at = attempt.sent
+    read.size = size
+    complete(attempt)

@@ -48,6 +48,7 @@ class Version:
     etag: as the server sends it, weak or strong. number: the version id, if the service keeps several. ranged: the
     server is known to send ranges. size: before the first response, the size given by the caller, if any. told: the
     size from HEAD, which no byte proves: used to plan ranges, but not as the end of the object (see `expected`).
+    revision: what a status says of the version, in place of ETag and date.
     """
 
     known: bool = False
@@ -58,6 +59,7 @@ class Version:
     number: str | None = None
     ranged: bool = False
     told: int | None = None
+    revision: str = ""
 
     @property
     def expected(self) -> int | None:
@@ -71,7 +73,9 @@ class Version:
 
     @property
     def name(self) -> str:
-        """For comparison and display: ETag and size, or Last-Modified and size, or only the size."""
+        """For comparison and display: ETag and size, or Last-Modified and size, or only the size; or the revision."""
+        if self.revision:
+            return self.revision
         size = "" if self.expected is None else str(self.expected)
         weak = "" if self.strong else self.etag or ""
         return ":".join(filter(None, [self.strong or self.modified, weak, size]))
@@ -93,6 +97,12 @@ class Version:
         self.encoding = encoding_of(head)
         self.number = version_number(head)
         self.ranged = _does_ranges(head)
+        self.known = True  # last: other threads read it
+
+    def learn_status(self, size: int, revision: str) -> None:
+        """Set it from the first status."""
+        self.size, self.revision = size, revision
+        self.ranged = True
         self.known = True  # last: other threads read it
 
     def compared(self, head: Head, total: int | None, *, by_head: bool = False) -> None:
@@ -230,7 +240,8 @@ class Take:
     """The body contains the requested bytes up to `stop`, after `skip` others. total: size of the object.
 
     open: its length is not known beforehand. all: it is the whole object, so no further request is needed. keep: it
-    is the whole object although less was requested, and is kept (`on_no_range="download"`).
+    is the whole object although less was requested, and is kept (`on_no_range="download"`). exact: a longer body, whose
+    head does not tell its length, is refused.
     """
 
     skip: int
@@ -239,6 +250,7 @@ class Take:
     open: bool = False
     all: bool = False
     keep: bool = False
+    exact: bool = False
 
 
 @dataclass(slots=True)
@@ -272,11 +284,12 @@ def judge(
     if head.status == 206 or (head.status == 200 and first is not None and first <= at):
         return _partial(head, at, stop, first, last, total)
     if not stored_encoding:
-        _refuse_coding(head)
+        refuse_coding(head)
     return _whole(head, at, limit, on_no_range, cap)
 
 
-def _refuse_coding(head: Head) -> None:
+def refuse_coding(head: Head) -> None:
+    """ContentEncodedError if the body is encoded."""
     coding = encoding_of(head)
     if coding:
         raise ContentEncodedError(

@@ -61,12 +61,7 @@ class EngineReads(Travels):
 
     def _now(self, reads: list[Any], chunk: int | None = None, concurrent: int | None = None) -> list[Any]:
         """Wait for the results in this thread. Raises the first failure in the order of `reads`."""
-
-        def begin(run: Engine) -> None:
-            for read in reads:
-                run.add(read)
-
-        return self._until_landed(begin, len(reads), chunk, concurrent)
+        return self._until_landed(lambda run: run.add_all(reads), len(reads), chunk, concurrent)
 
     def _until_landed(
         self,
@@ -109,8 +104,7 @@ class EngineReads(Travels):
         run = self._run(LoopDriver(key), take, chunk, concurrent)
         try:
             with self._named():
-                for read in reads:
-                    run.add(read)
+                run.add_all(reads)
             if waiter.done():  # cut from an object in memory: nothing was waited for
                 await yield_if_due()
             await binding.wait(waiter)

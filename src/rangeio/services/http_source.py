@@ -263,6 +263,7 @@ class HttpSource(EngineReads):
         held.count = run.held
         try:
             begun, before = 0, len(unfinished)
+            run.expect(len(reads))
             run.adopt_all(unfinished)
             for given in range(-before, len(reads)):
                 while begun < min(len(reads), given + concurrent):
@@ -421,7 +422,6 @@ class HttpSource(EngineReads):
 
         def begin(run: Engine) -> None:
             run.adopt_all(begun)
-            for read in reads:
-                run.add(read)
+            run.add_all(reads)
 
         return self._until_landed(begin, len(starts), chunk, concurrent, landed, began)

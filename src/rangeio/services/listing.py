@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from _uring import yield_if_due
-from rangeio.errors import Error, asked
-from rangeio.http.listing import MOST_OF_A_PAGE, Page, Progress
+from rangeio.errors import Error, NotFoundError, asked
+from rangeio.http.listing import MOST_EMPTY, MOST_OF_A_PAGE, Page, Progress
 from rangeio.http.remote_object import RemoteObject
 from rangeio.options import Options
 from rangeio.service import Stat
@@ -24,11 +24,16 @@ FIRST = ""
 class Pages(ABC):
     """The pages of a listing: the next request, and the entries of a response. Services write `request` and `parse`."""
 
+    most_empty = MOST_EMPTY
+    """The number of consecutive pages without an entry that are accepted."""
+    absent_is_empty = False
+    """Whether a page that does not exist (404) is passed to `parse` as no bytes: a directory that is not there."""
+
     def __init__(self, reactor: "Reactor", options: Options) -> None:
         self._reactor = reactor
         # A page that is too large is read only as far as needed to detect this.
         self.options = replace(options, pin=False, chunk=None, on_no_range="slice")
-        self._progress = Progress()
+        self._progress = Progress(self.most_empty)
         self._after: Any | None = FIRST
         self._current: RemoteObject
 
@@ -52,7 +57,13 @@ class Pages(ABC):
         self._current.by_bytes = False
         return HttpSource(self._reactor, self._current, self.options)
 
-    def entries(self, source: HttpSource, body: "Buffer") -> Sequence[Stat]:
+    def absent(self, source: HttpSource, error: NotFoundError) -> Sequence[Stat]:
+        """The entries in place of a page that does not exist."""
+        if not self.absent_is_empty:
+            raise error
+        return self.entries(source, b"")
+
+    def entries(self, source: HttpSource, body: "Buffer | bytes") -> Sequence[Stat]:
         """The entries of a page, with paths as `open` accepts them."""
         try:
             page = self.parse(memoryview(body), self._current)
@@ -75,6 +86,8 @@ def listed(pages: Pages) -> Iterator[Stat]:
     while (source := pages.next()) is not None:
         try:
             found = pages.entries(source, source.read_at(0, MOST_OF_A_PAGE))
+        except NotFoundError as error:
+            found = pages.absent(source, error)
         finally:
             source.close()
         yield from found
@@ -98,6 +111,8 @@ class AsyncListing(AsyncIterator[Stat]):
             try:
                 body = await source.read_at_async(0, MOST_OF_A_PAGE)
                 self._ready.extend(self._pages.entries(source, body))
+            except NotFoundError as error:
+                self._ready.extend(self._pages.absent(source, error))
             finally:
                 source.close()
         return self._ready.popleft()
