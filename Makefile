@@ -16,7 +16,7 @@ COMPILE := RANGEIO_REQUIRE_EXT=1 $(BIN)/python setup.py -q build_ext --inplace
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := build
-.PHONY: help setup build test bench bench-http compare peers debug asan fuzz soak lint check format clean
+.PHONY: help setup build test bench bench-http compare peers test-hdfs debug asan fuzz soak lint check format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -66,6 +66,9 @@ asan: $(VENV)/installed ## run the tests of the core under AddressSanitizer
 
 fuzz: build ## simulate the HTTP engine and fuzz responses, for FUZZ_S seconds each
 	RANGEIO_FUZZ_S=$(FUZZ_S) $(BIN)/python -m pytest -s -o faulthandler_timeout=0 tests/http/test_http_simulation.py tests/http/test_http_fuzz.py $(ARGS)
+
+test-hdfs: build ## run the tests against Hadoop on this machine (needs Java and jars of Debian, see docs/services.md)
+	$(BIN)/python -m pytest -m hdfs tests/hdfs $(ARGS)
 
 soak: build ## run random reads, faults and forks for SOAK_S seconds
 	RANGEIO_SOAK_S=$(SOAK_S) $(BIN)/python -m pytest -m soak $(ARGS)

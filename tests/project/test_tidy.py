@@ -99,6 +99,7 @@ FLOORS = (
     "rangeio.http",
     "rangeio.azure rangeio.hf rangeio.s3 rangeio.stores",
     "rangeio.gcs",
+    "rangeio.s3 rangeio.hdfs",
     "rangeio.adapters.async_files rangeio.adapters.files rangeio.services rangeio.async_ranges rangeio.streams"
     " rangeio.slices",
     "rangeio.reader",

@@ -25,6 +25,8 @@ _OURS = {
     "gs": "rangeio.services.gcs:GcsService",
     "hf": "rangeio.services.hf:HfService",
     **dict.fromkeys(("az", "azure", "abfs", "abfss", "wasb", "wasbs"), "rangeio.services.azure:AzureService"),
+    "webhdfs": "rangeio.services.webhdfs:WebHdfsService",
+    "swebhdfs": "rangeio.services.webhdfs:SecureWebHdfsService",
 }
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)  # one letter alone is a drive: C://
 
