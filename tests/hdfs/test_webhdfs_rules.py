@@ -364,7 +364,7 @@ def test_a_status_without_file_id(desk: Desk) -> None:
     desk.cluster(name_fault=lambda asked, query: chunked(said) if query["op"] != "OPEN" else None)
     reader = desk.open()
     assert reader.read_at(0, 5) == DATA[:5]
-    assert reader.stat().pin == f":1:{SIZE}"
+    assert reader.stat().pin == f"1:{SIZE}"
 
 
 # --- name nodes ----------------------------------------------------------------------------------------------

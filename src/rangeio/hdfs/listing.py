@@ -3,29 +3,37 @@
 from collections.abc import Sequence
 
 from rangeio.errors import UnexpectedError
+from rangeio.hdfs.name_nodes import joined
 from rangeio.hdfs.statuses import FileStatus
 from rangeio.http.listing import Page, Progress
-from rangeio.service import Stat
+from rangeio.service import Stat, rolled_up
 
 # Name nodes refuse longer and deeper paths.
 _MOST_OF_A_PATH = 8000
 
 
 class Walk:
-    """Directories to be listed, and the entries found. Lists files below `top` with paths that begin with `prefix`.
+    """Directories to be listed, and the entries found. Lists files below `root` with paths that begin with `prefix`.
 
     A name node sorts by bytes, and a directory by its name without the slash. So all pages of a directory are read
     before its first entry is yielded: 1,000 entries a page, a million in a directory by default.
 
-    top: an absolute path. deep: descend into directories; otherwise they are yielded too.
+    root: an absolute path. delimiter: see `Operator.list`; with "/" no directory below the first is read.
     """
 
-    def __init__(self, top: str, prefix: str, *, deep: bool) -> None:
-        self._prefix, self._deep = prefix, deep
+    def __init__(self, root: str, prefix: str, delimiter: str | None) -> None:
+        self._below = root.rstrip("/") + "/"
+        self._prefix = self._below + prefix.lstrip("/")
+        self._delimiter = delimiter
         self._pending: list[tuple[str, FileStatus]] = []  # the next one last
-        self._directory: str | None = top
+        self._directory: str | None = joined("", self._prefix[: self._prefix.rfind("/") + 1])
         self._found: list[tuple[str, FileStatus]] = []
         self._after, self._progress = "", Progress()
+        self._rolled = ""
+
+    def path(self, key: str) -> str:
+        """The path below the root."""
+        return key.removeprefix(self._below)
 
     @property
     def next(self) -> tuple[str, str] | None:
@@ -65,11 +73,18 @@ class Walk:
         self._directory = None
         while self._pending:
             path, entry = self._pending.pop()
-            if entry.directory and self._deep:
+            if entry.directory and self._delimiter != "/":
                 self._directory = path.rstrip("/")
                 break
             ready.append(_stat(path, entry))
-        return ready
+        return [stat for stat in rolled_up(ready, self._prefix, self._delimiter) if self._is_new(stat)]
+
+    def _is_new(self, stat: Stat) -> bool:
+        """A prefix may go on from directory to directory."""
+        if not stat.is_prefix:
+            return True
+        before, self._rolled = self._rolled, stat.path
+        return stat.path != before
 
 
 def _stat(path: str, entry: FileStatus) -> Stat:

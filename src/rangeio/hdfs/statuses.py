@@ -32,8 +32,8 @@ class FileStatus:
         """Identifies this version. A file that is written again has another fileId, even in the same millisecond; a
         file that grows keeps it.
         """
-        ident = "" if self.file_id is None else str(self.file_id)
-        return f"{ident}:{self.modified_ms}:{self.size}"
+        parts = [] if self.file_id is None else [self.file_id]
+        return ":".join(map(str, [*parts, self.modified_ms, self.size]))
 
 
 def parse_status(body: "bytes | memoryview") -> FileStatus:

@@ -25,6 +25,7 @@ _OURS = {
     "gs": "rangeio.services.gcs:GcsService",
     "hf": "rangeio.services.hf:HfService",
     **dict.fromkeys(("az", "azure", "abfs", "abfss", "wasb", "wasbs"), "rangeio.services.azure:AzureService"),
+    "hdfs": "rangeio.services.hdfs:HdfsService",
     "webhdfs": "rangeio.services.webhdfs:WebHdfsService",
     "swebhdfs": "rangeio.services.webhdfs:SecureWebHdfsService",
 }

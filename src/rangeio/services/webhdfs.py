@@ -27,7 +27,7 @@ from rangeio.http.range_read import Probe
 from rangeio.http.remote_object import Access, RemoteObject
 from rangeio.http.validation import Version
 from rangeio.options import Options
-from rangeio.service import Location, Stat, rolled_up
+from rangeio.service import Location, Stat
 from rangeio.services.http_options import CONNECTION_OPTIONS, DEFAULTS, conditions, policy_of
 from rangeio.services.http_source import HttpSource
 from rangeio.services.http_store import HttpStore, StoredSource
@@ -133,7 +133,7 @@ class WebHdfsService(HttpStore):
         return WebHdfsFile(self._cluster, joined(self._root, path), **policy_of(options))
 
     def _pages(self, prefix: str, delimiter: str | None, options: Options) -> "_WalkPages":
-        return _WalkPages(self._reactor, self._cluster, self._root, prefix, delimiter, options)
+        return _WalkPages(self._reactor, self._cluster, Walk(self._root, prefix, delimiter), options)
 
 
 class SecureWebHdfsService(WebHdfsService):
@@ -150,22 +150,9 @@ class _WalkPages(Pages):
         1_000_000  # a page of a directory that continues, and one with directories only, have no entry
     )
 
-    def __init__(
-        self,
-        reactor: "Reactor",
-        cluster: Cluster,
-        root: str,
-        prefix: str,
-        delimiter: str | None,
-        options: Options,
-    ) -> None:
+    def __init__(self, reactor: "Reactor", cluster: Cluster, walk: Walk, options: Options) -> None:
         super().__init__(reactor, options)
-        self._cluster, self._delimiter = cluster, delimiter
-        self._below = root.rstrip("/") + "/"
-        self._prefix = self._below + prefix.lstrip("/")
-        top = joined("", self._prefix[: self._prefix.rfind("/") + 1])
-        self._walk = Walk(top, self._prefix, deep=delimiter != "/")
-        self._rolled = ""
+        self._cluster, self._walk = cluster, walk
         self._count = 0
 
     def request(self, after: Any) -> RemoteObject:
@@ -174,17 +161,12 @@ class _WalkPages(Pages):
 
     def parse(self, body: memoryview, remote: RemoteObject) -> Page:
         entries, more = parse_page(body) if len(body) else ([], False)
-        found = rolled_up(self._walk.took(entries, more=more), self._prefix, self._delimiter)
-        kept = []
-        for stat in found:  # a prefix may go on from page to page
-            if not stat.is_prefix or stat.path != self._rolled:
-                kept.append(stat)
-            self._rolled = stat.path if stat.is_prefix else self._rolled
+        found = self._walk.took(entries, more=more)
         self._count += 1
-        return Page(kept, None if self._walk.next is None else str(self._count))
+        return Page(found, None if self._walk.next is None else str(self._count))
 
     def path(self, key: str) -> str:
-        return key.removeprefix(self._below)
+        return self._walk.path(key)
 
 
 def _fetched_token(reactor: "Reactor", access: Access, nodes: NameNodes, name: str) -> str:
