@@ -137,6 +137,7 @@ class WebHdfsFile(WebHdfsObject):
     """A file. Its status has size and version; responses with bytes have neither."""
 
     by_status = True
+    probe_method = "GET"
     found: FileStatus | None = None
     """The last status."""
 
