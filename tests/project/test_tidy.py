@@ -97,8 +97,8 @@ FLOORS = (
     "rangeio.options",
     "rangeio.service rangeio.results",
     "rangeio.http",
-    "rangeio.azure rangeio.hdfs rangeio.hf rangeio.s3 rangeio.stores",
-    "rangeio.gcs",
+    "rangeio.azure rangeio.hf rangeio.s3 rangeio.stores",
+    "rangeio.gcs rangeio.hdfs",
     "rangeio.adapters.async_files rangeio.adapters.files rangeio.services rangeio.async_ranges rangeio.streams"
     " rangeio.slices",
     "rangeio.reader",
