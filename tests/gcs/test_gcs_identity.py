@@ -392,6 +392,42 @@ def test_without_google_auth(lab: Lab, server: Scripted) -> None:
     assert "pip install 'rangeio[gcs]'" in said
 
 
+WHEREABOUTS: list[tuple[dict[str, Any], str]] = [
+    (ONE_OF["service_account"], "service_account in service_account="),
+    (ONE_OF["bearer_token"], "bearer_token="),
+    (ONE_OF["credentials"], "credentials="),
+    (ONE_OF["keys"], "access_key_id= and secret_access_key="),
+    (ONE_OF["anonymous"], "anonymous=True"),
+]
+
+
+@pytest.mark.parametrize(("options", "said"), WHEREABOUTS)
+def test_diagnosis_of_options(options: dict[str, Any], said: str) -> None:
+    found = dict(rangeio.Operator("gs", **options).diagnosis())
+    assert found == {"endpoint": "https://storage.googleapis.com", "credentials": said}
+
+
+def test_diagnosis(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: Scripted) -> None:
+    """Where credentials were found, and nothing of them."""
+    operator = rangeio.Operator("gs", endpoint_url=server.url)
+    with pytest.raises(rangeio.UnauthenticatedError, match="no Google credentials"):
+        [*operator.diagnosis()]
+    path = tmp_path / "key.json"
+    path.write_text(json.dumps(USER))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(path))
+    assert dict(operator.diagnosis()) == {
+        "endpoint": server.url,
+        "credentials": f"authorized_user in {str(path)!r}",
+    }
+    path.write_text('{"type": "authorized_user", "refresh_token": "secret"}')
+    with pytest.raises(rangeio.ConfigInvalidError, match="incomplete") as caught:
+        [*operator.diagnosis()]
+    assert "secret" not in str(caught.value)
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
+    assert dict(rangeio.Operator("gs").diagnosis())["credentials"] == "none: STORAGE_EMULATOR_HOST is set"
+    assert not server.asked
+
+
 # --- Google's own hosts --------------------------------------------------------------------------------------
 
 HOSTS = [

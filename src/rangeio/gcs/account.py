@@ -124,6 +124,16 @@ class Account:
         """Whether requests are signed with an HMAC key, which the JSON API does not accept."""
         return self._signer is not None
 
+    def whereabouts(self) -> str:
+        """Which credentials are used and where they were found, for display."""
+        if self._identity is not None:
+            return self._identity.whereabouts()
+        if self._who.keys is not None:
+            return "access_key_id= and secret_access_key="
+        if self._who.anonymous:
+            return "none: STORAGE_EMULATOR_HOST is set" if self.endpoint.emulator else "anonymous=True"
+        return "credentials=" if self._who.bearer_token is None else "bearer_token="
+
     # --- requests --------------------------------------------------------------------------------------------
 
     def query(self, **terms: str | None) -> str:

@@ -41,6 +41,11 @@ class Endpoint:
         return Address(self.origin, self.path + path + (f"?{query}" if query else ""))
 
     @property
+    def shown(self) -> str:
+        """For display."""
+        return f"{self.origin.scheme}://{self.origin.authority}{self.path}"
+
+    @property
     def is_private(self) -> bool:
         """Whether nobody else can read what is sent to it: it is reached by TLS, or within this machine."""
         return self.origin.scheme == "https" or is_loopback(self.origin.host)

@@ -117,6 +117,16 @@ class Identity:
 
         return rsa_key(sign_as, _told_by(sign, self._secrets_of))
 
+    def whereabouts(self) -> str:
+        """The type of the credentials and where they were found. The error of those that cannot be used."""
+        with self._lock, _told(self._secrets_of):
+            self._held = None
+            self._credentials()
+            if is_of_google(self._given):
+                return "credentials=, an object of google-auth"
+            found = self._named()
+            return "the metadata server" if found is None else f"{found[0].get('type')} in {found[1]}"
+
     def secrets(self) -> Iterator[str]:
         """Secrets that no message may show."""
         yield from self._secrets
@@ -140,7 +150,7 @@ class Identity:
 
     def _named(self) -> Named | None:
         if isinstance(self._given, Mapping):
-            return self._given, "service_account"
+            return self._given, "service_account="
         return found_credentials() if self._given is None else credentials_file(self._given)
 
 

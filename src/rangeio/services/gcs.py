@@ -220,6 +220,11 @@ class GcsService(HttpStore):
         bucket, key = self._keys.place(path)
         return f"gs://{bucket}/{key}"
 
+    def diagnosis(self) -> Iterator[tuple[str, str]]:
+        """See `Service`."""
+        yield "endpoint", self._account.endpoint.shown
+        yield "credentials", self._account.whereabouts()
+
     def presign(self, path: str, expires: float | timedelta, options: Options) -> str:
         seconds = signature_lifetime(expires)
         bucket, key = self._keys.object(path)
