@@ -240,6 +240,37 @@ def test_a_cancelled_read_ends_the_coroutine(memory: Any, on: str) -> None:
     assert sorted(fs.held) == ["begun"] * 3 + ["cancelled"] * 3
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_cancelled_at_any_moment(memory: Any, own: bool) -> None:
+    """Also before its task has begun: it then counts no longer as in progress, on this loop and on the next."""
+    fs = asynchronous(memory, asynchronous=own)
+    reader = rangeio.from_fsspec_async(fs, "/libraries/object", concurrent=2)
+
+    async def main() -> None:
+        for turns in range(12):
+            reads = [
+                reader.read_ranges(FAR),
+                reader.read_at(0, 10),
+                reader.read_into(bytearray(5)),
+                reader.read_at(5, 5),
+            ]
+            tasks = [asyncio.ensure_future(read) for read in reads]
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        async for _ in reader.iter_ranges(FAR, gap=None):
+            break
+        found = await asyncio.wait_for(reader.read_ranges(FAR), 20)
+        assert found == cut(FAR)
+        async for _ in reader.iter_ranges(FAR, gap=None):
+            break  # the loop ends with reads in flight
+
+    for _ in range(3):
+        asyncio.run(main())
+
+
 def test_a_filesystem_that_cancels_its_own_call(memory: Any) -> None:
     """It is an error of the store: nobody has cancelled the reading task."""
     fs = asynchronous(memory, asynchronous=True)

@@ -22,21 +22,53 @@ Steps: TypeAlias = Callable[[], Generator[Any, Any, Any]]
 """What a job asks the store, one after the other; it is given the answers."""
 
 
+def _always() -> bool:
+    return True
+
+
 class Job:
     """Some calls of the store, one after the other. done: called with the result or the exception."""
 
-    __slots__ = ("_done", "began", "dead", "given", "read", "steps", "task")
+    __slots__ = ("_dead", "_done", "_gate", "_wanted", "began", "given", "read", "steps", "task")
 
     def __init__(
-        self, steps: Steps, done: Callable[["Job", Any], None], read: StoreRead | None = None
+        self,
+        steps: Steps,
+        done: Callable[["Job", Any], None],
+        read: StoreRead | None = None,
+        wanted: Callable[[], bool] = _always,
     ) -> None:
+        """wanted: whether somebody still waits, who need not have said otherwise."""
         self.steps, self.read, self._done = steps, read, done
+        self._wanted = wanted
         self.given = time.monotonic()
         self.began: float | None = None
         """When it was started; None while it waits for others to end."""
-        self.dead = False
-        """Nobody waits for it."""
+        self._dead = False
         self.task: Any = None
+        self._gate: Gate | None = None
+
+    @property
+    def dead(self) -> bool:
+        """Nobody waits for it."""
+        return self._dead or not self._wanted()
+
+    def drop(self) -> None:
+        """Nobody waits for it any more."""
+        self._dead = True
+
+    def entered(self, gate: "Gate | None") -> "Job":
+        """It is in progress; None: it is not, and has left nothing."""
+        self._gate = gate
+        return self
+
+    def leave(self) -> None:
+        """It is no longer in progress. A second call does nothing. Deleting it does the same: a loop may drop it."""
+        gate, self._gate = self._gate, None
+        if gate is not None:
+            gate.leave()
+
+    __del__ = leave
 
     def land(self, result: Any) -> None:
         """On the thread of the caller."""
@@ -83,40 +115,30 @@ class Gate:
                 self._queue.append((job, start))
                 return
             self._running += 1
-        start(job)
+        start(job.entered(self))
 
-    def enter_now(self, limit: int) -> bool:
-        """Whether a job may begin now, in front of none that queues; it must call `leave`."""
-        with self._lock:
-            self._look_for_fork()
-            if self._running >= limit:
-                return False
-            self._running += 1
-            return True
-
-    async def turn(self, limit: int, binding: Binding) -> None:
-        """Wait until a job may begin; it must call `leave`."""
-        if self.enter_now(limit):
-            return
+    async def turn(self, limit: int, binding: Binding) -> Job:
+        """Wait until a job may begin; the job, which must `leave`."""
         waiter: Any = binding.waiter(None)
-        job, given = Job(_nothing, _ignored), False
+        job = Job(_nothing, _ignored)
 
         def tell() -> None:
-            nonlocal given
-            given = not waiter.done()
-            if given:
+            if not waiter.done():
                 waiter.set_result(None)
-            else:
-                self.leave()
 
-        self.enter(job, lambda _: binding.call_soon_threadsafe(tell), limit)
+        with self._lock:
+            self._look_for_fork()
+            if self._running < limit:
+                self._running += 1
+                return job.entered(self)
+            self._queue.append((job, lambda _: binding.call_soon_threadsafe(tell)))
         try:
             await binding.wait(waiter)  # type: ignore[attr-defined]
         except BaseException:
-            job.dead = True
-            if given:
-                self.leave()
+            job.drop()
+            job.leave()
             raise
+        return job
 
     def _look_for_fork(self) -> None:
         """In a forked child: what was in progress is the parent's."""
@@ -135,8 +157,9 @@ class Gate:
                 job, start = self._queue.popleft()
             if not job.dead:
                 try:
-                    start(job)
+                    start(job.entered(self))
                 except RuntimeError:  # its loop is closed
+                    job.entered(None)
                     continue
                 return
 
@@ -177,7 +200,7 @@ class CallerHost:
 
     def _in_thread(self, job: Job) -> None:
         job.began = time.monotonic()
-        THREADS.start(partial(_work, self._asks, self._gate, job, self._landed.put))
+        THREADS.start(partial(_work, self._asks, job, self._landed.put))
 
     def stop(self, job: Job) -> None:
         """See `Host`. Its thread goes on, and its result is dropped."""
@@ -211,10 +234,10 @@ class CallerHost:
         self._inline.extend(job for job in given if not job.dead)
 
 
-def _work(asks: Asks, gate: Gate, job: Job, put: Callable[[tuple[Job, Any]], object]) -> None:
+def _work(asks: Asks, job: Job, put: Callable[[tuple[Job, Any]], object]) -> None:
     """In a thread."""
     result = None if job.dead else asks.made(job.steps, job.read)
-    gate.leave()
+    job.leave()
     put((job, result))
 
 
@@ -237,7 +260,7 @@ class LoopHost:
 
     def _in_thread(self, job: Job) -> None:
         job.began = time.monotonic()
-        THREADS.start(partial(_work, self._asks, self._gate, job, self._put))
+        THREADS.start(partial(_work, self._asks, job, self._put))
 
     def _put(self, landed: tuple[Job, Any]) -> None:
         job, result = landed
@@ -254,9 +277,10 @@ class LoopHost:
 
     def _spawn(self, job: Job) -> None:
         if job.dead:
-            self._gate.leave()
+            job.leave()
         else:
             job.task = self.binding.loop.create_task(self._awaited(job))
+            job.task.add_done_callback(lambda _: job.leave())  # also if it is cancelled before it begins
 
     async def _awaited(self, job: Job) -> None:
         result: Any = None
@@ -268,7 +292,7 @@ class LoopHost:
             raise
         finally:
             job.task = None
-            self._gate.leave()
+            job.leave()
         try:
             job.land(result)
         except BaseException as error:
@@ -305,18 +329,19 @@ class Run:
         landed: Callable[[], None],
         *,
         width: int,
+        wanted: Callable[[], bool],
         limits: tuple[str, float | None, float | None],
     ) -> None:
         """parts: jobs of the reads, in order; None while the next is not known before the last has ended. check: the
-        last job, if there is one. width: jobs in progress at once. limits: the path of the object, for errors, and the
-        seconds for the whole call and for a single job.
+        last job, if there is one. width: jobs in progress at once. wanted: whether somebody still waits. limits: the
+        path of the object, for errors, and the seconds for the whole call and for a single job.
         """
         self._host = host
         self._parts = parts
         self._reads = reads
         self._check: Callable[[], Steps | None] | None = check
         self._landed = landed
-        self._width = width
+        self._width, self._wanted = width, wanted
         self._path, self._total_s, self._call_s = limits
         self._began = time.monotonic()
         self._jobs: set[Job] = set()
@@ -342,14 +367,14 @@ class Run:
                 self._more = False
             else:
                 read, steps = part  # type: ignore[misc]
-                self._start(Job(steps, self._land, read))
+                self._start(Job(steps, self._land, read, self._wanted))
         if not self._jobs and not self.over:
             steps_of_check = None if self._errors or self._check is None else self._check()
             self._check = None
             if steps_of_check is None:
                 self._end()
             else:
-                self._start(Job(steps_of_check, self._land))
+                self._start(Job(steps_of_check, self._land, None, self._wanted))
 
     def _start(self, job: Job) -> None:
         self._jobs.add(job)
@@ -371,7 +396,7 @@ class Run:
         self._go_on()
 
     def _drop(self, job: Job) -> None:
-        job.dead = True
+        job.drop()
         self._jobs.discard(job)
         self._host.stop(job)
 

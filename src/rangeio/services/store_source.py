@@ -22,7 +22,7 @@ from rangeio.options import Options
 from rangeio.policy import Timeout
 from rangeio.ranges import OPEN, Offsets
 from rangeio.service import FAR, Capability, Destination, ReadAhead, Stat, Travels
-from rangeio.services.store_calls import CallerHost, Gate, Host, LoopHost, Run, Steps
+from rangeio.services.store_calls import CallerHost, Gate, Host, Job, LoopHost, Run, Steps
 from rangeio.services.store_object import StoreObject, in_thread
 from rangeio.services.store_read import StoreRead
 from rangeio.stores.store import Info, Store
@@ -125,25 +125,25 @@ class StoreSource(Travels):
         if not self._is_plain(read):
             return (await self._awaited([read]))[0]
         steps = partial(self._object.reading, read)
-        await self._gate.turn(self._limit, bind(current_key()))
+        job = await self._gate.turn(self._limit, bind(current_key()))
         try:
             if self._awaits():
                 try:
                     found = await self._object.made_awaited(steps, read)
                 finally:
-                    self._gate.leave()
+                    job.leave()
             else:
-                (found,) = await in_thread(partial(self._made_in_thread, steps, read))
+                (found,) = await in_thread(partial(self._made_in_thread, steps, read, job))
             return _of(read, found)
         finally:
             read.let_go()
 
-    def _made_in_thread(self, steps: Steps, read: StoreRead) -> tuple[Any]:
+    def _made_in_thread(self, steps: Steps, read: StoreRead, job: Job) -> tuple[Any]:
         """Also if nobody waits any more: the job is in progress until the store has answered."""
         try:
             return (self._object.made(steps, read),)
         finally:
-            self._gate.leave()
+            job.leave()
 
     def begin_at(self, offset: int, limit: int, waiter: "Waiter", *, chunk: int | None = None) -> None:
         self._check_open(offset, limit)
@@ -339,6 +339,7 @@ class StoreSource(Travels):
             check or partial(self._object.due, reads),
             landed,
             width=min(concurrent or self._limit, self._limit),
+            wanted=wanted,
             limits=(self.path, *self._limits()),
         )
 
