@@ -375,7 +375,7 @@ def test_a_token_that_is_renewed(hub: Hub) -> None:
         uri, credentials=lambda: {"bearer_token": next(tokens)}, **hub.options, **FAST
     ) as reader:
         assert reader.read_at(0, 5) == DATA[:5]
-    tokens = iter(["hf_old", "hf_old too"])
+    tokens = iter(["hf_old", "hf_old_too"])
     with (
         rangeio.open(
             uri, credentials=lambda: {"bearer_token": next(tokens)}, **hub.options, **FAST

@@ -259,3 +259,22 @@ def test_keys_of_s3_are_names(server: Scripted) -> None:
     operator = rangeio.Operator("s3", bucket="bucket", root="sub", endpoint_url=server.url, **keys)
     operator.open("../a").read_at(0, 3)
     assert server.asked[0].target == "/bucket/sub/../a"
+
+
+# --- tokens --------------------------------------------------------------------------------------------------
+
+
+def test_a_token_is_not_sent_where_others_could_read_it(server: Scripted) -> None:
+    """Over plain http to this machine only; no proxy elsewhere, which would read it too."""
+    with rangeio.open(server.url + "/object", bearer_token="t0ken", **OPTIONS) as reader:
+        assert reader.read_at(0, 4) == DATA[:4]
+    for url, options in (
+        ("http://data.example.org/object", {}),
+        ("http://192.0.2.1/object", {}),
+        (server.url + "/object", {"proxy": "http://192.0.2.1:8080"}),
+    ):
+        with pytest.raises(rangeio.ConfigInvalidError, match="not sent over plain http") as caught:
+            rangeio.open(url, bearer_token="t0ken", **options)
+        assert "t0ken" not in str(caught.value)
+    rangeio.open("https://192.0.2.1/object", bearer_token="t0ken").close()
+    rangeio.open("http://192.0.2.1/object", headers={"Authorization": "Bearer mine"}).close()

@@ -1,6 +1,5 @@
 """The address of a container: the host of an account, or an endpoint whose path begins with its name; URIs of Azure."""
 
-import ipaddress
 import re
 from dataclasses import dataclass
 
@@ -52,11 +51,6 @@ class Endpoint:
         """As `of` accepts it."""
         return Address(self.origin, self.base or "/").url.rstrip("/")
 
-    @property
-    def is_exposed(self) -> bool:
-        """Whether others can read what is sent: plain HTTP that leaves this machine."""
-        return self.origin.scheme == "http" and not _is_loopback(self.origin.host)
-
     def address(self, container: str, blob: str, query: str) -> Address:
         """The URL of a blob, or of the container if `blob` is empty. Names are used as they are, and quoted.
 
@@ -102,12 +96,3 @@ def parse_rest(rest: str) -> tuple[dict[str, str], str]:
     if not re.fullmatch(rf"(?:blob|dfs)\.{re.escape(SUFFIX)}", found["rest"], re.IGNORECASE):
         options["endpoint_url"] = f"https://{host.lower()}"
     return options, path
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

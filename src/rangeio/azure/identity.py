@@ -13,6 +13,7 @@ from rangeio.errors import ConfigInvalidError, ConnectionFailedError, Error, Una
 from rangeio.http.fields import check_value
 from rangeio.http.redaction import Quoted, hidden
 from rangeio.http.remote_object import Credentials
+from rangeio.http.tokens import checked_token, expiry_of
 
 Given: TypeAlias = Mapping[str, Any]
 """Return value of a credentials callable: one of bearer_token, sas_token and account_key, and optionally expires_at."""
@@ -118,35 +119,13 @@ def proof_of(given: Any, account: str) -> Proof:
     kinds = [name for name in _KINDS if given.get(name) is not None]
     if len(kinds) != 1:
         raise ConfigInvalidError(f"credentials() must return exactly one of {', '.join(_KINDS)}")
-    expires = _seconds(given.get("expires_at"))
+    expires = expiry_of(given.get("expires_at"))
     if kinds == ["account_key"]:
         return Proof(account_key=AccountKey(account, given["account_key"]), expires=expires)
     if kinds == ["bearer_token"]:
         return Proof(bearer_token=checked_token(given["bearer_token"]), expires=expires)
     sas = checked_sas(given["sas_token"])
     return Proof(sas_token=sas, expires=min(expires, _expiry_of_sas(sas)))
-
-
-def _seconds(given: Any) -> float:
-    if given is None:
-        return float("inf")
-    if isinstance(given, datetime):
-        if given.tzinfo is None:
-            raise ConfigInvalidError("expires_at needs a time zone: datetime(..., tzinfo=timezone.utc)")
-        return given.timestamp()
-    if isinstance(given, (int, float)):
-        return float(given)
-    raise ConfigInvalidError("expires_at must be a datetime or seconds since 1970")
-
-
-def checked_token(token: Any) -> str:
-    """The token. ConfigInvalidError unless it can be sent; the error does not show it."""
-    text = check_value("bearer_token", token)
-    if not re.fullmatch(r"[!-~]+", text):
-        raise ConfigInvalidError(
-            "bearer_token is empty, or contains a space or a character that is not ASCII"
-        )
-    return text
 
 
 def checked_sas(token: Any) -> str:

@@ -8,15 +8,14 @@ from typing import Any
 from urllib.parse import quote
 
 from rangeio.errors import ConfigInvalidError, UnsupportedError
-from rangeio.gcs.endpoint import Endpoint, is_loopback
+from rangeio.gcs.endpoint import Endpoint
 from rangeio.gcs.identity import Identity, Transport, is_of_google
 from rangeio.gcs.signing import SigningKey, hmac_key, presigned
 from rangeio.http.fields import check_value, merged
-from rangeio.http.proxies import proxy_for
 from rangeio.http.redaction import secrets_of_fields
 from rangeio.http.remote_object import Credentials, Fresh
+from rangeio.http.tokens import check_private, checked_token, token_of
 from rangeio.http.urls import Address
-from rangeio.s3.credentials import expiry_of
 from rangeio.s3.signing import Keys, Signer
 
 # A signature is reused for this long; servers accept it for 15 minutes in both directions.
@@ -97,7 +96,7 @@ class Account:
             return Credentials(bearer(who.bearer_token), None)
         if who.credentials is not None and not is_of_google(who.credentials):
             given = who.credentials
-            return Credentials({}, lambda: checked_token(given()))
+            return Credentials({}, lambda: _login(token_of(given())))
         self._identity = Identity(
             who.service_account if who.credentials is None else who.credentials, transport
         )
@@ -112,12 +111,7 @@ class Account:
             raise ConfigInvalidError(f"set only one of user_project and the header field {_PROJECT}")
         if self._who.anonymous or self._who.keys is not None:
             return
-        by = proxy_for(self.endpoint.origin, proxy) if self.endpoint.origin.scheme == "http" else None
-        if not self.endpoint.is_private or (by is not None and not is_loopback(by.host)):
-            raise ConfigInvalidError(
-                "a token is not sent over plain http, where others can read it, except to this machine: use an https"
-                " endpoint, or anonymous=True"
-            )
+        check_private(self.endpoint.origin, proxy, "use an https endpoint, or anonymous=True")
 
     @property
     def signs(self) -> bool:
@@ -206,25 +200,9 @@ def query_of(**terms: str | None) -> str:
 
 def bearer(token: object) -> dict[str, str]:
     """The header field for a token. ConfigInvalidError for one that cannot be sent; it shows no value."""
-    text = check_value("bearer_token", token)
-    if not text or not text.isascii() or any(letter.isspace() for letter in text):
-        raise ConfigInvalidError(
-            "bearer_token is empty, or contains a space or a character that is not ASCII"
-        )
-    return {"Authorization": f"Bearer {text}"}
+    return {"Authorization": f"Bearer {checked_token(token)}"}
 
 
-def checked_token(given: object) -> Fresh:
-    """The token in what a callable returned: a mapping with bearer_token, and expires_at if it expires: a datetime with
-    a time zone, or seconds since 1970. ConfigInvalidError for anything else; it shows no value.
-    """
-    if not isinstance(given, Mapping):
-        raise ConfigInvalidError(
-            f"credentials() must return a mapping with bearer_token, not {type(given).__name__}"
-        )
-    unknown = sorted(set(map(str, given)) - {"bearer_token", "expires_at"})
-    if unknown:
-        raise ConfigInvalidError(
-            f"credentials() returned unknown {unknown[0]!r}; known: bearer_token, expires_at"
-        )
-    return bearer(given.get("bearer_token")), expiry_of(given.get("expires_at"))
+def _login(given: tuple[str, float]) -> Fresh:
+    token, expiry = given
+    return bearer(token), expiry

@@ -4,7 +4,6 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
 
 from rangeio.errors import ConfigInvalidError
 from rangeio.http.urls import Address, Origin, parse_url, quoted
@@ -45,11 +44,6 @@ class Endpoint:
         """For display."""
         return f"{self.origin.scheme}://{self.origin.authority}{self.path}"
 
-    @property
-    def is_private(self) -> bool:
-        """Whether nobody else can read what is sent to it: it is reached by TLS, or within this machine."""
-        return self.origin.scheme == "https" or is_loopback(self.origin.host)
-
 
 def endpoint_of(url: str | None, environ: Mapping[str, str] = os.environ) -> Endpoint:
     """The given one, else that of the environment: GOOGLE_BASE_URL, STORAGE_EMULATOR_HOST (with or without a scheme);
@@ -64,14 +58,6 @@ def endpoint_of(url: str | None, environ: Mapping[str, str] = os.environ) -> End
     if "?" in place.target or place.login:
         raise ConfigInvalidError("endpoint_url must be a URL without login and query")
     return Endpoint(place.origin, place.target.rstrip("/"), emulator)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def check_bucket(bucket: str) -> None:

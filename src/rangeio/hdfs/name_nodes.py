@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from rangeio.errors import ConfigInvalidError
 from rangeio.hdfs.settings import Settings
+from rangeio.http.tokens import check_private
 from rangeio.http.urls import Address, Origin, parse_url, quoted
 
 PREFIX = "/webhdfs/v1"
 """The path of WebHDFS at name nodes and data nodes."""
 PORTS = {"http": 9870, "https": 9871}
-_LOOPBACK = re.compile(r"localhost|127\.\d+\.\d+\.\d+|::1")
 # What stays as it is in a path: name nodes normalize some characters that are not encoded.
 _SAFE = "/~"
 
@@ -43,14 +43,10 @@ class NameNodes:
     def __len__(self) -> int:
         return len(self._nodes)
 
-    def check_tokens(self) -> None:
-        """ConfigInvalidError if a token would travel in the clear to another machine."""
+    def check_tokens(self, proxy: str | None) -> None:
+        """ConfigInvalidError if others could read a token on its way."""
         for node in self._nodes:
-            if node.origin.scheme == "http" and not _LOOPBACK.fullmatch(node.origin.host):
-                raise ConfigInvalidError(
-                    "a delegation token is a secret, which others could read on the way to"
-                    f" {node.origin.authority!r}: use swebhdfs://, or set insecure_tokens=True"
-                )
+            check_private(node.origin, proxy, "use swebhdfs://, or set insecure_tokens=True")
 
     def has(self, origin: Origin) -> bool:
         """Whether one of them is there."""

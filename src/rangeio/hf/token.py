@@ -1,14 +1,10 @@
 """The token of this machine, found as huggingface_hub finds it. Source: its constants.py."""
 
-import ipaddress
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from rangeio.errors import ConfigInvalidError, UnauthenticatedError
+from rangeio.errors import UnauthenticatedError
 from rangeio.http.fields import check_value
-from rangeio.http.urls import Origin
 
 _TRUE = frozenset(["1", "ON", "YES", "TRUE"])
 _VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
@@ -48,35 +44,3 @@ def found() -> tuple[str, str] | None:
 def checked(token: object, what: str) -> str:
     """ConfigInvalidError unless the token can be sent. The error does not show it."""
     return check_value(f"the token in {what}", token)
-
-
-def given(answer: Any) -> tuple[str, float | None]:
-    """The token and its expiry that a callable returned. ConfigInvalidError if it is not such a mapping."""
-    if not isinstance(answer, Mapping) or not {"bearer_token"} <= answer.keys() <= {
-        "bearer_token",
-        "expires_at",
-    }:
-        raise ConfigInvalidError(
-            "credentials() must return a mapping with bearer_token, and expires_at if it expires"
-        )
-    expiry = answer.get("expires_at")
-    if expiry is not None and not isinstance(expiry, (int, float)):
-        raise ConfigInvalidError("expires_at must be in seconds since 1970")
-    return check_value("bearer_token", answer["bearer_token"]), None if expiry is None else float(expiry)
-
-
-def check_origin(origin: Origin) -> None:
-    """ConfigInvalidError if others could read a token on its way there."""
-    if origin.scheme == "https" or _is_here(origin.host):
-        return
-    raise ConfigInvalidError(
-        f"a token is not sent over plain http to {origin.authority}, where others could read it: use an https"
-        " endpoint, or anonymous=True"
-    )
-
-
-def _is_here(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")

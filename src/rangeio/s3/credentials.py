@@ -1,11 +1,11 @@
 """The keys for signatures: given ones, those of a callable, or those of the machine, found like the AWS tools do."""
 
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime
 from typing import Any, TypeAlias
 
 from rangeio.errors import ConfigInvalidError, Error, UnauthenticatedError
 from rangeio.http.remote_object import Credentials
+from rangeio.http.tokens import expiry_of
 from rangeio.s3.settings import Settings
 from rangeio.s3.signing import Keys
 
@@ -78,19 +78,6 @@ def checked_keys(given: Any) -> Keys:
         given.get("session_token") or given.get("token"),
         expiry_of(given.get("expires_at")),
     )
-
-
-def expiry_of(given: Any) -> float:
-    """The expiry in seconds since 1970; infinite for None. ConfigInvalidError for what is no time."""
-    if given is None:
-        return float("inf")
-    if isinstance(given, datetime):
-        if given.tzinfo is None:
-            raise ConfigInvalidError("expires_at needs a time zone: datetime(..., tzinfo=timezone.utc)")
-        return given.timestamp()
-    if isinstance(given, (int, float)):
-        return float(given)
-    raise ConfigInvalidError("expires_at must be a datetime or seconds since 1970")
 
 
 def of_machine(profile: str | None) -> Callable[[], Keys]:

@@ -28,6 +28,7 @@ from rangeio.http.heads import Head
 from rangeio.http.listing import Page
 from rangeio.http.redaction import secrets_of_fields
 from rangeio.http.remote_object import Access, Refusal, RemoteObject
+from rangeio.http.tokens import is_private
 from rangeio.http.urls import Address
 from rangeio.http.validation import End, Take, Version
 from rangeio.options import Options
@@ -379,7 +380,7 @@ def _identity(endpoint: Endpoint, found: Connection, principal: Principal, **way
             value = found.account_key or found.sas_token
         else:
             name = "client_id"
-    account, exposed = endpoint.account, endpoint.is_exposed
+    account, exposed = endpoint.account, not is_private(endpoint.origin, principal.proxy)
     if name == "anonymous":
         return Identity(Proof())
     if name == "client_id":

@@ -16,6 +16,7 @@ from rangeio.http.fields import checked_fields
 from rangeio.http.heads import Head, is_count
 from rangeio.http.listing import Page
 from rangeio.http.remote_object import Access, Credentials, Fresh, Refusal, RemoteObject
+from rangeio.http.tokens import check_private, token_of
 from rangeio.http.urls import Address, moved, parse_url
 from rangeio.http.validation import Version, content_range
 from rangeio.options import Options
@@ -312,6 +313,7 @@ class HfService(HttpStore):
         self._hub = parse_url(endpoint_url or os.environ.get("HF_ENDPOINT") or HUB)
         if "?" in self._hub.target:
             raise ConfigInvalidError("endpoint_url must be a URL without a query")
+        self._proxy = proxy
         fields = checked_fields(headers or {})
         given = self._credentials(fields, bearer_token, credentials, bool(anonymous))
         pool = ConnectionPool(Security(ca_file, client_cert, bool(verify)), proxy)
@@ -341,33 +343,36 @@ class HfService(HttpStore):
         if credentials is not None:
             if not callable(credentials):
                 raise ConfigInvalidError("credentials must be a callable that returns a mapping")
-            return Credentials({}, lambda: self._fresh(token.given(credentials())))
+            return Credentials({}, lambda: self._fresh(token_of(credentials())))
         if given and not anonymous:
-            token.check_origin(self._hub.origin)
+            self._check_private()
         if given:
             return Credentials(login, None)
-        return Credentials({}, lambda: self._fresh(((token.found() or ("",))[0], None)))
+        return Credentials({}, lambda: self._fresh(((token.found() or ("",))[0], float("inf"))))
 
     def diagnosis(self) -> Iterator[tuple[str, str]]:
         """See `Service`."""
         yield "endpoint", self._hub.shown
         found = None if self._given else token.found()
         if found is not None:
-            token.check_origin(self._hub.origin)
+            self._check_private()
             yield "credentials", f"a token from {found[1]}"
         elif self._given or not token.is_disabled():
             yield "credentials", self._given or f"no token in HF_TOKEN or {token.token_path()}"
         else:
             yield "credentials", "none: HF_HUB_DISABLE_IMPLICIT_TOKEN is set"
 
-    def _fresh(self, given: tuple[str, float | None]) -> Fresh:
+    def _check_private(self) -> None:
+        check_private(self._hub.origin, self._proxy, "use an https endpoint, or anonymous=True")
+
+    def _fresh(self, given: tuple[str, float]) -> Fresh:
         """The header field with a token, which may be empty, and its expiry."""
         value, expiry = given
         if not value:
             return {}
-        token.check_origin(self._hub.origin)
+        self._check_private()
         fields = {"Authorization": f"Bearer {value}"}
-        return fields if expiry is None else (fields, expiry)
+        return fields, expiry
 
     @classmethod
     def locate(cls, scheme: str, rest: str) -> Location:

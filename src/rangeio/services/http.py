@@ -11,6 +11,7 @@ from rangeio.errors import ConfigInvalidError, PermissionDeniedError, Unsupporte
 from rangeio.http.connection_pool import ConnectionPool, Security
 from rangeio.http.fields import checked_fields
 from rangeio.http.remote_object import Access, Credentials, Fresh, RemoteObject
+from rangeio.http.tokens import check_private
 from rangeio.http.urls import Address, parse_url
 from rangeio.options import Options
 from rangeio.service import FileResults, Location, Service, Stat
@@ -34,11 +35,12 @@ class HttpService(Service):
     A path cannot leave the root: anything that a server or proxy might interpret as ``..`` raises
     PermissionDeniedError.
 
-    headers: sent with each request; a User-Agent replaces the default. auth: (user, password). bearer_token: str.
-    credentials: a callable that returns header fields, or (fields, expiry in seconds since 1970); called again before
-    they expire and when the server rejects them. None of these is sent to another origin after a redirect. ca_file,
-    client_cert, verify: see `Security`. proxy: a URL, "" for none; default: HTTP_PROXY, HTTPS_PROXY and NO_PROXY.
-    insecure_redirects: follow redirects from https:// to http://, where others can read and change the bytes.
+    headers: sent with each request; a User-Agent replaces the default. auth: (user, password). bearer_token: str, sent
+    over plain http within this machine only. credentials: a callable that returns header fields, or (fields, expiry in
+    seconds since 1970); called again before they expire and when the server rejects them. None of these is sent to
+    another origin after a redirect. ca_file, client_cert, verify: see `Security`. proxy: a URL, "" for none; default:
+    HTTP_PROXY, HTTPS_PROXY and NO_PROXY. insecure_redirects: follow redirects from https:// to http://, where others
+    can read and change the bytes.
     """
 
     scheme = "http"
@@ -75,6 +77,7 @@ class HttpService(Service):
         fields = checked_fields(headers or {})
         login = login_fields(fields, auth, bearer_token, credentials)
         self._access = Access(pool, fields, Credentials(login, credentials), bool(insecure_redirects))
+        self._has_token, self._proxy = bearer_token is not None, proxy
         pool.use()  # the pool keeps connections as long as the service exists
 
     @classmethod
@@ -91,9 +94,14 @@ class HttpService(Service):
         return kept
 
     def open(self, path: str, options: Options) -> HttpSource:
+        address = self._address(path)
+        if self._has_token:
+            check_private(
+                address.origin, self._proxy, "use https, or send your own Authorization in headers="
+            )
         remote = RemoteObject(
             self._access,
-            self._address(path),
+            address,
             **policy_of(options),
         )
         return HttpSource(self._reactor, remote, options)

@@ -102,7 +102,7 @@ class WebHdfsService(HttpStore):
         check_data_proxy(data_proxy)
         nodes = name_nodes(cluster, namenodes, tls=self._tls)
         if (delegation_token is not None or kerberos) and not insecure_tokens:
-            nodes.check_tokens()
+            nodes.check_tokens(proxy)
         self._root = joined("", root)
         pool = ConnectionPool(Security(ca_file, client_cert, bool(verify)), proxy)
         fields = checked_fields(headers or {})
