@@ -35,9 +35,8 @@ from rangeio.options import Options
 from rangeio.service import Location
 from rangeio.services.http_options import CONNECTION_OPTIONS, policy_of
 from rangeio.services.http_source import HttpSource
-from rangeio.services.http_store import HttpStore, signature_lifetime
+from rangeio.services.http_store import KeyedStore, signature_lifetime
 from rangeio.services.keys import Keys
-from rangeio.services.listing import Pages
 
 if TYPE_CHECKING:
     from _uring import Reactor
@@ -143,7 +142,7 @@ def _refuse_directory(head: Head) -> None:
         raise IsDirectoryError("it is a directory; Operator.list() lists its content")
 
 
-class AzureService(HttpStore):
+class AzureService(KeyedStore):
     """The blobs of one `container`, by name; with `root`, only those below this name. Without a container: those of all
     containers of the account, as ``container/blob``. Names are used as they are: "%20" is three characters.
 
@@ -204,7 +203,7 @@ class AzureService(HttpStore):
         verify: bool = True,
         proxy: str | None = None,
     ) -> None:
-        self._keys = Keys(container, root, check_container, "container")
+        keys = Keys(container, root, check_container, "container")
         _check_principal(tenant_id, client_id, client_secret)
         principal = Principal(
             tenant_id or "", client_id or "", client_secret or "", ca_file, bool(verify), proxy
@@ -231,7 +230,7 @@ class AzureService(HttpStore):
             )
         pool = ConnectionPool(Security(ca_file, client_cert, bool(verify)), proxy)
         self._access = Access(pool, merged({"x-ms-version": VERSION}, fields), identity)
-        super().__init__(reactor, pool)
+        super().__init__(reactor, pool, keys)
 
     @classmethod
     def locate(cls, scheme: str, rest: str) -> Location:
@@ -286,41 +285,18 @@ class AzureService(HttpStore):
             source.close()
         self._account.delegate(key, expires)
 
-    def _pages(self, prefix: str, delimiter: str | None, options: Options) -> Pages:
-        return _ContainerPages(
-            self._reactor, self._access, self._account, self._keys, prefix, delimiter, options
-        )
+    def page_request(
+        self, bucket: str, prefix: str, delimiter: str | None, after: Any, options: Options
+    ) -> RemoteObject:
+        """See `KeyedStore`."""
+        terms = {"restype": "container", "comp": "list", "prefix": prefix}
+        terms |= {"delimiter": delimiter} if delimiter else {}
+        terms |= {"marker": after} if after else {}
+        return AzureRemoteObject(self._access, self._account, bucket, "", terms, options)
 
-
-class _ContainerPages(Pages):
-    """The pages of a listing of one container."""
-
-    def __init__(
-        self,
-        reactor: "Reactor",
-        access: Access,
-        account: Account,
-        keys: Keys,
-        prefix: str,
-        delimiter: str | None,
-        options: Options,
-    ) -> None:
-        super().__init__(reactor, options)
-        self._access, self._account, self._keys = access, account, keys
-        self._container, begin = keys.place(prefix)
-        self._terms = {"restype": "container", "comp": "list", "prefix": begin}
-        if delimiter:
-            self._terms["delimiter"] = delimiter
-
-    def request(self, after: Any) -> RemoteObject:
-        terms = {**self._terms, "marker": after} if after else self._terms
-        return AzureRemoteObject(self._access, self._account, self._container, "", terms, self.options)
-
-    def parse(self, body: memoryview, remote: RemoteObject) -> Page:
+    def page_of(self, body: memoryview, remote: RemoteObject) -> Page:
+        """See `KeyedStore`."""
         return parse_page(body)
-
-    def path(self, key: str) -> str:
-        return self._keys.path(self._container, key)
 
 
 def _state_of_blob(options: Options) -> dict[str, str]:

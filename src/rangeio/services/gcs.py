@@ -24,9 +24,8 @@ from rangeio.options import Options
 from rangeio.s3.signing import Keys as AccessKeys
 from rangeio.service import Location
 from rangeio.services.http_options import CONNECTION_OPTIONS, policy_of
-from rangeio.services.http_store import HttpStore, signature_lifetime
+from rangeio.services.http_store import KeyedStore, signature_lifetime
 from rangeio.services.keys import Keys
-from rangeio.services.listing import Pages
 
 if TYPE_CHECKING:
     from _uring import Reactor
@@ -127,7 +126,7 @@ class _BucketPage(GcsRemoteObject):
         return refusal
 
 
-class GcsService(HttpStore):
+class GcsService(KeyedStore):
     """The objects of one `bucket`, by key; with `root`, only those below this key. Without a bucket: the objects of all
     buckets, as ``bucket/key``. Keys are used as they are: "%20" is three characters.
 
@@ -181,7 +180,7 @@ class GcsService(HttpStore):
         verify: bool = True,
         proxy: str | None = None,
     ) -> None:
-        self._keys = Keys(bucket, root, check_bucket, "bucket")
+        paths = Keys(bucket, root, check_bucket, "bucket")
         self._sign_as = sign_as
         keys = None
         if access_key_id is not None or secret_access_key is not None:
@@ -193,7 +192,7 @@ class GcsService(HttpStore):
         self._lists_by_json = False
         pool = ConnectionPool(Security(ca_file, client_cert, bool(verify)), proxy)
         self._access = Access(pool, {}, self._account.credentials)
-        super().__init__(reactor, pool)
+        super().__init__(reactor, pool, paths)
 
     @classmethod
     def locate(cls, scheme: str, rest: str) -> Location:
@@ -230,50 +229,26 @@ class GcsService(HttpStore):
         bucket, key = self._keys.object(path)
         return self._account.presigned(bucket, key, _generation(options), seconds, self._sign_as)
 
-    def _pages(self, prefix: str, delimiter: str | None, options: Options) -> Pages:
-        return _BucketPages(
-            self._reactor, self._access, self._account, self._keys, prefix, delimiter, options
-        )
-
-
-class _BucketPages(Pages):
-    """The pages of a listing of one bucket."""
-
-    def __init__(
-        self,
-        reactor: "Reactor",
-        access: Access,
-        account: Account,
-        keys: Keys,
-        prefix: str,
-        delimiter: str | None,
-        options: Options,
-    ) -> None:
-        super().__init__(reactor, options)
-        self._access, self._account, self._keys = access, account, keys
-        self._bucket, self._prefix = keys.place(prefix)
-        self._delimiter = delimiter or None
-
-    def request(self, after: Any) -> RemoteObject:
+    def page_request(
+        self, bucket: str, prefix: str, delimiter: str | None, after: Any, options: Options
+    ) -> RemoteObject:
+        """See `KeyedStore`."""
         account, token = self._account, after or None
-        terms = {"prefix": self._prefix or None, "delimiter": self._delimiter}
+        terms = {"prefix": prefix or None, "delimiter": delimiter}
         query = account.query(list_type="2", encoding_type="url", continuation_token=token, **terms)
-        by_xml = account.endpoint.object(self._bucket, "", query)
-        by_json = account.endpoint.listing(self._bucket, account.query(pageToken=token, **terms))
+        by_xml = account.endpoint.object(bucket, "", query)
+        by_json = account.endpoint.listing(bucket, account.query(pageToken=token, **terms))
         address = by_json if account.lists_by_json else by_xml
-        shown = f"gs://{self._bucket}/{self._prefix}"
-        remote = _BucketPage(self._access, account, address, shown, self.options)
+        remote = _BucketPage(self._access, account, address, f"gs://{bucket}/{prefix}", options)
         if address is by_xml and not after and not account.signs:
             remote.by_json = by_json
         return remote
 
-    def parse(self, body: memoryview, remote: RemoteObject) -> Page:
+    def page_of(self, body: memoryview, remote: RemoteObject) -> Page:
+        """See `KeyedStore`."""
         page = parse_page(body, remote.secrets())
         self._account.lists_by_json = bytes(body[:1]) == b"{"
         return page
-
-    def path(self, key: str) -> str:
-        return self._keys.path(self._bucket, key)
 
 
 def _generation(options: Options) -> str | None:

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from rangeio.errors import ConfigInvalidError
 from rangeio.http.connection_pool import ConnectionPool
+from rangeio.http.listing import Page
 from rangeio.http.remote_object import RemoteObject
 from rangeio.options import Options
 from rangeio.service import Capability, FileResults, Service, Stat
 from rangeio.services.http_many import ranges_of_many
 from rangeio.services.http_options import DEFAULTS, options_to_keep
 from rangeio.services.http_source import HttpSource
+from rangeio.services.keys import Keys
 from rangeio.services.listing import AsyncListing, Pages, listed
 
 if TYPE_CHECKING:
@@ -75,6 +77,54 @@ class HttpStore(Service):
 
     def list_async(self, prefix: str, delimiter: str | None, options: Options) -> AsyncListing:
         return AsyncListing(self._pages(prefix, delimiter, options))
+
+
+class KeyedStore(HttpStore):
+    """A store whose objects have keys in buckets. A service writes `page_request` and `page_of`, not `_pages`."""
+
+    def __init__(self, reactor: "Reactor", pool: ConnectionPool, keys: Keys) -> None:
+        self._keys = keys
+        super().__init__(reactor, pool)
+
+    @abstractmethod
+    def page_request(
+        self, bucket: str, prefix: str, delimiter: str | None, after: Any, options: Options
+    ) -> RemoteObject:
+        """The request for a page of the keys of a bucket that begin with `prefix`. after: see `Pages.request`."""
+
+    @abstractmethod
+    def page_of(self, body: memoryview, remote: RemoteObject) -> Page:
+        """See `Pages.parse`."""
+
+    def _pages(self, prefix: str, delimiter: str | None, options: Options) -> Pages:
+        return _KeyedPages(self._reactor, self, self._keys, prefix, delimiter, options)
+
+
+class _KeyedPages(Pages):
+    """The pages of a listing of one bucket."""
+
+    def __init__(
+        self,
+        reactor: "Reactor",
+        store: KeyedStore,
+        keys: Keys,
+        prefix: str,
+        delimiter: str | None,
+        options: Options,
+    ) -> None:
+        super().__init__(reactor, options)
+        self._store, self._keys = store, keys
+        self._bucket, self._prefix = keys.place(prefix)
+        self._delimiter = delimiter or None
+
+    def request(self, after: Any) -> RemoteObject:
+        return self._store.page_request(self._bucket, self._prefix, self._delimiter, after, self.options)
+
+    def parse(self, body: memoryview, remote: RemoteObject) -> Page:
+        return self._store.page_of(body, remote)
+
+    def path(self, key: str) -> str:
+        return self._keys.path(self._bucket, key)
 
 
 def signature_lifetime(expires: float | timedelta, most_s: int = LONGEST_SIGNATURE_S) -> int:

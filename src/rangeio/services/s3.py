@@ -24,9 +24,8 @@ from rangeio.s3.settings import Settings
 from rangeio.s3.signing import Keys as AccessKeys
 from rangeio.service import Location
 from rangeio.services.http_options import CONNECTION_OPTIONS, policy_of
-from rangeio.services.http_store import HttpStore, signature_lifetime
+from rangeio.services.http_store import KeyedStore, signature_lifetime
 from rangeio.services.keys import Keys
-from rangeio.services.listing import Pages
 
 if TYPE_CHECKING:
     from _uring import Reactor
@@ -105,7 +104,7 @@ class S3RemoteObject(RemoteObject):
         yield from self.secrets_of_redirects()
 
 
-class S3Service(HttpStore):
+class S3Service(KeyedStore):
     """The objects of one `bucket`, by key; with `root`, only those below this key. Without a bucket: the objects of all
     buckets, as ``bucket/key``. Keys are used as they are: "%20" is three characters.
 
@@ -162,7 +161,7 @@ class S3Service(HttpStore):
         verify: bool = True,
         proxy: str | None = None,
     ) -> None:
-        self._keys = Keys(bucket, root, check_bucket, "bucket")
+        keys = Keys(bucket, root, check_bucket, "bucket")
         settings = Settings(profile)
         ring, self._whereabouts = _key_ring(
             (access_key_id, secret_access_key, session_token), credentials, bool(anonymous), profile
@@ -179,7 +178,7 @@ class S3Service(HttpStore):
         trusted = ca_file or (None if plain else settings.ca_file())
         pool = ConnectionPool(Security(trusted, client_cert, bool(verify)), proxy)
         self._access = Access(pool, {}, ring)
-        super().__init__(reactor, pool)
+        super().__init__(reactor, pool, keys)
 
     @classmethod
     def locate(cls, scheme: str, rest: str) -> Location:
@@ -210,42 +209,19 @@ class S3Service(HttpStore):
         target = self._remote(path, options).target
         return self._account.presigned(bucket, "GET", target, seconds)
 
-    def _pages(self, prefix: str, delimiter: str | None, options: Options) -> Pages:
-        return _BucketPages(
-            self._reactor, self._access, self._account, self._keys, prefix, delimiter, options
-        )
-
-
-class _BucketPages(Pages):
-    """The pages of a listing of one bucket."""
-
-    def __init__(
-        self,
-        reactor: "Reactor",
-        access: Access,
-        account: Account,
-        keys: Keys,
-        prefix: str,
-        delimiter: str | None,
-        options: Options,
-    ) -> None:
-        super().__init__(reactor, options)
-        self._access, self._account, self._keys = access, account, keys
-        self._bucket, begin = keys.place(prefix)
-        self._terms = {"list-type": "2", "encoding-type": "url", "prefix": begin}
-        if delimiter:
-            self._terms["delimiter"] = delimiter
-
-    def request(self, after: Any) -> RemoteObject:
-        terms = {**self._terms, "continuation-token": after} if after else self._terms
+    def page_request(
+        self, bucket: str, prefix: str, delimiter: str | None, after: Any, options: Options
+    ) -> RemoteObject:
+        """See `KeyedStore`."""
+        terms = {"list-type": "2", "encoding-type": "url", "prefix": prefix}
+        terms |= {"delimiter": delimiter} if delimiter else {}
+        terms |= {"continuation-token": after} if after else {}
         query = "&".join(f"{name}={quote(value, safe='-_.~')}" for name, value in sorted(terms.items()))
-        return S3RemoteObject(self._access, self._account, self._bucket, "", query, self.options)
+        return S3RemoteObject(self._access, self._account, bucket, "", query, options)
 
-    def parse(self, body: memoryview, remote: RemoteObject) -> Page:
+    def page_of(self, body: memoryview, remote: RemoteObject) -> Page:
+        """See `KeyedStore`."""
         return parse_page(body, remote.secrets())
-
-    def path(self, key: str) -> str:
-        return self._keys.path(self._bucket, key)
 
 
 def _key_ring(
