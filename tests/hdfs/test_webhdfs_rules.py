@@ -14,6 +14,7 @@ from servers.scripted import Answer, Asked, cut, identity_of, reply, scripted
 from servers.webhdfs_server import WebHdfs, chunked, query_of, refusal, webhdfs
 
 import rangeio
+from rangeio.http import status_checks
 
 need_module("urllib3")
 
@@ -532,3 +533,13 @@ def test_wrong_tokens(desk: Desk) -> None:
         desk.open().read_at(0, 1)
     with pytest.raises(rangeio.UnauthenticatedError, match="InvalidToken"):
         desk.open(delegation_token="another").read_at(0, 1)
+
+
+def test_a_status_that_takes_long_is_asked_for_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A status that is older than a second when it arrives."""
+    monkeypatch.setattr(status_checks, "_FRESH_S", -1.0)
+    server = desk.cluster()
+    reader = desk.open(timeout=rangeio.Timeout(total_s=5))
+    assert reader.read_at(0, 10) == DATA[:10]
+    assert reader.read_ranges([(0, 10), (90_000, 90_010)], gap=0) == [DATA[:10], DATA[90_000:90_010]]
+    assert server.requests.count("GETFILESTATUS") == 2

@@ -21,11 +21,15 @@ class StatusChecks:
         self._begin = begin
         self._waiting: dict[RemoteObject, list[RangeRead]] = {}
         self._checked: set[RemoteObject] = set()
+        self._passed: set[RangeRead] = set()
         self.many = False  # whether the call is for more than one range
 
     def holds(self, read: RangeRead, chunk: int) -> bool:
         """Whether the read must wait for the status of its object; requests it if necessary."""
         remote = read.remote
+        if read in self._passed:
+            self._passed.discard(read)  # however old its status is: a slow server would be asked for ever
+            return False
         if remote in self._waiting:
             self._waiting[remote].append(read)
             return True
@@ -45,8 +49,11 @@ class StatusChecks:
 
     def end(self, remote: RemoteObject) -> list[RangeRead]:
         """The reads that waited for the status of an object, which has been received, or which failed."""
-        return self._waiting.pop(remote, [])
+        waited = self._waiting.pop(remote, [])
+        self._passed.update(waited)
+        return waited
 
     def clear(self) -> None:
         """Forget all reads."""
         self._waiting.clear()
+        self._passed.clear()
