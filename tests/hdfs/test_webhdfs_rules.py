@@ -3,6 +3,7 @@
 import json
 import logging
 import pickle
+import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 from awaited import by_each
 from faults.machine import need_module
-from servers.scripted import Answer, Asked, cut, identity_of, reply, scripted
+from servers.scripted import Answer, Asked, Everybody, cut, identity_of, reply, scripted, serving
 from servers.webhdfs_server import WebHdfs, chunked, query_of, refusal, webhdfs
 
 import rangeio
@@ -543,3 +544,35 @@ def test_a_status_that_takes_long_is_asked_for_once(desk: Desk, monkeypatch: pyt
     assert reader.read_at(0, 10) == DATA[:10]
     assert reader.read_ranges([(0, 10), (90_000, 90_010)], gap=0) == [DATA[:10], DATA[90_000:90_010]]
     assert server.requests.count("GETFILESTATUS") == 2
+
+
+def test_tokens_stay_with_this_machine(desk: Desk) -> None:
+    """A name node here, perhaps a tunnel, redirects to a data node elsewhere, with the token in the query."""
+    far = Everybody(lambda asked: reply(200, DATA[:10]), socket.create_server(("127.0.0.1", 0)))
+    with serving(far):
+
+        def away(asked: Asked, query: dict[str, str]) -> Answer | None:
+            if query["op"] != "OPEN":
+                return None
+            token = f"&delegation={TOKEN}" if "delegation" in query else ""
+            return reply(307, Location=f"http://far.example:1/webhdfs/v1/f?op=OPEN{token}&offset=0")
+
+        server = desk.cluster(token=TOKEN, name_fault=away)
+        nearby = {"far.example": urlsplit(far.url).netloc}
+        with pytest.raises(rangeio.PermissionDeniedError, match=r"far\.example.*insecure_tokens") as caught:
+            desk.open(delegation_token=TOKEN).read_at(0, 10)
+        assert TOKEN not in str(caught.value)
+        assert not far.asked
+        assert desk.open(delegation_token=TOKEN, data_proxy=nearby).read_at(0, 10) == DATA[:10]
+        server.token = None
+        assert desk.open(user="me", data_proxy=nearby).read_at(0, 10) == DATA[:10]
+        with pytest.raises(rangeio.ConnectionFailedError):
+            desk.open(delegation_token=TOKEN, insecure_tokens=True).read_at(0, 10)
+
+
+def test_many_retries(desk: Desk) -> None:
+    """Each is redirected again, which is no loop of redirects."""
+    server = desk.cluster(data_fault=lambda asked, query: reply(503) if asked.number < 14 else None)
+    reader = desk.open(retry=rangeio.Retry(attempts=20, backoff_s=0.001))
+    assert reader.read_at(0, 10) == DATA[:10]
+    assert server.requests.count("OPEN") == 15

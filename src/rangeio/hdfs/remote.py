@@ -5,13 +5,18 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
-from rangeio.errors import ConfigInvalidError, IsDirectoryError, RangeNotSupportedError
+from rangeio.errors import (
+    ConfigInvalidError,
+    IsDirectoryError,
+    PermissionDeniedError,
+    RangeNotSupportedError,
+)
 from rangeio.hdfs.login import Login
 from rangeio.hdfs.name_nodes import PREFIX, NameNodes, quoted_path
 from rangeio.hdfs.responses import STANDBY, WRONG_TOKEN, explained, parse_refusal
 from rangeio.hdfs.statuses import FileStatus, parse_status
 from rangeio.http.heads import BadResponse, Head
-from rangeio.http.redaction import secrets_of_fields
+from rangeio.http.redaction import Quoted, secrets_of_fields
 from rangeio.http.remote_object import Access, Refusal, RemoteObject
 from rangeio.http.urls import Address, Origin
 from rangeio.http.validation import End, Take, Version, refuse_coding
@@ -26,7 +31,7 @@ _MOST_SECRETS = 8
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """What all files of an Operator share. data_proxy: see `DataProxy`."""
+    """What all files of an Operator share. data_proxy: see `DataProxy`. insecure_tokens: others may read tokens."""
 
     access: Access
     nodes: NameNodes
@@ -34,6 +39,7 @@ class Cluster:
     scheme: str
     name: str
     data_proxy: DataProxy | None = None
+    insecure_tokens: bool = False
 
     def shown(self, path: str) -> str:
         """The URI of an absolute path, for display."""
@@ -108,9 +114,22 @@ class WebHdfsObject(RemoteObject):
         secret = [value for name, _, value in secrets if value and name.lower() not in _HARMLESS]
         kept = dict.fromkeys([*secret, *self._redirect_secrets])
         self._redirect_secrets = tuple(kept)[:_MOST_SECRETS]
-        if not path.startswith(f"{PREFIX}/"):
-            return replace(found, target=f"{path}?{query}")
-        return Address(self._cluster.reachable(found.origin), f"{PREFIX}{self._path}?{query}")
+        if path.startswith(f"{PREFIX}/"):
+            found = Address(self._cluster.reachable(found.origin), f"{PREFIX}{self._path}?{query}")
+        self._check_token(found.origin, {name.lower() for name, _, _ in secrets})
+        return found
+
+    def _check_token(self, origin: Origin, names: set[str]) -> None:
+        """PermissionDeniedError if the token would travel in the clear to another machine."""
+        if "delegation" not in names or self._cluster.insecure_tokens:
+            return
+        if not self.access.pool.is_private(origin):
+            raise PermissionDeniedError(
+                "the name node redirects to "
+                + Quoted(f"http://{origin.authority}")
+                + ", and others could read the delegation token on the way: use swebhdfs://, set data_proxy=, or"
+                " insecure_tokens=True"
+            )
 
     def pin_fields(self, version: Version) -> Mapping[str, str]:
         """See `RemoteObject`. WebHDFS has no conditions."""

@@ -407,6 +407,7 @@ class Attempt(Connecting):
             return
         retry = self.read.remote.retry
         self.attempts += 1
+        self.hops = 0  # the next request may be redirected again
         self.aside = None
         pause_s = retry.pause_s(self.attempts, after_s)
         if self.attempts >= retry.attempts:

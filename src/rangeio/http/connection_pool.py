@@ -25,7 +25,7 @@ from rangeio.counters import CONNECTIONS
 from rangeio.errors import ConfigInvalidError, Error
 from rangeio.http.connection import Connection
 from rangeio.http.latency import Latency
-from rangeio.http.proxies import connection, parse_proxy, proxy_for
+from rangeio.http.proxies import connection, is_private, parse_proxy, proxy_for
 from rangeio.http.redaction import secrets_of_fields
 from rangeio.http.urls import Origin
 
@@ -370,6 +370,10 @@ class ConnectionPool:
     def latency(self, origin: Origin) -> Latency:
         """The measured latency and speed of an origin."""
         return self._latencies.setdefault(origin, Latency())
+
+    def is_private(self, origin: Origin) -> bool:
+        """Whether nobody else can read what is sent there."""
+        return is_private(origin, self._proxy)
 
     def proxy_fields(self, origin: Origin) -> dict[str, str]:
         """Header fields for a proxy that receives the requests themselves."""

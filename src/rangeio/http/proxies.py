@@ -12,7 +12,7 @@ from urllib.request import getproxies, getproxies_environment, proxy_bypass
 
 from rangeio.errors import ConfigInvalidError, UnsupportedError
 from rangeio.http.fields import check_login
-from rangeio.http.urls import Origin
+from rangeio.http.urls import Origin, is_loopback
 
 if TYPE_CHECKING:
     from urllib3.connection import HTTPConnection
@@ -116,6 +116,14 @@ def _holds(named: str, address: _Ip) -> bool:
         return address in ip.ip_network(named.partition("%")[0], strict=False)
     except ValueError:
         return False
+
+
+def is_private(origin: Origin, given: str | None) -> bool:
+    """Whether nobody else can read what is sent there: by TLS, or within this machine. given: see `proxy_for`."""
+    if origin.scheme == "https":
+        return True
+    proxy = proxy_for(origin, given)
+    return is_loopback(origin.host) and (proxy is None or is_loopback(proxy.host))
 
 
 def parse_proxy(url: str) -> Proxy:

@@ -3,12 +3,11 @@
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from ipaddress import ip_address
 from typing import Any
 
 from rangeio.errors import ConfigInvalidError
 from rangeio.http.fields import check_value
-from rangeio.http.proxies import proxy_for
+from rangeio.http.proxies import is_private
 from rangeio.http.urls import Origin
 
 
@@ -48,16 +47,6 @@ def expiry_of(given: Any) -> float:
     raise ConfigInvalidError("expires_at must be a datetime or seconds since 1970")
 
 
-def is_private(origin: Origin, proxy: str | None) -> bool:
-    """Whether nobody else can read what is sent to `origin`: by TLS, or within this machine. proxy: as for
-    `proxy_for`; with plain HTTP the proxy reads it, too.
-    """
-    if origin.scheme == "https":
-        return True
-    by = proxy_for(origin, proxy)
-    return _is_loopback(origin.host) and (by is None or _is_loopback(by.host))
-
-
 def check_private(origin: Origin, proxy: str | None, instead: str) -> None:
     """ConfigInvalidError unless a token for `origin` stays private. instead: what the caller can do."""
     if not is_private(origin, proxy):
@@ -65,10 +54,3 @@ def check_private(origin: Origin, proxy: str | None, instead: str) -> None:
             f"a token is not sent over plain http to {origin.authority}, where others could read it, but to this"
             f" machine only: {instead}"
         )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")

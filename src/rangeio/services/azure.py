@@ -26,9 +26,9 @@ from rangeio.http.connection_pool import ConnectionPool, Security
 from rangeio.http.fields import checked_fields, merged
 from rangeio.http.heads import Head
 from rangeio.http.listing import Page
+from rangeio.http.proxies import is_private
 from rangeio.http.redaction import secrets_of_fields
 from rangeio.http.remote_object import Access, Refusal, RemoteObject
-from rangeio.http.tokens import is_private
 from rangeio.http.urls import Address
 from rangeio.http.validation import End, Take, Version
 from rangeio.options import Options

@@ -111,7 +111,10 @@ class WebHdfsService(HttpStore):
         if user is None and delegation_token is None and not kerberos:
             user = os.environ.get("HADOOP_USER_NAME") or None
         login = Login(user, delegation_token, source)
-        self._cluster = Cluster(Access(pool, fields, login), nodes, login, self.scheme, name, data_proxy)
+        access = Access(pool, fields, login)
+        self._cluster = Cluster(
+            access, nodes, login, self.scheme, name, data_proxy, insecure_tokens=bool(insecure_tokens)
+        )
         super().__init__(reactor, pool)
 
     @property
