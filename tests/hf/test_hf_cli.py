@@ -28,30 +28,6 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
         yield made
 
 
-def test_commands(hub: Hub, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    place = "hf://datasets/owner/name@main/"
-    for words, expected in [
-        ([place], ["data/"]),
-        ([place + "data/"], ["data/a b", "data/deep/"]),
-        ([place, "-R"], ["data/a b", "data/deep/c%20"]),
-    ]:
-        assert main(["ls", "--json", *words]) == 0
-        found = [json.loads(line)["path"] for line in capfd.readouterr().out.splitlines()]
-        assert found == [place + name for name in expected]
-    for uri in found:
-        assert main(["cat", uri, "--range", "5-10"]) == 0
-        assert capfd.readouterr().out == DATA[5:10].decode()
-        assert main(["cp", uri, str(tmp_path)]) == 0
-        assert (tmp_path / uri.rpartition("/")[2]).read_bytes() == DATA
-        assert main(["stat", "--json", uri]) == 0
-        told = json.loads(capfd.readouterr().out)
-        assert (told["size"], told["version"]) == (len(DATA), hub.repo("datasets/owner/name").refs["main"])
-        assert main(["ranges", uri, "--range", "0-5", "--json"]) == 0
-        assert json.loads(capfd.readouterr().out)["bytes_requested"] == 5
-    assert main(["ls", place + "none"]) == 1
-    assert f"no name begins with '{place}none'" in capfd.readouterr().err
-
-
 def doctor(capfd: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict[str, str]]:
     """Its exit code, and what it found of the service."""
     exit_code = main(["doctor", "--json", *words])

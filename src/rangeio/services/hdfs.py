@@ -84,6 +84,10 @@ class HdfsService(Service):
     def shown(self, path: str) -> str:
         return f"hdfs://{self._cluster or ''}{joined(self._root, path)}"
 
+    def uri(self, path: str) -> str:
+        """See `Service`. That of a directory ends in a slash, as its prefix in a listing does."""
+        return self.shown(path).rstrip("/") + "/" if path.endswith("/") else self.shown(path)
+
     def list(self, prefix: str, delimiter: str | None, options: Options) -> Iterator[Stat]:
         listing = _Directories(self, prefix, delimiter, options)
         while listing.more:

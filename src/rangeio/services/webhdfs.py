@@ -130,6 +130,10 @@ class WebHdfsService(HttpStore):
     def open(self, path: str, options: Options) -> WebHdfsSource:
         return WebHdfsSource(self._reactor, self._remote(path, options), options)
 
+    def uri(self, path: str) -> str:
+        """See `Service`. That of a directory ends in a slash, as its prefix in a listing does."""
+        return self.shown(path).rstrip("/") + "/" if path.endswith("/") else self.shown(path)
+
     def _remote(self, path: str, options: Options) -> WebHdfsFile:
         if conditions(options):
             raise ConfigInvalidError(f"{self.scheme!r} has no conditions such as if_match", path=path)
