@@ -1,5 +1,6 @@
 """Schemes, and services of other distributions."""
 
+import ast
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import rangeio
 from rangeio import Operator
 from rangeio.services.registry import located, schemes, service_class
 
+PACKAGE = Path(rangeio.__file__).parent
 SOURCE = '''
 from rangeio.service import Location, Service
 from rangeio.services.memory import MemoryService
@@ -94,6 +96,23 @@ def test_what_an_unknown_scheme_is_told() -> None:
         located("gopher://x")
     with pytest.raises(rangeio.ConfigInvalidError, match="unknown service 'gopher'"):
         Operator("gopher")
+
+
+@pytest.mark.parametrize(
+    "path", [*(PACKAGE / "cli").glob("*.py"), PACKAGE / "operator.py"], ids=lambda path: path.name
+)
+def test_who_knows_no_service_by_name(path: Path) -> None:
+    """What only some services have is a method of `Service`. Files are what a URI without a scheme names."""
+    tree = ast.parse(path.read_text())
+    said = {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+    services = {name.rpartition(".")[2] for name in modules if name.startswith("rangeio.services.")}
+    assert not said & {*schemes()} - {"fs"}
+    assert services <= {"registry", "local", "memory"}
 
 
 def test_own_options_are_not_those_of_others() -> None:

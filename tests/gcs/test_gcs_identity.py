@@ -22,6 +22,7 @@ from servers.gcs_server import ACCESS_KEY_ID, SECRET_ACCESS_KEY, TOKEN, GcsServe
 from servers.scripted import Answer, Asked, Everybody, Scripted, everybody, reply, scripted
 
 import rangeio
+from rangeio.gcs.settings import found_credentials
 
 need_module("google.auth")
 
@@ -295,6 +296,35 @@ def test_where_credentials_are_found(
         read(server)
 
 
+def test_the_order_of_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each one counts where those before it are missing, and all of them less than an option."""
+
+    def named(name: str) -> str:
+        (tmp_path / name).mkdir()
+        path = tmp_path / name / "application_default_credentials.json"
+        path.write_text(json.dumps(service_account(project_id=name)))
+        return str(path)
+
+    environ = {
+        "GOOGLE_APPLICATION_CREDENTIALS": named("application"),
+        "GOOGLE_SERVICE_ACCOUNT_KEY": json.dumps(service_account(project_id="key")),
+        "GOOGLE_SERVICE_ACCOUNT": named("account"),
+        "GOOGLE_SERVICE_ACCOUNT_PATH": named("path"),
+        "CLOUDSDK_CONFIG": str(Path(named("gcloud")).parent),
+    }
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    operator = rangeio.Operator("gs", **ONE_OF["service_account"])
+    assert dict(operator.diagnosis())["credentials"] == "service_account in service_account="
+    found = []
+    for name in list(environ):
+        credentials = found_credentials(environ)
+        assert credentials is not None
+        found.append(credentials[0]["project_id"])
+        del environ[name]
+    assert found == ["application", "key", "account", "path", "gcloud"]
+
+
 def test_a_replaced_file_is_read_again(store: GcsServer, server: Scripted, tmp_path: Path) -> None:
     """After the token was refused."""
     path = tmp_path / "key.json"
@@ -377,12 +407,15 @@ def test_no_credentials_at_all(server: Scripted) -> None:
 
 
 def test_without_google_auth(lab: Lab, server: Scripted) -> None:
+    """It is missing only to those who need it: a token can be sent without."""
     said = lab.run(
         code(f"""
         import sys
         for name in ("google.auth.transport.requests", "google.oauth2.service_account"):
             sys.modules[name] = None
         import rangeio
+        reader = rangeio.open("gs://bucket/key", endpoint_url={server.url!r}, bearer_token={TOKEN!r})
+        assert reader.read_at(5, 10) == bytes(range(5, 15))
         try:
             rangeio.open("gs://bucket/key", endpoint_url={server.url!r}, service_account={service_account()!r}).stat()
         except rangeio.UnsupportedError as error:
@@ -492,29 +525,41 @@ def impersonated() -> dict[str, Any]:
     }
 
 
+WORKFORCE = {
+    **USER,
+    "type": "external_account_authorized_user",
+    "audience": "//iam.googleapis.com/locations/global/workforcePools/p/providers/q",
+    "token_url": "https://sts.googleapis.com/v1/oauthtoken",
+}
+
+
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
         ("service_account", ["storage"]),
+        ("service_account of another token server", ["sts", "storage"]),
         ("authorized_user", ["oauth2", "storage"]),
+        ("authorized_user of another token server", ["oauth2", "storage"]),
         ("external_account", ["sts", "storage"]),
+        ("external_account_authorized_user", ["sts", "storage"]),
         ("impersonated_service_account", ["oauth2", "iamcredentials", "storage"]),
-        ("another token server", ["oauth2", "storage"]),
     ],
 )
 def test_whom_each_kind_asks(google: Google, tmp_path: Path, kind: str, expected: list[str]) -> None:
-    """By google-auth as it is, and nobody else: not who owns the project, not whom to bill."""
+    """By google-auth as it is, and nobody else: not who owns the project, not whom to bill. For a user it asks Google,
+    whatever the file says.
+    """
     server, options = google
+    elsewhere = "https://sts.googleapis.com/token"
     given: Any = {
         "service_account": service_account(),
+        "service_account of another token server": service_account(token_uri=elsewhere),
         "authorized_user": USER,
+        "authorized_user of another token server": {**USER, "token_uri": elsewhere},
         "external_account": external(tmp_path),
+        "external_account_authorized_user": WORKFORCE,
         "impersonated_service_account": impersonated(),
-        "another token server": service_account(token_uri="https://oauth2.googleapis.com:443/token"),
     }[kind]
-    if kind == "another token server":
-        given["token_uri"] = "https://sts.googleapis.com/token"
-        expected = ["sts", "storage"]
     with rangeio.open("gs://bucket/key", service_account=given, **options) as reader:
         assert reader.read_at(5, 10) == DATA[5:15]
         assert reader.read_at(0, 10) == DATA[:10]

@@ -380,6 +380,24 @@ def test_calls_of_obstore(path: Path) -> None:
     assert store.names() == ["get"]
 
 
+@pytest.mark.parametrize("on", LOOPS)
+def test_awaited_calls_of_obstore(path: Path, on: str) -> None:
+    """Its coroutines under asyncio and uvloop, its blocking calls in threads under trio; as few as without a loop."""
+    need_module(on)
+    store = Counted(local_store(path))
+
+    async def main() -> None:
+        async with rangeio.from_obstore_async(store, "object") as reader:
+            assert await reader.read_at(5, 10) == DATA[5:15]
+            assert await reader.read_ranges(FAR) == cut(FAR)
+
+    run_on(on, main)
+    assert [sorted(options["options"]) for _, options in store.calls] == [["range"]] + [
+        ["if_match", "range"]
+    ] * 16
+    assert set(store.names()) == {"get" if on == "trio" else "get_async"}
+
+
 @pytest.mark.parametrize("pin", [True, False])
 def test_a_changed_object_of_obstore(path: Path, pin: bool) -> None:
     with rangeio.from_obstore(local_store(path), "object", pin=pin) as reader:

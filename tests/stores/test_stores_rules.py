@@ -18,6 +18,7 @@ from scripted_store import Scripted
 import _uring
 import rangeio
 from rangeio.awaitables import pause
+from rangeio.budget import LEAST, SHARED
 from rangeio.services.store_source import DEFAULTS, StoreSource
 from rangeio.stores.store import Info, Store
 
@@ -128,6 +129,18 @@ def test_a_read_of_one_piece_is_made_by_the_caller() -> None:
         assert reader.read_ranges(NEAR) == cut(NEAR)
         assert reader.read_ranges(FAR, concurrent=1) == cut(FAR)
     assert set(seen) == {threading.current_thread()}
+
+
+def test_reads_count_in_the_budget_of_the_process() -> None:
+    size, seen = 4 * LEAST, []
+
+    def answer(offset: int, n: int) -> bytes:
+        seen.append(SHARED.stats()["budget_in_use"])
+        return bytes(n)
+
+    with rangeio.from_object(Scripted(b"", answer), size) as reader:
+        assert reader.read_ranges([None]) == [bytes(size)]
+    assert min(seen) >= size
 
 
 # --- what is taken -------------------------------------------------------------------------------------------
