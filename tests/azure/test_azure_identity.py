@@ -454,3 +454,29 @@ def test_public_containers(server: AzureServer) -> None:
 def test_own_authorization(server: AzureServer) -> None:
     server.tokens = {"token"}
     assert read(server, anonymous=True, headers={"Authorization": "Bearer token"}) == DATA[5:15]
+
+
+# --- rangeio doctor ------------------------------------------------------------------------------------------
+
+ENVIRONMENT: list[tuple[dict[str, str], str]] = [
+    (
+        {"CONNECTION_STRING": f"AccountName={ACCOUNT};AccountKey={KEY}", "SAS_TOKEN": SAS},
+        "an account key in AZURE_STORAGE_CONNECTION_STRING",
+    ),
+    ({"SAS_TOKEN": SAS, "ACCESS_KEY": KEY, "KEY": KEY}, "an account key in AZURE_STORAGE_KEY"),
+    ({"SAS_KEY": SAS}, "a SAS in AZURE_STORAGE_SAS_KEY"),
+]
+
+
+@pytest.mark.parametrize(("variables", "said"), ENVIRONMENT)
+def test_diagnosis(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], said: str) -> None:
+    """Which of several is used, and where it was found; options come before the environment."""
+    for name, value in variables.items():
+        monkeypatch.setenv(f"AZURE_STORAGE_{name}", value)
+    found = dict(rangeio.Operator("az", account=ACCOUNT).diagnosis())
+    assert found == {"endpoint": f"https://{ACCOUNT}.blob.core.windows.net", "credentials": said}
+    for way, options in WAYS.items():
+        if way != "client_id":  # which asks for a token: tested where there is an authority
+            found = dict(rangeio.Operator("az", account=ACCOUNT, **options).diagnosis())
+            begin = {"connection_string": "an account key in ", "anonymous": ""}.get(way, "")
+            assert found["credentials"].startswith(f"{begin}{way}=")

@@ -169,7 +169,7 @@ def test_the_example_of_the_documentation(azurite: Azurite, monkeypatch: pytest.
         assert reader.read_range(None) == DATA
 
 
-def test_command(azurite: Azurite, monkeypatch: pytest.MonkeyPatch, capfdbinary: Any) -> None:
+def test_command(azurite: Azurite, monkeypatch: pytest.MonkeyPatch, capfdbinary: Any, tmp_path: Path) -> None:
     monkeypatch.setenv("AZURE_STORAGE_ENDPOINT", azurite.url)
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", KEY)
     uri = azurite.put("command/data", DATA)
@@ -177,6 +177,18 @@ def test_command(azurite: Azurite, monkeypatch: pytest.MonkeyPatch, capfdbinary:
     assert capfdbinary.readouterr().out == DATA[5:15]
     assert main(["ls", f"az://{CONTAINER}/command/"]) == 0
     assert b"data" in capfdbinary.readouterr().out
+    assert main(["stat", "--json", uri]) == 0
+    assert json.loads(capfdbinary.readouterr().out)["size"] == len(DATA)
+    assert main(["ranges", "--json", uri, "--range=0-10"]) == 0
+    assert json.loads(capfdbinary.readouterr().out)["bytes_requested"] == 10
+    assert main(["cp", uri, str(tmp_path)]) == 0
+    assert (tmp_path / "data").read_bytes() == DATA
+    main(["doctor", "--json", uri])
+    out = capfdbinary.readouterr().out
+    found = {one["topic"]: one["text"] for one in json.loads(out)["findings"]}
+    assert found["credentials"] == "an account key in AZURE_STORAGE_ACCOUNT_KEY"
+    assert found["object"].startswith("can be read: 293 KiB")
+    assert KEY.encode() not in out
 
 
 def token_of(**claims: Any) -> str:

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from awaited import LOOPS, run_on
 from faults.machine import need_module
 from servers.azure_server import ACCOUNT, CONTAINER, KEY, AzureServer
-from servers.scripted import Answer, Asked, Everybody, everybody, reply
+from servers.scripted import Answer, Asked, Everybody, everybody, reply, scripted
 
 import rangeio
 
@@ -20,7 +21,7 @@ need_module("urllib3")
 identity = need_module("azure.identity")
 
 DATA = bytes(range(256)) * 100
-LOGIN = "login.microsoftonline.com"
+LOGIN, OTHER_LOGIN = "login.microsoftonline.com", "login.partner.microsoftonline.cn"
 BLOBS = f"{ACCOUNT}.blob.core.windows.net"
 TENANT, CLIENT, SECRET = (
     "11111111-2222-3333-4444-555555555555",
@@ -46,11 +47,11 @@ class Cloud:
         host = asked.fields["host"]
         if host == BLOBS:
             return self.azure.script(asked)
-        if host != LOGIN:
+        if host not in (LOGIN, OTHER_LOGIN):
             return reply(404)
         path = asked.target.partition("?")[0]
         if path.endswith("/.well-known/openid-configuration"):
-            begin = f"https://{LOGIN}/{TENANT}"
+            begin = f"https://{host}/{TENANT}"
             found = {
                 "token_endpoint": f"{begin}/oauth2/v2.0/token",
                 "authorization_endpoint": f"{begin}/oauth2/v2.0/authorize",
@@ -87,7 +88,7 @@ def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
         if name.startswith("AZURE_") or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     made = Cloud()
-    with everybody(made.script, [LOGIN, BLOBS], tmp_path) as (server, options):
+    with everybody(made.script, [LOGIN, OTHER_LOGIN, BLOBS], tmp_path) as (server, options):
         made.server = server
         made.options = {"account": ACCOUNT, **options}
         yield made
@@ -160,6 +161,51 @@ def test_a_credential_of_the_caller(cloud: Cloud) -> None:
         TENANT, CLIENT, SECRET, proxies=proxies, connection_verify=trusted
     ) as credential:
         assert read(cloud, credentials=credential) == DATA[5:15]
+
+
+def test_a_managed_identity(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an App Service: a server on the machine itself, which is reached without the proxy."""
+
+    def script(asked: Asked) -> Answer:
+        if asked.fields.get("x-identity-header") != "secret-of-the-app":
+            return reply(401)
+        expires = str(int(time.time()) + 3600)
+        return _json(200, {"access_token": "the-token", "expires_on": expires, "token_type": "Bearer"})
+
+    with scripted(script) as local:
+        monkeypatch.setenv("IDENTITY_ENDPOINT", f"{local.url}/msi/token")
+        monkeypatch.setenv("IDENTITY_HEADER", "secret-of-the-app")
+        monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "ManagedIdentityCredential")
+        assert read(cloud, client_id=CLIENT) == DATA[5:15]
+        (asked,) = local.asked
+    terms = parse_qs(asked.target.partition("?")[2])
+    assert (terms["resource"], terms["client_id"]) == (["https://storage.azure.com"], [CLIENT])
+    assert cloud.hosts() == [BLOBS] * 2
+
+
+def test_another_authority(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a national cloud, say."""
+    monkeypatch.setenv("AZURE_AUTHORITY_HOST", OTHER_LOGIN)
+    options = {"tenant_id": TENANT, "client_id": CLIENT, "client_secret": SECRET}
+    assert read(cloud, **options) == DATA[5:15]
+    assert OTHER_LOGIN in cloud.hosts()
+
+
+def test_diagnosis(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asks the authority for a token, and no storage; says which part of azure-identity had it."""
+    options = {"tenant_id": TENANT, "client_id": CLIENT, "client_secret": SECRET}
+    found = dict(rangeio.Operator("az", **cloud.options, **options).diagnosis())
+    assert found == {
+        "endpoint": f"https://{BLOBS}",
+        "credentials": "tenant_id=, client_id= and client_secret=",
+    }
+    for name, value in options.items():
+        monkeypatch.setenv(f"AZURE_{name.upper()}", value)
+    found = dict(rangeio.Operator("az", **cloud.options).diagnosis())
+    assert found["credentials"] == "a token of azure-identity, from its EnvironmentCredential"
+    with pytest.raises(rangeio.UnauthenticatedError, match="AADSTS7000215"):
+        [*rangeio.Operator("az", **cloud.options, **{**options, "client_secret": "wrong"}).diagnosis()]
+    assert BLOBS not in cloud.hosts()
 
 
 def test_a_wrong_secret(cloud: Cloud) -> None:

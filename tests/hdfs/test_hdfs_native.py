@@ -136,11 +136,14 @@ def test_wrong_options(tmp_path: Any) -> None:
         reader.read_at(0, 1)
 
 
+@pytest.mark.parametrize("how", ["silent", "refused"])
 @pytest.mark.parametrize("name", ["sync", "asyncio", "trio"])
-def test_a_name_node_that_does_not_answer(name: str) -> None:
-    """The library would wait for minutes."""
+def test_a_name_node_that_does_not_answer(name: str, how: str) -> None:
+    """The library would wait for minutes, even if the connection is refused."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         place = f"hdfs://127.0.0.1:{silent.getsockname()[1]}/file"
+        if how == "refused":
+            silent.close()
         timeout = rangeio.Timeout(connect_s=0.2, first_byte_s=0.2)
         began = time.monotonic()
         if name == "sync":

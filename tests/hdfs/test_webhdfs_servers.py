@@ -182,6 +182,8 @@ def test_kerberos(alice: SecureHdfs, name: str) -> None:
         with rangeio.open(uri, kerberos=True) as reader:
             assert reader.read_at(5, 10) == DATA[5:15]
             assert reader.read_to_end() == DATA
+        found = dict(rangeio.Operator("webhdfs", cluster=alice.web(), kerberos=True).diagnosis())
+        assert found["credentials"].startswith("kerberos=True, with a ticket in ")
         return
     need_module(name)
     loop = Loop(name)

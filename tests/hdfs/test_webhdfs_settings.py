@@ -1,5 +1,6 @@
 """Options of webhdfs, settings of HADOOP_CONF_DIR, and the URIs and addresses that come of them. No server."""
 
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from faults.machine import need_module
 from servers.webhdfs_server import webhdfs
 
 import rangeio
+from rangeio.cli import main
 from rangeio.hdfs.name_nodes import name_nodes
 from rangeio.hdfs.settings import Settings
 
@@ -170,7 +172,8 @@ def test_an_address_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_variables_in_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME", "thing")
     write(tmp_path, a="${b}-${env.SOME}", b="${c}", c="x", loop="${loop}", empty=" ", unknown="${none}y")
-    settings = Settings(str(tmp_path))
+    monkeypatch.setenv("HADOOP_CONF_DIR", str(tmp_path))
+    settings = Settings()
     assert (settings.get("a"), settings.get("empty"), settings.get("none")) == ("x-thing", None, None)
     assert settings.get("unknown") == "y"
     assert settings.get("loop") == "${loop}"
@@ -202,3 +205,75 @@ def test_uris_of_directories(scheme: str) -> None:
         begin, f"{begin}/a", f"{begin}/a/", f"{begin}/a/b/",
     ]  # fmt: skip
     assert rangeio.Operator(scheme, cluster="node:1").uri("/") == f"{scheme}://node:1/"
+
+
+# --- rangeio doctor ------------------------------------------------------------------------------------------
+
+
+def diagnosis(scheme: str, **options: Any) -> dict[str, str]:
+    return dict(rangeio.Operator(scheme, **options).diagnosis())
+
+
+def test_diagnosis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which name nodes and which login, and where they were found."""
+    nodes = f"http://a.example:9870{V1}"
+    here = {"cluster": "localhost"}
+    nobody = {"name nodes": nodes, "credentials": "none: the name node's default user"}
+    assert diagnosis("webhdfs", cluster="a.example") == nobody
+    assert diagnosis("webhdfs", **here, user="me")["credentials"] == "user='me'"
+    assert diagnosis("webhdfs", **here, delegation_token="secret")["credentials"] == "delegation_token="
+    monkeypatch.setenv("HADOOP_USER_NAME", "alice")
+    assert diagnosis("webhdfs", **here)["credentials"] == "the user 'alice' of HADOOP_USER_NAME"
+    write(tmp_path, **HA)
+    monkeypatch.setenv("HADOOP_CONF_DIR", str(tmp_path))
+    both = f"https://a.example:9443{V1}, https://b.example:9443{V1} (of {str(tmp_path)!r})"
+    assert diagnosis("swebhdfs")["name nodes"] == both
+    assert diagnosis("webhdfs", namenodes=["c:1"])["name nodes"] == f"http://c:1{V1}"
+
+
+def test_diagnosis_without_a_ticket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KRB5CCNAME", f"FILE:{tmp_path}/nothing")
+    with pytest.raises((rangeio.UnauthenticatedError, rangeio.UnsupportedError), match=r"kinit|libgssapi"):
+        diagnosis("webhdfs", cluster="localhost", kerberos=True)
+
+
+def test_diagnosis_of_the_native_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    need_module("hdfs_native")
+    for name in ("KRB5CCNAME", "HADOOP_TOKEN_FILE_LOCATION"):
+        monkeypatch.delenv(name, raising=False)
+    found = diagnosis("hdfs", cluster="a:8020")
+    assert found.pop("library").startswith("hdfs-native 0.")
+    assert found == {
+        "name nodes": "a:8020",
+        "credentials": "the user of this process, or its default tickets",
+    }
+    assert diagnosis("hdfs")["name nodes"] == "none: fs.defaultFS is not set"
+    rpc = {f"dfs.namenode.rpc-address.one.nn{n}": f"{'ab'[n - 1]}.example:8020" for n in (1, 2)}
+    write(tmp_path, **{**HA, **rpc})
+    monkeypatch.setenv("HADOOP_CONF_DIR", str(tmp_path))
+    monkeypatch.setenv("HADOOP_USER_NAME", "alice")
+    found = diagnosis("hdfs", kerberos_keytab="/key", settings={"dfs.namenode.rpc-address.one.nn2": "c:1"})
+    assert found["name nodes"] == f"a.example:8020, c:1 (of settings=, {str(tmp_path)!r})"
+    assert found["credentials"] == "kerberos_keytab=, HADOOP_USER_NAME ('alice')"
+
+
+def test_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    data = bytes(range(65, 91)) * 1000
+    with webhdfs() as server:
+        uri = server.put("/dir/a b", data)
+        options = ["-o", "user=alice"]
+        assert main(["cat", uri, "--range", "5-10", *options]) == 0
+        assert main(["ls", "-R", f"webhdfs://{server.authority}/dir/", *options]) == 0
+        out = capfd.readouterr().out
+        assert out.startswith("FGHIJ")
+        assert out.endswith(f" {uri}\n")
+        assert main(["stat", "--json", uri, *options]) == 0
+        assert json.loads(capfd.readouterr().out)["size"] == len(data)
+        assert main(["ranges", "--json", uri, "--range", "0-10", *options]) == 0
+        assert json.loads(capfd.readouterr().out)["bytes_requested"] == 10
+        assert main(["cp", uri, str(tmp_path), *options]) == 0
+        assert (tmp_path / "a b").read_bytes() == data
+        main(["doctor", "--json", uri, *options])
+        found = {one["topic"]: one["text"] for one in json.loads(capfd.readouterr().out)["findings"]}
+        assert found["credentials"] == "user='alice'"
+        assert found["object"].startswith("can be read: 25.4 KiB")

@@ -47,7 +47,7 @@ class Identity(Credentials):
     """The current proof. Gets another at the first request, before it expires, and when a server rejects it.
 
     account: whose key a callable may return. exposed: others can read what is sent, so that tokens are refused.
-    tokens: the source returns nothing else.
+    tokens: the source returns nothing else. said: where the proof comes from, for display.
     """
 
     def __init__(
@@ -58,11 +58,13 @@ class Identity(Credentials):
         account: str = "",
         exposed: bool = False,
         tokens: bool = False,
+        said: str = "",
     ) -> None:
         """source: returns a `Proof` or what `proof_of` accepts; may block; called once for all waiting reads."""
         self.proof = proof or Proof()
         self._proof_before = Proof()
         self._account, self._exposed = account, exposed
+        self._said = said
         super().__init__({}, source)
         self._check_exposure(tokens)
         self._show(self.proof)
@@ -87,6 +89,15 @@ class Identity(Credentials):
             raise
         except Exception as error:
             raise UnauthenticatedError(f"credentials() failed: {type(error).__name__}") from error
+
+    def whereabouts(self) -> str:
+        """Where the proof comes from, for display. Gets a token of azure-identity if it is one; UnauthenticatedError if
+        that fails.
+        """
+        if not isinstance(self._source, Principal):
+            return self._said
+        self.fetch()
+        return self._source.whereabouts()
 
     def accept(self, given: Any) -> float:
         """See `Credentials`."""
@@ -196,13 +207,20 @@ class Principal:
     ca_file: str | None = None
     verify: bool = True
     proxy: str | None = field(default=None, repr=False)
-    _found: list[Callable[[], Proof]] = field(default_factory=list, repr=False, compare=False)
+    _made: list[Any] = field(default_factory=list, repr=False, compare=False)
 
     def __call__(self) -> Proof:
-        if not self._found:
-            secrets = tuple(filter(None, (self.client_secret, self.proxy)))
-            self._found.append(of_credential(self._credential(), secrets))
-        return self._found[0]()
+        if not self._made:
+            self._made.append(self._credential())
+        return of_credential(self._made[0], tuple(filter(None, (self.client_secret, self.proxy))))()
+
+    def whereabouts(self) -> str:
+        """Whose tokens they are, for display, once there is one; of a chain the member that had it."""
+        if self.client_secret:
+            return "tenant_id=, client_id= and client_secret="
+        # The library tells its member to its log only.
+        member = getattr(self._made[0], "_successful_credential", None) or self._made[0]
+        return f"a token of azure-identity, from its {type(member).__name__}"
 
     def _credential(self) -> Any:
         identity = _azure_identity()

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rangeio.azure.endpoint import SUFFIX
 from rangeio.errors import ConfigInvalidError
@@ -10,12 +10,15 @@ from rangeio.errors import ConfigInvalidError
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """What a connection string says, or the environment. The repr shows no secrets."""
+    """What a connection string says, or the environment. The repr shows no secrets. found_in: where the key or the SAS
+    was found, for display.
+    """
 
     account: str | None = None
     endpoint_url: str | None = None
     account_key: str | None = field(default=None, repr=False)
     sas_token: str | None = field(default=None, repr=False)
+    found_in: str = ""
 
 
 # Published by Microsoft for Azurite and its predecessors: no secret.
@@ -56,19 +59,24 @@ def parse_connection_string(text: str) -> Connection:
 def of_environment(environ: Mapping[str, str] = os.environ) -> Connection:
     """What the environment says: AZURE_STORAGE_CONNECTION_STRING, or else the variables for its parts."""
 
+    def found(*names: str) -> str:
+        variables = (f"AZURE_STORAGE_{name}" for name in names)
+        return next((name for name in variables if environ.get(name, "").strip()), "")
+
     def read(*names: str) -> str | None:
-        values = (environ.get(f"AZURE_STORAGE_{name}", "").strip() for name in names)
-        return next(filter(None, values), None)
+        return environ.get(found(*names), "").strip() or None
 
     text = read("CONNECTION_STRING")
     if text is not None:
         try:
-            return parse_connection_string(text)
+            return replace(parse_connection_string(text), found_in="AZURE_STORAGE_CONNECTION_STRING")
         except ConfigInvalidError as error:
             raise ConfigInvalidError(f"AZURE_STORAGE_CONNECTION_STRING: {error}") from None
+    keys, signatures = ("ACCOUNT_KEY", "KEY", "ACCESS_KEY"), ("SAS_TOKEN", "SAS_KEY")
     return Connection(
         read("ACCOUNT_NAME", "ACCOUNT"),
         read("ENDPOINT"),
-        read("ACCOUNT_KEY", "KEY", "ACCESS_KEY"),
-        read("SAS_TOKEN", "SAS_KEY"),
+        read(*keys),
+        read(*signatures),
+        found(*keys) or found(*signatures),
     )

@@ -29,11 +29,21 @@ class NameNode:
 
 
 class NameNodes:
-    """Those of one cluster. `active` is the one that was last found to answer; all objects of an Operator share it."""
+    """Those of one cluster. `active` is the one that was last found to answer; all objects of an Operator share it.
 
-    def __init__(self, nodes: Sequence[NameNode]) -> None:
+    found_in: the settings that name them, for display; empty if the caller does.
+    """
+
+    def __init__(self, nodes: Sequence[NameNode], found_in: str = "") -> None:
         self._nodes = tuple(nodes)
         self._active = 0
+        self._found_in = found_in
+
+    @property
+    def shown(self) -> str:
+        """Their URLs and where they were found, for display."""
+        urls = ", ".join(Address(node.origin, node.prefix).url for node in self._nodes)
+        return f"{urls} (of {self._found_in})" if self._found_in else urls
 
     @property
     def active(self) -> NameNode:
@@ -74,12 +84,12 @@ def name_nodes(cluster: str | None, given: Sequence[str] | None, *, tls: bool) -
         raise ConfigInvalidError(
             "no cluster: name it (webhdfs://host:port/path), set namenodes=, or fs.defaultFS in HADOOP_CONF_DIR"
         )
-    found = settings.name_nodes(named, tls=tls)
+    found = settings.name_nodes(named, scheme)
     if cluster is None and not found:
         # The port in fs.defaultFS is that of the RPC.
         address = settings.get(f"dfs.namenode.{scheme}-address")
         found = [address or named.rpartition("@")[2].partition(":")[0]]
-    return NameNodes([_name_node(text, scheme) for text in found or [named]])
+    return NameNodes([_name_node(text, scheme) for text in found or [named]], settings.place if found else "")
 
 
 def _name_node(text: str, scheme: str) -> NameNode:

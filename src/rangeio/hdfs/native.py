@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any
 
 from rangeio.errors import ConfigInvalidError, IsDirectoryError, ObjectChangedError, UnsupportedError
@@ -78,6 +79,12 @@ class Clients:
             return kind(self.url, dict(self.settings), **self.kerberos)
         except Exception as error:  # before any I/O: wrong settings
             raise ConfigInvalidError(f"hdfs-native: {error}") from error
+
+
+def check_library() -> str:
+    """The library and its version, for display. UnsupportedError if it is missing."""
+    _library()
+    return f"hdfs-native {version('hdfs-native')}"
 
 
 def check_fork() -> None:

@@ -15,14 +15,19 @@ _MOST_DEPTH = 20
 
 
 class Settings:
-    """The settings in a folder; none without a folder. Files that are missing are not an error."""
+    """The settings in a folder; none without a folder. Files that are missing are not an error.
 
-    def __init__(self, folder: str | None = None) -> None:
-        """folder: default: HADOOP_CONF_DIR, else $HADOOP_HOME/etc/hadoop."""
+    place: where they were found, for display; empty if there are none.
+    """
+
+    def __init__(self, given: Mapping[str, str] | None = None) -> None:
+        """given: over those of the folder, which is HADOOP_CONF_DIR, else $HADOOP_HOME/etc/hadoop."""
         self._values: dict[str, str] = {}
-        self._folder = folder or _folder_of_environment()
+        self._folder = _folder_of_environment()
         for name in _FILES if self._folder else ():
             self._values |= _read(Path(self._folder or "") / name)
+        self.place = ", ".join([*["settings="][: bool(given)], *[repr(self._folder)][: bool(self._values)]])
+        self._values |= given or {}
 
     def get(self, name: str) -> str | None:
         """The value, with ${name} replaced; None if it is not set or empty."""
@@ -39,9 +44,10 @@ class Settings:
             return os.environ.get(name[4:], "")
         return self._values.get(name, "")
 
-    def name_nodes(self, service: str, *, tls: bool) -> list[str]:
-        """host:port of each name node of a nameservice, by HTTP; empty if there is no such nameservice."""
-        kind = "https" if tls else "http"
+    def name_nodes(self, service: str, kind: str) -> list[str]:
+        """host:port of each name node of a nameservice; empty if there is no such nameservice. kind: http, https or
+        rpc.
+        """
         ids = self.get(f"dfs.ha.namenodes.{service}")
         if ids is not None:
             keys = [f"{service}.{name.strip()}" for name in ids.split(",") if name.strip()]

@@ -241,6 +241,11 @@ class AzureService(KeyedStore):
         container, blob = self._keys.place(path)
         return f"az://{container}/{blob}"
 
+    def diagnosis(self) -> Iterator[tuple[str, str]]:
+        """See `Service`."""
+        yield "endpoint", self._account.endpoint.url
+        yield "credentials", self._account.identity.whereabouts()
+
     def without_secrets(self, options: dict[str, Any]) -> dict[str, Any]:
         kept = super().without_secrets(options)
         if "connection_string" in options:
@@ -350,23 +355,25 @@ def _identity(endpoint: Endpoint, found: Connection, principal: Principal, **way
     if len(given) > 1:
         raise ConfigInvalidError(f"set only one of {' and '.join(given)}")
     name, value = next(iter(given.items()), ("", None))
+    said = f"{name}="
     if name in ("", "connection_string"):
         if found.account_key or found.sas_token:
             name = "account_key" if found.account_key else "sas_token"
             value = found.account_key or found.sas_token
+            said = f"{'an account key' if found.account_key else 'a SAS'} in {found.found_in or said}"
         else:
             name = "client_id"
     account, exposed = endpoint.account, not is_private(endpoint.origin, principal.proxy)
     if name == "anonymous":
-        return Identity(Proof())
+        return Identity(Proof(), said="anonymous=True")
     if name == "client_id":
         return Identity(None, principal, exposed=exposed, tokens=True)
     if name != "credentials":
-        return Identity(proof_of({name: value}, account), exposed=exposed)
+        return Identity(proof_of({name: value}, account), exposed=exposed, said=said)
     if hasattr(value, "get_token"):
-        return Identity(None, of_credential(value), exposed=exposed, tokens=True)
+        return Identity(None, of_credential(value), exposed=exposed, tokens=True, said=said)
     if not callable(value):
         raise ConfigInvalidError(
             "credentials must be an object of azure-identity, or a callable that returns a mapping"
         )
-    return Identity(None, value, account=account, exposed=exposed)
+    return Identity(None, value, account=account, exposed=exposed, said=said)

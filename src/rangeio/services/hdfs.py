@@ -1,5 +1,6 @@
 """The service for hdfs://: files of HDFS by its own protocol, with the library hdfs-native."""
 
+import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import replace
@@ -11,7 +12,8 @@ from _uring import yield_if_due
 from rangeio.errors import ConfigInvalidError, Error, TimedOutError
 from rangeio.hdfs.listing import Walk
 from rangeio.hdfs.name_nodes import joined
-from rangeio.hdfs.native import Clients, NativeFile, class_of
+from rangeio.hdfs.native import Clients, NativeFile, check_library, class_of
+from rangeio.hdfs.settings import Settings
 from rangeio.hdfs.statuses import FileStatus
 from rangeio.options import Options
 from rangeio.ranges import OPEN
@@ -24,6 +26,9 @@ from rangeio.stores.failures import mapped
 
 if TYPE_CHECKING:
     from _uring import Reactor
+
+# Where the library finds them. The values are the paths of files, and a name.
+_CREDENTIALS = ("HADOOP_TOKEN_FILE_LOCATION", "KRB5CCNAME", "HADOOP_USER_NAME")
 
 
 class HdfsService(Service):
@@ -87,6 +92,19 @@ class HdfsService(Service):
     def uri(self, path: str) -> str:
         """See `Service`. That of a directory ends in a slash, as its prefix in a listing does."""
         return self.shown(path).rstrip("/") + "/" if path.endswith("/") else self.shown(path)
+
+    def diagnosis(self) -> Iterator[tuple[str, str]]:
+        """See `Service`. The library chooses among the credentials as the name node asks."""
+        yield "library", check_library()
+        settings = Settings(self._clients.settings)
+        named = self._cluster or settings.default_cluster()
+        nodes = [] if named is None else settings.name_nodes(named, "rpc")
+        shown = ", ".join(nodes) or (named or "none: fs.defaultFS is not set").rpartition("@")[2]
+        from_settings = settings.place if nodes or self._cluster is None else ""
+        yield "name nodes", f"{shown} (of {from_settings})" if from_settings else shown
+        given = [f"{name}=" for name in self._clients.kerberos]
+        there = [f"{name} ({os.environ[name]!r})" for name in _CREDENTIALS if os.environ.get(name)]
+        yield "credentials", ", ".join([*given, *there]) or "the user of this process, or its default tickets"
 
     def list(self, prefix: str, delimiter: str | None, options: Options) -> Iterator[Stat]:
         listing = _Directories(self, prefix, delimiter, options)

@@ -1,7 +1,7 @@
 """The services for webhdfs:// and swebhdfs://: files of HDFS, read over HTTP with `rangeio.http`."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -108,8 +108,11 @@ class WebHdfsService(HttpStore):
         fields = checked_fields(headers or {})
         name = cluster or nodes.active.origin.authority
         source = partial(_fetched_token, reactor, Access(pool, fields), nodes, name) if kerberos else None
+        who = "delegation_token=" if user is None else f"user={user!r}"
         if user is None and delegation_token is None and not kerberos:
             user = os.environ.get("HADOOP_USER_NAME") or None
+            who = f"the user {user!r} of HADOOP_USER_NAME" if user else "none: the name node's default user"
+        self._who = "" if kerberos else who
         login = Login(user, delegation_token, source)
         access = Access(pool, fields, login)
         self._cluster = Cluster(
@@ -133,6 +136,15 @@ class WebHdfsService(HttpStore):
     def uri(self, path: str) -> str:
         """See `Service`. That of a directory ends in a slash, as its prefix in a listing does."""
         return self.shown(path).rstrip("/") + "/" if path.endswith("/") else self.shown(path)
+
+    def diagnosis(self) -> Iterator[tuple[str, str]]:
+        """See `Service`. With Kerberos, asks the KDC."""
+        nodes = self._cluster.nodes
+        yield "name nodes", nodes.shown
+        if not self._who:
+            negotiate(nodes.active.origin.host)
+        ticket = f"kerberos=True, with a ticket in {os.environ.get('KRB5CCNAME') or 'the default cache'}"
+        yield "credentials", self._who or ticket
 
     def _remote(self, path: str, options: Options) -> WebHdfsFile:
         if conditions(options):
