@@ -106,6 +106,7 @@ FLOORS = (
     "rangeio.operator rangeio.from_stores",
     "rangeio.adapters",
     "rangeio",
+    "rangeio.fsspec",
     "rangeio.cli.console rangeio.cli.machine rangeio.cli.sizes",
     "rangeio.cli.range_syntax",
     "rangeio_bench",

@@ -82,6 +82,17 @@ def honest(data: bytes, asked: Asked, etag: str | None = '"v1"', then: End = "ke
     return reply(206, data[start:stop], ETag=etag, Content_Range=span, then=then)
 
 
+def with_suffixes(data: bytes, asked: Asked, etag: str | None = '"v1"') -> Answer:
+    """What a good server answers that knows ``bytes=-n`` as well."""
+    wanted = asked.fields.get("range", "")
+    if not wanted.startswith("bytes=-"):
+        return honest(data, asked, etag)
+    start = max(0, len(data) - int(wanted[7:]))
+    if not data[start:]:
+        return reply(416, Content_Range=f"bytes */{len(data)}")
+    return reply(206, data[start:], ETag=etag, Content_Range=f"bytes {start}-{len(data) - 1}/{len(data)}")
+
+
 def cut(answer: Answer, nbytes: int, then: End) -> Answer:
     """The head and so many bytes of the body, then the end."""
     head = answer.data.index(b"\r\n\r\n") + 4

@@ -1,0 +1,115 @@
+"""The coroutines of our fsspec file systems, over AsyncReader: on the loop that awaits them, without a thread."""
+
+import asyncio
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from fsspec.callbacks import DEFAULT_CALLBACK
+
+from rangeio.errors import Error, IsDirectoryError
+from rangeio.fsspec.filesystem import (
+    FILES_AT_ONCE,
+    ReadingFileSystem,
+    Triple,
+    cut_all,
+    judged,
+    reading_options,
+)
+from rangeio.fsspec.wanted import by_path, spread, wanted
+
+
+class AwaitedFileSystem(ReadingFileSystem):
+    """The contents and facts of files, awaited. A subclass has `_info` and `_ls`."""
+
+    async def _exists(self, path: str, **kwargs: Any) -> bool:
+        return await self._has_type(path, "file", "directory", "other")
+
+    async def _isfile(self, path: str) -> bool:
+        return await self._has_type(path, "file")
+
+    async def _isdir(self, path: str) -> bool:
+        return await self._has_type(path, "directory")
+
+    async def _has_type(self, path: str, *types: str) -> bool:
+        try:
+            return (await self._info(path))["type"] in types
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+    async def _cat_file(self, path: str, start: Any = None, end: Any = None, **kwargs: Any) -> bytes:
+        within, cut = wanted(start, end)
+        name = self._strip_protocol(path)
+        async with self.operator.open_async(name, **reading_options(kwargs)) as reader:
+            data = await reader.read_range(within)
+            return cut(data, lambda: reader.size or 0)
+
+    async def _cat_ranges(
+        self,
+        paths: Sequence[str],
+        starts: Any,
+        ends: Any,
+        max_gap: int | None = None,
+        batch_size: int | None = None,
+        on_error: str = "return",
+        **kwargs: Any,
+    ) -> list[Any]:
+        jobs = spread([self._strip_protocol(path) for path in paths], starts, ends)
+        options = {**({} if max_gap is None else {"gap": max_gap}), **reading_options(kwargs)}
+        groups = by_path(jobs)
+        limit = asyncio.Semaphore(batch_size or FILES_AT_ONCE)
+
+        async def one(path: str, indices: list[int]) -> list[Any]:
+            async with limit:
+                return await self._cat_one_awaited(path, indices, jobs, options)
+
+        parts = await asyncio.gather(*(one(path, indices) for path, indices in groups.items()))
+        found: list[Any] = [None] * len(jobs)
+        for indices, results in zip(groups.values(), parts, strict=True):
+            for index, result in zip(indices, results, strict=True):
+                found[index] = result
+        return judged(found, on_error)
+
+    async def _cat_one_awaited(
+        self, path: str, indices: list[int], jobs: list[Triple], options: Any
+    ) -> list[Any]:
+        try:
+            async with self.operator.open_async(path) as reader:
+                asked = [wanted(*jobs[index][1:]) for index in indices]
+                if len(asked) == 1:
+                    results: Any = [await reader.read_range(asked[0][0])]
+                else:
+                    ranges = [one for one, _ in asked]
+                    results = await reader.read_ranges(ranges, on_error="return", **options)
+                return cut_all(asked, results, lambda: reader.size or 0)
+        except Error as error:
+            return [error for _ in indices]
+
+    async def _get_file(
+        self, rpath: str, lpath: Any, callback: Any = DEFAULT_CALLBACK, **kwargs: Any
+    ) -> None:
+        path = self._strip_protocol(rpath)
+        try:
+            async with self.operator.open_async(path, **reading_options(kwargs)) as reader:
+                await _save(reader, lpath, callback)
+        except (FileNotFoundError, IsDirectoryError):
+            if not await self._isdir(path):
+                raise
+            os.makedirs(lpath, exist_ok=True)
+
+
+async def _save(reader: Any, lpath: Any, callback: Any) -> None:
+    """Write an object to a file, which is made when its first bytes have come."""
+    stream = reader.stream()
+    piece = await anext(stream, b"")
+    callback.set_size(reader.size)
+    os.makedirs(os.path.dirname(os.path.abspath(lpath)), exist_ok=True)
+    with open(lpath, "wb") as file:
+        try:
+            while piece:
+                file.write(piece)
+                callback.relative_update(len(piece))
+                piece = await anext(stream, b"")
+        except BaseException:
+            os.unlink(lpath)
+            raise
