@@ -81,7 +81,9 @@ def test_import_rangeio_imports_none_of_it(lab: Lab) -> None:
     assert lab.run(program).facts()["found"] == []
 
 
-@pytest.mark.parametrize(("module", "missing"), [("rangeio.fsspec", "fsspec")])
+@pytest.mark.parametrize(
+    ("module", "missing"), [("fsspec", "fsspec"), ("arrow", "pyarrow"), ("obspec", "obspec")]
+)
 def test_a_missing_package_is_named(lab: Lab, module: str, missing: str) -> None:
     program = code(
         """
@@ -93,8 +95,8 @@ def test_a_missing_package_is_named(lab: Lab, module: str, missing: str) -> None
             say(told=str(error))
         """
     )
-    told = lab.run(program, module, missing).facts()["told"]
-    assert f"pip install 'rangeio[{missing}]'" in told
+    told = lab.run(program, f"rangeio.{module}", missing).facts()["told"]
+    assert told == f"rangeio.{module} needs {missing}: pip install 'rangeio[{module}]'"
 
 
 def test_no_class_has_the_name_that_pyarrow_replaces() -> None:
@@ -458,6 +460,29 @@ def test_get(stored: Any, tmp_path: Path, awaited: bool) -> None:
     with pytest.raises(FileNotFoundError):
         get("get_file", f"{BUCKET}/fsspec/none", str(tmp_path / "none"))
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+def test_names_of_a_listing_stay_below_the_target(folder: Path, tmp_path: Path, awaited: bool) -> None:
+    class Lying(rf.PosixFileSystem):  # type: ignore[misc, name-defined]
+        def expand_path(self, *args: Any, **kwargs: Any) -> list[str]:
+            return [f"{folder}/a/one", f"{folder}/../../three"]
+
+        async def _expand_path(self, *args: Any, **kwargs: Any) -> list[str]:
+            return self.expand_path()
+
+    fs = Lying()
+    into = str(tmp_path / "into")
+
+    def get() -> None:
+        if awaited:
+            asyncio.run(fs._get(str(folder), into, recursive=True))
+        else:
+            fs.get(str(folder), into, recursive=True)
+
+    with pytest.raises(PermissionError, match="out of"):
+        get()
+    assert not os.path.exists(into)
 
 
 # --- loops, processes ----------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fsspec.callbacks import DEFAULT_CALLBACK
+from fsspec.implementations.local import trailing_sep
 
 from rangeio.errors import Error, IsDirectoryError
 from rangeio.fsspec.filesystem import (
@@ -96,6 +97,34 @@ class AwaitedFileSystem(ReadingFileSystem):
             if not await self._isdir(path):
                 raise
             os.makedirs(lpath, exist_ok=True)
+
+    async def _get(
+        self,
+        rpath: Any,
+        lpath: Any,
+        recursive: bool = False,
+        callback: Any = DEFAULT_CALLBACK,
+        maxdepth: int | None = None,
+        batch_size: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(lpath, list) and isinstance(rpath, list):
+            paths = list(map(self._strip_protocol, rpath))
+        else:
+            paths = await self._expand_path(rpath, recursive=recursive, maxdepth=maxdepth)
+            if isinstance(rpath, (str, os.PathLike)) and (not recursive or maxdepth is not None):
+                paths = [path for path in paths if not (trailing_sep(path) or await self._isdir(path))]
+        pairs = self.placed(paths, rpath, lpath)
+        callback.set_size(len(pairs))
+        limit = asyncio.Semaphore(batch_size or FILES_AT_ONCE)
+
+        async def one(pair: tuple[str, str]) -> None:
+            async with limit:
+                with callback.branched(*pair) as child:
+                    await self._get_file(*pair, callback=child, **kwargs)
+                callback.relative_update(1)
+
+        await asyncio.gather(*map(one, pairs))
 
 
 async def _save(reader: Any, lpath: Any, callback: Any) -> None:

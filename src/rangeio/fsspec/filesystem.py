@@ -2,18 +2,18 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
 from itertools import chain
 from typing import Any, ClassVar, TypeVar
 
 from fsspec.asyn import AsyncFileSystem
 from fsspec.callbacks import DEFAULT_CALLBACK
-from fsspec.implementations.local import LocalFileSystem as FsspecLocal
 from fsspec.implementations.local import make_path_posix, trailing_sep
 from fsspec.utils import other_paths
 
-from rangeio.errors import ConfigInvalidError, Error, IsDirectoryError
+from rangeio.errors import ConfigInvalidError, Error, IsDirectoryError, PermissionDeniedError
 from rangeio.fsspec.columns import Layouts
 from rangeio.fsspec.entries import Entry
 from rangeio.fsspec.file import ObjectFile
@@ -78,6 +78,10 @@ class ReadingFileSystem(ReadOnly, AsyncFileSystem):
         """There is none: connections belong to the Operator."""
         return self.operator
 
+    def path_of(self, uri: str) -> str:
+        """The path in this file system that a URI of it means; a path stays."""
+        return str(self._strip_protocol(uri))
+
     # --- facts ---------------------------------------------------------------------------------------------------
 
     def exists(self, path: str, **kwargs: Any) -> bool:
@@ -93,8 +97,8 @@ class ReadingFileSystem(ReadOnly, AsyncFileSystem):
         return is_there(lambda: self.info(path), "directory")
 
     def modified(self, path: str) -> Any:
-        """When it was last modified, a datetime with a time zone; None if the service does not tell."""
-        return self.info(path).get("LastModified")
+        """When it was last modified, with a time zone. 1970 if the service does not tell: duckdb needs one."""
+        return self.info(path).get("LastModified") or datetime.fromtimestamp(0, tz=timezone.utc)
 
     def created(self, path: str) -> Any:
         """When it was created. An object is created when it is written, so this is `modified`."""
@@ -226,7 +230,13 @@ class ReadingFileSystem(ReadOnly, AsyncFileSystem):
         **kwargs: Any,
     ) -> None:
         """Copy files here, many at once. See fsspec's documentation for where they are put."""
-        pairs = list(self._targets(rpath, lpath, recursive, maxdepth))
+        if isinstance(lpath, list) and isinstance(rpath, list):
+            paths = list(map(self._strip_protocol, rpath))
+        else:
+            paths = self.expand_path(rpath, recursive=recursive, maxdepth=maxdepth)
+            if isinstance(rpath, (str, os.PathLike)) and (not recursive or maxdepth is not None):
+                paths = [path for path in paths if not (trailing_sep(path) or self.isdir(path))]
+        pairs = self.placed(paths, rpath, lpath)
         callback.set_size(len(pairs))
 
         def one(pair: tuple[str, str]) -> None:
@@ -234,29 +244,36 @@ class ReadingFileSystem(ReadOnly, AsyncFileSystem):
                 self.get_file(*pair, callback=child, **kwargs)
             callback.relative_update(1)
 
-        for _, folder in pairs:
-            os.makedirs(os.path.dirname(os.path.abspath(folder)), exist_ok=True)
         at_once(one, pairs)
 
-    def _targets(
-        self, rpath: Any, lpath: Any, recursive: bool, maxdepth: int | None
-    ) -> Iterator[tuple[str, str]]:
+    def placed(self, paths: list[str], rpath: Any, lpath: Any) -> list[tuple[str, str]]:
+        """Where each path is copied to by `get` of `rpath` to `lpath`. Makes the folders. PermissionDeniedError for a
+        path whose ``..`` would lead out of `lpath`: names of a listing are not to be trusted.
+        """
         if isinstance(lpath, list) and isinstance(rpath, list):
-            return zip(map(self._strip_protocol, rpath), map(os.fspath, lpath), strict=True)
-        one = isinstance(rpath, (str, os.PathLike))
-        given = os.fspath(rpath) if one else ""
-        paths = self.expand_path(rpath, recursive=recursive, maxdepth=maxdepth)
-        if one and (not recursive or maxdepth is not None):
-            paths = [path for path in paths if not (trailing_sep(path) or self.isdir(path))]
-        into = make_path_posix(os.fspath(lpath))
-        pattern = self.has_pattern(given)
-        into_folder = trailing_sep(os.fspath(lpath)) or FsspecLocal().isdir(into)
-        inside = one and (
-            (pattern and len(paths) == 1) or (not pattern and into_folder and not trailing_sep(given))
-        )
-        if trailing_sep(os.fspath(lpath)) and not trailing_sep(into):
-            into += "/"
-        return zip(paths, other_paths(paths, into, exists=inside, flatten=not one), strict=True)
+            pairs = list(zip(paths, map(os.fspath, lpath), strict=True))
+        elif not paths:
+            pairs = []
+        else:
+            one = isinstance(rpath, (str, os.PathLike))
+            given = os.fspath(rpath) if one else ""
+            into = make_path_posix(os.fspath(lpath))
+            if trailing_sep(os.fspath(lpath)) and not trailing_sep(into):
+                into += "/"
+            pattern = self.has_pattern(given)
+            into_folder = trailing_sep(into) or os.path.isdir(into)
+            inside = one and (
+                (pattern and len(paths) == 1) or (not pattern and into_folder and not trailing_sep(given))
+            )
+            targets = other_paths(paths, into, exists=inside, flatten=not one)
+            pairs = list(zip(paths, targets, strict=True))
+            top = os.path.abspath(into)
+            for path, target in pairs:
+                if os.path.commonpath([top, os.path.abspath(target)]) != top:
+                    raise PermissionDeniedError(f"{path!r} would be copied out of {into!r}", path=path)
+        for _, target in pairs:
+            os.makedirs(os.path.dirname(os.path.abspath(target)), exist_ok=True)
+        return pairs
 
     @classmethod
     def has_pattern(cls, path: str) -> bool:

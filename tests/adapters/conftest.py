@@ -1,0 +1,20 @@
+"""What the tests of other libraries need that run here."""
+
+import pytest
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The marks of pyarrow's own tests."""
+    for mark in (
+        "s3",
+        "gcs",
+        "azure",
+        "hdfs",
+        "processes",
+        "pandas",
+        "numpy",
+        "gzip",
+        "nonumpy",
+        "threading",
+    ):
+        config.addinivalue_line("markers", f"{mark}: of pyarrow's tests")
