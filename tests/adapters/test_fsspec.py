@@ -395,6 +395,15 @@ def test_cat_file_is_a_slice_and_one_request(start: Any, end: Any) -> None:
         assert len(server.asked) <= 2
 
 
+def test_a_large_range_uses_all_connections() -> None:
+    data = DATA * 100
+    with scripted(lambda asked: with_suffixes(data, asked)) as server:
+        fs = rf.HttpFileSystem(skip_instance_cache=True)
+        assert fs.cat_file(server.url + "/x", 1, 9_000_000) == data[1:9_000_000]
+        assert asyncio.run(fs._cat_file(server.url + "/x", 1, 9_000_000)) == data[1:9_000_000]
+        assert len(server.asked) == 2 * 9
+
+
 @pytest.mark.parametrize("awaited", [False, True])
 def test_cat_ranges(folder: Path, awaited: bool) -> None:
     fs = rf.PosixFileSystem()

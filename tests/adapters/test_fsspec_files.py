@@ -118,6 +118,16 @@ def test_a_large_read_uses_many_connections(served: Any) -> None:
         assert len(server.asked) >= 10
 
 
+def test_a_chunk_of_the_caller_stays(served: Any) -> None:
+    server, _, url = served(DATA * 3)
+    fs = rf.HttpFileSystem(chunk=5 << 20, skip_instance_cache=True)
+    with fs.open(url) as file:
+        file.read(1)
+        assert file.read(len(DATA) * 3) == (DATA * 3)[1:]
+    assert len(fs.cat_file(url, 0, 9 << 20)) == 9 << 20
+    assert len(server.asked) == 1 + 2 + 2
+
+
 def test_a_failed_read_leaves_the_position() -> None:
     def script(asked: Asked) -> Any:
         return reply(403) if asked.number == 1 else with_suffixes(DATA, asked)

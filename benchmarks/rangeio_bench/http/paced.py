@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, cast
 
 _SO_MAX_PACING_RATE = 47  # asm-generic/socket.h; Python has no name for it
-_RANGE = re.compile(rb"\r\nrange: *bytes=(\d+)-(\d*)", re.IGNORECASE)
+_RANGE = re.compile(rb"\r\nrange: *bytes=(\d*)-(\d*)", re.IGNORECASE)
 _COUNTERS = "/counters"
 
 
@@ -66,8 +66,11 @@ class _Connection(socketserver.BaseRequestHandler):
             return
         start, stop, status, extra = 0, server.size, b"200 OK", b""
         if found := _RANGE.search(request):
-            start = int(found[1])
-            stop = min(stop, int(found[2]) + 1) if found[2] else stop
+            if found[1]:
+                start = int(found[1])
+                stop = min(stop, int(found[2]) + 1) if found[2] else stop
+            else:
+                start = max(0, stop - int(found[2]))
             status, extra = b"206 Partial Content", b"Content-Range: bytes %d-%d/%d\r\n"
             extra %= (start, stop - 1, server.size)
             if start >= server.size:

@@ -42,7 +42,11 @@ class AwaitedFileSystem(ReadingFileSystem):
         within, cut = wanted(start, end)
         name = self._strip_protocol(path)
         async with self.operator.open_async(name, **reading_options(kwargs)) as reader:
-            data = await reader.read_range(within)
+            options: Any = self.spread_options(start, end)
+            if options:
+                (data,) = await reader.read_ranges([within], **options)
+            else:
+                data = await reader.read_range(within)
             return cut(data, lambda: reader.size or 0)
 
     async def _cat_ranges(
@@ -56,7 +60,7 @@ class AwaitedFileSystem(ReadingFileSystem):
         **kwargs: Any,
     ) -> list[Any]:
         jobs = spread([self._strip_protocol(path) for path in paths], starts, ends)
-        options = {**({} if max_gap is None else {"gap": max_gap}), **reading_options(kwargs)}
+        options = self.options_of_many(max_gap, kwargs)
         groups = by_path(jobs)
         limit = asyncio.Semaphore(batch_size or FILES_AT_ONCE)
 

@@ -15,22 +15,32 @@ PEEK = 8 << 10
 _GROWTH = 4
 # More than this is worth several connections, of which each gets at least a MiB.
 _PIECE, _LARGE, _CHUNK = 1 << 20, 2 << 20, 8 << 20
-_CONNECTIONS = 16
+CONNECTIONS = 16
+"""The default number of requests in flight of one read."""
+
+
+def spread_over(total: int) -> dict[str, int]:
+    """The option `chunk` with which so many bytes use all connections; none if they are few."""
+    if total <= _LARGE:
+        return {}
+    return {"chunk": min(_CHUNK, max(_PIECE, -(-total // CONNECTIONS)))}
 
 
 class Blocks:
     """Bytes of one Reader at any position. Thread-safe: no lock is held while a request is on its way.
 
-    most: maximum bytes of read-ahead, 0 for none; None for the default. The size is not asked for: it comes with the
+    most: maximum bytes of read-ahead, 0 for none; None for the default. spread: whether large reads are cut so that
+    they use all connections, rather than by the Reader's `chunk`. The size is not asked for: it comes with the
     first response, or with the last bytes of the object when it is needed first.
     """
 
     _lock: threading.RLock
 
-    def __init__(self, reader: Reader, most: int | None) -> None:
+    def __init__(self, reader: Reader, most: int | None, *, spread: bool = True) -> None:
         begin_lock(self)
         self.reader = reader
         self.far = not reader.capability.positioned
+        self._spread = spread and self.far
         ahead = FAR if self.far else NEAR
         self._most = ahead.most if most is None else most
         self._first = min(ahead.first, self._most)
@@ -92,9 +102,8 @@ class Blocks:
             return held[at - start :][:PEEK] if start <= at < start + len(held) else data
 
     def _request(self, at: int, count: int) -> Any:
-        if self.far and count > _LARGE:
-            chunk = min(_CHUNK, max(_PIECE, -(-count // _CONNECTIONS)))
-            return self.reader.read_ranges([(at, at + count)], chunk=chunk)[0]
+        if options := self.options_for(count):
+            return self.reader.read_ranges([(at, at + count)], **options)[0]
         return self.reader.read_at(at, count)
 
     def _keep(self, at: int, data: Any, asked: int, wanted: int) -> None:
@@ -106,6 +115,10 @@ class Blocks:
                 self._ahead = (at, data)
             if at + len(data) == self._size and len(data) >= len(self.tail[1]) and len(data) <= _CHUNK:
                 self.tail = (at, data)
+
+    def options_for(self, total: int) -> Any:
+        """Options of a read of so many bytes."""
+        return spread_over(total) if self._spread else {}
 
     def clear(self) -> None:
         """Let go of everything."""

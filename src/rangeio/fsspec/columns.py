@@ -20,7 +20,8 @@ HOLE = 8 << 10
 """pyarrow joins chunks that are at most so far apart (arrow::io::CacheOptions)."""
 MOST = 128 << 20
 _MOST_LAYOUTS = 64
-_PIECE, _CHUNK, _CONNECTIONS = 1 << 20, 8 << 20, 16
+_LARGE = 16 << 20
+"""A read that fills all connections for long by itself gains nothing from a guess."""
 
 
 class Layout:
@@ -172,7 +173,7 @@ class Columns:
             pieces, missing = [(at, self._blocks.read(at, count))], no_range
         else:
             pieces, missing = self._from_memory(at, at + count)
-        guesses = self._guesses(layout, group, columns) if missing and max(columns) > self._first else []
+        guesses = self._guesses(layout, group, columns) if missing and self._may_guess(columns, count) else []
         if missing:
             ranges = [*missing, *((start, stop) for start, stop, _, _ in guesses)]
             fetched = self._fetch(ranges, len(missing))
@@ -187,13 +188,16 @@ class Columns:
         pieces.sort(key=lambda piece: piece[0])
         return pieces[0][1] if len(pieces) == 1 else b"".join(data for _, data in pieces)
 
+    def _may_guess(self, columns: dict[int, set[int]], count: int) -> bool:
+        return self._first is not None and max(columns) > self._first and count < _LARGE
+
     def _fetch(self, ranges: list[tuple[int, int]], needed: int) -> list[Any]:
         total = sum(stop - start for start, stop in ranges)
-        chunk = min(_CHUNK, max(_PIECE, -(-total // _CONNECTIONS)))
+        options = self._blocks.options_for(total)
         reader = self._blocks.reader
         if needed == len(ranges):
-            return list(reader.read_ranges(ranges, gap=0, chunk=chunk))
-        found = reader.read_ranges(ranges, gap=0, chunk=chunk, on_error="return")
+            return list(reader.read_ranges(ranges, gap=0, **options))
+        found = reader.read_ranges(ranges, gap=0, **options, on_error="return")
         for place, result in enumerate(found):
             if isinstance(result, Error):
                 if place < needed:

@@ -37,15 +37,17 @@ class ObjectFile(io.BufferedIOBase):
         again: tuple[Callable[..., "ObjectFile"], tuple[Any, ...]] | None = None,
         block_size: int | None = None,
         layouts: Layouts | None = None,
+        spread: bool = True,
     ) -> None:
         """block_size: maximum read-ahead, 0 for none. again: a function and its arguments, which recreate the file in
-        another process. layouts: what is known of Parquet files; None if the file is not to learn.
+        another process. layouts: what is known of Parquet files; None if the file is not to learn. spread: see
+        `Blocks`.
         """
         begin_lock(self)
         self.path, self.fs = path, fs
         self._reader = reader
         self._again = again
-        self._blocks = Blocks(reader, block_size)
+        self._blocks = Blocks(reader, block_size, spread=spread)
         self._columns = (
             Columns(self._blocks, path, layouts) if layouts is not None and self._blocks.far else None
         )
