@@ -9,6 +9,7 @@ from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.implementations.local import trailing_sep
 
 from rangeio.errors import Error, IsDirectoryError
+from rangeio.fsspec.entries import Entry
 from rangeio.fsspec.filesystem import (
     FILES_AT_ONCE,
     ReadingFileSystem,
@@ -22,6 +23,13 @@ from rangeio.fsspec.wanted import by_path, spread, wanted
 
 class AwaitedFileSystem(ReadingFileSystem):
     """The contents and facts of files, awaited. A subclass has `_info` and `_ls`."""
+
+    async def info_if_there_awaited(self, path: str) -> Entry | None:
+        """Like `info_if_there`."""
+        try:
+            return await self._info(path)  # type: ignore[no-any-return]
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
     async def _exists(self, path: str, **kwargs: Any) -> bool:
         return await self._has_type(path, "file", "directory", "other")

@@ -91,6 +91,13 @@ class ReadingFileSystem(ReadOnly, AsyncFileSystem):
 
     # --- facts ---------------------------------------------------------------------------------------------------
 
+    def info_if_there(self, path: str) -> Entry | None:
+        """Its `info`; None if there is nothing."""
+        try:
+            return self.info(path)  # type: ignore[no-any-return]
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
     def exists(self, path: str, **kwargs: Any) -> bool:
         """Whether there is a file or a directory. Errors other than that it is missing are raised."""
         return is_there(lambda: self.info(path, **kwargs))

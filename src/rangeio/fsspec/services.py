@@ -19,6 +19,10 @@ def _named(found: dict[str, Entry], detail: bool) -> Any:
     return found if detail else sorted(found)
 
 
+def _if_file(path: str, info: Entry | None) -> dict[str, Entry]:
+    return {path: info} if info is not None and info["type"] == "file" else {}
+
+
 def _missing(path: str) -> NotFoundError:
     return NotFoundError(f"{path!r}: there is no such object and nothing below it", path=path)
 
@@ -88,8 +92,7 @@ class StoreFileSystem(AwaitedFileSystem):
         place, delimiter = self._place(path, maxdepth, prefix)
         found = self._found(self.operator.list(place, delimiter), path, maxdepth, withdirs)
         if not found and not prefix:
-            info = self.info(path) if self.exists(path) else None
-            found = {path: info} if info is not None and info["type"] == "file" else {}
+            found = _if_file(path, self.info_if_there(path))
         return _named(found, detail)
 
     def _place(self, path: str, maxdepth: int | None, prefix: str) -> tuple[str, str | None]:
@@ -154,8 +157,8 @@ class StoreFileSystem(AwaitedFileSystem):
         place, delimiter = self._place(path, maxdepth, prefix)
         stats = [stat async for stat in self.operator.list_async(place, delimiter)]
         found = self._found(stats, path, maxdepth, withdirs)
-        if not found and not prefix and await self._isfile(path):
-            found = {path: await self._info(path)}
+        if not found and not prefix:
+            found = _if_file(path, await self.info_if_there_awaited(path))
         return _named(found, detail)
 
 
@@ -229,12 +232,12 @@ class HttpFileSystem(AwaitedFileSystem):
     def find(self, path: str, detail: bool = False, **kwargs: Any) -> Any:
         """The URL itself."""
         self._check_pattern(path)
-        return _named({self._strip_protocol(path): self.info(path)} if self.exists(path) else {}, detail)
+        return _named(_if_file(self._strip_protocol(path), self.info_if_there(path)), detail)
 
     async def _find(self, path: str, detail: bool = False, **kwargs: Any) -> Any:
         self._check_pattern(path)
-        there = await self._exists(path)
-        return _named({self._strip_protocol(path): await self._info(path)} if there else {}, detail)
+        info = await self.info_if_there_awaited(path)
+        return _named(_if_file(self._strip_protocol(path), info), detail)
 
     def glob(self, path: str, detail: bool = False, **kwargs: Any) -> Any:
         """The URL itself, if it exists. UnsupportedError for a pattern."""
