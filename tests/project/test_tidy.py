@@ -105,6 +105,8 @@ FLOORS = (
     "rangeio.async_reader",
     "rangeio.operator rangeio.from_stores",
     "rangeio.adapters",
+    "rangeio.parquet",
+    "rangeio.polars",
     "rangeio",
     "rangeio.fsspec rangeio.obspec",
     "rangeio.arrow",

@@ -1,0 +1,96 @@
+"""Parquet files as a lazy frame of polars, read by `rangeio.parquet`.
+
+    frame = rangeio.polars.scan_parquet("s3://bucket/lineitem.parquet")
+    frame.filter(polars.col("l_shipdate") > date(1998, 1, 1)).select("l_orderkey").collect()
+
+Needs polars and pyarrow (``pip install 'rangeio[polars]'``).
+"""
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+try:
+    import polars
+    from polars.io.plugins import register_io_source
+except ImportError as error:
+    raise ImportError(f"polars is missing ({error}): pip install 'rangeio[polars]'") from error
+
+from rangeio.parquet.reading import Reading, reading_of
+from rangeio.parquet.sources import Source
+from rangeio.parquet.windows import SCAN
+from rangeio.polars.predicates import pushed
+
+__all__ = ["scan_parquet"]
+
+
+def scan_parquet(source: Source, *, partitioning: str | None = None, **options: Any) -> polars.LazyFrame:
+    """A lazy frame over Parquet files. source, partitioning and options: as for `rangeio.parquet.scan`.
+
+    Only the columns that a query uses are fetched. Comparisons of columns with values exclude row groups and rows
+    before polars sees them, where arrow compares as polars does; polars does the rest. Columns of directories are
+    int32 or strings. Opens the first file when polars asks for the schema, and the files again for each query.
+    """
+
+    def begun(columns: list[str] | None, condition: Any) -> Reading:
+        return reading_of(source, columns, condition, True, partitioning, options, dictionaries=False)
+
+    @cache
+    def arrow_schema() -> Any:
+        reading = begun(None, None)
+        reading.close()
+        return reading.schema
+
+    def schema() -> polars.Schema:
+        return _frame(arrow_schema().empty_table()).schema
+
+    def read(
+        columns: list[str] | None, predicate: polars.Expr | None, rows: int | None, batch_rows: int | None
+    ) -> Iterator[polars.DataFrame]:
+        used, condition = columns, None
+        if predicate is not None and columns is not None:
+            used = [*dict.fromkeys([*columns, *predicate.meta.root_names()])]
+        if predicate is not None and rows is None:
+            condition = pushed(predicate, arrow_schema())
+        reading = begun(used, condition)
+        frames = (_frame(batch) for batch in reading.batches(SCAN, batch_rows))
+        yield from _finished(frames, _frame(reading.schema.empty_table()), columns, predicate, rows)
+
+    return register_io_source(read, schema=schema, is_pure=True)
+
+
+def _finished(
+    frames: Iterator[polars.DataFrame],
+    empty: polars.DataFrame,
+    columns: list[str] | None,
+    predicate: polars.Expr | None,
+    rows: int | None,
+) -> Iterator[polars.DataFrame]:
+    """What polars asked for: the first `rows` rows, those that fulfil the predicate, and some columns of them."""
+    left = rows
+    yielded = False
+    while left is None or left > 0:
+        frame = next(frames, None)
+        if frame is None:
+            break
+        if left is not None:
+            frame = frame.head(left)
+            left -= frame.height
+        yield _selected(frame, columns, predicate)
+        yielded = True
+    if not yielded:
+        yield _selected(empty, columns, predicate)
+
+
+def _selected(
+    frame: polars.DataFrame, columns: list[str] | None, predicate: polars.Expr | None
+) -> polars.DataFrame:
+    if predicate is not None:
+        frame = frame.filter(predicate)
+    return frame if columns is None else frame.select(columns)
+
+
+def _frame(rows: Any) -> polars.DataFrame:
+    found = polars.from_arrow(rows)
+    assert isinstance(found, polars.DataFrame)
+    return found
