@@ -411,6 +411,13 @@ def test_files_that_differ(tmp_path: Path) -> None:
         parquet.read_table(str(tmp_path))
 
 
+def test_structs_that_differ(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"s": [{"x": 1, "y": 2}]}), tmp_path / "1.parquet")
+    pq.write_table(pa.table({"s": [{"y": 5}, None]}), tmp_path / "2.parquet")
+    found = parquet.read_table(str(tmp_path), ["s.x"])
+    assert found.to_pylist() == [{"s": {"x": 1}}, {"s": {"x": None}}, {"s": None}]
+
+
 def test_many_small_files_at_once() -> None:
     """The footers of the next files are requested while the first are read."""
     files = {f"{number}.parquet": packed(rows(number * 10, 10)) for number in range(40)}

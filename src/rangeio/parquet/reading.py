@@ -139,10 +139,12 @@ class Reading:
         """What to decode, in order, without reading it. largest: divide larger row groups by columns."""
         schema = _with(self._wide, self._parts.fields)
         for part, object in self._objects():
-            names = [name for name in self._names if object.leaves(name)]
             roots: dict[str, list[str]] = {}
-            for name in names:
-                roots.setdefault(object.root(name), []).append(name)
+            for name in self._names:
+                # A file that has the column without the field: the whole column tells which of its rows are null.
+                found = name if object.leaves(name) else self._first.root(name)
+                if object.leaves(found):
+                    roots.setdefault(object.root(found), []).append(found)
             for row_group in object.row_groups(self._condition, schema):
                 yield from _divided(object, part, row_group, roots, largest)
 

@@ -69,7 +69,7 @@ def need_module(name: str) -> Any:
     except ModuleNotFoundError as error:
         if must_be_whole():
             pytest.fail(f"{error}: the extra `test` must bring it")
-        pytest.skip(f"{error}: pip install -e '.[test]'")
+        pytest.skip(f"{error}: pip install -e '.[test]'", allow_module_level=True)
 
 
 def need_root_and(*programs: str) -> None:
