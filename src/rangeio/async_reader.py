@@ -170,6 +170,7 @@ class AsyncReader(AwaitedReads):
         return self.read_at(start, stop - start)
 
     async def _read_suffix(self, range: Suffix) -> Buffer:
+        await yield_if_due()
         found = await self._opened().read_suffix_async(range.n)
         if found is None:
             start, stop = bounds(range, await self._size_for(True))
