@@ -41,11 +41,14 @@ class Attempt(Connecting):
     original address, because a remembered redirect led to a refusal. goes_on: its response decides what is requested
     next. sent, answered: the times of its request and of the response head. placed: bytes that responses have stored in
     the memory of the read, as counted by the receiver. silent_at: the origin where a new connection of it has been
-    silent for long. The other attributes are in `Connecting`.
+    silent for long. asked_with: the version of the credentials in its request. overtaken: its request was made in the
+    steady state, perhaps for an address or with credentials that are no longer those of the object. The other
+    attributes are in `Connecting`.
     """
 
     __slots__ = (
         "answered",
+        "asked_with",
         "at",
         "attempts",
         "clamped",
@@ -57,6 +60,7 @@ class Attempt(Connecting):
         "method",
         "moved",
         "outcome",
+        "overtaken",
         "placed",
         "refused",
         "response",
@@ -86,7 +90,8 @@ class Attempt(Connecting):
         self.attempts = self.hops = self.placed = 0
         self.rival: Attempt | None = None
         self.hedged = self.is_second = self.clamped = self.refused = self.whole = False
-        self.moved = self.restarted = False
+        self.moved = self.restarted = self.overtaken = False
+        self.asked_with = 0
         self.silent_at: Origin | None = None
         self.sent = self.answered = 0.0
         self.response: ResponseParser | None = None
@@ -115,6 +120,7 @@ class Attempt(Connecting):
         expected = self._expected()
         self.response, self.outcome = self._response(connection, expected), None
         self.since = self.sent = time.monotonic()
+        self.asked_with, self.overtaken = self.read.remote.access.credentials.version, False
         REQUESTS.add()
         self._send_rest(connection, memoryview(self._request(connection, expected)))
 
@@ -155,6 +161,8 @@ class Attempt(Connecting):
         connection.stop_waiting()
         response = self.response = self._response(connection, self._expected())
         self.outcome, self.sent, self.since = None, begun.sent, begun.since
+        self.asked_with = self.read.remote.access.credentials.version
+        self.overtaken = self.read.remote.differs_since(begun.sent)
         self.engine.driver.watch(connection.fd, self._readable)
         try:
             response.feed(begun.head)
@@ -172,6 +180,9 @@ class Attempt(Connecting):
             self._readable()
 
     def _judge(self, head: Head) -> Body:
+        if self.overtaken:
+            self.overtaken = False
+            raise Unsolicited  # what it means depends on the address: ask again at the present one
         self.answered, self.aside = self.since, None
         self._end_silence(answered=True)
         return self.engine.judge(self, head)

@@ -286,7 +286,7 @@ def _refused(attempt: Attempt, head: Head, memory: bytearray, complete: Complete
         attempt.connect()
     elif refusal.renew and credentials.renewable and not attempt.refused:
         attempt.refused = True
-        attempt.renew(credentials.version)
+        attempt.renew(attempt.asked_with)
     elif refusal.error.status == "temporary":
         attempt.retry(refusal.error, validation.retry_after_s(head, time.time()))
     else:
