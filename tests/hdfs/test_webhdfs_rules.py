@@ -576,3 +576,42 @@ def test_many_retries(desk: Desk) -> None:
     reader = desk.open(retry=rangeio.Retry(attempts=20, backoff_s=0.001))
     assert reader.read_at(0, 10) == DATA[:10]
     assert server.requests.count("OPEN") == 15
+
+
+MUCH: dict[str, Callable[[Any], object]] = {
+    "a large range": lambda reader: reader.read_at(0, 200_000),
+    "several ranges": lambda reader: reader.read_ranges([(0, 10), (150_000, 150_010)], gap=0),
+    "records": lambda reader: reader.read_batch([0, 150_000], 10),
+    "the first read": lambda reader: reader.read_at(0, 200_000),
+}
+
+
+@pytest.mark.parametrize("how", MUCH)
+def test_two_versions_in_one_result(desk: Desk, how: str) -> None:
+    """A file that is written again while its ranges are read: the bytes of a data node do not say of which version."""
+    server = desk.cluster()
+    reader = desk.open(chunk=50_000, concurrent=1)
+    if how != "the first read":
+        assert reader.read_at(0, 10) == DATA[:10]
+
+    def write_again(asked: Asked, query: dict[str, str]) -> None:
+        if int(query["offset"]) >= 100_000:
+            server.put("/dir/file", b"B" * SIZE)
+
+    server.data_fault = write_again
+    with pytest.raises(rangeio.ObjectChangedError, match="it changed after it was opened"):
+        MUCH[how](reader)
+
+
+def test_results_wait_for_one_status(desk: Desk) -> None:
+    """Also if some of the ranges fail, lie past the end or are empty."""
+    server = desk.cluster()
+    reader = desk.open(retry=rangeio.Retry(attempts=1))
+    assert reader.read_at(0, 10) == DATA[:10]
+    server.forget()
+    server.data_fault = lambda asked, query: reply(404) if query["offset"] == "90000" else None
+    ranges = [(0, 10), (90_000, 90_010), (SIZE, SIZE + 5), (7, 7), (150_000, 150_010)]
+    found = reader.read_ranges(ranges, gap=0, on_error="return")
+    assert isinstance(found[1], rangeio.NotFoundError)
+    assert [*found[:1], *found[2:]] == [DATA[:10], b"", b"", DATA[150_000:150_010]]
+    assert server.requests.count("GETFILESTATUS") <= 1

@@ -64,7 +64,7 @@ class Engine:
         self._parked: set[RemoteObject] = set()
         self._versions: dict[RemoteObject, Version] = {}
         self._wholes: dict[RemoteObject, Any] = {}
-        self._statuses = StatusChecks(self._ask_status)
+        self._statuses = StatusChecks(self._ask_status, chunk)
         self._reads: dict[RangeRead, None] = {}
         self._ticking = False
         self._began = time.monotonic() if began is None else began
@@ -83,7 +83,7 @@ class Engine:
 
     def add_all(self, reads: Sequence[RangeRead]) -> None:
         """Begin all reads of a call, or queue them."""
-        self.expect(len(reads))
+        self._statuses.expect(reads)
         for read in reads:
             self.add(read)
 
@@ -132,7 +132,7 @@ class Engine:
         whole = self._wholes.get(remote, remote.kept)
         if isinstance(read, Probe):  # it asks the server, even if the object is in memory
             self._enqueue(read, 0, 1, Attempt(self, read, 0, 1, remote.probe_method))
-        elif remote.by_status and self._statuses.holds(read, self._chunk):
+        elif remote.by_status and self._statuses.holds(read):
             pass
         elif whole is not None:
             self._land(read, read.cut_from(whole))
@@ -326,11 +326,17 @@ class Engine:
             return
         probe.done = True
         self._reads.pop(probe, None)
-        for waiting in self._statuses.end(probe.remote):
-            self._admit(waiting)
+        waited, complete = self._statuses.end(probe)
+        for read in waited:
+            self._admit(read)
+        for read in complete:
+            self._finish(read)
 
     def _finish(self, read: RangeRead) -> None:
         """All bytes of a read have arrived."""
+        if self._statuses.confirms(read):
+            self.pump()
+            return
         try:
             result = read.result()
         except (Error, MemoryError) as error:
@@ -345,6 +351,7 @@ class Engine:
             self._end_attempts(read)
         read.let_go()
         self._reads.pop(read, None)
+        self._statuses.landed(read)
         self._landed(read.index, result)
 
     def _end_attempts(self, read: RangeRead, but: Attempt | None = None) -> None:
@@ -362,7 +369,8 @@ class Engine:
         remote = read.remote
         victims = [read]
         if read.index < 0:
-            victims = [*self._downloads.pop(remote, ()), *self._statuses.end(remote)]
+            waited, complete = self._statuses.end(read)
+            victims = [*self._downloads.pop(remote, ()), *waited, *complete]
         read.done = read.index < 0 or read.done
         self._reads.pop(read, None)
         for victim in victims:
