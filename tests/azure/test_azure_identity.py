@@ -96,6 +96,11 @@ URIS = [
         {"container": "cont", "account": "acc", "endpoint_url": "https://acc.dfs.core.chinacloudapi.cn"},
         "a",
     ),
+    (
+        "cont@acc.z12.dfs.storage.azure.net/a",
+        {"container": "cont", "account": "acc", "endpoint_url": "https://acc.z12.dfs.storage.azure.net"},
+        "a",
+    ),
     ("", {}, ""),
 ]
 
@@ -103,6 +108,25 @@ URIS = [
 @pytest.mark.parametrize(("rest", "options", "path"), URIS)
 def test_uris(rest: str, options: dict[str, str], path: str) -> None:
     assert parse_rest(rest) == (options, path)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "acc.dfs.evil.example",
+        "acc.blob.core.windows.net.evil.example",
+        "acc.blob.core.windows.net:8443",
+        "acc.z1.blob.core.windows.net@evil.example",
+        "acc.blob.core.windows.net\\.evil.example",
+        "acc.z1.dfs.evil.example",
+    ],
+)
+def test_hosts_that_get_no_credentials(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the machine would be sent to whoever wrote the URI."""
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "acc")
+    monkeypatch.setenv("AZURE_STORAGE_SAS_TOKEN", "sv=1&sig=secret")
+    with pytest.raises(rangeio.ConfigInvalidError, match=r"host|cloud"):
+        rangeio.open(f"abfss://cont@{host}/blob")
 
 
 @pytest.mark.parametrize("scheme", ["az", "azure", "abfs", "abfss", "wasb", "wasbs"])

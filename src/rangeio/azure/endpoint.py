@@ -9,6 +9,11 @@ from rangeio.http.urls import Address, Origin, parse_url, quoted
 _ACCOUNT = re.compile(r"[a-z0-9]{3,24}(-secondary)?")
 _CONTAINER = re.compile(r"\$[a-z]{3,20}|[a-z0-9](?:[a-z0-9]|-(?!-)){1,61}[a-z0-9]")
 _OF_AZURE = re.compile(r"(?P<account>[a-z0-9-]+)\.(?P<rest>(?:z\d+\.)?(?:blob|dfs)\..+)", re.IGNORECASE)
+_CLOUDS = re.compile(
+    r"(?:blob|dfs)\.core\.(?:windows\.net|usgovcloudapi\.net|chinacloudapi\.cn|cloudapi\.de)"
+    r"|z\d+\.(?:blob|dfs)\.storage\.azure\.net",
+    re.IGNORECASE,
+)
 SUFFIX = "core.windows.net"
 """Of the hosts of the public cloud; those of others are named by an endpoint or by a connection string."""
 
@@ -80,7 +85,8 @@ def check_container(container: str) -> None:
 
 def parse_rest(rest: str) -> tuple[dict[str, str], str]:
     """The options and the path in a URI after its scheme: ``container/blob``, or ``container@host/blob`` with the host
-    of an account.
+    of an account in one of Microsoft's clouds: the credentials of the machine are sent there, so a URI cannot name any
+    other host.
     """
     place, _, path = rest.partition("/")
     container, at, host = place.partition("@")
@@ -91,6 +97,11 @@ def parse_rest(rest: str) -> tuple[dict[str, str], str]:
         raise ConfigInvalidError(
             f"{host!r} is not the host of a storage account; the URI must be like"
             f" abfss://container@account.dfs.{SUFFIX}/path"
+        )
+    if not _CLOUDS.fullmatch(found["rest"]):
+        raise ConfigInvalidError(
+            f"{host!r} is not in one of Microsoft's clouds, and credentials would be sent there: name it by"
+            " endpoint_url=, with a URI like az://container/path"
         )
     options = {"container": container, "account": found["account"].lower()}
     if not re.fullmatch(rf"(?:blob|dfs)\.{re.escape(SUFFIX)}", found["rest"], re.IGNORECASE):

@@ -28,7 +28,7 @@ _LOOK_S = 1.0
 _RENEW_S = 60.0
 # Number of previous redirect targets that are remembered, because requests to them may still be in flight.
 _MOST_LEFT = 8
-# How long the core may repeat a request after its object has moved, and some more.
+# The core repeats a request for half a second, also after its object has moved.
 _REPEATED_S = 1.0
 
 
@@ -278,9 +278,9 @@ class RemoteObject:
 
     def differs_since(self, sent: float) -> bool:
         """Whether a request in the steady state, sent at that time, may have gone to another address than the present
-        one, or with other credentials. The core repeats a request for half a second.
+        one, or went with other credentials.
         """
-        return max(self._moved_at, self.access.credentials.renewed_at) > sent - _REPEATED_S
+        return self._moved_at > sent - _REPEATED_S or self.access.credentials.renewed_at > sent
 
     def _remember(self, target: Address) -> None:
         """Keep an address whose secrets may be quoted by the response to a request in flight."""
