@@ -494,6 +494,8 @@ def test_logins_do_not_travel(server: Scripted) -> None:
         ("206 of 4711 bytes", ["206", "4711"], "206 of *** bytes"),
         (repr("a back\\slash"), ["back\\slash"], "'a ***'"),
         ("[^x]+.*", ["[^x]+.*"], "***"),
+        ("id-dE9rRW5TZUNyRXQrLz1acTk=", ["tOkEnSeCrEt+/=Zq9"], "id-***="),
+        ("744F6B456E5365437245742b2f3d5a7139 x", ["tOkEnSeCrEt+/=Zq9"], "*** x"),
     ],
 )
 def test_hidden(text: str, secrets: list[str], left: str) -> None:

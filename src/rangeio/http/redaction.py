@@ -1,7 +1,7 @@
 """Removes secrets that were sent to a server from texts that the server may have influenced."""
 
 import re
-from base64 import b64decode
+from base64 import b64decode, b64encode, urlsafe_b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import quote, unquote
 
@@ -12,6 +12,8 @@ from rangeio.http.proxies import basic
 _BEGINNING = 8
 # Secrets shorter than _SHORT occur within many words: they are removed only as separate words, below _SHORTEST never.
 _SHORT, _SHORTEST = 4, 2
+# Secrets from this length on are removed in the codes of a server, too.
+_LONG = 12
 
 
 class Quoted(str):
@@ -88,18 +90,23 @@ def secrets_of_query(target: str) -> Iterator[str]:
 
 
 def hidden(text: str, secrets: Iterable[str]) -> str:
-    """The text with ``***`` in place of each secret: in any case, quoted or not, complete or truncated."""
-    forms = {
-        form
-        for secret in secrets
-        for form in (secret, unquote(secret), quote(secret, safe=""), repr(secret)[1:-1])
-    }
+    """The text with ``***`` in place of each secret: in any case, quoted or not, complete or truncated; a long one also
+    in base64 and in hexadecimal digits.
+    """
+    forms = {form for secret in secrets for form in _forms(secret)}
     for form in sorted(forms, key=len, reverse=True):  # one may be contained in another
         if len(form) >= _SHORT:
             text = _without(text, form)
         elif len(form) >= _SHORTEST and not form.isdigit():  # a number of up to three digits is not a secret
             text = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", "***", text, flags=re.IGNORECASE)
     return text
+
+
+def _forms(secret: str) -> Iterator[str]:
+    yield from (secret, unquote(secret), quote(secret, safe=""), repr(secret)[1:-1])
+    if len(secret) >= _LONG:
+        raw = secret.encode(errors="surrogateescape")
+        yield from (b64encode(raw).decode().rstrip("="), urlsafe_b64encode(raw).decode().rstrip("="), raw.hex())
 
 
 def _without(text: str, secret: str) -> str:
