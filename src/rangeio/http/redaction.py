@@ -106,7 +106,11 @@ def _forms(secret: str) -> Iterator[str]:
     yield from (secret, unquote(secret), quote(secret, safe=""), repr(secret)[1:-1])
     if len(secret) >= _LONG:
         raw = secret.encode(errors="surrogateescape")
-        yield from (b64encode(raw).decode().rstrip("="), urlsafe_b64encode(raw).decode().rstrip("="), raw.hex())
+        yield from (
+            b64encode(raw).decode().rstrip("="),
+            urlsafe_b64encode(raw).decode().rstrip("="),
+            raw.hex(),
+        )
 
 
 def _without(text: str, secret: str) -> str:
