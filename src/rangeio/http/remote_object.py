@@ -272,7 +272,7 @@ class RemoteObject:
     def _go_to(self, target: Address) -> None:
         if self._target != self.address:
             self._remember(self._target)
-        if target != self._target:
+        if target != self._target and self._version.known:  # before, there is no steady state
             self._moved_at = time.monotonic()  # first: see `differs_since`
         self._target = target
 
