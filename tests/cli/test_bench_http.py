@@ -125,7 +125,7 @@ def test_everybody_reads_the_right_bytes(bench: HttpBench, case: HttpCase, kind:
         if case.action in ("threads", "tasks", "batch"):
             assert isinstance(contender, Client)
             times = contender.latencies(case.action, bench.works(case)[0].first(64))
-            assert len(times) >= 40
+            assert len(times) >= 32  # of 64: not the first 16, nor those that 16 of them may have held up
             assert min(times) > 0
     finally:
         contender.close()
@@ -178,7 +178,7 @@ def test_the_command(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Options, "quick", lambda: TINY)
     monkeypatch.setattr(HttpSession, "memory_kinds", HttpSession.memory_kinds[:1])
-    before = threading.active_count()
+    before = {*threading.enumerate()}
     arguments = ["bench", server.url, "--quick", "--rounds", "1", "--cases", "http-4k,memory"]
     assert main([*arguments, "--json", "out.json", "--report", "out.html"]) == 0
     text = capsys.readouterr()
@@ -189,7 +189,8 @@ def test_the_command(
     assert [result["case"]["id"] for result in data["cases"]] == ["http-4k"]
     assert data["server"].startswith(server.url)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.html", "out.json"]
-    assert threading.active_count() == before
+    left = {*threading.enumerate()} - before
+    assert {thread.name for thread in left} <= {"rangeio connecting"}  # which wait a while for more to do
 
 
 @pytest.mark.parametrize(

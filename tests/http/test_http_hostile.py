@@ -20,6 +20,7 @@ from rangeio.awaitables import pause
 from rangeio.http.connection_pool import ConnectionPool, Security
 from rangeio.http.heads import Head
 from rangeio.http.remote_object import Access
+from rangeio.threads import CONNECTING
 
 need_module("urllib3")
 
@@ -548,8 +549,5 @@ def test_a_loop_goes_on_while_a_name_is_looked_up(name: str, monkeypatch: pytest
 
 
 def settle() -> None:
-    """Threads that connect for nobody end when they are let."""
-    for thread in threading.enumerate():
-        if thread.name == "rangeio connecting":
-            thread.join(30)
-            assert not thread.is_alive()
+    """Connections that nobody waits for end when they are let."""
+    assert CONNECTING.wait(30)

@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 from _uring.event_loops import bind
 from rangeio.errors import from_native
 from rangeio.http.connection import cut_off_all
+from rangeio.threads import CONNECTING
 
 _T = TypeVar("_T")
 Work: TypeAlias = Callable[[], Any]
@@ -76,7 +77,7 @@ class GuardedDriver:
 
 
 def _in_thread(driver: Driver, work: Work, done: Done, lost: Done) -> None:
-    """One short-lived thread for each connection that is opened: there are few, and none waits for another."""
+    """One thread for each connection that is being opened, so that none waits for another; it may open more of them."""
 
     def body() -> None:
         result = _outcome(work)
@@ -86,7 +87,7 @@ def _in_thread(driver: Driver, work: Work, done: Done, lost: Done) -> None:
             lost(result)
 
     try:
-        threading.Thread(target=body, name="rangeio connecting", daemon=True).start()
+        CONNECTING.start_apart(body)
     except RuntimeError as error:  # no thread can be started
         reason = error
         driver.post(lambda: done(reason))

@@ -61,7 +61,7 @@ def check_value(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise ConfigInvalidError(f"{name} must be a string, not {type(value).__name__}")
     check_line(name, value)
-    if any(ord(letter) > 255 for letter in value):
+    if not value.isascii() and any(ord(letter) > 255 for letter in value):
         raise ConfigInvalidError(f"{name} contains a character that is not in Latin-1, so it cannot be sent")
     return value
 

@@ -21,8 +21,8 @@ from rangeio.service import Location, Service, Stat
 from rangeio.services.http_options import conditions
 from rangeio.services.store_object import in_thread
 from rangeio.services.store_source import DEFAULTS, StoreSource
-from rangeio.services.threads import THREADS
 from rangeio.stores.failures import mapped
+from rangeio.threads import THREADS
 
 if TYPE_CHECKING:
     from _uring import Reactor

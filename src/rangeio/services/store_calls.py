@@ -13,7 +13,7 @@ from _uring.waiters import Binding
 from rangeio.errors import ConnectionFailedError, TimedOutError, asked
 from rangeio.locks import begin_lock
 from rangeio.services.store_read import StoreRead, first_failure
-from rangeio.services.threads import THREADS
+from rangeio.threads import THREADS
 
 # How often a waiting thread looks whether it is now in a child that a signal handler forked.
 _FORK_CHECK_S = 1.0

@@ -13,10 +13,10 @@ from rangeio.locks import begin_lock
 from rangeio.ranges import OPEN
 from rangeio.services.store_calls import Steps
 from rangeio.services.store_read import StoreRead, bytes_of
-from rangeio.services.threads import THREADS
 from rangeio.stores.failures import mapped
 from rangeio.stores.one_at_a_time import Turn
 from rangeio.stores.store import Info, Store, Told
+from rangeio.threads import THREADS
 
 # Bytes that are asked for at once where the object has no size.
 _PIECE = 8 << 20

@@ -10,7 +10,6 @@ import json
 import os
 import resource
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,6 +19,7 @@ from awaited import Loop
 import rangeio
 from rangeio.awaitables import pause, run_now
 from rangeio.policy import RETRIES
+from rangeio.threads import CONNECTING
 
 RANGES = [(at, at + 100) for at in range(0, 50_000, 5_000)]
 SHAPES: dict[str, Callable[[Any], Any]] = {
@@ -95,9 +95,8 @@ def tried(loop: Loop | None, url: str, options: dict[str, Any], shape: str, spar
         ends.append(await outcome(reader, shape, None))
         reader.close()
         pool.unuse()
-        for thread in threading.enumerate():
-            if loop is None and thread.name == "rangeio connecting":
-                thread.join()
+        if loop is None:
+            CONNECTING.wait(30)
         end = time.monotonic() + _SETTLE_S
         while (
             loop is not None and taken() and time.monotonic() < end

@@ -1,7 +1,6 @@
 """A way to a file on a real server, through the fault proxy, by every loop; `conftest.py` names this module."""
 
 import gc
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +11,7 @@ from faults.machine import need_module
 import rangeio
 from rangeio.http import attempt, responses
 from rangeio.policy import RetryBudget
+from rangeio.threads import CONNECTING
 from servers.fixtures import Sites
 from servers.proxy import Proxy, proxy
 from servers.scripted import sockets
@@ -79,15 +79,10 @@ class Line:
 
 @pytest.fixture
 def nothing_remains() -> Iterator[None]:
-    """No socket, and no thread that connects; what is told of by warnings fails the test anyway."""
+    """No socket, and no connection that is being opened; what is told of by warnings fails the test anyway."""
     before = sockets()
     yield
-    for thread in threading.enumerate():
-        if (
-            thread.name == "rangeio connecting"
-        ):  # those of the backend `python` are called "rangeio", and stay
-            thread.join(10)  # the read that it connected for is over
-            assert not thread.is_alive()
+    assert CONNECTING.wait(10)  # the read that it is opened for is over
     gc.collect()
     assert sockets() - before == set()
 

@@ -1,18 +1,19 @@
 """Threads for calls that block: started when there is no idle one, ended after some seconds without work.
 
-They are daemons: a call that never returns does not keep the program from ending. At exit, calls in progress are waited
-for at most a second, because a native library may not survive that its threads are stopped inside of it.
+They are daemons: a call that never returns does not keep the program from ending. At exit, calls of other libraries are
+waited for at most a second, because a native library may not survive that its threads are stopped inside of it.
 """
 
 import atexit
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
 _IDLE_S = 10.0
-_EXIT_S = 1.0
+_EXIT_S, _STEP_S = 1.0, 0.005
 
 Work = Callable[[], object]
 
@@ -48,8 +49,11 @@ class Threads:
     because a signal handler may interrupt at any point and use it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self._name = name
         self.begin()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.begin)
 
     def begin(self) -> None:
         """Forget all threads; in a forked child there are none."""
@@ -59,15 +63,22 @@ class Threads:
     def start(self, work: Work) -> None:
         """Run `work` in a thread, or in this one if none can be started. It must not raise."""
         try:
+            self.start_apart(work)
+        except RuntimeError:
+            work()
+
+    def start_apart(self, work: Work) -> None:
+        """Run `work` in a thread. It must not raise. RuntimeError if none can be started."""
+        try:
             worker = self._idle.pop()  # the one that rested last
         except IndexError:
             worker = _Worker(self, work)
             self._working.add(worker)
             try:
-                threading.Thread(target=worker.run, name="rangeio store", daemon=True).start()
+                threading.Thread(target=worker.run, name=self._name, daemon=True).start()
             except RuntimeError:  # at exit, or there are too many
                 self._working.discard(worker)
-                work()
+                raise
         else:
             self._working.add(worker)
             worker.give(work)
@@ -85,18 +96,17 @@ class Threads:
             return False
         return True
 
-    def wait_at_exit(self) -> None:
-        """Wait a moment for calls in progress."""
-        last = threading.Event()
-        steps = 50
-        while self._working and steps:
-            last.wait(_EXIT_S / 50)
-            steps -= 1
+    def wait(self, at_most_s: float) -> bool:
+        """Wait until no work is in progress. Returns whether that is so."""
+        end = time.monotonic() + at_most_s
+        while self._working and time.monotonic() < end:
+            threading.Event().wait(_STEP_S)
+        return not self._working
 
 
-THREADS = Threads()
-"""The threads of this process."""
+THREADS = Threads("rangeio store")
+"""For calls of other libraries."""
+CONNECTING = Threads("rangeio connecting")
+"""For connections that are opened: few, or over WebHDFS one for each range."""
 
-atexit.register(THREADS.wait_at_exit)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=THREADS.begin)
+atexit.register(THREADS.wait, _EXIT_S)
