@@ -1,4 +1,5 @@
-"""rangeio reads byte ranges of local files and object stores with stateless calls, into memory the reactor owns.
+"""rangeio reads byte ranges of local files, and of objects in stores and on servers, with stateless calls, into memory
+that the reactor owns.
 
     with rangeio.open("data/model.bin") as r:
         buf = r.read_at(4096, 65536)

@@ -57,8 +57,9 @@ class Operator:
     """One configured storage service; opens any number of its objects. Holds nothing open itself. Thread-safe.
 
     scheme: ``"fs"`` with root= (paths are relative to it and cannot leave it; None allows any path), ``"memory"`` with
-    objects= (a mapping of path to bytes), or that of a service over a network, such as ``"s3"`` with bucket=: their
-    classes document their options (`rangeio.services`), and `rangeio --help` lists the schemes. The other options are
+    objects= (a mapping of path to bytes), or that of a service over a network, such as ``"s3"`` with bucket= or
+    ``"az"`` with container=: the classes in `rangeio.services` document their options, and `rangeio --help` lists the
+    schemes. The other options are
     defaults for the opened objects: gap, max_merged, chunk, concurrent, size, pin, direct (see `Options`). reactor:
     provides memory and I/O; default: the reactor of the process. Pickles as scheme and options, without the reactor and
     without secrets.
@@ -365,9 +366,9 @@ def _grouped(pairs: Pairs, *, batch_single: bool) -> tuple[Single, Groups]:
 def open(uri: Path, *, reactor: Reactor | None = None, **options: Any) -> Reader:
     """Open one object for reading ranges: ``rangeio.open("data/model.bin")``.
 
-    uri: a path, or a URI such as ``https://example.org/data`` or ``s3://bucket/key`` (the key as it is, not
-    percent-encoded); `rangeio --help` lists the schemes. options: those of the object (see `Options`) and of its
-    service (see `Operator`). To open many objects of one service, create one Operator.
+    uri: a path, or a URI such as ``https://example.org/data``, ``s3://bucket/key`` or ``hdfs:///path`` (keys and paths
+    as they are, not percent-encoded); `rangeio --help` lists the schemes. options: those of the object (see `Options`)
+    and of its service (see `Operator`). To open many objects of one service, create one Operator.
 
     Raises NotFoundError, PermissionDeniedError, IsDirectoryError, UnsupportedError (a FIFO, socket or character device,
     refused without waiting), ConfigInvalidError for an unknown option or scheme.

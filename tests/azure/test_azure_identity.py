@@ -164,6 +164,8 @@ def test_connection_strings() -> None:
     found = parse_connection_string(CLOUD)
     assert (found.account, found.endpoint_url) == ("acc", "https://acc.blob.core.windows.net")
     assert found.account_key == KEY
+    other = CLOUD.replace("core.windows.net", "core.chinacloudapi.cn").replace("https", "http")
+    assert parse_connection_string(other).endpoint_url == "http://acc.blob.core.chinacloudapi.cn"
     found = parse_connection_string("UseDevelopmentStorage=true")
     assert found.endpoint_url == "http://127.0.0.1:10000/devstoreaccount1"
     found = parse_connection_string("BlobEndpoint=https://h/acc/;SharedAccessSignature=?sv=1&sig=abc%3D;")

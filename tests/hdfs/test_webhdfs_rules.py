@@ -77,10 +77,11 @@ def test_requests(desk: Desk) -> None:
     server.forget()
     assert reader.read_ranges(near, gap=0) == [DATA[start:stop] for start, stop in near]
     assert sorted(server.requests) == ["GETFILESTATUS"] + ["OPEN"] * 16 + ["READ"] * 16
-    server.forget()
-    assert reader.stat().size == SIZE
-    assert reader.read_at(SIZE, 10) == b""
-    assert server.requests == ["GETFILESTATUS"]
+    for one in (reader, desk.open(data=None, user="me")):
+        server.forget()
+        assert one.stat().size == SIZE
+        assert one.read_at(SIZE, 10) == b""
+        assert server.requests == ["GETFILESTATUS"]
     assert {query_of(asked)["user.name"] for asked in server.name_nodes[0].asked} == {"me"}
 
 

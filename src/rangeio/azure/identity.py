@@ -190,7 +190,8 @@ def _failed(error: Exception, secrets: tuple[str, ...]) -> UnauthenticatedError 
         kind.__name__ in ("ServiceRequestError", "ServiceResponseError") for kind in type(error).mro()
     )
     kind = ConnectionFailedError if unreachable else UnauthenticatedError
-    return kind("no token: " + Quoted(f"{type(error).__name__}: {text}"))
+    what = "no token, which is needed unless account_key=, sas_token= or anonymous=True is set: "
+    return kind(what + Quoted(f"{type(error).__name__}: {text}"))
 
 
 @dataclass(frozen=True, slots=True)
