@@ -2,11 +2,13 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
-from awaited import by_each
+from awaited import LOOPS, at_once, by_each, run_on
 from faults.machine import need_module
 from servers import hf_server
 from servers.hf_server import TOKEN, Hub, with_fields
@@ -280,6 +282,44 @@ def test_an_expired_target(desk: Desk) -> None:
     assert reader.stat().size == len(DATA)
 
 
+@pytest.mark.parametrize("way", ["threads", *LOOPS])
+def test_a_target_that_expires_under_many_reads(hub: Hub, way: str) -> None:
+    """All of them are refused at an address that the first one makes the object leave."""
+    uri, count = hub.put("a", DATA), 8
+    together = threading.Barrier(count)
+
+    def in_storage(asked: Asked) -> None:
+        if f"S1gned{hub.signed - 1}S" in asked.target:
+            together.wait(10)
+
+    def expected(start: int) -> bytes:
+        return DATA[start : start + 500]
+
+    options: Any = {**hub.options, **FAST}
+    places = range(0, 1000 * count, 1000)
+    if way == "threads":
+        with rangeio.open(uri, **options) as reader, ThreadPoolExecutor(count) as pool:
+            for _ in range(2):
+                assert [*pool.map(lambda at: reader.read_at(at, 500), places)] == [*map(expected, places)]
+                hub.expire()
+                hub.in_storage = in_storage
+        return
+    need_module(way)
+
+    async def main() -> None:
+        async with rangeio.open_async(uri, **options) as reader:
+
+            async def read(at: int) -> None:
+                assert await reader.read_at(at, 500) == expected(at)
+
+            for _ in range(2):
+                await at_once(way, [partial(read, at) for at in places])
+                hub.expire()
+                hub.in_storage = in_storage
+
+    run_on(way, main)
+
+
 def test_a_storage_that_refuses_always(desk: Desk) -> None:
     desk.hub.in_storage = lambda asked: reply(403, b"<Error><Code>AccessDenied</Code></Error>")
     with pytest.raises(rangeio.PermissionDeniedError, match="HTTP 403"):
@@ -519,8 +559,6 @@ def listed(hub: Hub, *words: Any, **options: Any) -> list[str]:
 
     for loop in ("asyncio", "trio"):
         need_module(loop)
-        from awaited import run_on
-
         assert run_on(loop, main) == found
     return [stat.path for stat in found]
 
