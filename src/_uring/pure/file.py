@@ -138,7 +138,7 @@ class File:
         """As `read_batch`, awaited."""
         return self._later(self._prepare_batch(offsets, length))
 
-    def read_cached(self, _offset: int, _limit: int) -> Buffer | None:
+    def read_cached(self, offset: int, limit: int) -> Buffer | None:
         """None: worker threads make all reads of a loop here."""
         return None
 
