@@ -9,12 +9,14 @@ import time
 import traceback
 from base64 import urlsafe_b64decode
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from awaited import LOOPS, run_on
+from awaited import LOOPS, at_once, run_on
 from faults.child import Lab, code
 from faults.machine import need_module
 from servers.gcs_keys import service_account
@@ -128,6 +130,44 @@ def test_a_token_that_is_withdrawn(store: GcsServer, server: Scripted, loop: str
 
         run_on(loop, main)
     assert source.calls == 3
+
+
+@pytest.mark.parametrize("way", ["threads", *LOOPS])
+def test_a_token_that_is_withdrawn_under_many_reads(store: GcsServer, server: Scripted, way: str) -> None:
+    """All of them are refused, and one asks for another token."""
+    count, source = 8, Source()
+    together = threading.Barrier(count)
+    store.accounts.tokens = {"T1"}
+
+    def fault(asked: Asked) -> None:
+        if asked.fields["authorization"] == "Bearer T1":
+            together.wait(10)
+
+    def withdraw() -> None:
+        store.accounts.tokens, store.fault = {"T2"}, fault
+
+    options: Any = {"endpoint_url": server.url, "credentials": source}
+    if way == "threads":
+        with rangeio.open("gs://bucket/key", **options) as reader, ThreadPoolExecutor(count) as pool:
+            for _ in range(2):
+                found = [*pool.map(lambda at: reader.read_at(at, 5), range(count))]
+                assert found == [DATA[at : at + 5] for at in range(count)]
+                withdraw()
+    else:
+        need_module(way)
+
+        async def main() -> None:
+            async with rangeio.open_async("gs://bucket/key", **options) as reader:
+
+                async def read(at: int) -> None:
+                    assert await reader.read_at(at, 5) == DATA[at : at + 5]
+
+                for _ in range(2):
+                    await at_once(way, [partial(read, at) for at in range(count)])
+                    withdraw()
+
+        run_on(way, main)
+    assert source.calls == 2
 
 
 def test_refused_for_good(server: Scripted) -> None:
