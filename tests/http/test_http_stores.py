@@ -109,10 +109,11 @@ def hf() -> Iterator[Store]:
 
 @contextmanager
 def hdfs() -> Iterator[Store]:
-    """A status, and two for each range."""
+    """A status, and two for each range; after several ranges, or one of several requests, another status."""
     with webhdfs() as cluster:
         begin, own = f"webhdfs://{cluster.authority}/", {"namenodes": cluster.authorities}
         cost = {name: 2 * count + 1 for name, count in LEAST.items()} | {"stat": 1, "list": 4}
+        cost |= {name: cost[name] + 1 for name in ("far", "whole")}
         sites = [*cluster.name_nodes, cluster.data_node]
         yield Store(begin, {}, own, cluster, lambda path, data: cluster.put(f"/{path}", data), sites, cost)
 
