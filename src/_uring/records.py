@@ -100,7 +100,8 @@ class Unfinished(NamedTuple):
     destination: a list with the Buffer or memory; take it out, so that no traceback references it. head: all bytes
     received before the body; or all bytes received, if they do not start with a plain head. placed: bytes of the body
     already in the destination. errno: 0 at the end of the connection, EAGAIN if the connection is intact. sent, since:
-    times of the request and of the last bytes received (time.monotonic). error: the failure, if it has no errno.
+    times of the request and of the last bytes received (time.monotonic). asked: the text of the request before its
+    numbers. error: the failure, if it has no errno.
     """
 
     connection: Any
@@ -112,6 +113,7 @@ class Unfinished(NamedTuple):
     errno: int
     sent: float
     since: float
+    asked: bytes
     error: OSError | None = None
 
 

@@ -257,4 +257,5 @@ cdef object unfinished(Transfer *at, Connection connection, destination):
         at.error,
         at.sent_ns / 1e9,
         at.since_ns / 1e9,
+        PyBytes_FromStringAndSize(at.request.before, at.request.before_length),
     )

@@ -109,6 +109,13 @@ def test_bytes_compressed_on_the_way_are_refused(desk: Any, store: GcsServer) ->
         desk.open("gs://bucket/key").read_at(0, 10)
 
 
+def test_a_body_made_anew_is_refused(desk: Any, store: GcsServer) -> None:
+    """As requests are for ranges, 200 with a coding is not of the store, unless it says that the object has it."""
+    store.fault = lambda asked: reply(200, gzip.compress(DATA), Content_Encoding="gzip", ETag='W/"v1"')
+    with pytest.raises(rangeio.ContentEncodedError):
+        desk.open("gs://bucket/key").read_at(0, len(DATA) * 2)
+
+
 def test_the_size_of_a_compressed_object_without_content_length(desk: Any, store: GcsServer) -> None:
     """As a server answers HEAD that would decompress it."""
     stored = gzip.compress(DATA)

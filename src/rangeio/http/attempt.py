@@ -42,7 +42,7 @@ class Attempt(Connecting):
     next. sent, answered: the times of its request and of the response head. placed: bytes that responses have stored in
     the memory of the read, as counted by the receiver. silent_at: the origin where a new connection of it has been
     silent for long. asked_with: the version of the credentials in its request. overtaken: its request was made in the
-    steady state, perhaps for an address or with credentials that are no longer those of the object. The other
+    steady state, for an address or with credentials that are no longer those of the object. The other
     attributes are in `Connecting`.
     """
 
@@ -162,7 +162,7 @@ class Attempt(Connecting):
         response = self.response = self._response(connection, self._expected())
         self.outcome, self.sent, self.since = None, begun.sent, begun.since
         self.asked_with = self.read.remote.access.credentials.version
-        self.overtaken = self.read.remote.differs_since(begun.sent)
+        self.overtaken = self.read.remote.asks_otherwise(begun.asked, connection.absolute)
         self.engine.driver.watch(connection.fd, self._readable)
         try:
             response.feed(begun.head)

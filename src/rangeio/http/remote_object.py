@@ -28,8 +28,6 @@ _LOOK_S = 1.0
 _RENEW_S = 60.0
 # Number of previous redirect targets that are remembered, because requests to them may still be in flight.
 _MOST_LEFT = 8
-# The core repeats a request for half a second, also after its object has moved.
-_REPEATED_S = 1.0
 
 
 class Credentials:
@@ -46,7 +44,6 @@ class Credentials:
         self._source = source
         self._renew_at = 0.0 if source is not None else float("inf")
         self.version = 0
-        self.renewed_at = float("-inf")  # time.monotonic()
         begin_lock(self)  # held during the call of the source
 
     @property
@@ -73,7 +70,6 @@ class Credentials:
             # our clock) after a second, so not at each request.
             left_s = expiry - time.time()
             self._renew_at = time.time() + max(1.0, left_s - min(_RENEW_S, left_s / 2))
-            self.renewed_at = time.monotonic()
             self.version += 1
 
     def accept(self, given: Any) -> float:
@@ -186,7 +182,6 @@ class RemoteObject:
         self._range_request: tuple[Any, RangeRequest | None] = (None, None)
         self._expected: Expected | None = None
         self.checked_at = float("-inf")  # when the last status was requested
-        self._moved_at = float("-inf")  # when the target last changed
 
     @property
     def target(self) -> Address:
@@ -272,15 +267,13 @@ class RemoteObject:
     def _go_to(self, target: Address) -> None:
         if self._target != self.address:
             self._remember(self._target)
-        if target != self._target and self._version.known:  # before, there is no steady state
-            self._moved_at = time.monotonic()  # first: see `differs_since`
         self._target = target
 
-    def differs_since(self, sent: float) -> bool:
-        """Whether a request in the steady state, sent at that time, may have gone to another address than the present
-        one, or went with other credentials.
+    def asks_otherwise(self, asked: bytes, absolute: bool) -> bool:
+        """Whether a request in the steady state that began with this text went to another address than the present one,
+        or with other credentials.
         """
-        return self._moved_at > sent - _REPEATED_S or self.access.credentials.renewed_at > sent
+        return self.expected is not None and self.range_request(self.target, absolute).before != asked
 
     def _remember(self, target: Address) -> None:
         """Keep an address whose secrets may be quoted by the response to a request in flight."""

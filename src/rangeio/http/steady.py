@@ -92,14 +92,14 @@ class PlainTransfer:
     """
 
     __slots__ = (
-        "_answered", "_body", "_errno", "_error", "_head", "_placed", "_used", "connection", "over", "read", "sent",
-        "since",
+        "_answered", "_asked", "_body", "_errno", "_error", "_head", "_placed", "_used", "connection", "over", "read",
+        "sent", "since",
     )  # fmt: skip
 
     def __init__(self, read: RangeRead, connection: Connection) -> None:
         self.read, self.connection = read, connection
         self._body = read.piece(read.start, read.stop)
-        self._head = b""
+        self._head = self._asked = b""
         self._placed = self._used = 0
         self._errno = EAGAIN
         self._error: OSError | None = None
@@ -118,6 +118,7 @@ class PlainTransfer:
         try:
             made = cls(read, connection)
             REQUESTS.add()
+            made._asked = remote.range_request(target, connection.absolute).before
             made._send(remote.range_request_text(target, connection.absolute, read.start, read.stop))
         except BaseException:
             connection.close()
@@ -206,7 +207,7 @@ class PlainTransfer:
         """The state of the read, for the engine to continue."""
         read = self.read
         memory = read.buffer if read.into is None else read.into
-        said = (self._head, self._placed, self._errno, self.sent, self.since, self._error)
+        said = (self._head, self._placed, self._errno, self.sent, self.since, self._asked, self._error)
         return Unfinished(self.connection, [memory], read.start, read.stop, *said)
 
     def is_late(self, now: float) -> bool:
