@@ -4,6 +4,7 @@ import json
 import logging
 import pickle
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -616,3 +617,26 @@ def test_results_wait_for_one_status(desk: Desk) -> None:
     assert isinstance(found[1], rangeio.NotFoundError)
     assert [*found[:1], *found[2:]] == [DATA[:10], b"", b"", DATA[150_000:150_010]]
     assert server.requests.count("GETFILESTATUS") <= 1
+
+
+def test_tokens_of_many_redirects(desk: Desk) -> None:
+    """Each redirect may hold a token of its own, and all of them may be on their way when the first is quoted."""
+    many = 16
+    together = threading.Barrier(many)
+
+    def redirect(asked: Asked, query: dict[str, str]) -> Answer | None:
+        if query["op"] != "OPEN":
+            return None
+        target = f"{server.data_node.url}/webhdfs/v1/x?op=OPEN&delegation=TokenOf{query['offset']}"
+        return reply(307, Location=target)
+
+    def quoting(asked: Asked, query: dict[str, str]) -> Answer:
+        together.wait(10)
+        return refusal(403, "IOException", f"Cannot serve {query['delegation']}")
+
+    server = desk.cluster(name_fault=redirect, data_fault=quoting)
+    reader = desk.open(concurrent=many)
+    ranges = [(at * 10_000, at * 10_000 + 10) for at in range(many)]
+    found = reader.read_ranges(ranges, gap=0, on_error="return")
+    assert all("Cannot serve ***" in str(error) for error in found)
+    assert not [error for error in found if "TokenOf" in str(error)]

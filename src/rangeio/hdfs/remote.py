@@ -26,7 +26,8 @@ DataProxy: TypeAlias = Callable[[str], str] | Mapping[str, str]
 
 # Parameters of a redirect that are no secrets. Others, such as the delegation token, may be.
 _HARMLESS = frozenset(["op", "user.name", "offset", "length", "buffersize", "namenoderpcaddress", "doas"])
-_MOST_SECRETS = 8
+# Requests that may be in flight, each redirected with a token of its own.
+_MOST_SECRETS = 512
 
 
 @dataclass(frozen=True, slots=True)

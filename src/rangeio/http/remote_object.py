@@ -27,7 +27,7 @@ _LOOK_S = 1.0
 # Credentials are renewed this long before they expire.
 _RENEW_S = 60.0
 # Number of previous redirect targets that are remembered, because requests to them may still be in flight.
-_MOST_LEFT = 8
+_MOST_LEFT = 512
 
 
 class Credentials:
@@ -177,7 +177,7 @@ class RemoteObject:
         self._version = Version(size=size)
         self.kept: Any = None  # the whole object, if the server does not send ranges
         self._target = address
-        self._left: tuple[Address, ...] = ()  # previous redirect targets
+        self._left: dict[Address, None] = {}  # previous redirect targets, the newest last
         self._prefix: tuple[Any, str] = (None, "")
         self._range_request: tuple[Any, RangeRequest | None] = (None, None)
         self._expected: Expected | None = None
@@ -251,7 +251,7 @@ class RemoteObject:
             )
         if self.redirects_object:
             self._go_to(target)
-        elif target not in self._left:
+        else:
             self._remember(target)
         return target
 
@@ -277,7 +277,11 @@ class RemoteObject:
 
     def _remember(self, target: Address) -> None:
         """Keep an address whose secrets may be quoted by the response to a request in flight."""
-        self._left = (*self._left[1 - _MOST_LEFT :], target)
+        left = self._left  # other threads change it, too
+        left.pop(target, None)
+        left[target] = None
+        for old in list(left)[:-_MOST_LEFT] if len(left) > _MOST_LEFT else ():
+            left.pop(old, None)
 
     def request(
         self, method: str, at: int, stop: int | None, version: Version, target: Address, absolute: bool
@@ -360,7 +364,7 @@ class RemoteObject:
 
     def secrets_of_redirects(self) -> Iterator[str]:
         """Secrets of redirects and proxies, including previous ones that a request in flight may use."""
-        led_to = {self.target, *self._left} - {self.address}
+        led_to = {self.target, *list(self._left)} - {self.address}
         for address in led_to:
             yield from secrets_of_query(address.target)
             yield from secrets_of_login(address.login)
