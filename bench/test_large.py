@@ -1,8 +1,8 @@
-"""Large reads into one buffer, and ranges of a table."""
+"""Large reads into one buffer, ranges of a table, and tensors."""
 
 from typing import Any
 
-ACTIONS = ("whole", "blocks", "ranges")
+ACTIONS = ("whole", "blocks", "ranges", "fill")
 
 
 def test_large(benchmark: Any, turn: Any) -> None:

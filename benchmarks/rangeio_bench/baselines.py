@@ -87,6 +87,7 @@ class Preadv(_Slotted):
         "whole": "into warm memory",
         "blocks": "one at a time",
         "ranges": "into warm memory",
+        "fill": "into warm memory",
     }
     reads_direct = True
 
@@ -109,7 +110,7 @@ class Preadv(_Slotted):
             preadv(fd, parts, offset)
         return slots.results
 
-    _deep = _blocks = _ranges = _batch
+    _deep = _blocks = _ranges = _fill = _batch
 
 
 class Threads(_Slotted):
@@ -122,6 +123,7 @@ class Threads(_Slotted):
         "whole": f"{_WORKERS} x preadv, 8 MiB chunks",
         "blocks": f"{_WORKERS} x preadv",
         "ranges": f"{_WORKERS} x pread",
+        "fill": f"{_WORKERS} x preadv",
         "files": f"{_WORKERS} x open+pread+close",
     }
     reads_direct = True
@@ -156,7 +158,7 @@ class Threads(_Slotted):
         list(self.pool.map(some, range(self.workers)))
         return slots.results
 
-    _deep = _blocks = _into_slots
+    _deep = _blocks = _fill = _into_slots
 
     def _ranges(self, work: Work) -> Any:
         # O_DIRECT needs aligned memory, which bytes objects are not.

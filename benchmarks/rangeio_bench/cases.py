@@ -94,12 +94,12 @@ class Case:
     @property
     def unit(self) -> str:
         """The name of one read, for display."""
-        return {"files": "file", "ranges": "range"}.get(self.action, "read")
+        return {"files": "file", "ranges": "range", "fill": "range"}.get(self.action, "read")
 
     @property
     def in_bytes(self) -> bool:
         """Whether bytes per second are more meaningful than reads per second."""
-        return self.action in ("whole", "blocks", "ranges", "stream")
+        return self.action in ("whole", "blocks", "ranges", "fill", "stream")
 
     @property
     def judged(self) -> set[str]:
@@ -212,6 +212,20 @@ def _ranges() -> Iterable[Case]:
             cache=cache,
             baseline="thread pool",
             targets=bounds,
+        )
+
+
+def _fill() -> Iterable[Case]:
+    for cache in ("hot", "cold", "direct"):
+        name = {"hot": "hot", "cold": "cold", "direct": "O_DIRECT"}[cache]
+        yield Case(
+            id=f"fill-{cache}",
+            title=f"Tensors into memory of their own, {name}",
+            why="Loading a model: 290 tensors of 4 KiB to 8 MiB, each where the program wants it.",
+            action="fill",
+            cache=cache,
+            baseline="thread pool",
+            targets=(Target("rate", 1.0, ("thread pool",)),),
         )
 
 
@@ -355,6 +369,7 @@ CASES: tuple[Case, ...] = (
     *_deep(),
     *_large(),
     *_ranges(),
+    *_fill(),
     *_files(),
     *_tasks(),
     *_elsewhere(),

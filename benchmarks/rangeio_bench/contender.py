@@ -30,6 +30,7 @@ Action = Literal[
     "whole",
     "blocks",
     "ranges",
+    "fill",
     "files",
     "tasks",
     "threads",
@@ -44,6 +45,7 @@ deep    as batch, with a given number in flight
 whole   the whole file into one buffer
 blocks  the same, cut into blocks of a given size
 ranges  many ranges of different sizes
+fill    the same, each range into memory of its own
 files   many small files, whole
 tasks   like each, by many tasks of an event loop
 threads like each, by many threads

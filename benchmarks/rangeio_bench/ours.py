@@ -3,6 +3,8 @@
 from collections import Counter
 from typing import Any, ClassVar
 
+import numpy as np
+
 import rangeio
 from rangeio_bench.contender import Contender, Role, Setting
 from rangeio_bench.work import Work
@@ -20,6 +22,7 @@ class Rangeio(Contender):
         "whole": "read_at",
         "blocks": "read_batch",
         "ranges": "read_ranges",
+        "fill": "read_ranges_into",
         "files": "Operator.read_ranges",
     }
     reads_direct = True
@@ -32,6 +35,7 @@ class Rangeio(Contender):
         self.reader = rangeio.open(setting.path, **options)
         self.folder = rangeio.Operator("fs", root=str(setting.folder))
         self._before: dict[str, int] = {}
+        self._places: dict[int, list[tuple[memoryview, int]]] = {}
 
     @classmethod
     def version(cls) -> str:
@@ -58,6 +62,19 @@ class Rangeio(Contender):
 
     _deep = _ranges
 
+    def _fill(self, work: Work) -> Any:
+        places = self._places_of(work)
+        self.reader.read_ranges_into(places)
+        return [place for place, _ in places]
+
+    def _places_of(self, work: Work) -> list[tuple[memoryview, int]]:
+        """Touched memory for each read; made in the warm-up run."""
+        if id(work) not in self._places:
+            memory, stops = self.setting.scratch.bytes(work.nbytes).data, np.cumsum(work.lengths).tolist()
+            reads = zip(stops, work.lengths, work.offsets, strict=True)
+            self._places[id(work)] = [(memory[stop - length : stop], at) for stop, length, at in reads]
+        return self._places[id(work)]
+
     def _files(self, work: Work) -> Any:
         return self.folder.read_ranges([(name, None) for name in work.names])
 
@@ -82,13 +99,25 @@ class Rangeio(Contender):
 class RangeioOther(Rangeio):
     """The alternative call for the same bytes; has the same name and follows in the list of contenders."""
 
-    calls = {"batch": "read_ranges", "deep": "read_batch", "whole": "read_into", "blocks": "read_at"}
+    calls = {
+        "batch": "read_ranges",
+        "deep": "read_batch",
+        "whole": "read_into",
+        "blocks": "read_at",
+        "fill": "read_into",
+    }
 
     def _batch(self, work: Work) -> Any:
         return self.reader.read_ranges(work.pairs)
 
     def _deep(self, work: Work) -> Any:
         return self.reader.read_batch(work.array, work.length)
+
+    def _fill(self, work: Work) -> Any:
+        places = self._places_of(work)
+        for place, offset in places:
+            self.reader.read_into(place, offset)
+        return [place for place, _ in places]
 
     def _whole(self, work: Work) -> Any:
         table = self.setting.scratch.bytes(work.nbytes)

@@ -22,6 +22,7 @@ _CHAPTERS: tuple[tuple[str, str, tuple[Action, ...], str], ...] = (
     ),
     ("large", "Large reads", ("whole", "blocks"), "Hundreds of megabytes into one buffer."),
     ("ranges", "Ranges of a table", ("ranges",), "Column chunks, as requested by a Parquet reader."),
+    ("fill", "Tensors of a model", ("fill",), "Many ranges, each into memory of its own."),
     ("files", "Small files", ("files",), "Thousands of files of 16 KiB, each opened, read whole and closed."),
     (
         "tasks",

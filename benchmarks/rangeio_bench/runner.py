@@ -21,7 +21,7 @@ from rangeio_bench.contender import FLEETING, Contender, Sample, Scratch, Settin
 from rangeio_bench.judge import compare
 from rangeio_bench.places import PlaceError, Places
 from rangeio_bench.results import CaseResult, Row
-from rangeio_bench.work import SEED, Work, column_chunks, random_records, small_files, whole_file
+from rangeio_bench.work import SEED, Work, column_chunks, random_records, small_files, tensors, whole_file
 
 Progress = Callable[[float, str], None]
 """Called between timed sections with the completed share, 0.0 to 1.0, and the next step."""
@@ -143,6 +143,8 @@ class Bench:
             return [whole_file(self.path, large, case.block)]
         if case.action == "ranges":
             return [column_chunks(self.path, self.size, options.ranges)]
+        if case.action == "fill":
+            return [tensors(self.path, self.size, min(options.ranges, 290))]
         return [small_files(self.folder, options.files)]
 
     def setting(self, case: Case) -> Setting:

@@ -189,6 +189,21 @@ def far_columns(path: Path, size: int, count: int = 500) -> Work:
     return Work(path, offsets, lengths)
 
 
+def tensors(path: Path, size: int, count: int = 290) -> Work:
+    """`count` ranges of 4 KiB to 8 MiB, 1 MiB on average, in order and apart: some tensors of a model in one file."""
+    dice = random.Random(SEED)
+    lengths = [int(4096 * 2048 ** dice.random()) for _ in range(count)]
+    if (total := sum(lengths)) > size // 2:
+        lengths = [max(1, length * (size // 2) // total) for length in lengths]
+    spare = size - sum(lengths)
+    gaps = sorted(dice.randrange(spare) for _ in range(count))
+    offsets, before = [], 0
+    for gap, length in zip(gaps, lengths, strict=True):
+        offsets.append(gap + before)
+        before += length
+    return Work(path, offsets, lengths)
+
+
 def small_files(folder: Path, count: int) -> Work:
     """`count` files of 16 KiB in random order."""
     names = [f"{number // 1000:02d}/{number:05d}.bin" for number in range(count)]

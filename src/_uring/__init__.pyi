@@ -12,7 +12,7 @@ Rules for every call:
 - Errors, except those for invalid arguments, come from the factory given to `set_error_factory`.
 """
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Protocol, SupportsIndex, TypeVar, overload
 
@@ -192,10 +192,18 @@ class File:
 
         ordered: yield in the given order. At most `concurrent` ranges are then in flight or complete but not yet due.
         """
-    def read_batch(self, offsets: Any, length: SupportsIndex) -> Buffer:
+    def read_many_into(
+        self, destinations: Iterable[SupportsBuffer], starts: Any, concurrent: int = 0
+    ) -> list[int]:
+        """Fill writable C-contiguous buffers, each from its start, many at once. Return the bytes read into each.
+
+        As `read_into` of each; none may overlap another. concurrent: as for `read_many`.
+        """
+    def read_batch(self, offsets: Any, length: SupportsIndex, out: Any = None) -> Any:
         """Read the records of `length` bytes at `offsets` into one table of shape (len(offsets), length).
 
         If any record extends past the end, the call raises an ``"eof"`` error with the index of the record in `detail`.
+        out: a writable C-contiguous buffer of exactly that size, which is filled and returned in place of a new Buffer.
         """
     def prefetch(self, starts: Any, lengths: Any) -> None:
         """Tell the kernel that these ranges will be read soon (POSIX_FADV_WILLNEED), by a thread; returns at once.
@@ -213,8 +221,12 @@ class File:
     def read_into_async(self, buffer: SupportsBuffer, offset: SupportsIndex = 0) -> Awaitable[int]:
         """As `read_into`, awaited. Cancelling starts no further I/O, and ends once no I/O writes to the buffer."""
     def read_many_async(self, starts: Any, lengths: Any, concurrent: int = 0) -> Awaitable[list[Buffer]]: ...
-    def read_batch_async(self, offsets: Any, length: SupportsIndex) -> Awaitable[Buffer]:
-        """As `read_batch`, awaited."""
+    def read_many_into_async(
+        self, destinations: Iterable[SupportsBuffer], starts: Any, concurrent: int = 0
+    ) -> Awaitable[list[int]]:
+        """As `read_many_into`, awaited. Cancelling starts no further I/O, and ends once no I/O writes to the memory."""
+    def read_batch_async(self, offsets: Any, length: SupportsIndex, out: Any = None) -> Awaitable[Any]:
+        """As `read_batch`, awaited. With `out`, cancelling is as for `read_into_async`."""
     def read_cached(self, offset: int, limit: int) -> Buffer | None:
         """The range, if a task of the running loop can have it now: all of it is cached, and the task's budget is not
         used up. Else None. Errors are left to the read that waits, except that a pinned file has changed.

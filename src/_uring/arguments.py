@@ -98,3 +98,36 @@ def writable_bytes(destination: "SupportsBuffer") -> memoryview:
         return memoryview(bytearray())
     # Through numpy, because memoryview.cast() refuses formats it does not support, such as those of records.
     return np.frombuffer(view, dtype=np.uint8).data
+
+
+def whole_table(out: "SupportsBuffer | None", count: int, length: int) -> memoryview | None:
+    """`writable_bytes` of memory for `count` records of `length` bytes. None of None. ValueError for another size."""
+    if out is None:
+        return None
+    view = writable_bytes(out)
+    if len(view) != count * length:
+        raise ValueError(
+            f"out must have {count * length} bytes, for {count} records of {length}, not {len(view)}"
+        )
+    return view
+
+
+def one_destination(item: Any, name: str, index: int) -> tuple[memoryview, int]:
+    """The view and the offset of a pair of a buffer and an offset. Errors name it: ``name[index]``."""
+    try:
+        destination, offset = item
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"{name}[{index}]: a {type(item).__name__} is not a pair of a buffer and an offset"
+        ) from None
+    try:
+        return writable_bytes(destination), byte_index(offset, "offset")
+    except (TypeError, ValueError, OverflowError, BufferError) as error:
+        raise type(error)(f"{name}[{index}]: {error}") from None
+
+
+def refuse_overlap(name: str, first: int, second: int) -> None:
+    """Raise the error of two destinations that share memory."""
+    raise ValueError(
+        f"{name}[{first}] and {name}[{second}] overlap in memory, so the bytes there would depend on which is read last"
+    )

@@ -5,9 +5,7 @@ this method itself, without a wrapper. A read that may block becomes a FileRead 
 """
 
 cimport cython
-from cpython.buffer cimport (
-    PyBUF_ANY_CONTIGUOUS, PyBUF_WRITABLE, PyBuffer_IsContiguous, PyBuffer_Release, PyObject_GetBuffer,
-)
+from cpython.buffer cimport PyBUF_ANY_CONTIGUOUS, PyBUF_WRITABLE, PyBuffer_IsContiguous, PyBuffer_Release, PyObject_GetBuffer
 from cpython.long cimport PyLong_AsLongLong, PyLong_CheckExact
 from libc.string cimport memcpy
 
@@ -18,13 +16,14 @@ from _uring.kernel cimport RWF_NOWAIT, iovec, pread, preadv2
 from _uring.loop_reads cimport LoopReads, loop_reads
 from _uring.open_file cimport CHECK_EVERY_NS, SMALL, Descriptor
 from _uring.plain_memory cimport is_plain
-from _uring.planning cimport checked_offsets
+from _uring.planning cimport checked_offsets, checked_places, checked_ranges
 from _uring.prefetch cimport prefetch
 from _uring.process cimport coarse_clock_ns
-from _uring.reads cimport FileRead, read_at, read_batch, read_into, read_many
+from _uring.reads cimport FileRead, read_at, read_batch, read_many
+from _uring.reads_into cimport read_into, read_many_into
 from _uring.coop cimport hand_out, may_hand_out, note_hit, refuse
 
-from _uring.arguments import byte_index, writable_bytes
+from _uring.arguments import byte_index, whole_table, writable_bytes
 from _uring.pickling import unpicklable
 from _uring.records import FileStat
 
@@ -48,14 +47,6 @@ cdef inline int64_t to_bytes(object value, str name) except -1:
         if number >= 0:
             return number
     return byte_index(value, name)
-
-
-cdef tuple checked_ranges(object starts, object lengths):
-    """The arguments of many reads: two arrays of one size."""
-    first, second = checked_offsets(starts, "starts"), checked_offsets(lengths, "lengths")
-    if len(first) != len(second):
-        raise ValueError(f"starts and lengths differ in size: {len(first)} and {len(second)}")
-    return first, second
 
 
 cdef void note_wait(int64_t begun, int64_t ended) noexcept:
@@ -317,7 +308,7 @@ cdef class File(OpenFile):
         view = writable_bytes(buffer)
         try:
             self.held()
-            return self.run_async(read_into(self, view, start)) if view.nbytes else hand_out(0, 0)
+            return self.run_async(read_into(self, view, start, False)) if view.nbytes else hand_out(0, 0)
         except Exception as error:
             return refuse(error)
 
@@ -333,18 +324,30 @@ cdef class File(OpenFile):
         except Exception as error:
             return refuse(error)
 
-    async def all_growing(self, starts, lengths):
-        cdef list buffers = []
-        for start, length in zip(starts, lengths):
-            buffers.append(await self.read_at_async(start, length))
-        return buffers
-
-    def read_batch_async(self, offsets, length):
-        """As `read_batch`, awaited."""
-        array, each = self.check_batch(offsets, length)
+    def read_many_into_async(self, destinations, starts, int concurrent=0):
+        views, first = checked_places(destinations, starts)
         try:
             self.held()
-            return self.run_async(read_batch(self, array, each))
+            if not views:
+                return hand_out([], 0)
+            if self.synthetic:
+                return self.all_filled(views, first.tolist())
+            return self.run_async(read_many_into(self, views, first, concurrent, False))
+        except Exception as error:
+            return refuse(error)
+
+    async def all_filled(self, views, starts):
+        return [await self.read_into_async(view, start) for view, start in zip(views, starts)]
+
+    async def all_growing(self, starts, lengths):
+        return [await self.read_at_async(start, length) for start, length in zip(starts, lengths)]
+
+    def read_batch_async(self, offsets, length, out=None):
+        """As `read_batch`, awaited. With `out`, cancelling is as for `read_into_async`."""
+        array, each, view = self.check_batch(offsets, length, out)
+        try:
+            self.held()
+            return self.run_async(read_batch(self, array, each, view, out))
         except Exception as error:
             return refuse(error)
 
@@ -365,7 +368,7 @@ cdef class File(OpenFile):
             return filled
         view = writable_bytes(buffer)
         self.held()
-        return self.run(read_into(self, view, start)) if view.nbytes else 0
+        return self.run(read_into(self, view, start, True)) if view.nbytes else 0
 
     def read_many(self, starts, lengths, int concurrent=0):
         first, second = checked_ranges(starts, lengths)
@@ -375,6 +378,15 @@ cdef class File(OpenFile):
         if self.synthetic:
             return [self.read_at(start, length) for start, length in zip(first.tolist(), second.tolist())]
         return self.run(read_many(self, first, second, concurrent))
+
+    def read_many_into(self, destinations, starts, int concurrent=0):
+        views, first = checked_places(destinations, starts)
+        self.held()
+        if not views:
+            return []
+        if self.synthetic:
+            return [self.read_into(view, start) for view, start in zip(views, first.tolist())]
+        return self.run(read_many_into(self, views, first, concurrent, True))
 
     def iter_many(self, starts, lengths, int concurrent=0, bint ordered=False):
         first, second = checked_ranges(starts, lengths)
@@ -387,21 +399,22 @@ cdef class File(OpenFile):
         for index, (start, length) in enumerate(zip(starts, lengths)):
             yield index, self.read_at(start, length)
 
-    def read_batch(self, offsets, length):
+    def read_batch(self, offsets, length, out=None):
         """Read the records of `length` bytes at `offsets` into one table of shape (len(offsets), length).
 
         If any record extends past the end, the call raises an ``"eof"`` error with the index of the record in `detail`.
+        out: a writable C-contiguous buffer of exactly that size, which is filled and returned in place of a new Buffer.
         """
-        array, each = self.check_batch(offsets, length)
+        array, each, view = self.check_batch(offsets, length, out)
         self.held()
-        return self.run(read_batch(self, array, each))
+        return self.run(read_batch(self, array, each, view, out))
 
-    def check_batch(self, offsets, length):
+    def check_batch(self, offsets, length, out):
         array = checked_offsets(offsets, "offsets")
         cdef int64_t each = to_bytes(length, "length")
         if len(array) and each > 0x7FFFFFFFFFFFFFFF // <int64_t>len(array):
             raise OverflowError(f"{len(array)} records of {each} bytes are more than 2**63 bytes")
-        return array, each
+        return array, each, None if out is None else whole_table(out, len(array), each)
 
     cdef object run(self, FileRead read):
         if read.group.unfinished:

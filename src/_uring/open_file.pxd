@@ -47,6 +47,7 @@ cdef class OpenFile:
     cdef Descriptor bypassing
     cdef bint may_bypass
     cdef int64_t border
+    cdef int64_t memory_alignment
     cdef int way
     cdef uint64_t attributes
     cdef Residency residency

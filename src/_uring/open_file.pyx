@@ -226,11 +226,12 @@ cdef class OpenFile:
         cdef uint8_t[256] answer
         cdef uint32_t *fields = <uint32_t *>answer
         memset(answer, 0, sizeof(answer))
-        self.alignment = 0 if self.synthetic else PAGE
+        self.alignment = self.memory_alignment = 0 if self.synthetic else PAGE
         if rangeio_statx(self.plain.fd, answer) == 0:
             self.attributes = (<uint64_t *>answer)[7]  # stx_attributes_mask
             if fields[0] & 0x2000:
                 self.alignment = max(fields[38], fields[39])  # stx_dio_mem_align, stx_dio_offset_align
+                self.memory_alignment = fields[38]
                 self.may_bypass = wanted == "auto" and 0 < self.alignment <= PAGE and not self.synthetic
         if wanted is not True:
             self.direct_reason = "not requested" if wanted is False else "auto: through the page cache"

@@ -1,3 +1,5 @@
-"""Whether memory of the caller holds no pointers, so that a read may fill it."""
+"""Memory of the caller that is to be read into."""
+
 
 cdef bint is_plain(object destination, Py_ssize_t itemsize) noexcept
+cdef object writable_view(object destination)

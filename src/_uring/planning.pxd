@@ -11,3 +11,5 @@ cdef struct Span:
 
 
 cdef object checked_offsets(object values, str name)
+cdef tuple checked_ranges(object starts, object lengths)
+cdef tuple checked_places(object destinations, object starts)

@@ -7,16 +7,18 @@ interval). Here it is held: a thousand ranges take some 30 us.
 
 from cpython.buffer cimport PyBUF_ND, PyBuffer_Release, PyObject_GetBuffer
 from cpython.long cimport PyLong_CheckExact
+from cpython.memoryview cimport PyMemoryView_GET_BUFFER
 from cpython.object cimport PyObject
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from _uring.memory cimport Buffer
+from _uring.plain_memory cimport writable_view
 
 from numpy import dtype, empty, ndarray
 
-from _uring.arguments import OFFSET_MAX, byte_array
+from _uring.arguments import OFFSET_MAX, byte_array, one_destination, refuse_overlap
 
 cdef extern from "Python.h":
     long long PyLong_AsLongLongAndOverflow(object value, int *overflow) except? -1
@@ -112,6 +114,66 @@ cdef object checked_offsets(object values, str name):
         if number[i] < 0:
             return byte_array(values, name)  # refuses it, and says why
     return array
+
+
+cdef tuple checked_ranges(object starts, object lengths):
+    """The arguments of many reads: two arrays of one size."""
+    first, second = checked_offsets(starts, "starts"), checked_offsets(lengths, "lengths")
+    if len(first) != len(second):
+        raise ValueError(f"starts and lengths differ in size: {len(first)} and {len(second)}")
+    return first, second
+
+
+cdef tuple checked_places(object destinations, object starts):
+    """The arguments of many reads into memory: views of bytes, and an array of the same size."""
+    views, first = [writable_view(destination) for destination in destinations], checked_offsets(starts, "starts")
+    if len(views) != len(first):
+        raise ValueError(f"destinations and starts differ in size: {len(views)} and {len(first)}")
+    return views, first
+
+
+def destinations(items, str name):
+    """See the twin."""
+    cdef list given = list(items), views = []
+    cdef Py_ssize_t count = len(given), i
+    starts = empty(count, INT64)
+    cdef int64_t *start = cells(starts)
+    for i in range(count):
+        item = given[i]
+        if type(item) is tuple and len(item) == 2 and take_number(item[1], &start[i]) and start[i] >= 0:
+            try:
+                views.append(writable_view(item[0]))
+                continue
+            except (TypeError, ValueError, BufferError):
+                pass  # told by what follows
+        view, start[i] = one_destination(item, name, i)
+        views.append(view)
+    refuse_overlaps(views, name)
+    return views, starts
+
+
+cdef int refuse_overlaps(list views, str name) except -1:
+    cdef Py_ssize_t count = len(views), live = 0, i
+    cdef bint sorted_already = True
+    cdef Span *spans = <Span *>malloc(2 * (count + 1) * sizeof(Span))
+    if spans == NULL:
+        raise MemoryError(f"cannot check {count} destinations")
+    for i in range(count):
+        view = PyMemoryView_GET_BUFFER(views[i])
+        if view.len:
+            spans[live].start, spans[live].index = <int64_t>view.buf, i
+            spans[live].stop = spans[live].start + view.len
+            sorted_already &= live == 0 or spans[live - 1].start <= spans[live].start
+            live += 1
+    if not sorted_already:
+        sort_spans(spans, spans + count, live)
+    try:
+        for i in range(1, live):
+            if spans[i].start < spans[i - 1].stop:
+                refuse_overlap(name, *sorted((spans[i - 1].index, spans[i].index)))
+    finally:
+        free(spans)
+    return 0
 
 
 def first_wrong(starts, stops):

@@ -71,6 +71,12 @@ cdef class FileRead(Batch):
             self.only_fd, self.piece = past.fd, DIRECT_PIECE
         return 0
 
+    cdef int long_ranges_past_cache(self, int64_t first, int64_t last, int64_t total, Py_ssize_t count) except -1:
+        """As `go_past_cache`, for ranges of a MiB on average that cover half of what lies between the first and the last."""
+        if total >> 20 >= count and 2 * total >= last - first:
+            self.go_past_cache(first, total)
+        return 0
+
     cdef void note_order(self) noexcept:
         """A long read through the page cache is made in order where it is not cached."""
         self.sequential = self.group.count >= IN_ORDER_FROM and self.group.way == TOLD and not self.group.requests[0].direct
@@ -112,17 +118,6 @@ cdef class FileRead(Batch):
         return 0
 
 
-cdef inline int64_t clamp(int64_t start, int64_t length, int64_t size) noexcept:
-    """The bytes of a range that lie in the file."""
-    return min(length, max(<int64_t>0, size - start))
-
-
-cdef inline int64_t aligned_span(int64_t start, int64_t length, int64_t border) noexcept:
-    """Bytes from the aligned offset at or below `start` to the one at or above its end. (100, 50, 512) -> 512."""
-    cdef int64_t span = start % border + length
-    return span + (border - span % border) % border if length else 0
-
-
 cdef class ReadAt(FileRead):
     """One range into one Buffer; with O_DIRECT, a view of the aligned range around it."""
 
@@ -160,52 +155,13 @@ cdef ReadAt read_at(OpenFile file, int64_t start, int64_t want, Descriptor plain
     return read
 
 
-cdef class ReadInto(FileRead):
-    """One range into the caller's memory; `keep` holds the buffer export until the last byte is written."""
-
-    cdef tuple asked_by(self, Py_ssize_t request):
-        return self.start, self.want
-
-    cdef tuple asked(self):
-        return self.file.path, self.start, self.want
-
-    cdef object finish(self):
-        cdef int64_t got
-        self.check_failure()
-        got = self.received(0, self.group.count)
-        if got < self.length:
-            self.file.came_short(self.plain, self.start, self.want, got)
-        self.account(1, self.length, got)
-        return got
-
-
-cdef ReadInto read_into(OpenFile file, object view, int64_t start):
-    cdef ReadInto read = ReadInto()
-    cdef char *data = <char *>PyMemoryView_GET_BUFFER(view).buf
-    read.start, read.want = start, PyMemoryView_GET_BUFFER(view).len
-    read.begin(file, None, 1, start, read.want)
-    read.keep.append(view)
-    read.borrowed = True
-    read.length = clamp(start, read.want, read.size)
-    if file.may_bypass and (start | read.length | <int64_t>data) % file.alignment == 0:
-        read.go_past_cache(start, read.length)
-    if (start | read.length | <int64_t>data) % read.border:
-        read.add(read.plain.fd, -1, False, data, start, read.length)  # range or memory is not aligned: use the page cache
-    else:
-        read.queue(data, start, read.length)
-    read.choose_depth(0)
-    read.note_order()
-    return read
-
-
 cdef class ReadMany(FileRead):
     """Many ranges, one Buffer for each. `firsts`: the first request of each range, and the total number of requests."""
 
     def __dealloc__(self):
         free(self.firsts)
 
-    cdef int long_ranges_past_cache(self) except -1:
-        """As `go_past_cache`, for ranges of a MiB on average that cover half of what lies between the first and the last."""
+    cdef int past_cache_if_long(self) except -1:
         cdef int64_t first = self.size, last = 0, total = 0, length
         cdef Py_ssize_t i, count = self.starts.shape[0]
         if not self.file.may_bypass or self.size < bypass_from:
@@ -215,9 +171,7 @@ cdef class ReadMany(FileRead):
             if length:
                 first, last = min(first, self.starts[i]), max(last, self.starts[i] + length)
                 total += length
-        if total >> 20 >= count and 2 * total >= last - first:
-            self.go_past_cache(first, total)
-        return 0
+        return self.long_ranges_past_cache(first, last, total, count)
 
     cdef tuple asked_by(self, Py_ssize_t request):
         cdef Py_ssize_t index = 0
@@ -259,7 +213,7 @@ cdef ReadMany fill_many(ReadMany read, OpenFile file, object starts, object leng
     read.firsts = <Py_ssize_t *>malloc((read.starts.shape[0] + 1) * sizeof(Py_ssize_t))
     if read.firsts == NULL:
         raise MemoryError(f"cannot allocate {read.starts.shape[0]} reads")
-    read.long_ranges_past_cache()
+    read.past_cache_if_long()
     for i in range(read.starts.shape[0]):
         start = read.starts[i]
         span = aligned_span(start, clamp(start, read.lengths[i], read.size), read.border)
@@ -282,8 +236,8 @@ cdef class ReadBatch(FileRead):
 
     cdef tuple asked_by(self, Py_ssize_t request):
         cdef Request *failed = &self.group.requests[request]
-        cdef Py_ssize_t first = (failed.data + failed.done - self.table.data) // self.length
-        cdef Py_ssize_t last = (failed.data + failed.length - 1 - self.table.data) // self.length
+        cdef Py_ssize_t first = (failed.data + failed.done - self.data) // self.length
+        cdef Py_ssize_t last = (failed.data + failed.length - 1 - self.data) // self.length
         return self.offsets[first], (last - first + 1) * self.length  # several records, if they were one read
 
     cdef int refuse(self, Py_ssize_t index, int64_t size) except -1:
@@ -299,13 +253,13 @@ cdef class ReadBatch(FileRead):
         if 0 < self.length <= <int64_t>self.piece and not self.direct and count:
             memset(&like, 0, sizeof(Request))
             like.fd, like.plain_fd, like.length = self.source.fd, self.plain.fd, self.length
-            return self.add_records(&like, self.table.data, &self.offsets[0], count)
+            return self.add_records(&like, self.data, &self.offsets[0], count)
         while first < count:
             stop = first + 1
             # With O_DIRECT, records that follow each other in the file, as they do in the table, are one read.
             while self.direct and stop < count and self.offsets[stop] - self.offsets[stop - 1] == self.length:
                 stop += 1
-            self.queue(self.table.data + first * self.length, self.offsets[first], (stop - first) * self.length)
+            self.queue(self.data + first * self.length, self.offsets[first], (stop - first) * self.length)
             first = stop
         return 0
 
@@ -314,10 +268,10 @@ cdef class ReadBatch(FileRead):
         cdef int64_t got
         self.check_failure()
         got = <int64_t>self.received(0, self.group.count)
-        if got != self.table.bytes:
+        if got != self.nbytes:
             short = got // self.length
             self.refuse(short, self.file.verify(self.plain, self.offsets[short], self.length))
-        self.account(count, self.table.bytes, self.table.bytes)
+        self.account(count, self.nbytes, self.nbytes)
         return self.table
 
 
@@ -330,15 +284,16 @@ cdef class ReadBounced(ReadMany):
         for i, part in enumerate(self.results()):
             if part.bytes != self.length:
                 raise make_error("eof", 0, self.file.path, self.starts[i], self.length, f"record {i} came short")
-            memcpy(self.table.data + i * self.length, part.data, self.length)
+            memcpy(self.data + i * self.length, part.data, self.length)
         return self.table
 
 
-cdef FileRead read_batch(OpenFile file, object offsets, int64_t length):
+cdef FileRead read_batch(OpenFile file, object offsets, int64_t length, object view, object out):
+    """view: the memory of `out`, which is the result; None: into a new table."""
     cdef ReadBatch read = ReadBatch()
-    cdef ReadBounced bounced
     cdef int64_t joined = length, each
     cdef Py_ssize_t count = len(offsets), i
+    cdef Buffer table
     read.begin(file, None, count, None, None)
     read.strict = file.pin
     read.offsets, read.length = offsets, length
@@ -347,18 +302,35 @@ cdef FileRead read_batch(OpenFile file, object offsets, int64_t length):
         joined |= each
         if length and each > read.size - length:
             read.refuse(i, read.size)
-    read.table = file.engine.memory.allocate(count * length)
-    read.table.tabulate(count, length)
+    if view is None:
+        table = file.engine.memory.allocate(count * length)
+        table.tabulate(count, length)
+        read.table, read.data = table, table.data
+    else:
+        read.table, read.data = out, <char *>PyMemoryView_GET_BUFFER(view).buf
+        joined |= <int64_t>read.data
+    read.nbytes = count * length
     if joined % read.border:
-        bounced = fill_many(ReadBounced(), file, offsets, full_like(offsets, length), 0)
-        bounced.table, bounced.length = read.table, length
-        return bounced
-    if length <= LARGEST_FIXED:
-        read.fixed_base, read.fixed_size = read.table.data, count * length
+        return bounced(read, view)
+    if view is not None:
+        read.keep.append(view)
+        read.borrowed = True
+    elif length <= LARGEST_FIXED:
+        read.fixed_base, read.fixed_size = read.data, count * length
     read.queue_records()
     read.choose_depth(0)
     read.use_mapping()
     return read
+
+
+cdef ReadBounced bounced(ReadBatch read, object view):
+    """The same read by way of aligned memory."""
+    cdef ReadBounced made = fill_many(ReadBounced(), read.file, read.offsets.base, full_like(read.offsets.base, read.length), 0)
+    made.table, made.data, made.length = read.table, read.data, read.length
+    if view is not None:
+        made.keep.append(view)
+        made.borrowed = True  # it could end at once, but would hold the memory still
+    return made
 
 
 cdef object full_like(object array, int64_t value):

@@ -8,12 +8,13 @@ from functools import partial, update_wrapper
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeVar, overload
 
 from _uring import yield_if_due
-from _uring.arguments import byte_array, byte_index, writable_bytes
+from _uring.arguments import byte_array, byte_index, whole_table, writable_bytes
 from _uring.pickling import unpicklable
 from rangeio import streams
 from rangeio.adapters.async_files import AsyncFile
 from rangeio.async_ranges import AsyncRanges
 from rangeio.budget import SHARED
+from rangeio.destinations import AwaitedReadsInto
 from rangeio.errors import Error, from_native
 from rangeio.locks import begin_lock
 from rangeio.options import Options
@@ -33,9 +34,9 @@ from rangeio.ranges import (
     make_plan,
     scatter,
 )
-from rangeio.reader import PlanOptions, check_on_error, chosen_for_call, size_after
+from rangeio.reader import PlanOptions, chosen_for_call, size_after
 from rangeio.reading import HANDED_OUT, AwaitedReads, Destination, documents, setters
-from rangeio.results import Counters, OnError, ended_early, exactly, fetch_async, hint
+from rangeio.results import Counters, OnError, check_on_error, ended_early, exactly, fetch_async, hint
 from rangeio.service import Capability, Source, Stat
 from rangeio.slices import Slice
 
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-class AsyncReader(AwaitedReads):
+class AsyncReader(AwaitedReadsInto, AwaitedReads):
     """Reads byte ranges of one object under asyncio (also uvloop) or trio. It has no cursor and no loop of its own.
 
     Create one with `rangeio.open_async` or `Operator.open_async`, with or without ``async with``. The first use opens
@@ -103,8 +104,6 @@ class AsyncReader(AwaitedReads):
         begin_lock(self)
         self.path = path
 
-    # --- opening, at the first use ---------------------------------------------------------------------------
-
     def __getattr__(self, name: str) -> Any:
         """The read methods while their slots are empty: each opens the object first."""
         if name not in _FIRST_CALLS:
@@ -148,9 +147,10 @@ class AsyncReader(AwaitedReads):
         start, view = byte_index(offset, "offset"), writable_bytes(buffer)  # type: ignore[arg-type]
         return self._after_opening(lambda source: source.read_into_async(view, start))
 
-    def _first_read_batch(self, offsets: Any, length: SupportsIndex) -> Awaitable[Buffer]:
+    def _first_read_batch(self, offsets: Any, length: SupportsIndex, out: Any = None) -> Awaitable[Any]:
         starts, count = byte_array(offsets, "offsets"), byte_index(length, "length")
-        return self._after_opening(lambda source: source.read_batch_async(starts, count))
+        whole_table(out, starts.size, count)
+        return self._after_opening(lambda source: source.read_batch_async(starts, count, out))
 
     def read_exact(self, offset: SupportsIndex, n: SupportsIndex) -> Awaitable[Buffer]:
         """Read exactly `n` bytes from `offset`. UnexpectedEofError if the object ends before."""

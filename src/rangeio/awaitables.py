@@ -24,8 +24,15 @@ def at_once(call: Callable[_P, _T], *args: _P.args, **options: _P.kwargs) -> Awa
         value = call(*args, **options)
     except Exception as error:
         return refused(error)
-    nbytes = sum(map(len, value)) if isinstance(value, list) else getattr(value, "nbytes", 0)
-    return ready(value, nbytes)
+    return ready(value, _nbytes(value))
+
+
+def _nbytes(value: object) -> int:
+    """The bytes that a result is or, as a number, says."""
+    if isinstance(value, list):
+        return sum(map(_nbytes, value))
+    nbytes: int = value if isinstance(value, int) else getattr(value, "nbytes", 0)
+    return nbytes
 
 
 def by_await(call: Callable[_P, Awaitable[_T]]) -> Callable[_P, Awaitable[_T]]:

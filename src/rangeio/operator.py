@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 import _uring
 from rangeio.async_reader import AsyncReader
 from rangeio.awaitables import InTurns
+from rangeio.destinations import IntoOptions, JobsInto
+from rangeio.destinations import Job as JobInto
 from rangeio.errors import (
     ConfigInvalidError,
     Error,
@@ -24,8 +26,8 @@ from rangeio.errors import (
 from rangeio.in_flight import RequestWindow
 from rangeio.options import OPTION_NAMES, Options, check_names
 from rangeio.ranges import OPEN, Range, Suffix, bounds
-from rangeio.reader import PlanOptions, Reader, check_on_error, chosen_for_call
-from rangeio.results import OnError
+from rangeio.reader import PlanOptions, Reader, chosen_for_call
+from rangeio.results import OnError, check_on_error
 from rangeio.service import ListsAwaited, Presigns, Service, Stat
 from rangeio.services.local import LocalService
 from rangeio.services.memory import MemoryService, MemorySource
@@ -44,6 +46,8 @@ Pairs = list[tuple[str, Range]]
 Ranges = list[Range]
 Buffers: TypeAlias = "list[Buffer]"
 Results: TypeAlias = "list[Buffer | Error]"
+Counts: TypeAlias = list[int]
+Outcomes: TypeAlias = list[int | Error]
 Outcome: TypeAlias = list[Any]
 Groups: TypeAlias = dict[str, list[int]]
 Single: TypeAlias = list[tuple[int, tuple[str, int, int | None]]]
@@ -298,6 +302,41 @@ class Operator:
                 return [*reader.read_ranges(ranges, on_error="return", **options)]
         except Error as error:
             return [copy(error) for _ in ranges]
+
+    @overload
+    def read_ranges_into(
+        self, jobs: Iterable[JobInto], *, on_error: Literal["raise"] = "raise", **options: Unpack[IntoOptions]
+    ) -> Counts: ...
+    @overload
+    def read_ranges_into(
+        self, jobs: Iterable[JobInto], *, on_error: Literal["return"], **options: Unpack[IntoOptions]
+    ) -> Outcomes: ...
+    def read_ranges_into(
+        self, jobs: Iterable[JobInto], *, on_error: OnError = "raise", **options: Unpack[IntoOptions]
+    ) -> Any:
+        """Fill many buffers from many objects: [(path, buffer, offset), ...]; the bytes read into each.
+
+        As `Reader.read_ranges_into`, with `index` set to the index of the job. Over a network all objects are read at
+        once; local files one after the other, all ranges of a file at once.
+        """
+        return _judged(JobsInto(jobs, self._options, options, on_error).read(self._service), on_error)
+
+    @overload
+    def read_ranges_into_async(
+        self, jobs: Iterable[JobInto], *, on_error: Literal["raise"] = "raise", **options: Unpack[IntoOptions]
+    ) -> Awaitable[Counts]: ...
+    @overload
+    def read_ranges_into_async(
+        self, jobs: Iterable[JobInto], *, on_error: Literal["return"], **options: Unpack[IntoOptions]
+    ) -> Awaitable[Outcomes]: ...
+    def read_ranges_into_async(
+        self, jobs: Iterable[JobInto], *, on_error: OnError = "raise", **options: Unpack[IntoOptions]
+    ) -> Any:
+        """Like `read_ranges_into`, awaited. Cancelled as `AsyncReader.read_ranges_into` is."""
+        return self._read_into(JobsInto(jobs, self._options, options, on_error), on_error)
+
+    async def _read_into(self, jobs: JobsInto, on_error: OnError) -> Outcome:
+        return _judged(await jobs.read_async(self._service), on_error)
 
     def __repr__(self) -> str:
         root = self._service.without_secrets(self._given).get("root")

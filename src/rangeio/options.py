@@ -25,9 +25,9 @@ class Options:
     prefetch: maximum number of bytes that a stream reads ahead of its consumer, None for the default.
     size: size of the object in bytes, if known; a hint that saves a request. Files do not need it.
     pin: if True, refuse any version other than the one that was opened.
-    direct: use O_DIRECT for files, if the file system supports it (see `capability.direct_reason`). Requested ranges
-        need not be aligned; `read_into` fills unaligned memory through the page cache. ``"auto"``: only for one read of
-        at least a sixteenth of the machine's memory (RANGEIO_DIRECT_FROM=bytes) of which at most an eighth is cached.
+    direct: use O_DIRECT for files, if the file system supports it (`capability.direct_reason`). Ranges and memory need
+        not be aligned, but awaited reads above 64 KiB into memory not aligned as the offset use the page cache.
+        ``"auto"``: only from a sixteenth of the machine's memory (RANGEIO_DIRECT_FROM=bytes), at most an eighth cached.
     mapped: `read_batch` and `read_ranges` of a pinned file may copy out of a mapping what they have found in the page
         cache before; it then counts as memory of the process (RssFile). False: every read is a system call.
 

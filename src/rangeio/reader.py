@@ -14,7 +14,8 @@ from rangeio import streams
 from rangeio.adapters.files import open_file
 from rangeio.awaitables import AtOnce, run_now
 from rangeio.budget import SHARED
-from rangeio.errors import ConfigInvalidError, Error
+from rangeio.destinations import ReadsInto
+from rangeio.errors import Error
 from rangeio.options import Options, check_names
 from rangeio.policy import Timeout
 from rangeio.ranges import (
@@ -34,7 +35,7 @@ from rangeio.ranges import (
     scatter,
 )
 from rangeio.reading import Reads, documents, setters
-from rangeio.results import Counters, Cutting, OnError, ended_early, exactly, fetch, hint
+from rangeio.results import Counters, Cutting, OnError, check_on_error, ended_early, exactly, fetch, hint
 from rangeio.service import Capability, Source, Stat
 from rangeio.slices import Slice
 
@@ -58,13 +59,6 @@ class PlanOptions(TypedDict, total=False):
 _PLAN_NAMES = list(PlanOptions.__annotations__)
 
 
-def check_on_error(on_error: OnError) -> OnError:
-    """Return `on_error`; ConfigInvalidError unless it is "raise" or "return"."""
-    if on_error not in ("raise", "return"):
-        raise ConfigInvalidError(f"on_error must be 'raise' or 'return', not {on_error!r}")
-    return on_error
-
-
 def chosen_for_call(options: Options, changes: PlanOptions) -> Options:
     """The options of one call. ConfigInvalidError for an unknown name or an invalid value."""
     if not changes:
@@ -74,7 +68,7 @@ def chosen_for_call(options: Options, changes: PlanOptions) -> Options:
     return options.updated(given)
 
 
-class Reader(Reads):
+class Reader(ReadsInto, Reads):
     """Reads byte ranges of one object. It has no cursor and no lock: any number of threads may read at once.
 
     Create one with `rangeio.open`, `Operator.open`, `from_bytes` or `from_fd`. Every result holds exactly the requested

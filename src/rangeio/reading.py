@@ -6,7 +6,7 @@ tenth of a read. The classes here define what users, editors and type checkers s
 
 from collections.abc import Awaitable, Callable
 from inspect import cleandoc
-from typing import TYPE_CHECKING, Any, SupportsIndex, TypeAlias
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeAlias, TypeVar, overload
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 # Before Python 3.12, numpy's stubs do not declare an array as a buffer.
 Destination: TypeAlias = "SupportsBuffer | npt.NDArray[Any]"
+_Out = TypeVar("_Out", bound="Destination")
 
 _CALLS = {
     "read_at": "read_at(offset, limit) -> Buffer",
     "read_into": "read_into(buffer, offset=0) -> int",
-    "read_batch": "read_batch(offsets, length) -> Buffer",
+    "read_batch": "read_batch(offsets, length, out=None) -> Buffer",
 }
 HANDED_OUT = tuple(_CALLS)
 """The names of the slots."""
@@ -63,11 +64,18 @@ class Reads:
         """
         raise NotImplementedError
 
-    def read_batch(self, offsets: Any, length: SupportsIndex) -> "Buffer":
+    @overload
+    def read_batch(self, offsets: Any, length: SupportsIndex, out: None = None) -> "Buffer": ...
+    @overload
+    def read_batch(self, offsets: Any, length: SupportsIndex, out: _Out) -> _Out: ...
+    def read_batch(self, offsets: Any, length: SupportsIndex, out: Any = None) -> Any:
         """Read records of `length` bytes at `offsets`: np.asarray(result).shape == (len(offsets), length).
 
         offsets: integers or an int64 array, in any order. UnexpectedEofError if a record extends past the end. Merges
         nothing; use `read_ranges` if records are close together.
+
+        out: memory of the caller, as for `read_into`, of len(offsets) * length bytes, else ValueError. It is filled and
+        returned. After an error its content is undefined, and nothing writes to it any more.
         """
         raise NotImplementedError
 
@@ -97,8 +105,15 @@ class AwaitedReads:
         """
         raise NotImplementedError
 
-    def read_batch(self, offsets: Any, length: SupportsIndex) -> "Awaitable[Buffer]":
-        """Read records of `length` bytes at `offsets` as one table. See `Reader.read_batch`."""
+    @overload
+    def read_batch(self, offsets: Any, length: SupportsIndex, out: None = None) -> "Awaitable[Buffer]": ...
+    @overload
+    def read_batch(self, offsets: Any, length: SupportsIndex, out: _Out) -> Awaitable[_Out]: ...
+    def read_batch(self, offsets: Any, length: SupportsIndex, out: Any = None) -> Any:
+        """Read records of `length` bytes at `offsets` as one table. See `Reader.read_batch`.
+
+        With `out`, a cancellation is as for `read_into`.
+        """
         raise NotImplementedError
 
 
@@ -115,6 +130,6 @@ class SourceReads(Reads):
         """Like `read_into`, awaited. When the await ends, nothing writes to the buffer any more."""
         raise NotImplementedError
 
-    def read_batch_async(self, offsets: Any, length: SupportsIndex) -> "Awaitable[Buffer]":
+    def read_batch_async(self, offsets: Any, length: SupportsIndex, out: Any = None) -> Awaitable[Any]:
         """Like `read_batch`, awaited."""
         raise NotImplementedError

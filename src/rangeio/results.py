@@ -9,7 +9,7 @@ from copy import copy
 from typing import TYPE_CHECKING, Any, Literal
 
 from _uring import planning
-from rangeio.errors import Error, UnexpectedEofError, asked
+from rangeio.errors import ConfigInvalidError, Error, UnexpectedEofError, asked
 from rangeio.locks import begin_lock
 from rangeio.ranges import Checked, Layout, Offsets, lay_out
 
@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from _uring import Buffer
 
 OnError = Literal["raise", "return"]
+
+
+def check_on_error(on_error: OnError) -> OnError:
+    """Return `on_error`; ConfigInvalidError unless it is "raise" or "return"."""
+    if on_error not in ("raise", "return"):
+        raise ConfigInvalidError(f"on_error must be 'raise' or 'return', not {on_error!r}")
+    return on_error
 
 
 class Counters:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from _uring.waiters import Waiter
 
 FileResults: TypeAlias = "Sequence[Buffer | BaseException]"
+Counts: TypeAlias = list[int | Error]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,14 @@ NEAR = ReadAhead(4 << 10, 128 << 10)
 FAR = ReadAhead(48 << 10, 8 << 20)
 
 
+class Into(NamedTuple):
+    """How many reads into memory are made. each: an Error of one is its result, in place of being raised."""
+
+    chunk: int | None = None
+    concurrent: int | None = None
+    each: bool = False
+
+
 class Source(Protocol):
     """One open object. Thread-safe. Reads in flight complete after `close`, and Buffers stay valid.
 
@@ -173,7 +182,7 @@ class Source(Protocol):
         """Read into the caller's memory."""
         ...
 
-    def read_batch(self, offsets: Any, length: SupportsIndex) -> "Buffer":
+    def read_batch(self, offsets: Any, length: SupportsIndex, out: Any = None) -> Any:
         """Read records of one length."""
         ...
 
@@ -185,7 +194,7 @@ class Source(Protocol):
         """Read into the caller's memory."""
         ...
 
-    def read_batch_async(self, offsets: Any, length: SupportsIndex) -> "Awaitable[Buffer]":
+    def read_batch_async(self, offsets: Any, length: SupportsIndex, out: Any = None) -> Awaitable[Any]:
         """Read records of one length."""
         ...
 
@@ -196,6 +205,12 @@ class Source(Protocol):
     def read_suffix_async(self, count: int) -> "Awaitable[Buffer | None]":
         """Like `read_suffix`, awaited."""
         ...
+
+    def fetch_into(self, views: list[memoryview], starts: Offsets, how: Into) -> Counts:
+        """Fill views of bytes, which do not overlap, and count the bytes of each. Raises as `fetch`."""
+
+    def fetch_into_async(self, views: list[memoryview], starts: Offsets, how: Into) -> Awaitable[Counts]:
+        """Like `fetch_into`, awaited. When the await ends, nothing writes to the memory any more."""
 
     def fetch(
         self, starts: Offsets, lengths: Offsets, *, chunk: int | None, concurrent: int | None

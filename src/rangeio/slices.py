@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 import numpy as np
 
 from _uring import planning, refused
-from _uring.arguments import byte_array, byte_index, writable_bytes
+from _uring.arguments import byte_array, byte_index, whole_table, writable_bytes
 from rangeio.errors import Error, UnexpectedEofError, asked, from_native
 from rangeio.policy import Timeout
 from rangeio.ranges import OPEN, Offsets, UnprovenSize
 from rangeio.reading import Destination, SourceReads
-from rangeio.service import Again, Capability, ReadAhead, Source, Stat
+from rangeio.service import Again, Capability, Counts, Into, ReadAhead, Source, Stat
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer as SupportsBuffer
@@ -67,8 +67,8 @@ class Slice(SourceReads):
     def read_into(self, buffer: Destination, offset: SupportsIndex = 0) -> int:
         return self.source.read_into(*self._part_into(buffer, offset))
 
-    def read_batch(self, offsets: Any, length: SupportsIndex) -> "Buffer":
-        return self.source.read_batch(*self._records(offsets, length))
+    def read_batch(self, offsets: Any, length: SupportsIndex, out: Any = None) -> Any:
+        return self.source.read_batch(*self._records(offsets, length, out), out)
 
     def read_at_async(self, offset: SupportsIndex, limit: SupportsIndex) -> "Awaitable[Buffer]":
         try:
@@ -84,12 +84,28 @@ class Slice(SourceReads):
             return refused(error)
         return self.source.read_into_async(*part)
 
-    def read_batch_async(self, offsets: Any, length: SupportsIndex) -> "Awaitable[Buffer]":
+    def read_batch_async(self, offsets: Any, length: SupportsIndex, out: Any = None) -> Awaitable[Any]:
         try:
-            records = self._records(offsets, length)
+            records = self._records(offsets, length, out)
         except Error as error:
             return refused(error)
-        return self.source.read_batch_async(*records)
+        return self.source.read_batch_async(*records, out)
+
+    def fetch_into(self, views: list[memoryview], starts: Offsets, how: Into) -> Counts:
+        self._check_open(None, None)
+        return self.source.fetch_into(views, self._cut_short(views, starts), how)
+
+    def fetch_into_async(self, views: list[memoryview], starts: Offsets, how: Into) -> Awaitable[Counts]:
+        self._check_open(None, None)
+        return self.source.fetch_into_async(views, self._cut_short(views, starts), how)
+
+    def _cut_short(self, views: list[memoryview], starts: Offsets) -> Offsets:
+        """The starts in the whole object; each view ends with the slice."""
+        lengths = np.array([len(view) for view in views], np.int64)
+        places, within = self._shifted(starts, lengths)
+        for index in (within < lengths).nonzero()[0].tolist():
+            views[index] = views[index][: within[index]]
+        return places
 
     def read_cached(self, offset: int, limit: int) -> "Buffer | None":
         return self.source.read_cached(*self._part(offset, limit))
@@ -108,8 +124,9 @@ class Slice(SourceReads):
         self._check_open(self._place(first), len(view))
         return view[: self._left(first)], self._place(first)
 
-    def _records(self, offsets: Any, length: SupportsIndex) -> tuple[Offsets, int]:
+    def _records(self, offsets: Any, length: SupportsIndex, out: Any) -> tuple[Offsets, int]:
         starts, count = byte_array(offsets, "offsets"), byte_index(length, "length")
+        whole_table(out, starts.size, count)
         self._check_open(None, None)
         passing = starts > self.stop - self.start - count
         if count and passing.any():

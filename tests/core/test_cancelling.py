@@ -49,9 +49,17 @@ STALLED = code("""
 CANCELLED = code("""
     loop = sys.argv[2]
 
+    def reading(reader):
+        if sys.argv[3] == "read_ranges_into":
+            halves = memoryview(space)
+            return reader.read_ranges_into([(halves[1000:], 299_500), (halves[:1000], 299_100)])
+        if sys.argv[3] == "read_batch":
+            return reader.read_batch([299_100, 299_500], 1000, out=space)
+        return reader.read_into(space, 299_000)
+
     async def read(reader):
         try:
-            await reader.read_into(space, 299_000)
+            await reading(reader)
             said.append("read")
         except BaseException as error:
             said.append(type(error).__name__)
@@ -89,12 +97,13 @@ CANCELLED = code("""
 
 
 @LOOPED
+@pytest.mark.parametrize("read", ["read_into", "read_ranges_into", "read_batch"])
 def test_a_cancelled_read_ends_when_its_memory_is_let_go(
-    lab: Lab, stalling: Server, stalling_device: Path, loop: str
+    lab: Lab, stalling: Server, stalling_device: Path, loop: str, read: str
 ) -> None:
     """While the disk stalls, and however often it is cancelled; then at once, and nothing holds the memory any more."""
     need_module(loop)
-    child = lab.start(code(STALLED, CANCELLED), stalling_device, loop)
+    child = lab.start(code(STALLED, CANCELLED), stalling_device, loop, read)
     stalling.wait_for("stalled")
     child.tell()
     assert child.line() == {"ended": False, "held": True}
@@ -178,6 +187,8 @@ INTERRUPTED = code("""
     try:
         if sys.argv[2] == "read_into":
             reader.read_into(space, 299_000)
+        elif sys.argv[2] == "read_ranges_into":
+            reader.read_ranges_into([(memoryview(space)[1000:], 299_500), (memoryview(space)[:1000], 299_100)])
         else:
             reader.as_file((299_000, None)).read(2000)  # its buffer is freed with it
         said.append("read")
@@ -192,7 +203,7 @@ INTERRUPTED = code("""
 
 
 @pytest.mark.parametrize("lab", ["uring", "pool"], indirect=True)
-@pytest.mark.parametrize("read", ["read_into", "as_file"])
+@pytest.mark.parametrize("read", ["read_into", "read_ranges_into", "as_file"])
 def test_an_interrupted_read_ends_when_its_memory_is_let_go(
     lab: Lab, stalling: Server, stalling_device: Path, read: str
 ) -> None:

@@ -262,6 +262,113 @@ class ReaderContract:
                 assert reader.read_into(array, 3) == min(array.nbytes, SIZE - 3), kind
                 assert array.tobytes()[: SIZE - 3] == DATA[3 : 3 + array.nbytes]
 
+    # --- into memory of the caller, many at once -------------------------------------------------------------
+
+    @pytest.mark.parametrize(
+        "options", [{}, {"concurrent": 1}, {"chunk": 50_000, "on_error": "return"}], ids=str
+    )
+    def test_read_ranges_into(self, reader: rangeio.Reader, options: Any) -> None:
+        """Each lands in its own memory, whatever the order, and whatever else is read there; the rest is unchanged."""
+        pool = bytearray(b"-" * 500_000)
+        space, expected = memoryview(pool), bytearray(pool)
+        wanted = [
+            (100_001, 70_000, 7),
+            (0, 5, 80_000),
+            (SIZE - 3, 10, 80_005),
+            (5, 4096, 90_000),
+            (5, 4096, 100_000),
+        ]
+        wanted += [
+            (SIZE, 9, 110_000),
+            (2**40, 9, 110_009),
+            (9, 0, 120_000),
+            (HUGE - 1, 50, 130_000),
+            (0, SIZE, 200_000),
+        ]
+        wanted += [(4101, 1000, 94_096), (1, 1, 120_001), (0, 100, 499_900)]
+        got = reader.read_ranges_into([(space[at : at + n], start) for start, n, at in wanted], **options)
+        assert got == [len(DATA[start : start + n]) for start, n, _ in wanted]
+        for start, n, at in wanted:
+            expected[at : at + len(DATA[start : start + n])] = DATA[start : start + n]
+        assert pool == expected
+        assert reader.read_ranges_into([], **options) == []
+        assert reader.read_ranges_into(iter([(bytearray(), 3)]), **options) == [0]
+
+    def test_read_ranges_into_arrays(self, reader: rangeio.Reader) -> None:
+        kinds: list[Any] = ["f2", "c16", "M8[s]", [("a", "u1"), ("b", "<u4")], "u1"]
+        arrays = [np.zeros((3, 5), kind) for kind in kinds]
+        assert reader.read_ranges_into((array, np.int64(7)) for array in arrays) == [a.nbytes for a in arrays]
+        assert [array.tobytes() for array in arrays] == [DATA[7 : 7 + array.nbytes] for array in arrays]
+
+    @settings(
+        max_examples=40,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],
+    )
+    @given(data=st.data())
+    def test_read_ranges_into_equivalence(self, reader: rangeio.Reader, data: st.DataObject) -> None:
+        """As `read_into` of each, also where ranges follow each other in the object and in memory, or one of both."""
+        follow = st.sampled_from([None, None, 0, 1, 512])
+        sizes = st.sampled_from([0, 1, 5, 511, 512, 600, 4096, 70_001])
+        spare, start, at = data.draw(st.integers(0, 600)), data.draw(st.integers(0, SIZE)), 0
+        places = []
+        for n in data.draw(st.lists(sizes, max_size=6)):
+            start += (
+                skip
+                if (skip := data.draw(follow)) is not None
+                else data.draw(st.integers(-start, SIZE - start + 9))
+            )
+            at += data.draw(st.sampled_from([0, 0, 3]))
+            places.append((start, n, at))
+            start, at = start + n, at + n
+        places = data.draw(st.permutations(places))
+        pool = np.full(spare + at + 10, 45, np.uint8)
+        expected = pool.copy()
+        got = reader.read_ranges_into([(pool[spare + at : spare + at + n], start) for start, n, at in places])
+        assert got == [len(DATA[start : start + n]) for start, n, _ in places]
+        for (start, _, at), count in zip(places, got, strict=True):
+            expected[spare + at : spare + at + count] = np.frombuffer(DATA[start : start + count], np.uint8)
+        assert bytes(pool) == bytes(expected)
+
+    def test_read_ranges_into_refuses(self, reader: rangeio.Reader) -> None:
+        """Before any I/O, naming the first that is wrong; nothing is read then."""
+        space = np.full(64, 7, "u1")
+        good, frozen = (space[:8], 0), space[8:16].view()
+        frozen.flags.writeable = False
+        refused: list[tuple[Any, type[Exception]]] = [
+            *(((wrong, 0), TypeError) for wrong in (bytes(8), frozen, "text", 5, None, np.zeros(3, object))),
+            *(((wrong, 0), BufferError) for wrong in (space[8:32:2], memoryview(space)[40:8:-1])),
+            *(((space[8:16], value), error) for value, error in WRONG),
+            *((wrong, TypeError) for wrong in (5, space[8:16], (space[8:16],), (space[8:16], 0, 0), None)),
+            ((space[7:9], 0), ValueError),
+            ((space[:8], 100), ValueError),
+        ]
+        for wrong, error in refused:
+            with pytest.raises(error, match=r"destinations\[1\]"):
+                reader.read_ranges_into([good, wrong, (space[16:24], 0)])
+        with pytest.raises(ValueError, match=r"destinations\[0\] and destinations\[2\] overlap"):
+            reader.read_ranges_into([(space[8:16], 0), (space[30:40], 5), (space[:9], 0)])
+        for options in ({"on_error": "ignore"}, {"concurrent": 0}, {"gap": 5}):
+            with pytest.raises(rangeio.ConfigInvalidError):
+                reader.read_ranges_into([good], **options)  # type: ignore[arg-type]
+        with pytest.raises(TypeError):
+            reader.read_ranges_into(None)  # type: ignore[arg-type]
+        assert set(space.tolist()) == {7}
+
+    def test_memory_is_let_go(self, reader: rangeio.Reader) -> None:
+        """After reads and after errors: a bytearray that is lent cannot change its size."""
+        spaces = [bytearray(10), bytearray(100_000), bytearray(5)]
+        assert reader.read_ranges_into([(space, 3) for space in spaces]) == [10, 100_000, 5]
+        assert reader.read_batch([1, 2], 5, spaces[0]) is spaces[0]
+        for space in spaces:
+            space.append(0)
+        reader.close()
+        with pytest.raises(rangeio.ClosedError) as kept:
+            reader.read_ranges_into([(space, 3) for space in spaces])
+        for space in spaces:
+            space.append(0)
+        del kept
+
     # --- many ranges -----------------------------------------------------------------------------------------
 
     OPTIONS = [
@@ -456,6 +563,38 @@ class ReaderContract:
         with pytest.raises(rangeio.UnexpectedEofError):
             reader.read_batch([0], 2**62)  # before allocating memory
 
+    @pytest.mark.parametrize("length", [1, 8, 512, 70_000])
+    def test_read_batch_out(self, reader: rangeio.Reader, length: int) -> None:
+        """Into memory of the caller, which is the result, wherever it lies."""
+        offsets = [100_000, 0, 7, 7, SIZE - length, 512, 1024, 3, 4, 5]
+        expected = b"".join(DATA[at : at + length] for at in offsets)
+        for shift in (0, 1, 512):
+            pool = np.full(10 * length + 600, 45, np.uint8)
+            out = pool[shift : shift + 10 * length].reshape(10, length)
+            assert reader.read_batch(offsets, length, out) is out
+            assert bytes(pool) == b"-" * shift + expected + b"-" * (600 - shift)
+        flat = bytearray(10 * length)
+        assert reader.read_batch(offsets, length, out=flat) is flat
+        assert flat == expected
+        assert reader.read_batch([], 16, out=bytearray()) == bytearray()
+
+    def test_read_batch_out_refuses(self, reader: rangeio.Reader) -> None:
+        space = np.full((4, 8), 7, "u1")
+        for wrong, error in (
+            (bytes(16), TypeError),
+            (5, TypeError),
+            (np.zeros(2, object), TypeError),
+            (space[:, :4], BufferError),
+            (space, ValueError),
+            (space[:1], ValueError),
+            (bytearray(), ValueError),
+        ):
+            with pytest.raises(error):
+                reader.read_batch([0, 9], 8, out=wrong)
+        with pytest.raises(rangeio.UnexpectedEofError, match="record 1"):
+            reader.read_batch([0, SIZE - 3], 8, out=space[:2])
+        assert set(space.ravel()[16:].tolist()) == {7}
+
     def test_wrong_offsets(self, reader: rangeio.Reader) -> None:
         tables = [[[0, 1]], np.zeros((2, 2), int)]
         for offsets in (5, None, "12", b"12", [0, 1.5], np.array([0.5]), [0, None], *tables):
@@ -498,6 +637,14 @@ class ReaderContract:
         assert reader.slice(5, 5).read_to_end() == b""
         with pytest.raises(rangeio.UnexpectedEofError):
             part.read_batch([0, 997], 4)
+        table, space = bytearray(8), bytearray(b"-" * 20)
+        assert part.read_batch([996, 0], 4, out=table) is table
+        assert table == DATA[1096 : 1104 - 4] + DATA[100:104]
+        wanted = [(memoryview(space)[:8], 996), (memoryview(space)[8:12], 0), (memoryview(space)[12:], 1000)]
+        assert part.read_ranges_into(wanted) == [4, 4, 0]
+        assert space == DATA[1096:1100] + b"----" + DATA[100:104] + b"--------"
+        with pytest.raises(ValueError, match="8 bytes"):
+            part.read_batch([996, 0], 4, out=bytearray(9))
 
     def test_closing_a_slice(self, reader: rangeio.Reader) -> None:
         part, other = reader.slice(0, 10), reader.slice(5)
@@ -529,6 +676,10 @@ class ReaderContract:
             lambda: reader.read_ranges([]),
             lambda: reader.iter_ranges([(0, 3)]),
             lambda: reader.read_batch([0], 3),
+            lambda: reader.read_batch([0], 3, bytearray(3)),
+            lambda: reader.read_ranges_into([(bytearray(3), 0)]),
+            lambda: reader.read_ranges_into([(bytearray(3), 0)], on_error="return"),
+            lambda: reader.read_ranges_into([]),
             lambda: reader.stat(),
         ]
         for call in calls:
@@ -571,6 +722,7 @@ class ReaderContract:
 
                 assert sent("read_at")(5, 100) == sent("read_exact")(5, 100) == first[5:105]
                 assert bytes(sent("read_batch")([50, 3], 8)) == bytes(first[50:58]) + bytes(first[3:11])
+                assert sent("read_ranges_into")([(bytearray(5), 7)]) == [5]
                 assert sent("read_ranges")([(0, 9), (20, 29)]) == [first[:9], first[20:29]]
                 space = bytearray(20)
                 assert sent("read_into")(space, 60) == 20

@@ -1,11 +1,11 @@
 """A file of the backend ``python``: positional reads. Async reads run on worker threads."""
 
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar
 
-from _uring.arguments import OFFSET_MAX, byte_array, byte_arrays, byte_index, writable_bytes
+from _uring.arguments import OFFSET_MAX, byte_array, byte_arrays, byte_index, whole_table, writable_bytes
 from _uring.errors import as_failure, is_failure, make_error, without_frames
 from _uring.event_loops import bind, current_key
 from _uring.pickling import unpicklable
@@ -78,12 +78,22 @@ class File:
     def read_many(self, starts: Any, lengths: Any, concurrent: int = 0) -> list[Buffer]:
         return self._now(self._prepare_many(starts, lengths, concurrent))
 
-    def read_batch(self, offsets: Any, length: SupportsIndex) -> Buffer:
+    def read_many_into(
+        self, destinations: "Iterable[SupportsBuffer]", starts: Any, concurrent: int = 0
+    ) -> list[int]:
+        """Fill writable C-contiguous buffers, each from its start, many at once. Return the bytes read into each.
+
+        As `read_into` of each; none may overlap another. concurrent: as for `read_many`.
+        """
+        return self._now(self._prepare_many_into(destinations, starts, concurrent))
+
+    def read_batch(self, offsets: Any, length: SupportsIndex, out: Any = None) -> Any:
         """Read the records of `length` bytes at `offsets` into one table of shape (len(offsets), length).
 
         If any record extends past the end, the call raises an ``"eof"`` error with the index of the record in `detail`.
+        out: a writable C-contiguous buffer of exactly that size, which is filled and returned in place of a new Buffer.
         """
-        return self._now(self._prepare_batch(offsets, length))
+        return self._now(self._prepare_batch(offsets, length, out))
 
     def prefetch(self, starts: Any, lengths: Any) -> None:
         first, count = (array.tolist() for array in byte_arrays(starts, lengths))
@@ -110,33 +120,22 @@ class File:
 
     def read_into_async(self, buffer: "SupportsBuffer", offset: SupportsIndex = 0) -> Awaitable[int]:
         """As `read_into`, awaited. Cancelling starts no further I/O, and ends once no I/O writes to the buffer."""
-        stopped = threading.Event()
-        unclaimed = [self._prepare_into(buffer, offset, stopped)]
-        binding: Any = bind(current_key())
+        return self._held(lambda stopped: self._prepare_into(buffer, offset, stopped))
 
-        def cancelled() -> None:
-            """Resolve the waiter once no thread writes to the memory: at once, if no worker has started."""
-            stopped.set()
-            try:
-                unclaimed.pop()
-            except IndexError:
-                return  # the worker resolves it
-            waiter.set_result(None)
-
-        waiter = binding.holding(cancelled)
-        try:
-            self._start(unclaimed, binding, waiter)
-        except Exception as error:
-            return refused(error)
-        result: Awaitable[int] = binding.wait(waiter)
-        return result
+    def read_many_into_async(
+        self, destinations: "Iterable[SupportsBuffer]", starts: Any, concurrent: int = 0
+    ) -> Awaitable[list[int]]:
+        """As `read_many_into`, awaited. Cancelling starts no further I/O, and ends once no I/O writes to the memory."""
+        return self._held(lambda stopped: self._prepare_many_into(destinations, starts, concurrent, stopped))
 
     def read_many_async(self, starts: Any, lengths: Any, concurrent: int = 0) -> Awaitable[list[Buffer]]:
         return self._later(self._prepare_many(starts, lengths, concurrent))
 
-    def read_batch_async(self, offsets: Any, length: SupportsIndex) -> Awaitable[Buffer]:
-        """As `read_batch`, awaited."""
-        return self._later(self._prepare_batch(offsets, length))
+    def read_batch_async(self, offsets: Any, length: SupportsIndex, out: Any = None) -> Awaitable[Any]:
+        """As `read_batch`, awaited. With `out`, cancelling is as for `read_into_async`."""
+        if out is None:
+            return self._later(self._prepare_batch(offsets, length))
+        return self._held(lambda stopped: self._prepare_batch(offsets, length, out, stopped))
 
     def read_cached(self, offset: int, limit: int) -> Buffer | None:
         """None: worker threads make all reads of a loop here."""
@@ -199,20 +198,51 @@ class File:
     ) -> _Read[int]:
         """stopped: checked between pieces, by a read that may have to end early."""
         start, view = byte_index(offset, "offset"), writable_bytes(buffer)
-        most = len(view) if stopped is None else _PIECE
 
         def read(process: Process) -> int:
-            got, space = 0, view[: OFFSET_MAX - start]
-            while got < len(space) and not (stopped and stopped.is_set()):
-                piece = space[got : got + most]
-                got += (came := self._opened.fill(piece, start + got))
-                if came < len(piece):
-                    break
+            got = self._fill(process, view, start, stopped)
             self._opened.recheck(start, len(view))
-            process.count(len(view), got)
             return got
 
         return read
+
+    def _prepare_many_into(
+        self,
+        destinations: "Iterable[SupportsBuffer]",
+        starts: Any,
+        concurrent: int,
+        stopped: "threading.Event | None" = None,
+    ) -> _Read[list[int]]:
+        views = [writable_bytes(destination) for destination in destinations]
+        first, depth = byte_array(starts, "starts").tolist(), byte_index(concurrent, "concurrent")
+        if len(views) != len(first):
+            raise ValueError(f"destinations and starts differ in size: {len(views)} and {len(first)}")
+
+        def read(process: Process) -> list[int]:
+            reads_some = any(map(len, views))
+            try:
+                counts = process.spread(
+                    len(views), depth, lambda i: self._fill(process, views[i], first[i], stopped)
+                )
+            finally:
+                views.clear()  # workers that have nothing more to do may hold the function for a while
+            if reads_some:
+                self._opened.check()
+            return counts
+
+        return read
+
+    def _fill(self, process: Process, view: memoryview, start: int, stopped: "threading.Event | None") -> int:
+        """Fill memory of the caller from `start`, in pieces if the read may be stopped."""
+        got, space = 0, view[: OFFSET_MAX - start]
+        most = len(view) if stopped is None else _PIECE
+        while got < len(space) and not (stopped and stopped.is_set()):
+            piece = space[got : got + most]
+            got += (came := self._opened.fill(piece, start + got))
+            if came < len(piece):
+                break
+        process.count(len(view), got)
+        return got
 
     def _prepare_many(self, starts: Any, lengths: Any, concurrent: int) -> _Read[list[Buffer]]:
         first, count = (array.tolist() for array in byte_arrays(starts, lengths))
@@ -226,30 +256,66 @@ class File:
 
         return read
 
-    def _prepare_batch(self, offsets: Any, length: SupportsIndex) -> _Read[Buffer]:
+    def _prepare_batch(
+        self,
+        offsets: Any,
+        length: SupportsIndex,
+        out: Any = None,
+        stopped: "threading.Event | None" = None,
+    ) -> _Read[Any]:
         starts, count = byte_array(offsets, "offsets"), byte_index(length, "length")
         if starts.size * count > OFFSET_MAX:
             raise OverflowError(f"{starts.size} records of {count} bytes are more than 2**63 - 1 bytes")
+        view = whole_table(out, starts.size, count)
 
-        def read(process: Process) -> Buffer:
+        def read(process: Process) -> Any:
             if starts.size and count:
                 self._refuse_beyond_end(starts, count)
-            table = process.memory.allocate(starts.size, count)
-            if table.nbytes:
-                self._fill_table(process, memory_of(table), starts.tolist(), count)
+            table = process.memory.allocate(starts.size, count) if view is None else out
+            memory = memory_of(table) if view is None else view
+            if len(memory):
+                self._fill_table(process, memory, starts.tolist(), count, stopped)
                 self._opened.check()
             return table
 
         return read
 
     def _now(self, read: _Read[_T]) -> _T:
-        process = self._opened.enter()
+        try:
+            process = self._opened.enter()
+        except BaseException:
+            del read  # the traceback holds this frame, which must not hold the caller's memory
+            raise
         try:
             return read(process)
         except Exception as error:
             raise _drop_frames(error) from error.__cause__
         finally:
             self._opened.leave(process)
+
+    def _held(self, prepare: "Callable[[threading.Event], _Read[_T]]") -> Awaitable[_T]:
+        """A read into memory of the caller: a cancellation waits until no thread writes to it."""
+        stopped = threading.Event()
+        unclaimed = [prepare(stopped)]
+        binding: Any = bind(current_key())
+
+        def cancelled() -> None:
+            """Resolve the waiter once no thread writes to the memory: at once, if no worker has started."""
+            stopped.set()
+            try:
+                unclaimed.pop()
+            except IndexError:
+                return  # the worker resolves it
+            waiter.set_result(None)
+
+        waiter = binding.holding(cancelled)
+        try:
+            self._start(unclaimed, binding, waiter)
+        except Exception as error:
+            unclaimed.clear()  # the traceback holds the list
+            return refused(error)
+        result: Awaitable[_T] = binding.wait(waiter)
+        return result
 
     def _later(self, read: _Read[_T]) -> Awaitable[_T]:
         binding: Any = bind(current_key())
@@ -310,14 +376,27 @@ class File:
             index = int((starts > size - length).argmax())
             raise self._short_record(index, int(starts[index]), length, max(0, size - int(starts[index])))
 
-    def _fill_table(self, process: Process, view: memoryview, starts: list[int], length: int) -> None:
+    def _fill_table(
+        self,
+        process: Process,
+        view: memoryview,
+        starts: list[int],
+        length: int,
+        stopped: "threading.Event | None",
+    ) -> None:
         def fill(index: int) -> None:
-            got = self._opened.fill(view[index * length : (index + 1) * length], starts[index])
+            if stopped and stopped.is_set():
+                return
+            got = self._opened.fill(memory[0][index * length : (index + 1) * length], starts[index])
             process.count(length, got)
             if got < length:
                 raise self._short_record(index, starts[index], length, got)
 
-        process.spread(len(starts), 0, fill)
+        memory = [view]
+        try:
+            process.spread(len(starts), 0, fill)
+        finally:
+            memory.clear()  # as above
 
     def _short_record(self, index: int, offset: int, length: int, got: int) -> BaseException:
         return make_error("eof", 0, self.path, offset, length, f"record {index} has {got} of {length} bytes")

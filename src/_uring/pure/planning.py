@@ -4,8 +4,8 @@ results. `_uring.planning` is the same, compiled.
 All arrays are of int64, contiguous. 100,000 ranges are planned in some 20 to 35 ms; compiled, in 3.
 """
 
-from collections.abc import Callable, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, pairwise
 from struct import Struct
 from struct import error as StructError
 from typing import Any, TypeAlias
@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from _uring.arguments import OFFSET_MAX
+from _uring.arguments import OFFSET_MAX, one_destination, refuse_overlap
 
 Offsets: TypeAlias = npt.NDArray[np.int64]
 
@@ -42,6 +42,21 @@ def columns(table: npt.NDArray[np.integer[Any]]) -> tuple[Offsets, Offsets]:
     """The columns of an integer array of shape (n, 2), whose numbers fit."""
     starts, stops = table.T.astype(np.int64, order="C")
     return starts, stops
+
+
+def destinations(items: Iterable[Any], name: str) -> tuple[list[memoryview], Offsets]:
+    """Pairs of a buffer and an offset, as views of bytes and an array of the offsets. Errors name the first wrong one.
+
+    TypeError, BufferError, ValueError and OverflowError as of `read_into`; ValueError also if two overlap in memory.
+    """
+    checked = [one_destination(item, name, index) for index, item in enumerate(items)]
+    views = [view for view, _ in checked]
+    places = [(np.frombuffer(view, np.uint8).ctypes.data, index) for index, view in enumerate(views) if view]
+    places.sort()
+    for (before, first), (at, second) in pairwise(places):
+        if at < before + len(views[first]):
+            refuse_overlap(name, *sorted((first, second)))
+    return views, np.array([offset for _, offset in checked], np.int64)
 
 
 def first_wrong(starts: Offsets, stops: Offsets) -> int:

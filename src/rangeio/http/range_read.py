@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from rangeio.errors import UnexpectedError
+from rangeio.errors import Error, UnexpectedError
 from rangeio.http.remote_object import RemoteObject
 from rangeio.http.validation import Version
 from rangeio.policy import Timeout
@@ -197,11 +197,11 @@ class SuffixRead(RangeRead):
         return super().result() if self.settled else None
 
 
-def in_order(landed: dict[int, Any], count: int) -> list[Any]:
-    """The results; the first failure in that order is raised."""
+def in_order(landed: dict[int, Any], count: int, each: bool = False) -> list[Any]:
+    """The results; the first failure in that order is raised. each: an Error is a result."""
     results = [landed.pop(index) for index in range(count)]
     for result in results:
-        if isinstance(result, BaseException):
+        if isinstance(result, BaseException) and not (each and isinstance(result, Error)):
             results.clear()  # the traceback will hold this frame, which must not hold the Buffers
             try:
                 raise result

@@ -1,20 +1,25 @@
 """Records of one length as one table, and the memory of each row."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from _uring.arguments import whole_table
 from rangeio.errors import UnexpectedEofError, asked
 from rangeio.ranges import Offsets
 
 if TYPE_CHECKING:
-    from _uring import Buffer, Reactor
+    from _uring import Reactor
 
 
 class Records:
-    """The records at `starts`, of `length` bytes each. path: of the object, for errors."""
+    """The records at `starts`, of `length` bytes each. path: of the object, for errors.
 
-    def __init__(self, path: str, starts: Offsets, length: int) -> None:
+    out: memory of the caller for all of them, None for a Buffer. ValueError if it has another size.
+    """
+
+    def __init__(self, path: str, starts: Offsets, length: int, out: Any = None) -> None:
         self._path, self._starts, self._length = path, starts, length
-        self._table: Buffer | None = None
+        self._table = out
+        self._memory = whole_table(out, starts.size, length)
 
     def rows(self, reactor: "Reactor", size: int | None) -> list[tuple[int, memoryview]]:
         """The start and the memory of each record. size: of the object, if known.
@@ -24,18 +29,19 @@ class Records:
         starts, length = self._starts, self._length
         if length and size is not None and (starts > size - length).any():
             self._passes(int((starts > size - length).argmax()), size)
-        table = self._table = reactor.allocate((starts.size, length))
-        if not table.nbytes:
+        if self._table is None:
+            self._table = reactor.allocate((starts.size, length))
+        if not starts.size * length:
             return []
-        memory = reactor.writable(table).cast("B")
+        memory, self._memory = self._memory, None  # the traceback of an error may hold this object
+        memory = reactor.writable(self._table).cast("B") if memory is None else memory
         return [(at, memory[i * length : (i + 1) * length]) for i, at in enumerate(starts.tolist())]
 
-    def filled(self, counts: list[int]) -> "Buffer":
+    def filled(self, counts: list[int]) -> Any:
         """The table. counts: the bytes read for each row. UnexpectedEofError if a record is incomplete."""
         for index, count in enumerate(counts):
             if count < self._length:
                 self._passes(index, None)
-        assert self._table is not None
         return self._table
 
     def _passes(self, index: int, size: int | None) -> None:

@@ -59,9 +59,11 @@ class EngineReads(Travels):
             text = f"{asked(self.path, None, None)}: {error}"
             raise type(error)(text, path=self.path, errno=error.errno, status=error.status) from error
 
-    def _now(self, reads: list[Any], chunk: int | None = None, concurrent: int | None = None) -> list[Any]:
-        """Wait for the results in this thread. Raises the first failure in the order of `reads`."""
-        return self._until_landed(lambda run: run.add_all(reads), len(reads), chunk, concurrent)
+    def _now(
+        self, reads: list[Any], chunk: int | None = None, concurrent: int | None = None, each: bool = False
+    ) -> list[Any]:
+        """Wait for the results in this thread. See `in_order`."""
+        return self._until_landed(lambda run: run.add_all(reads), len(reads), chunk, concurrent, each=each)
 
     def _until_landed(
         self,
@@ -71,6 +73,7 @@ class EngineReads(Travels):
         concurrent: int | None = None,
         landed: dict[int, Any] | None = None,
         began: float | None = None,
+        each: bool = False,
     ) -> list[Any]:
         """landed: results that are there already, by index. began: time at which the call began."""
         landed = {} if landed is None else landed
@@ -82,15 +85,17 @@ class EngineReads(Travels):
                     driver.step()
             finally:
                 run.cancel()
-        return in_order(landed, count)
+        return in_order(landed, count, each)
 
     def _awaited(
-        self, reads: list[Any], chunk: int | None = None, concurrent: int | None = None
+        self, reads: list[Any], chunk: int | None = None, concurrent: int | None = None, each: bool = False
     ) -> Awaitable[list[Any]]:
         """The same with `await`."""
-        return self._await(reads, chunk, concurrent) if reads else ready([])
+        return self._await(reads, chunk, concurrent, each) if reads else ready([])
 
-    async def _await(self, reads: list[Any], chunk: int | None, concurrent: int | None) -> list[Any]:
+    async def _await(
+        self, reads: list[Any], chunk: int | None, concurrent: int | None, each: bool
+    ) -> list[Any]:
         key = current_key()
         binding: Any = bind(key)
         landed: dict[int, Any] = {}
@@ -110,4 +115,4 @@ class EngineReads(Travels):
             await binding.wait(waiter)
         finally:
             run.cancel()
-        return in_order(landed, len(reads))
+        return in_order(landed, len(reads), each)

@@ -15,7 +15,7 @@ from rangeio.http.tokens import check_private
 from rangeio.http.urls import Address, parse_url
 from rangeio.options import Options
 from rangeio.service import FileResults, Location, Service, Stat
-from rangeio.services.http_many import ranges_of_many
+from rangeio.services.http_many import ManyInto, ranges_of_many
 from rangeio.services.http_options import (
     CONNECTION_OPTIONS,
     DEFAULTS,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from _uring import Reactor
 
 
-class HttpService(Service):
+class HttpService(ManyInto, Service):
     """Objects by URL, or below `root`, to which paths are appended as quoted keys.
 
     A path cannot leave the root: anything that a server or proxy might interpret as ``..`` raises

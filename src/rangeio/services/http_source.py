@@ -8,8 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
 import _uring
-from _uring import yield_if_due
-from _uring.arguments import byte_array, byte_index, writable_bytes
+from _uring.arguments import byte_index, writable_bytes
 from _uring.event_loops import current_key
 from _uring.records import MEASURED, Unfinished
 from rangeio.awaitables import by_await, checkpoint
@@ -20,7 +19,6 @@ from rangeio.http.drivers import LoopDriver, ThreadDriver
 from rangeio.http.engine import Engine
 from rangeio.http.error_mapping import guarded
 from rangeio.http.range_read import Probe, RangeRead, SuffixRead
-from rangeio.http.records import Records
 from rangeio.http.remote_object import RemoteObject
 from rangeio.http.steady import is_plain, read_waiting, steady_reads
 from rangeio.http.validation import Version, http_date
@@ -28,8 +26,8 @@ from rangeio.options import Options
 from rangeio.policy import Timeout
 from rangeio.ranges import OPEN, Offsets
 from rangeio.service import FAR, Capability, Destination, ReadAhead, Stat
-from rangeio.services.engine_reads import EngineReads
 from rangeio.services.http_options import CONCURRENT, GAP
+from rangeio.services.http_tables import HttpTables
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer as SupportsBuffer
@@ -39,7 +37,7 @@ if TYPE_CHECKING:
     from _uring.waiters import Waiter
 
 
-class HttpSource(EngineReads):
+class HttpSource(HttpTables):
     """One object on a server. The first read sends the first request."""
 
     def __init__(self, reactor: "Reactor", remote: RemoteObject, options: Options) -> None:
@@ -286,31 +284,6 @@ class HttpSource(EngineReads):
     def near(self) -> int:
         measured = self._pool.latency(self._remote.target.origin).gap()
         return GAP if measured is None else measured
-
-    def read_batch(self, offsets: Any, length: SupportsIndex) -> "Buffer":
-        starts, count = byte_array(offsets, "offsets"), byte_index(length, "length")
-        self._check_open(None, None)
-        size = self.stat().size if starts.size and count and self.size is None else self.size
-        records = Records(self.path, starts, count)
-        return records.filled(self._now(self._rows(records, size)))
-
-    @by_await
-    def read_batch_async(self, offsets: Any, length: SupportsIndex) -> "Awaitable[Buffer]":
-        starts, count = byte_array(offsets, "offsets"), byte_index(length, "length")
-        self._check_open(None, None)
-        return self._batch(starts, count)
-
-    async def _batch(self, starts: Offsets, count: int) -> "Buffer":
-        await yield_if_due()
-        ask = starts.size and count and self.size is None
-        size = (await self.stat_async()).size if ask else self.size
-        records = Records(self.path, starts, count)
-        return records.filled(await self._awaited(self._rows(records, size)))
-
-    def _rows(self, records: Records, size: int | None) -> list[RangeRead]:
-        """One read for each record, into its row."""
-        rows = records.rows(self._reactor, size)
-        return [self._read(start, len(row), index, row) for index, (start, row) in enumerate(rows)]
 
     # --- what it is ------------------------------------------------------------------------------------------
 

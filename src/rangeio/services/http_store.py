@@ -14,7 +14,7 @@ from rangeio.http.listing import Page
 from rangeio.http.remote_object import RemoteObject
 from rangeio.options import Options
 from rangeio.service import Capability, FileResults, Service, Stat
-from rangeio.services.http_many import ranges_of_many
+from rangeio.services.http_many import ManyInto, ranges_of_many
 from rangeio.services.http_options import DEFAULTS, options_to_keep
 from rangeio.services.http_source import HttpSource
 from rangeio.services.keys import Keys
@@ -35,7 +35,7 @@ class StoredSource(HttpSource):
         return replace(super().capability, list=True)
 
 
-class HttpStore(Service):
+class HttpStore(ManyInto, Service):
     """A service writes `_remote` (one object) and `_pages` (one listing), and sets `scheme` and `option_names`.
 
     reactor: provides memory. pool: connections, which the service keeps as long as it exists.

@@ -3,14 +3,14 @@
 from collections.abc import Awaitable, Iterator
 from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
-from _uring.arguments import byte_array, byte_index, writable_bytes
+from _uring.arguments import byte_array, byte_index, whole_table, writable_bytes
 from _uring.errors import without_frames
 from rangeio.awaitables import at_once
 from rangeio.errors import Error, UnexpectedEofError, asked, from_native
 from rangeio.policy import Timeout
 from rangeio.ranges import Offsets
 from rangeio.reading import Destination
-from rangeio.service import NEAR, ReadAhead, Stat, Travels
+from rangeio.service import NEAR, Counts, Into, ReadAhead, Stat, Travels
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer as SupportsBuffer
@@ -63,15 +63,16 @@ class ImmediateSource(Travels):
         return len(part)
 
     # One record at a time: simplicity matters more than speed here.
-    def read_batch(self, offsets: Any, length: SupportsIndex) -> "Buffer":
+    def read_batch(self, offsets: Any, length: SupportsIndex, out: Any = None) -> Any:
         starts, count = byte_array(offsets, "offsets"), byte_index(length, "length")
+        memory = whole_table(out, starts.size, count)
         self._check_open(None, None)
         size = self.size
         if count and size is not None and (starts > size - count).any():
             raise self._passed(int((starts > size - count).argmax()), starts, count)
-        table = self._reactor.allocate((starts.size, count))
-        if table.nbytes:
-            memory = self._reactor.writable(table).cast("B")
+        table = self._reactor.allocate((starts.size, count)) if memory is None else out
+        if starts.size and count:
+            memory = self._reactor.writable(table).cast("B") if memory is None else memory
             for index, start in enumerate(starts.tolist()):
                 record = self._fetch_one(start, count, None)
                 if len(record) < count:
@@ -103,6 +104,20 @@ class ImmediateSource(Travels):
                 raise
         return results
 
+    def fetch_into(self, views: list[memoryview], starts: Offsets, how: Into) -> Counts:
+        self._check_open(None, None)
+        results: Counts = []
+        for index, (view, start) in enumerate(zip(views, starts.tolist(), strict=True)):
+            try:
+                results.append(self.read_into(view, start))
+            except Error as error:
+                error.index = index
+                if not how.each:
+                    raise
+                without_frames(error)
+                results.append(error)
+        return results
+
     def fetch_each(
         self,
         starts: Offsets,
@@ -129,8 +144,11 @@ class ImmediateSource(Travels):
     def read_into_async(self, buffer: Destination, offset: SupportsIndex = 0) -> Awaitable[int]:
         return at_once(self.read_into, buffer, offset)
 
-    def read_batch_async(self, offsets: Any, length: SupportsIndex) -> "Awaitable[Buffer]":
-        return at_once(self.read_batch, offsets, length)
+    def read_batch_async(self, offsets: Any, length: SupportsIndex, out: Any = None) -> Awaitable[Any]:
+        return at_once(self.read_batch, offsets, length, out)
+
+    def fetch_into_async(self, views: list[memoryview], starts: Offsets, how: Into) -> Awaitable[Counts]:
+        return at_once(self.fetch_into, views, starts, how)
 
     def fetch_async(
         self, starts: Offsets, lengths: Offsets, *, chunk: int | None, concurrent: int | None

@@ -15,7 +15,17 @@ from _uring.errors import without_frames
 from rangeio.errors import ConfigInvalidError, Error, PermissionDeniedError, from_native
 from rangeio.options import Options
 from rangeio.ranges import OPEN, Offsets, split
-from rangeio.service import Again, Capability, FileResults, Location, Service, Stat, rolled_up
+from rangeio.service import (
+    Again,
+    Capability,
+    Counts,
+    FileResults,
+    Into,
+    Location,
+    Service,
+    Stat,
+    rolled_up,
+)
 from rangeio.services.immediate import ImmediateSource
 
 if TYPE_CHECKING:
@@ -98,6 +108,41 @@ class LocalSource(ImmediateSource):
         """See `Source`. Requests longer than `chunk` are sent in the core's own pieces, many of them in flight."""
         with _indexed(starts):
             return await self._file.read_many_async(starts, lengths, concurrent or 0)
+
+    def fetch_into(self, views: list[memoryview], starts: Offsets, how: Into) -> Counts:
+        try:
+            return [*self._file.read_many_into(views, starts, how.concurrent or 0)]
+        except Error as error:
+            self._blame(error, views, starts, how)
+        results: Counts = []
+        for index, view in enumerate(views):
+            try:
+                results += self._file.read_many_into([view], starts[index : index + 1])
+            except Error as error:
+                results.append(_at(index, error))
+        return results
+
+    async def fetch_into_async(self, views: list[memoryview], starts: Offsets, how: Into) -> Counts:
+        """See `Source`."""
+        try:
+            return [*await self._file.read_many_into_async(views, starts, how.concurrent or 0)]
+        except Error as error:
+            self._blame(error, views, starts, how)
+        results: Counts = []
+        for index, view in enumerate(views):
+            try:
+                results += await self._file.read_many_into_async([view], starts[index : index + 1])
+            except Error as error:
+                results.append(_at(index, error))
+        return results
+
+    def _blame(self, error: Error, views: list[memoryview], starts: Offsets, how: Into) -> None:
+        """Raise the failure of many reads, with its index, unless each is to be made again, for its own result."""
+        if not how.each or self.closed:
+            lengths = np.array([len(view) for view in views], np.int64)
+            hits = ((starts == error.offset) & (lengths == error.limit)).nonzero()[0]
+            error.index = int(hits[0]) if hits.size else None
+            raise error
 
     def begin_at(self, offset: int, limit: int, waiter: "Waiter", *, chunk: int | None = None) -> None:
         self._file.begin_at(offset, limit, waiter)
@@ -187,6 +232,12 @@ class LocalSource(ImmediateSource):
 
 
 _SLOTS = [(name, vars(LocalSource)[name].__set__) for name in LocalSource.__slots__ if name[0] != "_"]
+
+
+def _at(index: int, error: Error) -> Error:
+    error.index = index
+    without_frames(error)
+    return error
 
 
 @contextmanager

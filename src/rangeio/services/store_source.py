@@ -9,19 +9,15 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
 from _uring import ready, yield_if_due
 from _uring.arguments import byte_array, byte_index, writable_bytes
+from _uring.errors import without_frames
 from _uring.event_loops import AsyncioBinding, bind, current_key
 from rangeio.awaitables import by_await, checkpoint
-from rangeio.errors import (
-    Error,
-    UnsupportedError,
-    asked,
-    from_native,
-)
+from rangeio.errors import Error, TimedOutError, UnsupportedError, asked, from_native
 from rangeio.http.records import Records
 from rangeio.options import Options
 from rangeio.policy import Timeout
 from rangeio.ranges import OPEN, Offsets
-from rangeio.service import FAR, Capability, Destination, ReadAhead, Stat, Travels
+from rangeio.service import FAR, Capability, Counts, Destination, Into, ReadAhead, Stat, Travels
 from rangeio.services.store_calls import CallerHost, Gate, Host, Job, LoopHost, Run, Steps
 from rangeio.services.store_object import StoreObject, in_thread
 from rangeio.services.store_read import StoreRead
@@ -245,24 +241,58 @@ class StoreSource(Travels):
             runs.clear()
             landed.clear()  # the traceback of an error may hold this frame
 
-    def read_batch(self, offsets: Any, length: SupportsIndex) -> "Buffer":
+    def read_batch(self, offsets: Any, length: SupportsIndex, out: Any = None) -> Any:
         starts, count = byte_array(offsets, "offsets"), byte_index(length, "length")
+        records = Records(self.path, starts, count, out)
         self._check_open(None, None)
         size = self.stat().size if starts.size and count and self.size is None else self.size
-        records = Records(self.path, starts, count)
         return records.filled(self._now(self._rows(records, size)))
 
-    @by_await
-    def read_batch_async(self, offsets: Any, length: SupportsIndex) -> "Awaitable[Buffer]":
+    def read_batch_async(self, offsets: Any, length: SupportsIndex, out: Any = None) -> Awaitable[Any]:
         starts, count = byte_array(offsets, "offsets"), byte_index(length, "length")
-        self._check_open(None, None)
-        return self._batch(starts, count)
+        return self._if_open_batch(Records(self.path, starts, count, out), bool(starts.size and count))
 
-    async def _batch(self, starts: Offsets, count: int) -> "Buffer":
-        ask = starts.size and count and self.size is None
-        size = (await self.stat_async()).size if ask else self.size
-        records = Records(self.path, starts, count)
+    @by_await
+    def _if_open_batch(self, records: Records, asks: bool) -> Awaitable[Any]:
+        self._check_open(None, None)
+        return self._batch(records, asks)
+
+    async def _batch(self, records: Records, asks: bool) -> Any:
+        size = (await self.stat_async()).size if asks and self.size is None else self.size
         return records.filled(await self._awaited(self._rows(records, size)))
+
+    def fetch_into(self, views: list[memoryview], starts: Offsets, how: Into) -> Counts:
+        self._check_open(None, None)
+        reads = self._reads_into(views, starts)
+        if not how.each:
+            return self._now(reads, how.chunk, how.concurrent)
+        found: dict[int, Any] = dict(self._each(reads, how.chunk, how.concurrent or self._limit, False))
+        return [_at(index, found[index]) for index in range(len(reads))]
+
+    def fetch_into_async(self, views: list[memoryview], starts: Offsets, how: Into) -> Awaitable[Counts]:
+        self._check_open(None, None)
+        return self._into_awaited(views, starts, how) if views else ready([])
+
+    async def _into_awaited(self, views: list[memoryview], starts: Offsets, how: Into) -> Counts:
+        try:
+            return await self._awaited(self._reads_into(views, starts), how.chunk, how.concurrent)
+        except Error as error:
+            if not how.each:
+                raise
+            if isinstance(error, TimedOutError):  # the time of the call is over for all of them
+                return [_at(index, copy(error)) for index in range(len(views))]
+        found: Counts = []  # each again, for its own result
+        for read in self._reads_into(views, starts):
+            try:
+                found += await self._awaited([read], how.chunk)
+            except Error as error:
+                found.append(_at(read.index, error))
+        return found
+
+    def _reads_into(self, views: list[memoryview], starts: Offsets) -> list[StoreRead]:
+        """One read for each place."""
+        places = enumerate(zip(views, starts.tolist(), strict=True))
+        return [self._read(start, len(view), index, view) for index, (view, start) in places]
 
     def _rows(self, records: Records, size: int | None) -> list[StoreRead]:
         """One read for each record, into its row."""
@@ -414,6 +444,14 @@ def _of(read: StoreRead, found: Any) -> Any:
         finally:
             del found  # its traceback refers to this frame
     return read.result()
+
+
+def _at(index: int, result: Any) -> Any:
+    """A result of many; an Error names its range, and keeps no memory."""
+    if isinstance(result, Error):
+        result.index = index
+        without_frames(result)
+    return result
 
 
 def _nothing() -> None:
