@@ -199,3 +199,18 @@ def test_slices_have_an_end_of_their_own(way: Any) -> None:
 def test_it_says_so(way: Any) -> None:
     with scripted(suffixes) as server:
         assert way(server.url + "/object").capability.suffix
+
+
+def test_a_size_that_comes_late(way: Any) -> None:
+    """What is before the response that tells the size has arrived, and is neither asked for nor counted again."""
+
+    def script(asked: Asked) -> Answer:
+        start, stop = asked.range or (0, END)
+        total = "*" if asked.number < 2 else str(END)
+        last = min(start + 1_000, stop, END)
+        return reply(206, DATA[start:last], ETag='"v1"', Content_Range=f"bytes {start}-{last - 1}/{total}")
+
+    with scripted(script) as server:
+        assert way(server.url + "/object", chunk=1_000).read_at(0, 10_000) == DATA[:10_000]
+        starts = [asked.range[0] for asked in server.asked if asked.range]
+        assert sorted(starts) == [*range(0, 10_000, 1_000)]

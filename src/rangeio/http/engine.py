@@ -214,8 +214,9 @@ class Engine:
             return
         attempt.goes_on = False
         attempt.stop = min(attempt.stop, read.stop)
-        for at, stop in split(read.start, attempt.first, self._chunk):  # the last bytes came first
-            self._enqueue(read, at, stop)
+        if isinstance(read, SuffixRead):  # its last bytes came first; others have all bytes before
+            for at, stop in split(read.start, attempt.first, self._chunk):
+                self._enqueue(read, at, stop)
         if attempt.stop < read.stop:
             self._expand(read, attempt.stop)
         for waiting in self._leads.pop(read.remote, ()):
