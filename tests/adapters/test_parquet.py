@@ -440,10 +440,10 @@ def test_on_nginx(sites: Any) -> None:
 
 def test_on_s3(seaweedfs: S3Server) -> None:
     for name, table in TREE.items():
-        uri = seaweedfs.put(f"tables/{name}", packed(table))
+        uri = seaweedfs.put(f"parquet/{name}", packed(table))
     options = seaweedfs.options
     assert parquet.read_table(uri, **options).equals(TREE[name])
-    top = uri.partition("tables/")[0] + "tables"
+    top = uri.partition("parquet/")[0] + "parquet"
     for source in (top, top + "/", top + "/**/*.parquet"):
         found = parquet.read_table(
             source, ["id", "year"], [("year", "=", 2025)], partitioning="hive", **options

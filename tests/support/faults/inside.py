@@ -61,14 +61,14 @@ def describe(error: BaseException) -> dict[str, Any]:
 def leaks() -> dict[str, int]:
     """Counters of the reactor that must be 0 when nothing is held and nothing runs.
 
-    A worker that has just handed over its result may still be on its way out, so they get a second to settle.
+    A worker that has just handed over its result may still be on its way out, so they get some seconds to settle.
     """
     import gc
 
     import rangeio
 
     settling = threading.Event()
-    for _ in range(100):
+    for _ in range(1_000):
         gc.collect()
         stats = rangeio.stats()
         left = {name: stats[name] for name in ("buffers_live", "in_flight") if stats[name]}
