@@ -5,7 +5,7 @@ error; and nothing keeps the error, whose traceback would keep the frames of the
 import gc
 import io
 import os
-import time
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -128,9 +128,10 @@ def test_an_awaited_read_that_failed(
             loop.run(main)
             assert len(kept) == 1
             # A worker thread may have begun a read of the iteration only now: its bytes are dropped when it ends.
-            end = time.monotonic() + 20
-            while live(reactor) != before and time.monotonic() < end:
-                time.sleep(0.001)
+            settling = threading.Event()
+            for _ in range(10_000):
+                if live(reactor) == before or settling.wait(0.001):
+                    break
             assert live(reactor) == before, "while somebody has the error"
             error_is_gone = weakref.ref(kept.pop())
             assert error_is_gone() is None
