@@ -78,36 +78,25 @@ def _small() -> Iterable[HttpCase]:
     )
 
 
-def _of_google() -> Iterable[HttpCase]:
-    yield HttpCase(
-        id="gs-64k",
-        title="64 KiB ranges of gs://, one caller, 16 in flight",
-        why="The same by the clients of Google Cloud Storage.",
-        action="batch",
-        cache="hot",
-        baseline="obstore",
-        targets=(Target("rate", 2.0, ("obstore",)), Target("cpu ratio", 0.4, ("obstore",))),
-        group=512,
-        depth=16,
-        block=64 << 10,
-        store="gs",
-    )
-
-
-def _of_azure() -> Iterable[HttpCase]:
-    yield HttpCase(
-        id="az-64k",
-        title="64 KiB ranges of az://, one caller, 16 in flight",
-        why="The same with an account key: what its signatures cost. The server checks none of them.",
-        action="batch",
-        cache="hot",
-        baseline="obstore",
-        targets=(Target("rate", 2.0, ("obstore",)), Target("cpu ratio", 0.4, ("obstore",))),
-        group=512,
-        depth=16,
-        block=64 << 10,
-        store="az",
-    )
+def _of_stores() -> Iterable[HttpCase]:
+    reasons: dict[Literal["gs", "az"], str] = {
+        "gs": "The same by the clients of Google Cloud Storage.",
+        "az": "The same with an account key: what its signatures cost. The server checks none of them.",
+    }
+    for store, why in reasons.items():
+        yield HttpCase(
+            id=f"{store}-64k",
+            title=f"64 KiB ranges of {store}://, one caller, 16 in flight",
+            why=why,
+            action="batch",
+            cache="hot",
+            baseline="obstore",
+            targets=(Target("rate", 2.0, ("obstore",)), Target("cpu ratio", 0.4, ("obstore",))),
+            group=512,
+            depth=16,
+            block=64 << 10,
+            store=store,
+        )
 
 
 def _at_once() -> Iterable[HttpCase]:
@@ -214,8 +203,7 @@ def _ranges() -> Iterable[HttpCase]:
 
 HTTP_CASES: tuple[HttpCase, ...] = (
     *_small(),
-    *_of_google(),
-    *_of_azure(),
+    *_of_stores(),
     *_at_once(),
     *_large(),
     *_ranges(),

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from urllib.parse import parse_qsl
 
 from rangeio.azure.signing import AccountKey
-from rangeio.errors import ConfigInvalidError, ConnectionFailedError, Error, UnauthenticatedError
+from rangeio.errors import ConfigInvalidError, ConnectionFailedError, UnauthenticatedError
 from rangeio.http.fields import check_value
 from rangeio.http.redaction import Quoted, hidden
 from rangeio.http.remote_object import Credentials
@@ -79,16 +79,6 @@ class Identity(Credentials):
     def _show(self, proof: Proof) -> None:
         self._check_exposure(bool(proof.bearer_token))
         self._fields = {"Authorization": f"Bearer {proof.bearer_token}"} if proof.bearer_token else {}
-
-    def fetch(self) -> None:
-        """Get a proof if needed, outside of a request. May block. UnauthenticatedError if that fails."""
-        try:
-            if self.stale:
-                self.renew()
-        except Error:
-            raise
-        except Exception as error:
-            raise UnauthenticatedError(f"credentials() failed: {type(error).__name__}") from error
 
     def whereabouts(self) -> str:
         """Where the proof comes from, for display. Gets a token of azure-identity if it is one; UnauthenticatedError if

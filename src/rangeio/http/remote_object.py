@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from _uring import Expected, RangeRequest
-from rangeio.errors import Error, UnsupportedError
+from rangeio.errors import Error, UnauthenticatedError, UnsupportedError
 from rangeio.http.connection_pool import ConnectionPool
 from rangeio.http.fields import check_value, checked_fields, head_of, merged
 from rangeio.http.heads import Head
@@ -71,6 +71,16 @@ class Credentials:
             left_s = expiry - time.time()
             self._renew_at = time.time() + max(1.0, left_s - min(_RENEW_S, left_s / 2))
             self.version += 1
+
+    def fetch(self) -> None:
+        """Get credentials if needed, outside of a request. May block. UnauthenticatedError if that fails."""
+        try:
+            if self.stale:
+                self.renew()
+        except Error:
+            raise
+        except Exception as error:
+            raise UnauthenticatedError(f"credentials() failed: {type(error).__name__}") from error
 
     def accept(self, given: Any) -> float:
         """Store the credentials from the source. Returns their expiry in seconds since 1970."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
-from rangeio.errors import ConfigInvalidError, Error, UnauthenticatedError
+from rangeio.errors import ConfigInvalidError, UnauthenticatedError
 from rangeio.http.remote_object import Credentials
 from rangeio.http.tokens import expiry_of
 from rangeio.s3.settings import Settings
@@ -26,16 +26,6 @@ class KeyRing(Credentials):
         super().__init__({}, source)
         self.keys = keys
         self._keys_before: Keys | None = None
-
-    def fetch(self) -> None:
-        """Get keys if needed, outside of a request. May block. UnauthenticatedError if that fails."""
-        try:
-            if self.stale:
-                self.renew()
-        except Error:
-            raise
-        except Exception as error:
-            raise UnauthenticatedError(f"credentials() failed: {type(error).__name__}") from error
 
     def accept(self, given: Any) -> float:
         """See `Credentials`."""
