@@ -8,19 +8,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
 from _uring import ready, yield_if_due
-from _uring.arguments import byte_array, byte_index, writable_bytes
+from _uring.arguments import byte_index, writable_bytes
 from _uring.errors import without_frames
 from _uring.event_loops import AsyncioBinding, bind, current_key
 from rangeio.awaitables import by_await, checkpoint
 from rangeio.errors import Error, TimedOutError, UnsupportedError, asked, from_native
-from rangeio.http.records import Records
 from rangeio.options import Options
 from rangeio.policy import Timeout
 from rangeio.ranges import OPEN, Offsets
-from rangeio.service import FAR, Capability, Counts, Destination, Into, ReadAhead, Stat, Travels
+from rangeio.service import FAR, Capability, Counts, Destination, Into, ReadAhead, Stat
 from rangeio.services.store_calls import CallerHost, Gate, Host, Job, LoopHost, Run, Steps
 from rangeio.services.store_object import StoreObject, in_thread
 from rangeio.services.store_read import StoreRead
+from rangeio.services.tables import TableReads
 from rangeio.stores.store import Info, Store
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ DEFAULTS = Options(gap=GAP, max_merged=8 << 20, chunk=8 << 20, concurrent=CONCUR
 """Most of these stores are far away, so the defaults are those of services over HTTP."""
 
 
-class StoreSource(Travels):
+class StoreSource(TableReads):
     """One object of a store. The first read makes the first call."""
 
     def __init__(self, reactor: "Reactor", store: Store, options: Options) -> None:
@@ -241,29 +241,9 @@ class StoreSource(Travels):
             runs.clear()
             landed.clear()  # the traceback of an error may hold this frame
 
-    def read_batch(self, offsets: Any, length: SupportsIndex, out: Any = None) -> Any:
-        starts, count = byte_array(offsets, "offsets"), byte_index(length, "length")
-        records = Records(self.path, starts, count, out)
-        self._check_open(None, None)
-        size = self.stat().size if starts.size and count and self.size is None else self.size
-        return records.filled(self._now(self._rows(records, size)))
-
-    def read_batch_async(self, offsets: Any, length: SupportsIndex, out: Any = None) -> Awaitable[Any]:
-        starts, count = byte_array(offsets, "offsets"), byte_index(length, "length")
-        return self._if_open_batch(Records(self.path, starts, count, out), bool(starts.size and count))
-
-    @by_await
-    def _if_open_batch(self, records: Records, asks: bool) -> Awaitable[Any]:
-        self._check_open(None, None)
-        return self._batch(records, asks)
-
-    async def _batch(self, records: Records, asks: bool) -> Any:
-        size = (await self.stat_async()).size if asks and self.size is None else self.size
-        return records.filled(await self._awaited(self._rows(records, size)))
-
     def fetch_into(self, views: list[memoryview], starts: Offsets, how: Into) -> Counts:
         self._check_open(None, None)
-        reads = self._reads_into(views, starts)
+        reads = self.reads_into(views, starts)
         if not how.each:
             return self._now(reads, how.chunk, how.concurrent)
         found: dict[int, Any] = dict(self._each(reads, how.chunk, how.concurrent or self._limit, False))
@@ -275,29 +255,19 @@ class StoreSource(Travels):
 
     async def _into_awaited(self, views: list[memoryview], starts: Offsets, how: Into) -> Counts:
         try:
-            return await self._awaited(self._reads_into(views, starts), how.chunk, how.concurrent)
+            return await self._awaited(self.reads_into(views, starts), how.chunk, how.concurrent)
         except Error as error:
             if not how.each:
                 raise
             if isinstance(error, TimedOutError):  # the time of the call is over for all of them
                 return [_at(index, copy(error)) for index in range(len(views))]
         found: Counts = []  # each again, for its own result
-        for read in self._reads_into(views, starts):
+        for read in self.reads_into(views, starts):
             try:
                 found += await self._awaited([read], how.chunk)
             except Error as error:
                 found.append(_at(read.index, error))
         return found
-
-    def _reads_into(self, views: list[memoryview], starts: Offsets) -> list[StoreRead]:
-        """One read for each place."""
-        places = enumerate(zip(views, starts.tolist(), strict=True))
-        return [self._read(start, len(view), index, view) for index, (view, start) in places]
-
-    def _rows(self, records: Records, size: int | None) -> list[StoreRead]:
-        """One read for each record, into its row."""
-        rows = records.rows(self._reactor, size)
-        return [self._read(start, len(row), index, row) for index, (start, row) in enumerate(rows)]
 
     # --- what it is ------------------------------------------------------------------------------------------
 

@@ -1,0 +1,54 @@
+"""Records of one length, and places of the caller, as reads of a Source: what sources over a network do alike."""
+
+from collections.abc import Awaitable
+from typing import Any, SupportsIndex
+
+from _uring.arguments import byte_array, byte_index
+from rangeio.awaitables import by_await
+from rangeio.http.records import Records
+from rangeio.ranges import Offsets
+from rangeio.service import Travels
+
+
+class TableReads(Travels):
+    """The part of a Source that makes one read for each row of a table, or for each place. A Source has `_read` (start,
+    count, index, memory), and `_now` and `_awaited`, which wait for the results of reads.
+    """
+
+    _reactor: Any
+    size: Any
+    stat: Any
+    stat_async: Any
+    _read: Any
+    _now: Any
+    _awaited: Any
+
+    def read_batch(self, offsets: Any, length: SupportsIndex, out: Any = None) -> Any:
+        starts, count = byte_array(offsets, "offsets"), byte_index(length, "length")
+        records = Records(self.path, starts, count, out)
+        self._check_open(None, None)
+        size = self.stat().size if starts.size and count and self.size is None else self.size
+        return records.filled(self._now(self._rows(records, size)))
+
+    def read_batch_async(self, offsets: Any, length: SupportsIndex, out: Any = None) -> Awaitable[Any]:
+        starts, count = byte_array(offsets, "offsets"), byte_index(length, "length")
+        return self._if_open_batch(Records(self.path, starts, count, out), bool(starts.size and count))
+
+    @by_await
+    def _if_open_batch(self, records: Records, asks: bool) -> Awaitable[Any]:
+        self._check_open(None, None)
+        return self._batch(records, asks)
+
+    async def _batch(self, records: Records, asks: bool) -> Any:
+        size = (await self.stat_async()).size if asks and self.size is None else self.size
+        return records.filled(await self._awaited(self._rows(records, size)))
+
+    def _rows(self, records: Records, size: int | None) -> list[Any]:
+        """One read for each record, into its row."""
+        rows = records.rows(self._reactor, size)
+        return [self._read(start, len(row), index, row) for index, (start, row) in enumerate(rows)]
+
+    def reads_into(self, views: list[memoryview], starts: Offsets) -> list[Any]:
+        """One read for each place."""
+        places = enumerate(zip(views, starts.tolist(), strict=True))
+        return [self._read(start, len(view), index, view) for index, (view, start) in places]
