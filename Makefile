@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 SIZE ?= 1GiB
 FILE ?= bench/data/sample-$(SIZE).bin
+FOLDER ?= bench/data/jobs
 SOAK_S ?= 300
 FUZZ_S ?= 900
 ARGS ?=
@@ -16,7 +17,7 @@ COMPILE := RANGEIO_REQUIRE_EXT=1 $(BIN)/python setup.py -q build_ext --inplace
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := build
-.PHONY: help setup build test bench bench-http compare peers test-hdfs debug asan fuzz soak lint check format clean
+.PHONY: help setup build test bench bench-http bench-tables bench-tensors compare peers test-hdfs debug asan fuzz soak lint check format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -50,6 +51,12 @@ bench: build peers ## measure this machine on a sample file (SIZE=1GiB FILE=path
 
 bench-http: build peers ## the same for objects on nginx, in a network namespace (needs root and nginx)
 	tools/with-nginx $(abspath $(BIN))/rangeio bench $(ARGS)
+
+bench-tables: build peers ## measure reads of tables by rangeio and other libraries (FOLDER=path keeps the data)
+	tools/with-loopback $(abspath $(BIN))/python -m rangeio_bench.jobs tables $(FOLDER) $(ARGS)
+
+bench-tensors: build peers ## the same for arrays and tensors
+	tools/with-loopback $(abspath $(BIN))/python -m rangeio_bench.jobs tensors $(FOLDER) $(ARGS)
 
 compare: build ## compare HTTP reads of this checkout and another one, interleaved (AGAINST=../other)
 	tools/with-nginx $(abspath $(BIN))/python bench/compare.py --against $(AGAINST) $(ARGS)

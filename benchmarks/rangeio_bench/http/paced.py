@@ -1,8 +1,8 @@
 """A server with configurable distance: a delay before the first byte, a rate per connection, and counters.
 
-`python -m rangeio_bench.http.paced FILE BYTES_PER_SECOND WAIT_SECONDS` serves FILE under any path, and prints
-its port. It ends when its standard input ends. The kernel limits the rate (SO_MAX_PACING_RATE, tc-fq(8)), so that
-bytes arrive evenly, as from a network, without bursts.
+`python -m rangeio_bench.http.paced FILE BYTES_PER_SECOND WAIT_SECONDS` serves FILE under any path, or the files below
+a folder under /BUCKET/, for any BUCKET, and prints its port. It ends when its standard input ends. The kernel limits
+the rate (SO_MAX_PACING_RATE, tc-fq(8)), so that bytes arrive evenly, as from a network, without bursts.
 """
 
 import json
@@ -17,6 +17,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import unquote
 
 _SO_MAX_PACING_RATE = 47  # asm-generic/socket.h; Python has no name for it
 _RANGE = re.compile(rb"\r\nrange: *bytes=(\d*)-(\d*)", re.IGNORECASE)
@@ -30,11 +31,22 @@ class _Server(socketserver.ThreadingTCPServer):
 
     def __init__(self, path: Path, pace: int, wait_s: float) -> None:
         super().__init__(("127.0.0.1", 0), _Connection)
-        self.file = os.open(path, os.O_RDONLY)
-        self.size = os.fstat(self.file).st_size
+        self.path = path
+        self.files: dict[str, tuple[int, int]] = {}
         self.pace, self.wait_s = pace, wait_s
         self.lock = threading.Lock()
         self.requests = self.sent = 0
+
+    def open(self, target: str) -> tuple[int, int]:
+        """The descriptor and size of a target's file, opened once. FileNotFoundError if there is none."""
+        with self.lock:
+            if target not in self.files:
+                name = unquote(target.partition("?")[0]).removeprefix("/").partition("/")[2]
+                path = self.path / name if self.path.is_dir() else self.path
+                if not path.is_file():
+                    raise FileNotFoundError(path)
+                self.files[target] = (os.open(path, os.O_RDONLY), path.stat().st_size)
+            return self.files[target]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Ignore clients that disconnect."""
@@ -64,7 +76,13 @@ class _Connection(socketserver.BaseRequestHandler):
             text = json.dumps([server.requests, server.sent]).encode()
             sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(text) + text)
             return
-        start, stop, status, extra = 0, server.size, b"200 OK", b""
+        try:
+            file, size = server.open(target.decode())
+        except FileNotFoundError:
+            time.sleep(server.wait_s)
+            sock.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+            return
+        start, stop, status, extra = 0, size, b"200 OK", b""
         if found := _RANGE.search(request):
             if found[1]:
                 start = int(found[1])
@@ -72,9 +90,9 @@ class _Connection(socketserver.BaseRequestHandler):
             else:
                 start = max(0, stop - int(found[2]))
             status, extra = b"206 Partial Content", b"Content-Range: bytes %d-%d/%d\r\n"
-            extra %= (start, stop - 1, server.size)
-            if start >= server.size:
-                status, extra = b"416 Range Not Satisfiable", b"Content-Range: bytes */%d\r\n" % server.size
+            extra %= (start, stop - 1, size)
+            if start >= size:
+                status, extra = b"416 Range Not Satisfiable", b"Content-Range: bytes */%d\r\n" % size
         time.sleep(server.wait_s)
         head = b'HTTP/1.1 %s\r\nETag: "1"\r\nLast-Modified: Mon, 01 Jan 2024 00:00:00 GMT\r\nAccept-Ranges: bytes\r\n'
         head = head % status + extra + b"Content-Length: %d\r\n\r\n" % max(0, stop - start)
@@ -84,7 +102,7 @@ class _Connection(socketserver.BaseRequestHandler):
             server.sent += len(head) + (stop - start if body else 0)
         sock.sendall(head, socket.MSG_MORE if body else 0)
         while body and start < stop:
-            start += os.sendfile(sock.fileno(), server.file, start, stop - start)
+            start += os.sendfile(sock.fileno(), file, start, stop - start)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +111,16 @@ class Counted:
 
     requests: int
     nbytes: int
+
+
+def counters(port: int) -> Counted:
+    """The counters of the server on this port; this request is not counted."""
+    with socket.create_connection(("127.0.0.1", port)) as sock:
+        sock.sendall(b"GET %s HTTP/1.1\r\n\r\n" % _COUNTERS.encode())
+        reply = b""
+        while not reply.endswith(b"]"):
+            reply += sock.recv(4096)
+    return Counted(*json.loads(reply.partition(b"\r\n\r\n")[2]))
 
 
 class Paced:
@@ -110,16 +138,11 @@ class Paced:
             raise OSError("the paced server did not start")
         self._port = int(line)
         # Two folders, because S3 clients use the first as the bucket.
-        self.url = f"http://127.0.0.1:{self._port}/bench/data/{path.name}"
+        self.url = f"http://127.0.0.1:{self._port}/bench" + ("" if path.is_dir() else f"/data/{path.name}")
 
     def counted(self) -> Counted:
         """Its counters; this request is not counted."""
-        with socket.create_connection(("127.0.0.1", self._port)) as sock:
-            sock.sendall(b"GET %s HTTP/1.1\r\n\r\n" % _COUNTERS.encode())
-            reply = b""
-            while not reply.endswith(b"]"):
-                reply += sock.recv(4096)
-        return Counted(*json.loads(reply.partition(b"\r\n\r\n")[2]))
+        return counters(self._port)
 
     def close(self) -> None:
         """Stop the server."""
