@@ -17,7 +17,7 @@ COMPILE := RANGEIO_REQUIRE_EXT=1 $(BIN)/python setup.py -q build_ext --inplace
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := build
-.PHONY: help setup build test bench bench-http bench-tables bench-tensors compare peers test-hdfs debug asan fuzz soak lint check format clean
+.PHONY: help setup build test bench bench-http bench-tables bench-tensors compare peers test-hdfs debug asan fuzz soak lint check format man clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -91,6 +91,10 @@ check: lint ## the same, plus stubs and tidiness
 format: $(VENV)/installed ## format with ruff; .pyx and .pxd files are only checked
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 	$(BIN)/python tools/lint-cython src
+
+man: build ## write the manual page of the command line to build/rangeio.1
+	$(BIN)/argparse-manpage --module rangeio.cli --function full_parser --project-name rangeio \
+	  --manual-title "rangeio" --format pretty --output build/rangeio.1
 
 clean: ## remove all build products
 	rm -rf build dist benchmarks/build $(VENV) src/*.egg-info benchmarks/*.egg-info src/_uring/*.so

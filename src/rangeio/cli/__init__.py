@@ -12,12 +12,16 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from rangeio.cli import bench, cat, cp, doctor, ls, ranges, serve, stat
-from rangeio.cli.console import UsageError, complain, need_stdout
+from rangeio.cli import bench, cat, completion, cp, doctor, ls, ranges, serve, stat, tail
+from rangeio.cli.console import UsageError, complain, error_text, need_stdout
 
-_COMMANDS = (cat, cp, ls, stat, ranges, serve, bench, doctor)
+_COMMANDS = (cat, tail, cp, ls, stat, ranges, serve, bench, doctor, completion)
 # Commands that work without standard output.
 _SILENT = (cp, serve)
+
+
+# How shtab completes paths, by shell.
+_FILES = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -31,6 +35,13 @@ class _Parser(argparse.ArgumentParser):
         if declare:
             declare(self)
         return super().parse_known_args(args, namespace)
+
+    def add_argument(self, *names: Any, **how: Any) -> Any:
+        """See argparse. What is neither an option nor a choice is a path or a URI: shells complete paths."""
+        action: Any = super().add_argument(*names, **how)
+        if not action.option_strings and not action.choices:
+            action.complete = _FILES
+        return action
 
     def error(self, message: str) -> NoReturn:
         complain(f"rangeio: {message} (see {self.prog} --help)")
@@ -49,8 +60,10 @@ class _Root(_Parser):
         return super().format_help()
 
 
-def parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
+def parser(*, complete: bool = False) -> argparse.ArgumentParser:
+    """The parser of all commands. complete: with the arguments of each, which are otherwise declared when it is
+    called.
+    """
     root = _Root(
         prog="rangeio",
         description="Read byte ranges of files and objects, and show which backend reads them.",
@@ -64,9 +77,17 @@ def parser() -> argparse.ArgumentParser:
             description=module.DESCRIPTION,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        command.declare = module.add_arguments
-        command.set_defaults(run=module.run, prints=module not in _SILENT)
+        command.set_defaults(run=module.run, prints=module not in _SILENT, parser=parser)
+        if complete:
+            module.add_arguments(command)
+        else:
+            command.declare = module.add_arguments
     return root
+
+
+def full_parser() -> argparse.ArgumentParser:
+    """The parser with the arguments of all commands, from which the manual page is made (`make man`)."""
+    return parser(complete=True)
 
 
 def _version() -> str:
@@ -99,16 +120,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if os.environ.get("RANGEIO_DEBUG"):
             for line in traceback.format_exc().splitlines():
                 complain(line)
-        complain(f"rangeio: {_one_line(error)}")
+        complain(f"rangeio: {error_text(error)}")
         return 2 if isinstance(error, UsageError) else 1
     return code
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    if isinstance(error, OSError) and error.strerror and text.startswith("[Errno"):
-        return f"{error.filename or 'error'}: {error.strerror}"  # an error of the system, without its number
-    if isinstance(error, (OSError, ValueError, EOFError)) and text:
-        return text
-    # rangeio does not raise other classes on purpose: mention the traceback.
-    return f"{type(error).__name__}: {text} (RANGEIO_DEBUG=1 shows where)"

@@ -27,6 +27,39 @@ def complain(text: str) -> None:
         print(shown(text, sys.stderr), file=sys.stderr)
 
 
+# Options that errors advise to set. `credentials=` is a function, which no argument can be.
+_ADVISED = (
+    "account_key|access_key_id|anonymous|auth|bearer_token|bucket|ca_file|direct|endpoint_url|hedge|no_range_cap"
+    "|on_no_range|pin|profile|proxy|region|retry|sas_token|secret_access_key|service_account|size|timeout|version"
+)
+_OPTION = re.compile(rf"(?<![^\s(,])({_ADVISED})=('[^']*'|\"[^\"]*\"|\w*)")
+
+
+def in_words_of_the_command(text: str) -> str:
+    """Advice of the library, for the command line: ``retry=3`` is ``-o retry=3`` there.
+
+    >>> in_words_of_the_command("set on_no_range='slice', or bearer_token= or HF_TOKEN; pin=False")
+    'set -o on_no_range=slice, or -o bearer_token=... or HF_TOKEN; -o pin=false'
+    """
+
+    def given(found: "re.Match[str]") -> str:
+        value = found[2].strip("'\"") or "..."
+        return f"-o {found[1]}={value.lower() if value in ('True', 'False', 'None') else value}"
+
+    return _OPTION.sub(given, text)
+
+
+def error_text(error: Exception) -> str:
+    """An error in one line."""
+    text = in_words_of_the_command(" ".join(str(error).split()))
+    if isinstance(error, OSError) and error.strerror and text.startswith("[Errno"):
+        return f"{error.filename or 'error'}: {error.strerror}"  # an error of the system, without its number
+    if isinstance(error, (OSError, ValueError, EOFError)) and text:
+        return text
+    # rangeio does not raise other classes on purpose: mention the traceback.
+    return f"{type(error).__name__}: {text} (RANGEIO_DEBUG=1 shows where)"
+
+
 # Characters that move the cursor, begin an escape sequence (C0 and C1), end a line, or change the text direction; and
 # bytes of a name that are not UTF-8, some of which some terminals interpret as C1.
 _STEERING = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -59,14 +92,16 @@ class Progress:
         self._start = time.monotonic()
         self._drawn = 0.0
 
-    def __call__(self, done: float, text: str = "") -> None:
-        """Draw the line. done: the completed share, 0.0 to 1.0."""
+    def __call__(self, done: float, text: str = "", *, left: float | None = None) -> None:
+        """Draw the line. done: the completed share, 0.0 to 1.0. left: seconds to the end, if the caller knows better
+        than the share tells.
+        """
         now = time.monotonic()
         if not self._shown or now - self._drawn < _EVERY_S:
             return
         self._drawn = now
         filled = round(_BAR * min(max(done, 0.0), 1.0))
-        line = f"[{'=' * filled:<{_BAR}}] {done:4.0%} {self._left(done, now - self._start)} "
+        line = f"[{'=' * filled:<{_BAR}}] {done:4.0%} {_left(done, now - self._start, left)} "
         line += shown(text, self._stream)
         self._stream.write("\r\x1b[K" + line[: shutil.get_terminal_size().columns - 1])
         self._stream.flush()
@@ -86,9 +121,12 @@ class Progress:
     ) -> None:
         self.clear()
 
-    @staticmethod
-    def _left(done: float, elapsed: float) -> str:
+
+def _left(done: float, elapsed: float, left: float | None) -> str:
+    if left is None:
         if done < 0.02:
             return "      "
-        seconds = round(elapsed / done - elapsed)
-        return f"{seconds // 60:2d}:{seconds % 60:02d} "
+        left = elapsed / done - elapsed
+    seconds = round(left)
+    hours = f"{seconds // 3600}:" if seconds >= 3600 else ""
+    return f"{hours}{seconds // 60 % 60:2d}:{seconds % 60:02d} "

@@ -18,9 +18,10 @@ OPTION_HELP = (
 _SIZES = ("gap", "max_merged", "chunk", "prefetch", "size", "no_range_cap")
 _NUMBERS = ("concurrent", "retry", "timeout")
 _WORDS = {"true": True, "false": False, "none": None}
-_PIECE = 8 << 20
+PIECE = 8 << 20
 # Bytes in flight or waiting to be written: with pieces of 8 MiB, 16 requests at a time.
-_AHEAD = 15 * _PIECE
+_AHEAD = 15 * PIECE
+_SMALLEST = 1 << 20
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -73,21 +74,24 @@ def _value(name: str, text: str) -> Any:
     return tuple(text.split(":", 1)) if name == "auth" else text
 
 
-def pieces(reader: Any, range: RangeArgument | None) -> Iterator[tuple[Any, int]]:
+def pieces(reader: Any, range: RangeArgument | None, ahead: int = _AHEAD) -> Iterator[tuple[Any, int]]:
     """The pieces of a range, or of the whole object, in order, each with the total number of bytes (0: unknown).
+
+    ahead: bytes in flight or not yet taken. Objects that are smaller are read in as many, smaller pieces.
 
     If the server sends whole objects only and the whole object is requested, it is downloaded into memory.
     """
     total = _total(reader, range)
+    piece = min(PIECE, max(_SMALLEST, -(-total // 16) if total else PIECE))
     begun = False
     try:
-        for piece in reader.stream(range, chunk=_PIECE, prefetch=_AHEAD):
+        for part in reader.stream(range, chunk=piece, prefetch=ahead):
             begun = True
-            yield piece, total
+            yield part, total
     except RangeNotSupportedError:
         if begun or range is not None:
             raise
-        whole = reader.read_ranges([None], chunk=max(total, _PIECE))[0]  # with one request
+        whole = reader.read_ranges([None], chunk=max(total, PIECE))[0]  # with one request
         yield whole, len(whole)
 
 

@@ -4,7 +4,7 @@ import os
 import secrets
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, BinaryIO
@@ -35,14 +35,12 @@ def whole_file(path: str) -> Iterator[BinaryIO]:
 @contextmanager
 def _complete_or_gone(path: str) -> Iterator[BinaryIO]:
     with _passing_name(os.path.dirname(path)) as hidden:
-        mode = _mode_of(path)
+        mode = mode_of(path)
         descriptor, named = _created(hidden, 0o666 if mode is None else 0o600)
         with open(descriptor, "wb") as file:
             yield file
             file.flush()
-            if mode is not None and hasattr(os, "fchmod"):
-                os.fchmod(descriptor, mode)
-            os.fsync(descriptor)  # otherwise a crash soon after could leave the name without the bytes
+            settle(descriptor, mode)
             # No system call replaces a file with an unnamed one: it gets a hidden name and is then renamed.
             if not named and not _linked(descriptor, path):
                 named = _linked(descriptor, hidden)
@@ -70,50 +68,71 @@ def _linked(descriptor: int, path: str) -> bool:
     return True
 
 
-def _mode_of(path: str) -> int | None:
+def settle(descriptor: int, mode: int | None) -> None:
+    """Before a file gets its name: the mode of the file that it replaces, and its bytes on the device, because a crash
+    soon after could leave the name without them.
+    """
+    if mode is not None and hasattr(os, "fchmod"):
+        os.fchmod(descriptor, mode)
+    os.fsync(descriptor)
+
+
+def mode_of(path: str) -> int | None:
+    """The permissions of a file, None if there is none."""
     try:
         return os.stat(path).st_mode & 0o777
     except FileNotFoundError:
         return None
 
 
+_hidden: set[str] = set()
+"""Temporary names of all threads."""
+
+
 @contextmanager
 def _passing_name(folder: str) -> Iterator[str]:
-    """A temporary name in `folder`, which is removed at the end, or if a signal ends the process before.
-
-    The signal handler itself removes it, because another Ctrl-C may interrupt the cleanup after the first one.
-    """
+    """A temporary name in `folder`, which is removed at the end, or if a signal ends the process before."""
     hidden = os.path.join(folder, f".rangeio-{secrets.token_hex(8)}")  # short, because of NAME_MAX
-
-    def remove() -> None:
-        with suppress(FileNotFoundError):
-            os.unlink(hidden)
-
-    before = _handled(remove)
-    try:
-        yield hidden
-    finally:
-        remove()
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with removed_by_signals():
+        _hidden.add(hidden)
+        try:
+            yield hidden
+        finally:
+            _remove(hidden)
 
 
-def _handled(remove: Callable[[], None]) -> dict[int, Any]:
-    """Call `remove` on signals that end the process. Returns their previous handlers. Custom handlers stay."""
+def _remove(hidden: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(hidden)
+    _hidden.discard(hidden)
+
+
+@contextmanager
+def removed_by_signals() -> Iterator[None]:
+    """Within it, a signal that ends the process removes all temporary names, those of other threads too. Only the main
+    thread can install handlers (`signal`); elsewhere this does nothing. Custom handlers stay.
+
+    The signal handler itself removes them, because another Ctrl-C may interrupt the cleanup after the first one.
+    """
+    before: dict[int, Any] = {}
 
     def end(number: int, frame: FrameType | None) -> None:
-        remove()
+        for hidden in [*_hidden]:
+            _remove(hidden)
         if before[number] is signal.default_int_handler:
             signal.default_int_handler(number, frame)
         signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)
         os._exit(128 + number)  # for the first process of a container, which the kernel does not end
 
-    before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
         for number in (getattr(signal, name) for name in _ENDING_SIGNALS if hasattr(signal, name)):
             handler = signal.getsignal(number)
             if handler in (signal.SIG_DFL, signal.default_int_handler):
                 before[number] = handler
                 signal.signal(number, end)
-    return before
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
