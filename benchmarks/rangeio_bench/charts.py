@@ -10,6 +10,8 @@ from rangeio_bench.results import CaseResult, MemoryRow, Row, Verdict, figure, s
 from rangeio_bench.units import time_text
 
 KIND = {True: "met", False: "missed", None: "unknown"}
+MARK = {True: "\N{CHECK MARK}", False: "\N{BALLOT X}", None: "?"}
+"""For those who see no colours."""
 
 _TICKS = (0.25, 0.5, 1, 2, 4)
 _LOWEST, _HIGHEST = math.log(0.2), math.log(5)
@@ -33,7 +35,11 @@ def targets(verdicts: Sequence[tuple[str, Verdict]]) -> Markup:
     """One line per target: the measured figure on a logarithmic axis of multiples of the target."""
     names = (el("span", "the target" if at == 1 else f"{short(at)}{TIMES}", left=_place(at)) for at in _TICKS)
     axis = el("div", el("div", cls="title"), el("div", *names, cls="plot"), cls="target axis")
-    return join(axis, *(_target(title, verdict) for title, verdict in verdicts))
+    lines, last = [axis], ""
+    for title, verdict in verdicts:
+        lines.append(_target("" if title == last else title, verdict))
+        last = title
+    return join(*lines)
 
 
 def _target(title: str, verdict: Verdict) -> Markup:
@@ -46,9 +52,9 @@ def _target(title: str, verdict: Verdict) -> Markup:
         shown = figure(verdict.target, value.median)
     return el(
         "div",
-        el("div", title, cls="title"),
+        el("div", title, cls="title" if title else "title again"),
         el("div", *marks, cls="plot"),
-        el("div", shown, cls="value"),
+        el("div", shown, el("small", f"{MARK[verdict.met]} {verdict.word}"), cls="value"),
         el("div", "; ".join(text for text in (verdict.wanted(), verdict.note) if text), cls="wanted"),
         cls=f"target {KIND[verdict.met]}",
     )

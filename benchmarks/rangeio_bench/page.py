@@ -126,7 +126,8 @@ def _header(report: Report) -> Markup:
 
 def _targets(verdicts: Sequence[tuple[str, Verdict]]) -> Markup:
     lead = (
-        "Each dot is a measured figure, as a multiple of its target: right of the line the target is met. "
+        "Each mark is a measured figure, as a multiple of its target: right of the line the target is met (a dot), "
+        "left of it missed (a diamond). "
         "The bar behind it spans the rounds; values off the scale are at its edge."
     )
     if not verdicts:
@@ -167,7 +168,11 @@ def _card(result: CaseResult) -> Markup:
 
 def _chip(verdict: Verdict) -> Markup:
     return el(
-        "span", el("b", verdict.measured()), f", {verdict.wanted()}", cls=f"chip {charts.KIND[verdict.met]}"
+        "span",
+        f"{charts.MARK[verdict.met]} {verdict.word}: ",
+        el("b", verdict.measured()),
+        f", {verdict.wanted()}",
+        cls=f"chip {charts.KIND[verdict.met]}",
     )
 
 
@@ -206,9 +211,10 @@ def _figures(result: CaseResult, rows: Sequence[Row]) -> Markup:
 
 
 def _table(title: str, heads: Sequence[str], body: Iterable[Sequence[str]]) -> Markup:
-    rows = [el("tr", *(el("th", text) for text in heads))]
-    rows += [el("tr", *(el("td", text) for text in cells)) for cells in body]
-    return el("details", el("summary", title), el("div", el("table", *rows), cls="scroll"))
+    head = el("thead", el("tr", *(el("th", text, scope="col") for text in heads)))
+    rows = [el("tr", el("th", name, scope="row"), *(el("td", text) for text in rest)) for name, *rest in body]
+    table = el("table", el("caption", title), head, el("tbody", *rows))
+    return el("details", el("summary", title), el("div", table, cls="scroll"))
 
 
 def _memory(report: Report) -> Markup:

@@ -95,9 +95,10 @@ class Verdict:
         """None if it could not be decided."""
         if self.value is None:
             return None
-        if self.target.at_least:
-            return self.value.median >= self.target.bound
-        return self.value.median <= self.target.bound
+        median, bound = self.value.median, self.target.bound
+        if short(median) == short(bound):
+            return True  # nobody sees a difference: "0.4x, at most 0.4x" is not missed
+        return median >= bound if self.target.at_least else median <= bound
 
     @property
     def word(self) -> str:

@@ -392,6 +392,16 @@ def test_the_fastest_rival_counts_in_each_round() -> None:
     assert result.verdicts[0].met is False
 
 
+def test_what_reads_as_equal_is_met() -> None:
+    """ "0.4x, at most 0.4x" must not be marked as missed."""
+    target = Target("cpu ratio", 0.4, ("os.pread",))
+    result = result_with(target, rangeio=[(1, 4004)] * 3, os_pread=[(1, 10000)] * 3)
+    assert result.verdicts[0].measured() == "0.4x"
+    assert result.verdicts[0].met is True
+    result = result_with(target, rangeio=[(1, 4060)] * 3, os_pread=[(1, 10000)] * 3)
+    assert result.verdicts[0].met is False
+
+
 def test_who_ran_in_the_first_round_only_counts_there() -> None:
     result = result_with(
         Target("rate", 1.0, ("os.pread",)), rangeio=[(100, 1), (1, 1), (1, 1)], os_pread=[(200, 1)]
