@@ -19,7 +19,7 @@ from servers.scripted import Answer, Asked, honest, scripted, sockets
 import rangeio
 from rangeio import counters
 from rangeio.awaitables import pause
-from rangeio.http import drivers, responses
+from rangeio.http import drivers, readiness, responses
 from rangeio.http.connection_pool import ConnectionPool, Security
 from rangeio.http.urls import Origin
 from rangeio.policy import RETRIES, Retry, RetryBudget, Timeout
@@ -169,7 +169,7 @@ def test_fork(server: Any) -> None:
 def test_a_driver_of_a_forked_child_is_its_own(monkeypatch: pytest.MonkeyPatch, bare: bool) -> None:
     """What the child watches no longer, the parent still hears."""
     if not bare:
-        monkeypatch.setattr(drivers, "select", None)
+        monkeypatch.setattr(readiness, "select", None)
     ours, theirs = socket.socketpair()
     heard: list[bytes] = []
     driver = drivers.ThreadDriver()

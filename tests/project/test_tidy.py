@@ -120,7 +120,7 @@ FLOORS = (
 # The same inside the core, .pyx and .py together.
 CORE_FLOORS = (
     "kernel poison errors",
-    "arguments pickling records",
+    "arguments pickling records pure.windows",
     "arenas filesystems http1 liburing plain_memory process pure pure.buffer pure.connections pure.descriptor"
     " pure.http1 pure.planning waiters",
     "mapping residency",

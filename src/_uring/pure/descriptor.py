@@ -3,7 +3,6 @@
 import errno
 import os
 import stat
-import threading
 import time
 from collections.abc import Callable
 
@@ -43,7 +42,6 @@ _SYNTHETIC = frozenset(
         "tracefs",
     ]
 )
-_seek_lock = threading.Lock()
 
 
 def read_into(fd: int, view: memoryview, offset: int) -> int:
@@ -79,9 +77,9 @@ def _read_once(fd: int, part: memoryview, offset: int) -> int:
 def pread(fd: int, limit: int, offset: int) -> bytes:
     if hasattr(os, "pread"):
         return os.pread(fd, limit, offset)
-    with _seek_lock:  # Windows: the descriptor has one cursor for all threads
-        os.lseek(fd, offset, os.SEEK_SET)
-        return os.read(fd, limit)
+    from _uring.pure.windows import read_file
+
+    return read_file(fd, limit, offset)
 
 
 def will_need(fd: int, start: int, length: int, is_over: Callable[[], bool]) -> None:

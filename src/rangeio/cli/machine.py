@@ -82,7 +82,7 @@ def usable_cpus() -> set[int]:
 def place(path: str | os.PathLike[str]) -> Place:
     """The file system and block device below `path`, which must exist."""
     number = os.stat(path).st_dev
-    wanted = f"{os.major(number)}:{os.minor(number)}"
+    wanted = f"{os.major(number)}:{os.minor(number)}" if hasattr(os, "major") else ""  # not on Windows
     file_system, options = "unknown", ""
     for line in read_text("/proc/self/mountinfo").splitlines():
         # proc(5): ID parent major:minor root mount options [optional fields] - type source super-options
@@ -92,7 +92,7 @@ def place(path: str | os.PathLike[str]) -> Place:
     disk = Path(f"/sys/dev/block/{wanted}").resolve()
     if (disk / "partition").exists():
         disk = disk.parent
-    known = (disk / "queue").exists()
+    known = bool(wanted) and (disk / "queue").exists()
     return Place(
         file_system=file_system,
         options=options,

@@ -2,8 +2,6 @@
 
 import heapq
 import os
-import select
-import selectors
 import socket
 import threading
 import time
@@ -13,14 +11,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias
 
 from _uring.event_loops import bind
-from rangeio.errors import from_native
 from rangeio.http.connection import cut_off_all
+from rangeio.http.readiness import Readiness, ThreadReadiness, made
 from rangeio.threads import CONNECTING
 
-_T = TypeVar("_T")
 Work: TypeAlias = Callable[[], Any]
 Done: TypeAlias = Callable[[Any], None]
 
@@ -100,80 +97,6 @@ def _outcome(work: Callable[[], Any]) -> Any:
         return error
 
 
-def _made(make: Callable[[], _T]) -> _T:
-    """Make an object that needs descriptors; without a free descriptor, raise an Error that says so."""
-    try:
-        return make()
-    except OSError as error:
-        what = "waiting for the server could not start"
-        raise from_native("errno", error.errno or 0, "", None, None, what) from error
-
-
-class Readiness:
-    """Which of the watched descriptors are readable. Uses epoll itself where it exists, because `selectors` doubles
-    the cost of an event. One thread.
-    """
-
-    def __init__(self) -> None:
-        self.watched: dict[int, Callable[[], object]] = {}
-        self._epoll = _made(select.epoll) if hasattr(select, "epoll") else None
-        self._selector = None if self._epoll else _made(selectors.DefaultSelector)
-
-    def begin_anew(self) -> None:
-        """In a forked child: replace the descriptor by a new one with the same number."""
-        if self._epoll:
-            with select.epoll() as own:
-                for fd in self.watched:
-                    own.register(fd, select.EPOLLIN)
-                os.dup2(own.fileno(), self._epoll.fileno(), inheritable=False)
-        if self._selector:
-            self._selector.close()  # a child does not inherit it, as with kqueue(2)
-            self._selector = selectors.DefaultSelector()
-            for fd in self.watched:
-                self._selector.register(fd, selectors.EVENT_READ)
-
-    def fileno(self) -> int:
-        """A descriptor that is readable when one of the watched ones is."""
-        waiting = self._epoll or self._selector
-        return waiting.fileno()  # type: ignore[union-attr, no-any-return]
-
-    def watch(self, fd: int, callback: Callable[[], object]) -> None:
-        """See `Driver`."""
-        if self._epoll:
-            self._epoll.register(fd, select.EPOLLIN)
-        elif self._selector:
-            self._selector.register(fd, selectors.EVENT_READ)
-        self.watched[fd] = callback
-
-    def unwatch(self, fd: int) -> None:
-        """See `Driver`."""
-        if self.watched.pop(fd, None) is None:
-            return
-        if self._epoll:
-            self._epoll.unregister(fd)
-        elif self._selector:
-            self._selector.unregister(fd)
-
-    def call_back(self, wait_s: float | None) -> None:
-        """Call the callbacks of those that are readable, or become readable within that time."""
-        for fd in self._ready(wait_s):
-            if callback := self.watched.get(fd):  # an earlier callback may have called `unwatch`
-                callback()
-
-    def _ready(self, wait_s: float | None) -> list[int]:
-        if self._epoll:
-            return [fd for fd, _ in self._epoll.poll(wait_s)]
-        assert self._selector is not None
-        return [key.fd for key, _ in self._selector.select(wait_s)]
-
-    def close(self) -> None:
-        """Stop watching everything."""
-        for waiting in (self._epoll, self._selector):
-            if waiting is not None:
-                waiting.close()
-        self.watched.clear()
-
-
 class ThreadDriver:
     """The caller's thread, which waits in `step`. For one call at a time. Other threads may only call `post`."""
 
@@ -230,7 +153,7 @@ class ThreadDriver:
     def listen(self) -> None:
         """Let `post` wake this thread."""
         if self._wake is None:
-            self._heard, self._wake = _made(socket.socketpair)
+            self._heard, self._wake = made(socket.socketpair)
             self._heard.setblocking(False)
             self._wake.setblocking(False)
             heard = self._heard
@@ -278,12 +201,24 @@ class _LoopWatch:
 
     def __init__(self, key: Any) -> None:
         self.key = key
-        self.readiness = Readiness()
         self._forks = _forks
         self.ended = False
         self._binding: Any = bind(key)
-        self._binding.watch(self.readiness.fileno(), self.ready, gone=self.end)
+        self.readiness = self._watched() or ThreadReadiness(self._binding.call_soon_threadsafe)
         self._look()
+
+    def _watched(self) -> Readiness | None:
+        """None if the loop watches no descriptors (asyncio's Proactor loop), or the system has none for this."""
+        readiness = Readiness()
+        fd = readiness.fileno()
+        try:
+            if fd is not None:
+                self._binding.watch(fd, self.ready, gone=self.end)
+                return readiness
+        except NotImplementedError:
+            pass
+        readiness.close()
+        return None
 
     @property
     def serves(self) -> bool:
@@ -292,7 +227,7 @@ class _LoopWatch:
 
     def ready(self) -> None:
         """Called by the loop when a descriptor is readable."""
-        if self.serves:
+        if self.serves and isinstance(self.readiness, Readiness):
             self.readiness.call_back(0)
 
     def _look(self) -> None:
@@ -309,7 +244,8 @@ class _LoopWatch:
         if self._used or self.readiness.watched:
             self._look()
         else:
-            self._binding.unwatch(self.readiness.fileno())
+            if isinstance(self.readiness, Readiness):
+                self._binding.unwatch(self.readiness.fileno())
             self.end()
 
     def end(self) -> None:
