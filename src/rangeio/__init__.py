@@ -40,6 +40,7 @@ from rangeio.errors import (
     UnsupportedError,
     from_native,
 )
+from rangeio.from_here import from_bytes, from_bytes_async, from_fd, from_fd_async
 from rangeio.from_stores import (
     from_fsspec,
     from_fsspec_async,
@@ -50,15 +51,7 @@ from rangeio.from_stores import (
     from_pyarrow,
     from_pyarrow_async,
 )
-from rangeio.operator import (
-    Operator,
-    from_bytes,
-    from_bytes_async,
-    from_fd,
-    from_fd_async,
-    open,
-    open_async,
-)
+from rangeio.operator import Operator, open, open_async
 from rangeio.options import Options
 from rangeio.policy import RETRIES as _retries
 from rangeio.policy import Retry, Timeout

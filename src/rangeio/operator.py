@@ -25,12 +25,11 @@ from rangeio.errors import (
 )
 from rangeio.in_flight import RequestWindow
 from rangeio.options import OPTION_NAMES, Options, check_names
+from rangeio.pickled import check_functions, lost_of
 from rangeio.ranges import OPEN, Range, Suffix, bounds
 from rangeio.reader import PlanOptions, Reader, chosen_for_call
 from rangeio.results import OnError, check_on_error
 from rangeio.service import ListsAwaited, Presigns, Service, Stat
-from rangeio.services.local import LocalService
-from rangeio.services.memory import MemoryService, MemorySource
 from rangeio.services.registry import located, service_class
 
 if TYPE_CHECKING:
@@ -63,10 +62,9 @@ class Operator:
     scheme: ``"fs"`` with root= (paths are relative to it and cannot leave it; None allows any path), ``"memory"`` with
     objects= (a mapping of path to bytes), or that of a service over a network, such as ``"s3"`` with bucket= or
     ``"az"`` with container=: the classes in `rangeio.services` document their options, and `rangeio --help` lists the
-    schemes. The other options are
-    defaults for the opened objects: gap, max_merged, chunk, concurrent, size, pin, direct (see `Options`). reactor:
-    provides memory and I/O; default: the reactor of the process. Pickles as scheme and options, without the reactor and
-    without secrets.
+    schemes. The other options are defaults for the opened objects: gap, max_merged, chunk, concurrent, size, pin,
+    direct (see `Options`). reactor: provides memory and I/O; default: the reactor of the process. Pickles as scheme and
+    options, without the reactor and without secrets; a callable as `credentials` is pickled.
     """
 
     def __init__(self, scheme: str, *, reactor: Reactor | None = None, **options: Any) -> None:
@@ -76,6 +74,7 @@ class Operator:
         own = {name: options[name] for name in names if name in options}
         self.scheme = scheme
         self._given = options
+        self._lost: tuple[str, ...] = ()  # options of the Operator whose pickle this is made of
         self._reactor = _uring.default_reactor() if reactor is None else reactor
         self._service: Service = kind(self._reactor, **own)
         changes = {name: value for name, value in options.items() if name not in own}
@@ -344,7 +343,9 @@ class Operator:
         return f"<rangeio.Operator {self.scheme}{root}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (self.scheme, self._service.without_secrets(self._given))
+        kept = self._service.without_secrets(self._given)
+        check_functions(kept)
+        return _restored, (self.scheme, kept, tuple(sorted({*self._lost, *lost_of(self._given, kept)})))
 
 
 def _judged(outcome: Outcome, on_error: OnError) -> Outcome:
@@ -361,8 +362,12 @@ def _judged(outcome: Outcome, on_error: OnError) -> Outcome:
     return outcome
 
 
-def _restored(scheme: str, options: dict[str, Any]) -> Operator:
-    return Operator(scheme, **options)
+def _restored(scheme: str, options: dict[str, Any], lost: tuple[str, ...] = ()) -> Operator:
+    operator = Operator(scheme, **options)
+    if lost:
+        operator._lost = lost
+        operator._service.lacks(lost)
+    return operator
 
 
 def _pairs(jobs: Iterable[Job]) -> Pairs:
@@ -443,52 +448,3 @@ def _operator_for(
     operator = Operator(scheme, reactor=reactor, **located_by, **own)
     operator._service.for_one()
     return operator, path, options
-
-
-def from_bytes(
-    data: bytes | bytearray | memoryview, *, reactor: Reactor | None = None, **options: Any
-) -> Reader:
-    """A Reader of bytes in memory. Copies `data` unless it is `bytes`. Pickles with the bytes."""
-    kept = bytes(data)
-    source = MemorySource(_uring.default_reactor() if reactor is None else reactor, "<bytes>", kept)
-    return Reader(source, MemoryService.defaults.updated(options), partial(from_bytes, kept, **options))
-
-
-def from_fd(fd: int, *, closefd: bool = False, reactor: Reactor | None = None, **options: Any) -> Reader:
-    """A Reader of a file that is already open. Neither uses nor moves the cursor of `fd`. Does not pickle.
-
-    closefd: if True, closing the Reader closes `fd` (if creating the Reader fails, `fd` stays open). Otherwise keep
-    `fd` open while the Reader is in use.
-
-    The Reader has its own descriptor, unless it closes yours. A process loses its POSIX record locks on a file
-    (`fcntl.lockf`) when it closes any descriptor of that file (fcntl(2)), so also when this Reader or any other Reader
-    of the file is closed. Keep the Reader open as long as the lock is needed, or use `fcntl.flock` or F_OFD_SETLK,
-    whose locks belong to the open file description and stay.
-    """
-    service = LocalService(_uring.default_reactor() if reactor is None else reactor)
-    chosen = service.defaults.updated(options)
-    return Reader(service.from_fd(fd, chosen, closefd=closefd), chosen)
-
-
-def from_bytes_async(
-    data: bytes | bytearray | memoryview, *, reactor: Reactor | None = None, **options: Any
-) -> AsyncReader:
-    """Like `from_bytes`, for await. Pickles with the bytes."""
-    kept = bytes(data)
-    source = MemorySource(_uring.default_reactor() if reactor is None else reactor, "<bytes>", kept)
-    chosen = MemoryService.defaults.updated(options)
-    reader = AsyncReader(lambda: source, chosen, source.path, partial(from_bytes_async, kept, **options))
-    reader._opened()
-    return reader
-
-
-def from_fd_async(
-    fd: int, *, closefd: bool = False, reactor: Reactor | None = None, **options: Any
-) -> AsyncReader:
-    """Like `from_fd`, for await. Unlike a path, the descriptor is opened now, because it may be closed later."""
-    service = LocalService(_uring.default_reactor() if reactor is None else reactor)
-    chosen = service.defaults.updated(options)
-    source = service.from_fd(fd, chosen, closefd=closefd)
-    reader = AsyncReader(lambda: source, chosen, source.path)
-    reader._opened()  # so that closing the reader closes the file even if it was never used
-    return reader

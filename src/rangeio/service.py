@@ -389,6 +389,10 @@ class Service(Protocol):
         """The options without secrets, for pickling and display."""
         return options
 
+    def lacks(self, names: Sequence[str]) -> None:
+        """Note that this was restored without these options, which `without_secrets` left out; errors tell."""
+        return
+
 
 @runtime_checkable
 class ListsAwaited(Protocol):

@@ -11,6 +11,7 @@ from rangeio.errors import ConfigInvalidError, UnsupportedError
 from rangeio.gcs.endpoint import Endpoint
 from rangeio.gcs.identity import Identity, Transport, is_of_google
 from rangeio.gcs.signing import SigningKey, hmac_key, presigned
+from rangeio.http.credentials_call import called
 from rangeio.http.fields import check_value, merged
 from rangeio.http.redaction import secrets_of_fields
 from rangeio.http.remote_object import Credentials, Fresh
@@ -96,7 +97,7 @@ class Account:
             return Credentials(bearer(who.bearer_token), None)
         if who.credentials is not None and not is_of_google(who.credentials):
             given = who.credentials
-            return Credentials({}, lambda: _login(token_of(given())))
+            return Credentials({}, lambda: _login(token_of(called(given))))
         self._identity = Identity(
             who.service_account if who.credentials is None else who.credentials, transport
         )

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 from rangeio.errors import (
     ConnectionFailedError,
     Error,
+    PermissionDeniedError,
     ServerError,
     TimedOutError,
     UnauthenticatedError,
@@ -261,6 +262,8 @@ def as_error(read: RangeRead, error: Error, attempts: int, head: Head | None = N
         return error
     secrets = [*read.remote.secrets()]
     said, advice = error.context.get("said"), error.context.get("advice", "")
+    if isinstance(error, (PermissionDeniedError, UnauthenticatedError)):
+        advice = advice or read.remote.access.credentials.advice
     if said is None:
         said = without_secrets(error.args[0], secrets)
     offset = read.offset

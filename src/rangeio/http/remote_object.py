@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from _uring import Expected, RangeRequest
 from rangeio.errors import Error, UnauthenticatedError, UnsupportedError
 from rangeio.http.connection_pool import ConnectionPool
+from rangeio.http.credentials_call import called
 from rangeio.http.fields import check_value, checked_fields, head_of, merged
 from rangeio.http.heads import Head
 from rangeio.http.proxies import basic
@@ -37,6 +38,8 @@ class Credentials:
     """
 
     _lock: threading.RLock
+    advice = ""
+    """What to do if they are missing or refused, in the message of that error."""
 
     def __init__(self, fixed: Mapping[str, str], source: Callable[[], Any] | None) -> None:
         self._fields: dict[str, str] = dict(fixed)
@@ -65,7 +68,7 @@ class Credentials:
                 return
             if refused is None and not self.stale:
                 return
-            expiry = self.accept(self._source())
+            expiry = self.accept(called(self._source))
             # Credentials valid for less than twice the margin are renewed at half their lifetime, and expired ones (by
             # our clock) after a second, so not at each request.
             left_s = expiry - time.time()
@@ -77,7 +80,9 @@ class Credentials:
         try:
             if self.stale:
                 self.renew()
-        except Error:
+        except Error as error:
+            if self.advice and isinstance(error, UnauthenticatedError):
+                error.args = (f"{error.args[0]}; {self.advice}",)
             raise
         except Exception as error:
             raise UnauthenticatedError(f"credentials() failed: {type(error).__name__}") from error

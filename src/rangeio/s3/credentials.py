@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from rangeio.errors import ConfigInvalidError, UnauthenticatedError
+from rangeio.http.credentials_call import called
 from rangeio.http.remote_object import Credentials
 from rangeio.http.tokens import expiry_of
 from rangeio.s3.settings import Settings
@@ -70,20 +71,26 @@ def checked_keys(given: Any) -> Keys:
     )
 
 
-def of_machine(profile: str | None) -> Callable[[], Keys]:
+def of_machine(profile: str | None, file: str | None = None) -> Callable[[], Keys]:
     """A function that finds keys like the AWS tools; see `found_keys`."""
     refreshing: list[Any] = []  # botocore's credentials object, if it refreshes keys itself
-    return lambda: found_keys(profile, refreshing)[0]
+    return lambda: found_keys(profile, file, refreshing)[0]
 
 
-def found_keys(profile: str | None, refreshing: list[Any]) -> tuple[Keys, str]:
+def found_keys(profile: str | None, file: str | None, refreshing: list[Any]) -> tuple[Keys, str]:
     """The keys of the machine, and where they were found: the environment, then botocore's chain if it is installed,
     then the files. UnauthenticatedError if there are none.
 
     botocore also supports roles, single sign-on, processes, containers and instances. refreshing: its credentials
-    object of the last call, if that refreshes keys itself.
+    object of the last call, if that refreshes keys itself. file: the credentials file in which alone to look.
     """
-    settings = Settings(profile)
+    settings = Settings(profile, file)
+    if file is not None:
+        if (found := settings.keys_of_files()) is None:
+            raise UnauthenticatedError(
+                f"credentials_file={file!r} has no keys for the profile {settings.profile!r}"
+            )
+        return found, f"the profile {settings.profile!r} in credentials_file="
     if (found := settings.keys_of_environment()) is not None:
         return found, "AWS_ACCESS_KEY_ID and related variables"
     if (chain := _of_botocore(profile, refreshing)) is not None:
@@ -106,12 +113,24 @@ def _of_botocore(profile: str | None, refreshing: list[Any]) -> tuple[Keys, str]
     held = refreshing[0] if refreshing else Session(profile=profile).get_credentials()
     if held is None:
         return None
-    frozen = held.get_frozen_credentials()  # refreshes them if they are about to expire
+    keys = keys_of_botocore(held)
+    refreshing[:] = (
+        [] if keys.expiry == float("inf") else [held]
+    )  # keys from a file are read again by each call
+    return keys, f"botocore ({getattr(held, 'method', 'unknown')})"
+
+
+def is_of_botocore(given: object) -> bool:
+    """Whether it is a credentials object of botocore or aiobotocore, or one that behaves like it."""
+    return hasattr(given, "get_frozen_credentials")
+
+
+def keys_of_botocore(held: Any) -> Keys:
+    """The keys of such an object, which gets new ones if they are about to expire."""
+    frozen = called(held.get_frozen_credentials)
     expiry = getattr(held, "_expiry_time", None)
-    refreshing[:] = [] if expiry is None else [held]  # keys from a file are read again by each call
     seconds = float("inf") if expiry is None else expiry.timestamp()
     try:
-        keys = Keys(frozen.access_key, frozen.secret_key, frozen.token or None, seconds)
+        return Keys(frozen.access_key, frozen.secret_key, frozen.token or None, seconds)
     except ConfigInvalidError as error:
         raise ConfigInvalidError(f"the keys from botocore: {error}") from None
-    return keys, f"botocore ({getattr(held, 'method', 'unknown')})"

@@ -22,13 +22,20 @@ class Settings:
     """One profile from the environment and the two files. A file is read when a value from it is needed, so that an
     unreadable file is not an error otherwise. The repr shows no values.
 
-    profile: replaces AWS_PROFILE; AWS_ACCESS_KEY_ID and related variables are then ignored. Source: AWS SDKs and Tools
+    profile: replaces AWS_PROFILE; AWS_ACCESS_KEY_ID and related variables are then ignored. credentials_file: replaces
+    AWS_SHARED_CREDENTIALS_FILE. Source: AWS SDKs and Tools
     Reference Guide, "Shared config and credentials files".
     """
 
-    def __init__(self, profile: str | None = None, environ: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self,
+        profile: str | None = None,
+        credentials_file: str | None = None,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
         self._environ = environ
         self._chosen = profile
+        self._credentials_file = credentials_file
         self.profile = profile or self._env("AWS_PROFILE", "AWS_DEFAULT_PROFILE") or "default"
 
     @cached_property
@@ -99,7 +106,8 @@ class Settings:
         wanted = [name for name in _FOLLOWED_BY_BOTOCORE if name in shared or name in self._config]
         if wanted:
             raise ConfigInvalidError(
-                f"the profile {self.profile!r} gets its keys by {wanted[0]}; pip install botocore to follow it"
+                f"the profile {self.profile!r} gets its keys by {wanted[0]}; "
+                + ("set profile= only" if self._credentials_file else "pip install botocore to follow it")
             )
         return None
 
@@ -109,6 +117,8 @@ class Settings:
 
     def _file(self, variable: str, name: str) -> Path:
         given = self._environ.get(variable)
+        if name == "credentials":
+            given = self._credentials_file or given
         return Path(given or Path("~/.aws") / name).expanduser()
 
     @staticmethod

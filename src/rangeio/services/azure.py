@@ -33,7 +33,7 @@ from rangeio.http.urls import Address
 from rangeio.http.validation import End, Take, Version
 from rangeio.options import Options
 from rangeio.service import Location
-from rangeio.services.http_options import CONNECTION_OPTIONS, policy_of
+from rangeio.services.http_options import CONNECTION_OPTIONS, TRAVELS, policy_of
 from rangeio.services.http_source import HttpSource
 from rangeio.services.http_store import KeyedStore, signature_lifetime
 from rangeio.services.keys import Keys
@@ -179,6 +179,7 @@ class AzureService(KeyedStore):
     )
     object_option_names = ("snapshot",)
     secret_options = ("connection_string", "account_key", "sas_token", "bearer_token", "client_secret")
+    travels = f"{TRAVELS}, or set AZURE_STORAGE_ACCOUNT_KEY or the like there"
 
     def __init__(
         self,

@@ -23,7 +23,7 @@ from rangeio.http.validation import End, Take, Version, encoding_of
 from rangeio.options import Options
 from rangeio.s3.signing import Keys as AccessKeys
 from rangeio.service import Location
-from rangeio.services.http_options import CONNECTION_OPTIONS, policy_of
+from rangeio.services.http_options import CONNECTION_OPTIONS, TRAVELS, policy_of
 from rangeio.services.http_store import KeyedStore, signature_lifetime
 from rangeio.services.keys import Keys
 
@@ -160,6 +160,7 @@ class GcsService(KeyedStore):
         *CONNECTION_OPTIONS,
     )
     secret_options = ("bearer_token", "access_key_id", "secret_access_key")
+    travels = f"{TRAVELS}, and service_account= with the path of a file"
 
     def __init__(
         self,

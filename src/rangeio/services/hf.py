@@ -12,6 +12,7 @@ from rangeio.hf.listing import entries, next_query
 from rangeio.hf.repository import COMMIT, Repository, split
 from rangeio.hf.responses import MISSING, explained, reset_s
 from rangeio.http.connection_pool import ConnectionPool, Security
+from rangeio.http.credentials_call import called
 from rangeio.http.fields import checked_fields
 from rangeio.http.heads import Head, is_count
 from rangeio.http.listing import Page
@@ -21,7 +22,7 @@ from rangeio.http.urls import Address, moved, parse_url
 from rangeio.http.validation import Version, content_range
 from rangeio.options import Options
 from rangeio.service import Location, rolled_up
-from rangeio.services.http_options import CONNECTION_OPTIONS, login_fields, policy_of
+from rangeio.services.http_options import CONNECTION_OPTIONS, TRAVELS, login_fields, policy_of
 from rangeio.services.http_store import HttpStore
 from rangeio.services.listing import Pages
 
@@ -291,6 +292,7 @@ class HfService(HttpStore):
         *CONNECTION_OPTIONS,
     )
     secret_options = ("bearer_token",)
+    travels = f"{TRAVELS}, or set HF_TOKEN there"
 
     def __init__(
         self,
@@ -317,7 +319,7 @@ class HfService(HttpStore):
         fields = checked_fields(headers or {})
         given = self._credentials(fields, bearer_token, credentials, bool(anonymous))
         pool = ConnectionPool(Security(ca_file, client_cert, bool(verify)), proxy)
-        self.access = Access(pool, fields, given)
+        self.access = self._access = Access(pool, fields, given)
         super().__init__(reactor, pool)
 
     def _credentials(
@@ -343,7 +345,7 @@ class HfService(HttpStore):
         if credentials is not None:
             if not callable(credentials):
                 raise ConfigInvalidError("credentials must be a callable that returns a mapping")
-            return Credentials({}, lambda: self._fresh(token_of(credentials())))
+            return Credentials({}, lambda: self._fresh(token_of(called(credentials))))
         if given and not anonymous:
             self._check_private()
         if given:

@@ -19,6 +19,7 @@ from rangeio.services.http_many import ManyInto, ranges_of_many
 from rangeio.services.http_options import (
     CONNECTION_OPTIONS,
     DEFAULTS,
+    lacking,
     login_fields,
     options_to_keep,
     policy_of,
@@ -92,6 +93,9 @@ class HttpService(ManyInto, Service):
         if kept.get("root"):
             kept["root"] = parse_url(kept["root"]).url
         return kept
+
+    def lacks(self, names: Sequence[str]) -> None:
+        lacking(self._access, names)
 
     def open(self, path: str, options: Options) -> HttpSource:
         address = self._address(path)

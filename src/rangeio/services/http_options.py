@@ -1,13 +1,14 @@
 """Options that all services over HTTP share: defaults, conditions, credentials and secrets."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from rangeio.errors import ConfigInvalidError
 from rangeio.http.fields import check_login, check_value, harmless
 from rangeio.http.proxies import basic
-from rangeio.http.remote_object import Fresh
+from rangeio.http.remote_object import Access, Fresh
 from rangeio.options import Options
+from rangeio.pickled import advice_for
 
 _CONDITIONS = {
     "if_match": "If-Match",
@@ -62,6 +63,15 @@ def options_to_keep(options: Mapping[str, Any], secret: Collection[str]) -> dict
     if isinstance(kept.get("client_cert"), (tuple, list)):
         kept["client_cert"] = tuple(kept["client_cert"][:2])  # the third item is the password of the key
     return kept
+
+
+TRAVELS = "credentials= with a function of a module does"
+"""What of the credentials another process gets with a pickle."""
+
+
+def lacking(access: Access, names: Sequence[str], travels: str = TRAVELS) -> None:
+    """Let errors of credentials say that these options did not travel. See `Service.lacks`."""
+    access.credentials.advice = advice_for(names, travels)
 
 
 def login_fields(

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from rangeio.errors import ConfigInvalidError
 from rangeio.http.connection_pool import ConnectionPool
 from rangeio.http.listing import Page
-from rangeio.http.remote_object import RemoteObject
+from rangeio.http.remote_object import Access, RemoteObject
 from rangeio.options import Options
 from rangeio.service import Capability, FileResults, Service, Stat
 from rangeio.services.http_many import ManyInto, ranges_of_many
-from rangeio.services.http_options import DEFAULTS, options_to_keep
+from rangeio.services.http_options import DEFAULTS, TRAVELS, lacking, options_to_keep
 from rangeio.services.http_source import HttpSource
 from rangeio.services.keys import Keys
 from rangeio.services.listing import AsyncListing, Pages, listed
@@ -44,6 +44,9 @@ class HttpStore(ManyInto, Service):
     defaults = DEFAULTS
     secret_options: Sequence[str] = ()
     """The names of options that neither a pickle nor a display may contain."""
+    travels = TRAVELS
+    """What of the credentials another process gets with a pickle, as the end of a sentence."""
+    _access: Access
 
     def __init__(self, reactor: "Reactor", pool: ConnectionPool) -> None:
         self._reactor, self._pool = reactor, pool
@@ -68,6 +71,9 @@ class HttpStore(ManyInto, Service):
 
     def without_secrets(self, options: dict[str, Any]) -> dict[str, Any]:
         return options_to_keep(options, self.secret_options)
+
+    def lacks(self, names: Sequence[str]) -> None:
+        lacking(self._access, names, self.travels)
 
     def read_files(self, jobs: Sequence[tuple[str, int, int | None]], options: Options) -> FileResults:
         return ranges_of_many(partial(self.open, options=options), jobs)

@@ -1,13 +1,16 @@
 """The service for s3://: objects in buckets of Amazon S3 and compatible servers, read with `rangeio.http`."""
 
+import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from rangeio.errors import ConfigInvalidError, NotFoundError
 from rangeio.http.connection_pool import ConnectionPool, Security
+from rangeio.http.credentials_call import called
 from rangeio.http.fields import checked_fields
 from rangeio.http.heads import Head
 from rangeio.http.listing import Page
@@ -16,14 +19,22 @@ from rangeio.http.remote_object import Access, Refusal, RemoteObject
 from rangeio.http.urls import Address, Origin
 from rangeio.options import Options
 from rangeio.s3.account import Account
-from rangeio.s3.credentials import Given, KeyRing, checked_keys, found_keys, of_machine
+from rangeio.s3.credentials import (
+    Given,
+    KeyRing,
+    checked_keys,
+    found_keys,
+    is_of_botocore,
+    keys_of_botocore,
+    of_machine,
+)
 from rangeio.s3.endpoint import Addressing, Endpoint, check_bucket
 from rangeio.s3.listing import parse_page
 from rangeio.s3.responses import WRONG_KEYS, explained
 from rangeio.s3.settings import Settings
 from rangeio.s3.signing import Keys as AccessKeys
 from rangeio.service import Location
-from rangeio.services.http_options import CONNECTION_OPTIONS, policy_of
+from rangeio.services.http_options import CONNECTION_OPTIONS, TRAVELS, policy_of
 from rangeio.services.http_store import KeyedStore, signature_lifetime
 from rangeio.services.keys import Keys
 
@@ -109,9 +120,10 @@ class S3Service(KeyedStore):
     buckets, as ``bucket/key``. Keys are used as they are: "%20" is three characters.
 
     Credentials: access_key_id and secret_access_key, optionally session_token; or credentials, a callable that returns
-    them as a mapping, with expires_at if they expire; or anonymous=True; or those of the machine: AWS_ACCESS_KEY_ID and
-    related variables, else what botocore finds if it is installed, else the shared files. profile: the section of the
-    shared files.
+    them as a mapping, with expires_at if they expire, or a coroutine that does, or a credentials object of botocore; or
+    credentials_file, the path of a shared credentials file; or anonymous=True; or those of the machine:
+    AWS_ACCESS_KEY_ID and related variables, else what botocore finds if it is installed, else the shared files.
+    profile: the section of the shared files.
 
     Address: endpoint_url, else AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, else Amazon. region: else AWS_REGION or that of
     the profile, else us-east-1; the region that a server reports for a bucket is followed and remembered. addressing,
@@ -133,11 +145,13 @@ class S3Service(KeyedStore):
         "credentials",
         "anonymous",
         "profile",
+        "credentials_file",
         "addressing",
         "dualstack",
         *CONNECTION_OPTIONS,
     )
     secret_options = ("access_key_id", "secret_access_key", "session_token")
+    travels = f"{TRAVELS}, and profile= and credentials_file="
 
     def __init__(
         self,
@@ -150,9 +164,10 @@ class S3Service(KeyedStore):
         access_key_id: str | None = None,
         secret_access_key: str | None = None,
         session_token: str | None = None,
-        credentials: Callable[[], Given] | None = None,
+        credentials: Callable[[], Given | Awaitable[Given]] | Any = None,
         anonymous: bool = False,
         profile: str | None = None,
+        credentials_file: str | os.PathLike[str] | None = None,
         addressing: Addressing | None = None,
         dualstack: bool | None = None,
         headers: Mapping[str, str] | None = None,
@@ -162,9 +177,10 @@ class S3Service(KeyedStore):
         proxy: str | None = None,
     ) -> None:
         keys = Keys(bucket, root, check_bucket, "bucket")
-        settings = Settings(profile)
+        file = None if credentials_file is None else os.fspath(credentials_file)
+        settings = Settings(profile, file)
         ring, self._whereabouts = _key_ring(
-            (access_key_id, secret_access_key, session_token), credentials, bool(anonymous), profile
+            (access_key_id, secret_access_key, session_token), credentials, bool(anonymous), profile, file
         )
         url = endpoint_url or settings.endpoint_url()
         endpoint = Endpoint(
@@ -192,6 +208,13 @@ class S3Service(KeyedStore):
         yield "endpoint", account.endpoint.url or "Amazon"
         yield "region", account.region(self._keys.bucket or "")
         yield "credentials", self._whereabouts()
+
+    def without_secrets(self, options: dict[str, Any]) -> dict[str, Any]:
+        """An object of botocore holds keys."""
+        kept = super().without_secrets(options)
+        if is_of_botocore(kept.get("credentials")):
+            del kept["credentials"]
+        return kept
 
     def _remote(self, path: str, options: Options) -> S3RemoteObject:
         bucket, key = self._keys.object(path)
@@ -226,23 +249,30 @@ class S3Service(KeyedStore):
 
 def _key_ring(
     given: tuple[str | None, str | None, str | None],
-    credentials: Callable[[], Given] | None,
+    credentials: Any,
     anonymous: bool,
     profile: str | None,
+    file: str | None,
 ) -> tuple[KeyRing, Callable[[], str]]:
     """The KeyRing for the one given kind of credentials, and a function that tells where the keys come from.
     ConfigInvalidError if several kinds are given.
     """
-    ways = [any(part is not None for part in given), credentials is not None, anonymous]
+    ways = [any(part is not None for part in given), credentials is not None, anonymous, file is not None]
     if sum(ways) > 1:
-        raise ConfigInvalidError("set only one of access_key_id, credentials and anonymous")
+        raise ConfigInvalidError("set only one of access_key_id, credentials, credentials_file and anonymous")
     if ways[0]:
         keys = AccessKeys(*given)  # type: ignore[arg-type]  # it checks them
         return KeyRing(keys), lambda: "access_key_id= and secret_access_key="
     if credentials is not None:
+        if is_of_botocore(credentials):
+            return KeyRing(
+                None, partial(keys_of_botocore, credentials)
+            ), lambda: "credentials=, an object of botocore"
         if not callable(credentials):
-            raise ConfigInvalidError("credentials must be a callable that returns keys")
-        return KeyRing(None, lambda: checked_keys(credentials())), lambda: "credentials="
+            raise ConfigInvalidError(
+                "credentials must be a callable that returns keys, or a credentials object of botocore"
+            )
+        return KeyRing(None, lambda: checked_keys(called(credentials))), lambda: "credentials="
     if anonymous:
         return KeyRing(None), lambda: "anonymous=True"
-    return KeyRing(None, of_machine(profile)), lambda: found_keys(profile, [])[1]
+    return KeyRing(None, of_machine(profile, file)), lambda: found_keys(profile, file, [])[1]

@@ -78,6 +78,7 @@ class WebHdfsService(HttpStore):
         *CONNECTION_OPTIONS,
     )
     secret_options = ("delegation_token",)
+    travels = "kerberos=True does"
 
     def __init__(
         self,
@@ -114,7 +115,7 @@ class WebHdfsService(HttpStore):
             who = f"the user {user!r} of HADOOP_USER_NAME" if user else "none: the name node's default user"
         self._who = "" if kerberos else who
         login = Login(user, delegation_token, source)
-        access = Access(pool, fields, login)
+        access = self._access = Access(pool, fields, login)
         self._cluster = Cluster(
             access, nodes, login, self.scheme, name, data_proxy, insecure_tokens=bool(insecure_tokens)
         )
