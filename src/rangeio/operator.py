@@ -175,7 +175,8 @@ class Operator:
 
         Directories are not objects. delimiter: list only up to the next delimiter after `prefix`; deeper objects appear
         once, as their common prefix with `is_prefix` set. `list("data/", "/")` lists one directory. UnsupportedError if
-        the service has no listing (http). Cost over a network: one request per 1,000 objects, sent when needed.
+        the service has no listing (http). Nothing if no path begins with `prefix`, on every service; NotFoundError if
+        there is no such bucket, container or repository. Cost over a network: one request per 1,000 objects.
 
         Local files: lists regular files and links to them; links to directories are not followed. The listing omits
         files and directories that are deleted meanwhile, dangling links and circular links. The iteration raises

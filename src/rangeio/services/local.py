@@ -342,11 +342,13 @@ def _files_below(top: str, head: str, prefix: str, *, deep: bool) -> Iterator[St
     directories.
 
     Does not follow links to directories, so there are no cycles. If not `deep`, yields directories below `prefix`
-    without entering them. Omits entries that are deleted meanwhile; only `top` must exist.
+    without entering them. Omits entries that are deleted meanwhile; nothing where `top` is not a directory.
     """
     try:
         levels = [_sorted_entries(top, head)]
     except OSError as error:
+        if error.errno in _GONE or error.errno == errno.ENAMETOOLONG:
+            return  # no path begins with it, as no key would
         raise _listing_failed(top, error) from error
     while levels:  # no recursion: a path can have more levels than the interpreter allows frames
         name, entry = next(levels[-1], ("", None))
