@@ -98,7 +98,8 @@ def merged(*groups: Mapping[str, str]) -> dict[str, str]:
     """The fields of all groups; the last one of each name, compared case-insensitively."""
     found: dict[str, tuple[str, str]] = {}
     for group in groups:
-        found |= {name.lower(): (name, value) for name, value in group.items()}
+        for name, value in group.items():
+            found[name.lower()] = name, value
     return dict(found.values())
 
 
@@ -108,10 +109,12 @@ def head_of(line: str, fields: Mapping[str, str]) -> str:
     ConfigInvalidError if a control character would end a line early. Every value was checked at its source; this check
     ensures that a missed one cannot add a field or a request.
     """
-    named = {"the request line": line, **{f"the header field {name!r}": fields[name] for name in fields}}
-    for what, text in named.items():
-        check_value(what, text)
-    return f"{line}\r\n" + "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    values = "".join(fields.values())
+    if not (line.isascii() and values.isascii()) or _CONTROL.search(line) or _CONTROL.search(values):
+        check_value("the request line", line)
+        for name, value in fields.items():
+            check_value(f"the header field {name!r}", value)
+    return f"{line}\r\n" + "".join([f"{name}: {value}\r\n" for name, value in fields.items()])
 
 
 def harmless(fields: Mapping[str, str]) -> dict[str, str]:

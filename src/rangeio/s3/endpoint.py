@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from rangeio.errors import ConfigInvalidError
@@ -45,13 +46,8 @@ class Endpoint:
         >>> Endpoint().address("data", "a b/+1", "eu-west-1").shown
         'https://data.s3.eu-west-1.amazonaws.com/a%20b/%2B1'
         """
-        check_bucket(bucket)
-        origin, base = self._place(region)
-        path = base + "/" + quoted(key, "/-_.~")
-        if self._is_virtual(bucket, origin):
-            origin = Origin(origin.scheme, f"{bucket}.{origin.host}", origin.port)
-        else:
-            path = f"{base}/{bucket}" + (path[len(base) :] if key else "")
+        origin, base, virtual = _of_bucket(self, bucket, region)
+        path = f"{base}/{quoted(key, '/-_.~')}" if key or virtual else base
         return Address(origin, f"{path}?{query}" if query else path)
 
     def may_sign_for(self, sent_to: Origin, target: Origin) -> bool:
@@ -74,6 +70,16 @@ class Endpoint:
             return self.addressing == "virtual"
         # A certificate for *.s3.amazonaws.com does not cover a name with dots.
         return self.url is None and _AS_HOST.fullmatch(bucket) is not None
+
+
+@lru_cache(maxsize=64)  # one of a bucket for all of its objects
+def _of_bucket(endpoint: Endpoint, bucket: str, region: str) -> tuple[Origin, str, bool]:
+    """The server of a bucket, the path of the bucket there, and whether its name is in that of the server."""
+    check_bucket(bucket)
+    origin, base = endpoint._place(region)
+    if endpoint._is_virtual(bucket, origin):
+        return Origin(origin.scheme, f"{bucket}.{origin.host}", origin.port), base, True
+    return origin, f"{base}/{bucket}", False
 
 
 def check_bucket(bucket: str) -> None:

@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import sha256
 from urllib.parse import quote, unquote_to_bytes
 
@@ -18,6 +19,7 @@ from rangeio.http.fields import check_line, check_value
 _ALGORITHM = "AWS4-HMAC-SHA256"
 _NO_BODY = sha256(b"").hexdigest()
 _UNRESERVED = "-_.~"
+_PLAIN = re.compile(r"[A-Za-z0-9/._~-]*")
 LONGEST_S = 7 * 24 * 3600
 """The maximum lifetime of a presigned URL."""
 
@@ -118,7 +120,7 @@ class Signer:
     def _signature(self, request: str, when: float) -> str:
         digest = sha256(request.encode()).hexdigest()
         text = "\n".join([_ALGORITHM, stamp(when), self._scope(when), digest])
-        return hmac.new(self._key_of(stamp(when)[:8]), text.encode(), sha256).hexdigest()
+        return hmac.digest(self._key_of(stamp(when)[:8]), text.encode(), "sha256").hex()
 
     def _key_of(self, day: str) -> bytes:
         known, key = self._derived
@@ -146,6 +148,8 @@ def sorted_query(query: str) -> str:
     >>> sorted_query("b=1&a-1=2&a=%7e&c")
     'a=~&a-1=2&b=1&c='
     """
+    if not query:
+        return ""
     pairs = (part.partition("=") for part in query.split("&") if part)
     return "&".join(
         f"{name}={value}" for name, value in sorted((_requoted(n), _requoted(v)) for n, _, v in pairs)
@@ -153,6 +157,8 @@ def sorted_query(query: str) -> str:
 
 
 def _requoted(text: str, safe: str = "") -> str:
+    if _PLAIN.fullmatch(text) and (safe or "/" not in text):
+        return text  # as most paths are
     return quote(unquote_to_bytes(text), safe=_UNRESERVED + safe)
 
 
@@ -162,4 +168,9 @@ def stamp(when: float) -> str:
     >>> stamp(0)
     '19700101T000000Z'
     """
+    return _stamp(int(when // 1))
+
+
+@lru_cache(maxsize=4)  # many requests within a second
+def _stamp(when: int) -> str:
     return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(when))

@@ -48,9 +48,11 @@ def policy_of(options: Options) -> dict[str, Any]:
 
 def conditions(options: Options) -> dict[str, str]:
     """The header fields for the conditions that the first response must satisfy."""
-    return {
-        field: value for name, field in _CONDITIONS.items() if (value := getattr(options, name)) is not None
-    }
+    found = {}
+    for name, field in _CONDITIONS.items():
+        if (value := getattr(options, name)) is not None:
+            found[field] = value
+    return found
 
 
 def options_to_keep(options: Mapping[str, Any], secret: Collection[str]) -> dict[str, Any]:
