@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypedDict, cast, 
 
 from _uring.pickling import unpicklable
 from rangeio import streams
+from rangeio.adapters.cached.file import checked_cache, open_cached
 from rangeio.adapters.files import open_file
 from rangeio.awaitables import AtOnce, run_now
 from rangeio.budget import SHARED
@@ -286,7 +287,17 @@ class Reader(ReadsInto, Reads):
         with closing(self.stream(range, chunk=chunk, prefetch=prefetch)) as pieces:
             return run_now(lambda: streams.sink(AtOnce(pieces), consumer, blocking=True))
 
-    def as_file(self, range: Range = None, *, buffer_size: int | None = None) -> io.BufferedReader:
+    @overload
+    def as_file(
+        self, range: Range = None, *, buffer_size: int | None = None, cache: None = None
+    ) -> io.BufferedReader: ...
+    @overload
+    def as_file(
+        self, range: Range = None, *, buffer_size: int | None = None, cache: int
+    ) -> io.BufferedIOBase: ...
+    def as_file(
+        self, range: Range = None, *, buffer_size: int | None = None, cache: int | None = None
+    ) -> io.BufferedIOBase:
         """A file object over a range, for libraries that need one: csv, zipfile, pandas, h5py. It has its own cursor.
 
         Seeking reads nothing. Sequential reads are detected and read ahead, up to `buffer_size` bytes (default 128 KiB,
@@ -294,9 +305,19 @@ class Reader(ReadsInto, Reads):
         requested bytes if more, in one request. `.raw` is unbuffered: it reads the requested bytes, fewer only at the
         end. Closing the file leaves the Reader open; closing the Reader ends the file. Threads may share the buffered
         file, which has a lock, but not `.raw`. A seek before the start raises OSError (EINVAL), as for any file.
+
+        cache: over a network, keep so many bytes of what was read, for readers that go back and forth (h5py, h5netcdf).
+        Small reads fetch blocks of 256 KiB, those at a constant distance also the next ones; a read of 64 KiB or more
+        of which nothing is kept fetches no more than that. What a call lacks is fetched at once. There is no `.raw`, a
+        seek and the read after it belong together in each thread, and the file pickles if the Reader does. For files
+        and memory it has no effect, because the page cache is faster.
         """
         size = self._size_for(isinstance(range, Suffix))
-        return open_file(self._source, *bounds_of_file(range, size), buffer_size)
+        start, stop = bounds_of_file(range, size)
+        if cache is not None and checked_cache(cache) and not self.capability.positioned:
+            part = Reader(Slice(self._source, start, stop), self._options, self._origin)
+            return open_cached(part, buffer_size, cache, spread=self._options.chunk is None)
+        return open_file(self._source, start, stop, buffer_size)
 
     def stat(self) -> Stat:
         """Ask the service about the object now. ObjectChangedError if it is no longer the version that was opened."""

@@ -297,3 +297,18 @@ def test_a_file_is_handed_over(local: Any) -> None:
     other.join()
     assert found == [DATA[110:120]]
     assert local.read(10) == DATA[120:130]
+
+
+def test_blockcache_keeps_blocks(served: Any, tmp_path: Path) -> None:
+    server, fs, url = served(DATA)
+    with fs.open(url, cache_type="blockcache") as file:
+        for at in (300_000, 2_000_000, 400_000, 2_000_100):
+            file.seek(at)
+            assert file.read(10) == DATA[at : at + 10]
+        again = pickle.loads(pickle.dumps(file))
+        assert again.read(10) == DATA[2_000_110:2_000_120]
+        block = 256 << 10
+        assert server.ranges == [(at * block, (at + 1) * block) for at in (1, 7, 7)]
+    (tmp_path / "x").write_bytes(DATA)
+    with rf.PosixFileSystem().open(str(tmp_path / "x"), cache_type="blockcache") as file:
+        assert file.read(10) == DATA[:10]

@@ -100,8 +100,8 @@ FLOORS = (
     "rangeio.http",
     "rangeio.azure rangeio.hf rangeio.s3 rangeio.stores",
     "rangeio.gcs rangeio.hdfs",
-    "rangeio.adapters.async_files rangeio.adapters.files rangeio.services rangeio.async_ranges rangeio.streams"
-    " rangeio.slices",
+    "rangeio.adapters.async_files rangeio.adapters.cached rangeio.adapters.files rangeio.services"
+    " rangeio.async_ranges rangeio.streams rangeio.slices",
     "rangeio.reader",
     "rangeio.async_reader",
     "rangeio.from_here rangeio.from_stores rangeio.operator",

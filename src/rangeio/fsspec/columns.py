@@ -12,8 +12,8 @@ from collections import OrderedDict
 from hashlib import sha256
 from typing import Any
 
+from rangeio.adapters.cached.blocks import TAIL, Blocks
 from rangeio.errors import Error
-from rangeio.fsspec.blocks import TAIL, Blocks
 from rangeio.locks import begin_lock
 
 HOLE = 8 << 10

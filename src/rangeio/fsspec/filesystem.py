@@ -13,8 +13,8 @@ from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.implementations.local import make_path_posix, trailing_sep
 from fsspec.utils import other_paths
 
+from rangeio.adapters.cached.blocks import CACHE, spread_over
 from rangeio.errors import ConfigInvalidError, Error, IsDirectoryError, PermissionDeniedError
-from rangeio.fsspec.blocks import spread_over
 from rangeio.fsspec.columns import Layouts
 from rangeio.fsspec.entries import Entry
 from rangeio.fsspec.file import ObjectFile
@@ -332,8 +332,9 @@ class ReadingFileSystem(ReadOnly, AsyncFileSystem):
             fs=self,
             again=(_opened, (self, path, again)),
             block_size=most,
-            layouts=self._layouts if columns else None,
+            layouts=self._layouts if columns and cache_type != "blockcache" else None,
             spread="chunk" not in options and self._may_spread,
+            cache=CACHE if cache_type == "blockcache" else 0,
         )
 
     async def open_async(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
