@@ -4,6 +4,7 @@ store = rangeio.obspec.Store("s3", bucket="bucket")
 buffer = store.get_range("folder/key", start=0, end=100)
 """
 
+import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ except ModuleNotFoundError as _error:
         raise
     raise ImportError("rangeio.obspec needs obspec: pip install 'rangeio[obspec]'") from None
 
-from rangeio.errors import RangeNotSatisfiedError, UnsupportedError, asked
+from rangeio.errors import ConfigInvalidError, RangeNotSatisfiedError, UnsupportedError, asked
 from rangeio.operator import Operator
 from rangeio.ranges import Range, Suffix, bounds
 from rangeio.service import Stat
@@ -47,6 +48,17 @@ class Store:
         else:
             store._operator = Operator.from_uri(url, **options)
         return store
+
+    @property
+    def url(self) -> str:
+        """The URL at which paths begin, without credentials: for registries of stores, such as VirtualiZarr's."""
+        scheme, options = self._operator.__reduce__()[1]
+        if scheme == "fs":
+            return f"file://{os.path.abspath(options.get('root') or os.sep)}"
+        try:
+            return self._operator.uri("-").removesuffix("-")
+        except ConfigInvalidError:  # paths begin with a bucket
+            return f"{scheme}://"
 
     # --- one object ----------------------------------------------------------------------------------------------
 
