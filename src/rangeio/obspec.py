@@ -52,7 +52,7 @@ class Store:
     @property
     def url(self) -> str:
         """The URL at which paths begin, without credentials: for registries of stores, such as VirtualiZarr's."""
-        scheme, options = self._operator.__reduce__()[1]
+        scheme, options = self._operator.scheme, self._operator.options
         if scheme == "fs":
             return f"file://{os.path.abspath(options.get('root') or os.sep)}"
         try:

@@ -176,7 +176,7 @@ class Operator:
         Directories are not objects. delimiter: list only up to the next delimiter after `prefix`; deeper objects appear
         once, as their common prefix with `is_prefix` set. `list("data/", "/")` lists one directory. UnsupportedError if
         the service has no listing (http). Nothing if no path begins with `prefix`, on every service; NotFoundError if
-        there is no such bucket, container or repository. Cost over a network: one request per 1,000 objects.
+        there is no such bucket, container, repository or root. Cost over a network: one request per 1,000 objects.
 
         Local files: lists regular files and links to them; links to directories are not followed. The listing omits
         files and directories that are deleted meanwhile, dangling links and circular links. The iteration raises
@@ -343,8 +343,13 @@ class Operator:
         root = "" if root is None else f" {root!r}"
         return f"<rangeio.Operator {self.scheme}{root}>"
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options that it was made with, without the secret ones: what its pickle contains."""
+        return self._service.without_secrets(self._given)
+
     def __reduce__(self) -> tuple[Any, ...]:
-        kept = self._service.without_secrets(self._given)
+        kept = self.options
         check_functions(kept)
         return _restored, (self.scheme, kept, tuple(sorted({*self._lost, *lost_of(self._given, kept)})))
 

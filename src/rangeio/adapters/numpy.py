@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from rangeio.adapters.arrays import fresh, opened, size_of
 from rangeio.adapters.boxes import Box, Span, is_integer, read_box, select
-from rangeio.operator import from_bytes
+from rangeio.from_here import from_bytes
 from rangeio.reader import Reader
 
 if TYPE_CHECKING:

@@ -75,7 +75,7 @@ class ZarrStore(Store):
             self._operator, self._options = where, options
         else:
             self._operator, self._options = _rooted(where, options), {}
-        self._scheme, self._known = self._operator.__reduce__()[1]
+        self._scheme, self._known = self._operator.scheme, self._operator.options
         self._gap = {**self._known, **self._options}.get("gap", service_class(self._scheme).defaults.gap)
         self._supports_sync_io = self._scheme in _WITHOUT_NETWORK
         self._awaited = _Way(_awaited, partial(self._operator.open_async, **self._options), self._scheme)

@@ -324,7 +324,7 @@ class LocalService(Service):
 
     def list(self, prefix: str, delimiter: str | None, options: Options) -> Iterator[Stat]:
         head = prefix[: prefix.rfind("/") + 1]
-        found = _files_below(self.resolve(head) or os.curdir, head, prefix, deep=delimiter != "/")
+        found = _files_below(self.resolve(head) or os.curdir, head, prefix, self._root, deep=delimiter != "/")
         return rolled_up(found, prefix, delimiter)
 
     def read_files(self, jobs: Sequence[tuple[str, int, int | None]], options: Options) -> FileResults:
@@ -337,19 +337,21 @@ class LocalService(Service):
 _GONE = frozenset([errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE])
 
 
-def _files_below(top: str, head: str, prefix: str, *, deep: bool) -> Iterator[Stat]:
+def _files_below(top: str, head: str, prefix: str, root: str | None, *, deep: bool) -> Iterator[Stat]:
     """Regular files below `top` whose path (`head` and the name) begins with `prefix`, sorted. Enters no other
     directories.
 
     Does not follow links to directories, so there are no cycles. If not `deep`, yields directories below `prefix`
-    without entering them. Omits entries that are deleted meanwhile; nothing where `top` is not a directory.
+    without entering them. Omits entries that are deleted meanwhile; nothing where `top` is not a directory. A root that
+    is not there is an error, as a bucket that is not there.
     """
     try:
         levels = [_sorted_entries(top, head)]
     except OSError as error:
-        if error.errno in _GONE or error.errno == errno.ENAMETOOLONG:
+        nothing = error.errno in _GONE or error.errno == errno.ENAMETOOLONG
+        if nothing and (root is None or os.path.isdir(root)):
             return  # no path begins with it, as no key would
-        raise _listing_failed(top, error) from error
+        raise _listing_failed(root if nothing and root else top, error) from error
     while levels:  # no recursion: a path can have more levels than the interpreter allows frames
         name, entry = next(levels[-1], ("", None))
         if entry is None:
