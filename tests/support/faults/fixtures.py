@@ -36,12 +36,12 @@ def pattern_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def stalling(tmp_path: Path) -> Iterator[fuse.Server]:
+def stalling(tmp_path: Path, pattern_file: Path) -> Iterator[fuse.Server]:
     """A file system of its own for one test, with nothing released yet."""
     need(not fuse.unavailable(), fuse.unavailable())
     folder = tmp_path / "stalling"
     folder.mkdir()
-    with fuse.file_system(folder) as server:
+    with fuse.file_system(folder, pattern_file) as server:
         yield server
 
 

@@ -9,7 +9,7 @@
     size-N          st_size says N
     wide-N          as stall-N, of three times FILE_BYTES
 
-Run as a program: ``stalling.py MOUNTPOINT``; one line of JSON for each event, one word on stdin for each order.
+Run as a program: ``stalling.py MOUNTPOINT CONTENT``; one line of JSON for each event, one word on stdin for each order.
 Every read reaches the server as it was asked (direct_io): the kernel keeps no page of these files.
 
 A process that reads such a file by pread cannot be killed until the server answers, and a ring over a server without
@@ -29,9 +29,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from faults.data import pattern
 from faults.fuse import Folder
-from faults.machine import SUPPORT, need
 
 FILE_BYTES = 1 << 20
 SIZES = (0, 1000, FILE_BYTES + 4000)
@@ -48,8 +46,9 @@ def told_size(name: str) -> int:
     return int(sizes.get(action, FILE_BYTES))
 
 
-def serve(mountpoint: str) -> None:
-    content = pattern(0, 3 * FILE_BYTES)
+def serve(mountpoint: str, path: str) -> None:
+    """`path`: a file of the content of all. To make it here would take numpy, whose import is most of a test."""
+    content = Path(path).read_bytes()[: 3 * FILE_BYTES]
     released = threading.Event()
     speaking = threading.Lock()
 
@@ -121,6 +120,8 @@ def unavailable() -> str:
 @contextmanager
 def device(server: Server, name: str) -> Iterator[Path]:
     """A read-only block device whose bytes come from the file: when that stalls, the device stalls."""
+    from faults.machine import need  # with pytest, which the program has no time for
+
     command = ["losetup", "--read-only", "--find", "--show", str(server.path(name))]
     made = subprocess.run(command, capture_output=True, text=True, check=False)
     need(made.returncode == 0, f"losetup: {made.stderr.strip()}")
@@ -135,9 +136,11 @@ def device(server: Server, name: str) -> Iterator[Path]:
 
 
 @contextmanager
-def file_system(folder: Path) -> Iterator[Server]:
-    command = [sys.executable, str(Path(__file__).resolve()), str(folder)]
-    environ = {**os.environ, "PYTHONPATH": str(SUPPORT)}
+def file_system(folder: Path, content: Path) -> Iterator[Server]:
+    """content: a pattern file of at least 3 * FILE_BYTES."""
+    program = Path(__file__).resolve()
+    command = [sys.executable, str(program), str(folder), str(content)]
+    environ = {**os.environ, "PYTHONPATH": str(program.parent.parent)}
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ)
     server = Server(process, folder)
     try:
@@ -155,4 +158,4 @@ def file_system(folder: Path) -> Iterator[Server]:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(*sys.argv[1:])
