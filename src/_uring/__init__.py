@@ -9,7 +9,6 @@ from typing import Any
 
 from _uring.errors import ErrorFactory, ErrorKind, set_error_factory
 from _uring.pickling import set_default_reactor
-from _uring.pure import reactor as pure_reactor
 from _uring.records import Backend, FileStat
 
 __all__ = [
@@ -43,7 +42,7 @@ _native: Any = None
 try:
     _native = import_module("_uring.reactor")
 except ImportError as error:
-    pure_reactor.reason = f"the compiled extension is not available: {error}"
+    import_module("_uring.pure.reactor").reason = f"the compiled extension is not available: {error}"
     _extension_error = (
         f"{error}; to build it, install a C compiler and the headers of Python, then reinstall it"
         " (pip install --force-reinstall --no-deps --no-cache-dir --no-binary rangeio rangeio)"
@@ -78,7 +77,7 @@ class Reactor:
         if backend == "auto":
             backend = _forced
         if backend == "python" or (backend == "auto" and _native is None):
-            return pure_reactor.Reactor(**options)
+            return import_module("_uring.pure.reactor").Reactor(**options)
         if _native is None:
             raise ImportError(
                 f"backend {backend!r} was requested, but the compiled extension is not available: {_extension_error}"

@@ -12,16 +12,18 @@ run, and the task that waits for the read would wait for ever. So each callback 
 exception.
 """
 
-import asyncio
 import errno
 import os
 import sys
 import weakref
 from collections.abc import Awaitable, Callable, Generator
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from _uring.waiters import Binding, Failed, Guarded, Later, Watched
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class _Turn:
@@ -33,49 +35,12 @@ class _Turn:
         yield
 
 
-class _Holding(asyncio.Future[Any]):
-    """A future that delays a cancellation until it gets its result. Until then `cancel` returns True, as for a task
-    that ends later.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, cancelled: Callable[[], None]) -> None:
-        super().__init__(loop=loop)
-        self._heard: Callable[[], None] | None = cancelled
-        self._message: tuple[Any, ...] | None = None
-
-    def cancel(self, *message: Any, **named: Any) -> bool:
-        """Request cancellation. msg: see asyncio.Future; the first one is kept."""
-        if self.done():
-            return False
-        if self._message is None:
-            self._message = message or tuple(named.values())
-            heard, self._heard = self._heard, None
-            assert heard is not None
-            heard()
-        return True
-
-    def set_result(self, value: Any, /) -> None:
-        self._heard = None  # it references the read
-        if self._message is None:
-            super().set_result(value)
-        else:
-            super().cancel(*self._message)
-
-    def set_exception(self, error: Any, /) -> None:
-        """An interruption is always raised, even if cancelled: it is for the program, not for this task."""
-        self._heard = None
-        if self._message is None or not isinstance(error, Exception):
-            super().set_exception(error)
-        else:
-            super().cancel(*self._message)
-
-
 class AsyncioBinding:
     """asyncio and compatible loops."""
 
     __slots__ = ("_watched", "loop")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: "asyncio.AbstractEventLoop") -> None:
         self.loop = loop
         self._watched: dict[int, weakref.ref[Guarded]] = {}  # only the loop references them: freed with it
 
@@ -89,7 +54,9 @@ class AsyncioBinding:
         return future
 
     def holding(self, cancelled: Callable[[], None], failed: Failed | None = None) -> "asyncio.Future[Any]":
-        return _Holding(self.loop, Guarded(cancelled, failed))
+        from _uring.holding import Holding
+
+        return Holding(self.loop, Guarded(cancelled, failed))
 
     def wait(self, waiter: "asyncio.Future[Any]") -> Awaitable[Any]:
         return waiter
@@ -134,7 +101,9 @@ class AsyncioBinding:
         return _Turn()
 
     def sleep(self, seconds: float) -> Awaitable[None]:
-        return asyncio.sleep(seconds)
+        from asyncio import sleep
+
+        return sleep(seconds)
 
 
 class _TrioWaiter:
@@ -361,13 +330,28 @@ def _raise_lost() -> None:
     raise OSError(errno.EBADF, f"{os.strerror(errno.EBADF)}: other code closed a descriptor of rangeio")
 
 
+def _loop_of_asyncio() -> Any:
+    """Its running loop, or None. None runs before asyncio is imported, which takes as long as half of rangeio: so it
+    is not imported to ask. Once it is there, its own function takes the place of this one.
+    """
+    global _running_loop
+    found = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
+    if found is None:
+        return None
+    _running_loop = found
+    return found()
+
+
+_running_loop: Callable[[], Any] = _loop_of_asyncio
+
+
 def current_key() -> Any:
     """The running loop, as a key for its binding. RuntimeError if no loop is running.
 
     A thread may run several: trio as a guest of asyncio, trio-asyncio, a `trio.run` within an asyncio task, an
     `asyncio.run` within a trio task. The innermost is the right one. (sniffio agrees, except in the last case.)
     """
-    loop = asyncio._get_running_loop()
+    loop = _running_loop()
     trio = getattr(sys.modules["trio"], "lowlevel", None) if "trio" in sys.modules else None
     if trio is not None and (
         loop is None or (_in_trio_task(trio) and not _asyncio_is_inside(loop, sys._getframe()))
@@ -398,11 +382,13 @@ def _in_trio_task(trio: Any) -> bool:
     return True
 
 
-def _asyncio_is_inside(loop: asyncio.AbstractEventLoop, frame: FrameType | None) -> bool:
+def _asyncio_is_inside(loop: "asyncio.AbstractEventLoop", frame: FrameType | None) -> bool:
     """If a trio task and an asyncio loop run in this thread: whether the loop runs in the task, not the task in the
     loop. The nearest frame of either decides. uvloop has no Python frames of its own, but its tasks have.
     """
-    task = asyncio.current_task(loop)
+    from asyncio import current_task
+
+    task = current_task(loop)
     coroutine: Any = None if task is None else task.get_coro()
     if getattr(coroutine, "__module__", None) in _WITHOUT_FRAMES:
         return True

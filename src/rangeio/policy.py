@@ -1,7 +1,6 @@
 """Time limits and retries: the caller's options, and the process-wide retry budget."""
 
 import os
-import random
 import threading
 from collections.abc import Hashable
 from dataclasses import dataclass, field
@@ -83,7 +82,9 @@ class Retry:
         if asked_s is not None and asked_s > self.max_retry_after_s:
             return None
         most = min(self.max_backoff_s, self.backoff_s * 2.0 ** min(failures - 1, 30))
-        return max(asked_s or 0.0, random.uniform(0.0, most))
+        from random import uniform
+
+        return max(asked_s or 0.0, uniform(0.0, most))
 
 
 def hedge_of(given: Any) -> float | None:

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar, cast
-from urllib.parse import unquote_to_bytes
 
 import numpy as np
 
@@ -282,6 +281,8 @@ class LocalService(Service):
                 "a file URI cannot have a query or fragment; write ? as %3F and # as %23",
                 path=f"file://{rest}",
             )
+        from urllib.parse import unquote_to_bytes
+
         decoded = os.fsdecode(unquote_to_bytes(slash + path))
         return Location({}, decoded.lstrip("/") if os.name == "nt" else decoded)
 

@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterator, Mapping
 from errno import ENOENT
 from typing import TYPE_CHECKING, SupportsIndex, cast
-from urllib.parse import unquote_to_bytes
 from zlib import crc32
 
 from _uring.arguments import byte_index, writable_bytes
@@ -82,6 +81,8 @@ class MemoryService(Service):
 
     @classmethod
     def locate(cls, scheme: str, rest: str) -> Location:
+        from urllib.parse import unquote_to_bytes
+
         return Location({}, os.fsdecode(unquote_to_bytes(rest)))
 
     def open(self, path: str, options: Options) -> MemorySource:
