@@ -39,8 +39,8 @@ $(VENV)/built: $(SOURCES) $(VENV)/installed
 setup: $(VENV)/installed ## create the virtual environment with all tools
 build: $(VENV)/built ## build the native core in the source tree, if its sources changed
 
-test: build ## run all tests (ARGS="-k ring -x" goes to pytest)
-	$(BIN)/python -m pytest $(ARGS)
+test: build ## run all tests (ARGS="-k ring -x" goes to pytest); with RANGEIO_CI=1, on two cores at once
+	$(if $(and $(RANGEIO_CI),$(if $(ARGS),,all)),tools/test-at-once $(BIN)/python,$(BIN)/python -m pytest $(ARGS))
 
 peers: $(VENV)/installed ## install the readers that the bench compares with, if they have a wheel
 	tools/install-peers $(BIN)/python
