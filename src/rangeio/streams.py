@@ -190,7 +190,7 @@ def writer_call(writer: Any) -> Callable[[memoryview], object]:
 async def copy(
     buffers: "AsyncIterator[Buffer]", writer: Any, progress: Progress | None, total: Callable[[], int | None]
 ) -> int:
-    """See `Reader.copy`. A writer may be sync or async; its `drain()` is awaited if it has one.
+    """See `Reader.copy`. A writer may be sync or async. If its `write` is not awaited, its `drain()` is, if it has one.
 
     total: called each time, because a response may have reported the size.
     """
@@ -200,7 +200,10 @@ async def copy(
     async for buffer in buffers:
         rest = memoryview(buffer)
         while rest:
-            accepted = _accepted(await settle(write(rest)), len(rest), writer)
+            written = write(rest)
+            if isinstance(written, Awaitable):
+                drain = None  # it waits by itself; aiohttp warns of a drain
+            accepted = _accepted(await settle(written), len(rest), writer)
             rest = rest[accepted:]
             done += accepted
         if drain is not None:

@@ -83,6 +83,13 @@ class Awaitable(Greedy):
         return super().write(data)
 
 
+class Deprecated(Awaitable):
+    """As aiohttp's StreamResponse, whose `write` waits, and whose `drain` warns."""
+
+    async def drain(self) -> None:
+        raise AssertionError
+
+
 def test_writers(reader: rangeio.Reader, tmp_path: Path) -> None:
     for wanted, expected in (
         (None, pattern(0, NBYTES)),
@@ -182,7 +189,7 @@ def test_async_writer_of_a_sync_reader(reader: rangeio.Reader) -> None:
 def test_awaited_writers(reactor: _uring.Reactor, path: Path, loop: Loop) -> None:
     async def main() -> None:
         async with rangeio.open_async(path, reactor=reactor, chunk=CHUNK) as reader:
-            for writer in (Greedy(), Silent(), Drained(), Awaitable()):
+            for writer in (Greedy(), Silent(), Drained(), Awaitable(), Deprecated()):
                 seen: list[Any] = []
                 copied = await reader.copy(writer, (3, None), progress=lambda *pair: seen.append(pair))  # noqa: B023
                 assert copied == NBYTES - 3
