@@ -17,10 +17,10 @@ COMPILE := RANGEIO_REQUIRE_EXT=1 $(BIN)/python setup.py -q build_ext --inplace
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := build
-.PHONY: help setup build test bench bench-http bench-tables bench-tensors compare peers test-hdfs debug asan fuzz soak lint check format man clean
+.PHONY: help setup build test bench bench-http bench-tables bench-tensors compare peers test-hdfs debug asan fuzz soak lint check docs docs-serve format man clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 $(BIN)/python:
 	tools/make-venv $(PYTHON) $(VENV)
@@ -74,7 +74,7 @@ asan: $(VENV)/installed ## run the tests of the core under AddressSanitizer
 fuzz: build ## simulate the HTTP engine and fuzz responses, for FUZZ_S seconds each
 	RANGEIO_FUZZ_S=$(FUZZ_S) $(BIN)/python -m pytest -s -o faulthandler_timeout=0 tests/http/test_http_simulation.py tests/http/test_http_fuzz.py $(ARGS)
 
-test-hdfs: build ## run the tests against Hadoop on this machine (needs Java and jars of Debian, see docs/services.md)
+test-hdfs: build ## run the tests against Hadoop on this machine (needs Java and jars of Debian, see docs/hdfs.md)
 	$(BIN)/python -m pytest -m hdfs tests/hdfs $(ARGS)
 
 soak: build ## run random reads, faults and forks for SOAK_S seconds
@@ -87,6 +87,16 @@ lint: build ## check format, lint and types
 
 check: lint ## the same, plus stubs and tidiness
 	$(BIN)/python -m pytest -q tests/project/test_typing.py tests/project/test_tidy.py
+
+$(VENV)/documented: pyproject.toml | $(VENV)/installed
+	RANGEIO_NO_EXT=1 $(BIN)/python -m pip install -q --no-compile --no-build-isolation -e '.[docs]'
+	@touch $@
+
+docs: $(VENV)/documented ## build the documentation site in build/site; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+docs-serve: $(VENV)/documented ## show it on 127.0.0.1:8001, and again after each change
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --dev-addr 127.0.0.1:8001
 
 format: $(VENV)/installed ## format with ruff; .pyx and .pxd files are only checked
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .

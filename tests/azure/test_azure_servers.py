@@ -156,8 +156,8 @@ def test_development_storage(azurite: Azurite, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_example_of_the_documentation(azurite: Azurite, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (Path(__file__).parents[2] / "docs" / "services.md").read_text()
-    example = text.partition("## Azure")[2].partition("```python\n")[2].partition("```")[0]
+    text = (Path(__file__).parents[2] / "docs" / "azure.md").read_text()
+    example = text.partition("```python\n")[2].partition("```")[0]
     azurite.put("tables/weights.bin", DATA)
     connection = f"AccountName={ACCOUNT};AccountKey={KEY};BlobEndpoint={azurite.url}"
     monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", connection)

@@ -427,8 +427,8 @@ def test_the_lines_of_the_documentation(
     monkeypatch.setenv("GOOGLE_BASE_URL", server.url)
     monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT_KEY", json.dumps(service_account()))
     need_module("google.auth")
-    text = (Path(__file__).resolve().parents[2] / "docs" / "services.md").read_text()
-    lines = text.partition("\n## Google Cloud Storage")[2].partition("```python\n")[2].partition("```")[0]
+    text = (Path(__file__).resolve().parents[2] / "docs" / "gcs.md").read_text()
+    lines = text.partition("```python\n")[2].partition("```")[0]
     said: dict[str, Any] = {}
     exec(lines, said)
     assert said["columns"] == [DATA[4096:8192], DATA[100_000:200_000]]

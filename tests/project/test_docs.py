@@ -1,4 +1,4 @@
-"""The programs in docs/services.md run, and do what the page says."""
+"""The programs of the pages that have servers of their own run, and do what the page says."""
 
 import json
 import os
@@ -19,14 +19,13 @@ from rangeio.service import Stat, rolled_up
 
 need_module("urllib3")
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "services.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 DATA = bytes(range(256)) * 100
 
 
-def program(heading: str, language: str = "python") -> str:
-    """The last block of this language below a heading."""
-    section = PAGE.read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
-    blocks: list[str] = re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
+def program(page: str, language: str = "python") -> str:
+    """The last block of this language on a page."""
+    blocks: list[str] = re.findall(rf"```{language}\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
     return blocks[-1]
 
 
@@ -38,7 +37,7 @@ def test_hf(monkeypatch: pytest.MonkeyPatch) -> None:
         hub.put("model.safetensors", DATA[1:], revision="v1.0")
         hub.put("data/part.parquet", DATA, "datasets/owner/name", revision="refs/pr/1")
         names: dict[str, Any] = {}
-        exec(program("Hugging Face Hub"), names)
+        exec(program("huggingface.md"), names)
         assert (names["header"], names["footer"]) == (DATA[:8], DATA[-8:])
         assert names["names"] == ["model.safetensors"]
         assert names["commit"] == hub.repo().refs["v1.0"]
@@ -69,12 +68,12 @@ def depot(asked: Asked) -> Answer:
 
 def install(folder: Path) -> None:
     """Make a wheel of the example, and let pip install it into a folder."""
-    entry = program("A service of your own", "toml").replace(
+    entry = program("own-service.md", "toml").replace(
         'project.entry-points."rangeio.services"', "rangeio.services"
     )
     wheel, info = folder / "rangeio_depot-1.0-py3-none-any.whl", "rangeio_depot-1.0.dist-info"
     with zipfile.ZipFile(wheel, "w") as file:
-        file.writestr("rangeio_depot.py", program("A service of your own"))
+        file.writestr("rangeio_depot.py", program("own-service.md"))
         file.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: rangeio-depot\nVersion: 1.0\n")
         file.writestr(
             f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
@@ -126,7 +125,7 @@ else:
 def test_a_service_of_your_own(tmp_path: Path) -> None:
     pip = subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, timeout=60)
     need(pip.returncode == 0, "pip is not installed")
-    assert len(program("A service of your own").splitlines()) <= 40
+    assert len(program("own-service.md").splitlines()) <= 40
     install(tmp_path)
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path / "site"), *sys.path])}
 

@@ -284,7 +284,9 @@ def functions(path: Path) -> Iterator[tuple[str, int]]:
 def programs() -> list[Path]:
     """Python without a suffix."""
     return [
-        path for path in sorted((ROOT / "tools").iterdir()) if "python" in path.read_text().partition("\n")[0]
+        path
+        for path in sorted((ROOT / "tools").iterdir())
+        if path.is_file() and "python" in path.read_text().partition("\n")[0]
     ]
 
 

@@ -96,7 +96,7 @@ def asked_plainly(server: S3Server, key: str, **fields: str) -> tuple[int, str |
 
 
 def test_the_errors_of_peers(rclone: S3Server, s3rver: S3Server) -> None:
-    """That they are as these tests and docs/s3.md take them."""
+    """That they are as these tests and docs/s3-tests.md take them."""
     for server in (rclone, s3rver):
         server.put("peer", DATA)
     span = f"bytes 5-9/{len(DATA)}"
@@ -482,7 +482,7 @@ def test_an_operator_shares_its_connections(server: S3Server) -> None:
     assert operator._service._access.pool.stats()["connections_opened"] == 1
 
 
-# --- the command line and the README --------------------------------------------------------------------------
+# --- the command line and the documentation -------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -518,16 +518,16 @@ def test_command_line(
 
 
 @on("server", GOOD, indirect=True)
-def test_the_readme(server: S3Server, environment: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    """S3 in ten lines, as they stand there; keys, region and endpoint are those of the environment."""
+def test_the_documentation(server: S3Server, environment: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """The program in docs/s3.md, as it stands there; keys, region and endpoint are those of the environment."""
     environment(server)
     data = random.Random(3).randbytes(5 << 20)
     server.put("tables/weights.bin", data)
     server.put("tables/old/weights.bin", data[:100])
-    text = (Path(__file__).parents[2] / "README.md").read_text()
-    code = text.partition("## S3 in ten lines")[2].partition("```python\n")[2].partition("```")[0]
+    text = (Path(__file__).parents[2] / "docs" / "s3.md").read_text()
+    code = text.partition("## Ten lines")[2].partition("```python\n")[2].partition("```")[0]
     seen: dict[str, Any] = {}
-    exec(compile(code, "README.md", "exec"), seen)
+    exec(compile(code, "s3.md", "exec"), seen)
     assert capsys.readouterr().out.splitlines() == ["tables/old/ None", f"tables/weights.bin {len(data)}"]
     assert seen["head"] == data[:8]
     assert seen["columns"] == [data[4096:8192], data[1 << 20 : 3 << 20]]

@@ -622,8 +622,8 @@ def test_two_readers_of_one_file(path: Path) -> None:
 
 
 def test_the_example_of_the_documentation(memory: Any) -> None:
-    page = (Path(__file__).resolve().parents[2] / "docs" / "services.md").read_text()
-    example = page.partition("\n## Other people's stores")[2].partition("```python\n")[2].partition("```")[0]
+    page = (Path(__file__).resolve().parents[2] / "docs" / "other-stores.md").read_text()
+    example = page.partition("```python\n")[2].partition("```")[0]
     found: dict[str, Any] = {}
     exec(example, found)
     assert (found["head"], found["tail"], found["some"]) == (bytes(range(8)), bytes(range(64, 72)), b"234")

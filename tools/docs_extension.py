@@ -1,0 +1,105 @@
+"""For the documentation site: what docstrings say about arguments becomes a list, and names in them become links.
+
+A docstring of this project names an argument or a field at the start of a sentence: ``gap: bytes between two ranges``.
+mkdocstrings loads this as an extension of griffe, which reads the sources.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import griffe
+
+PAGES = Path(__file__).resolve().parents[1] / "docs" / "api"
+# A sentence that begins with names and a colon. What precedes it has ended.
+TERM = re.compile(r"(?:^|(?<=[.;:)] ))(\w+(?:, \w+)*): ")
+CODE = re.compile(r"``.+?``|`[^`]+`|\b[A-Z]\w+Error\b")
+
+
+def shown() -> set[str]:
+    """The public names that the pages of the reference show."""
+    return set(
+        re.findall(r"^::: rangeio\.(\w+)$", "\n".join(page.read_text() for page in PAGES.glob("*.md")), re.M)
+    )
+
+
+class Docstrings(griffe.Extension):
+    """Rewrites each docstring once, when its package has been read."""
+
+    def __init__(self) -> None:
+        self.shown = shown()
+        self.members: dict[str, set[str]] = {}
+
+    def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
+        """Called by griffe."""
+        things = [*walk(pkg)]
+        for thing, owner in things:
+            if thing is owner and owner.name in self.shown:
+                public = {name for name in owner.all_members if not name.startswith("_")}
+                self.members.setdefault(owner.name, set()).update(public)
+        for thing, owner in things:
+            if thing.docstring is not None:
+                text = listed(thing.docstring.value, names_of(thing))
+                thing.docstring.value = self.linked(text, "" if owner is None else owner.name)
+
+    def linked(self, text: str, owner: str) -> str:
+        """The same with links to what has an anchor on the pages."""
+
+        def link(found: re.Match[str]) -> str:
+            name = found[0].strip("`")
+            for target in (f"{owner}.{name}", name.removeprefix("rangeio.")):
+                first, _, rest = target.partition(".")
+                if first in self.shown and (not rest or rest in self.members.get(first, ())):
+                    return f"[`{name}`][rangeio.{target}]"
+            return found[0]
+
+        lines = (line if line.startswith("    ") else CODE.sub(link, line) for line in text.split("\n"))
+        return "\n".join(lines)
+
+
+def walk(module: griffe.Module) -> Iterator[tuple[Any, griffe.Class | None]]:
+    """Each class and function of a package, and the class it is a member of."""
+    for member in list(module.members.values()):
+        if member.is_alias:
+            continue
+        if isinstance(member, griffe.Module):
+            yield from walk(member)
+        elif isinstance(member, griffe.Class):
+            yield member, member
+            yield from ((each, member) for each in member.members.values() if not each.is_alias)
+        else:
+            yield member, None
+
+
+def names_of(thing: Any) -> set[str]:
+    """What its docstring may describe: arguments of a function, fields and arguments of a class."""
+    if isinstance(thing, griffe.Function):
+        return {parameter.name for parameter in thing.parameters}
+    if isinstance(thing, griffe.Class):
+        made = thing.members.get("__init__")
+        given = {each.name for each in made.parameters} if isinstance(made, griffe.Function) else set()
+        return {*thing.members, *given}
+    return set()
+
+
+def listed(text: str, names: Iterable[str]) -> str:
+    """`text` with a list in place of the sentences about `names`."""
+    known = set(names)
+    return "\n\n".join(
+        part if part.startswith("    ") else in_lines(" ".join(part.split()), known)
+        for part in text.split("\n\n")
+    )
+
+
+def in_lines(paragraph: str, known: set[str]) -> str:
+    """One paragraph, with a list from its first term on."""
+    terms = [found for found in TERM.finditer(paragraph) if known.issuperset(found[1].split(", "))]
+    if not terms:
+        return paragraph
+    ends = [found.start() for found in terms[1:]] + [len(paragraph)]
+    lines = [paragraph[: terms[0].start()].strip(), ""]
+    for found, end in zip(terms, ends, strict=True):
+        shown_names = ", ".join(f"**{name}**" for name in found[1].split(", "))
+        lines.append(f"- {shown_names}: {paragraph[found.end() : end].strip()}")
+    return "\n".join(lines).strip()
