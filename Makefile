@@ -93,7 +93,7 @@ $(VENV)/documented: pyproject.toml | $(VENV)/installed
 	@touch $@
 
 docs: $(VENV)/documented ## build the documentation site in build/site; a broken link is an error
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 docs-serve: $(VENV)/documented ## show it on 127.0.0.1:8001, and again after each change
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --dev-addr 127.0.0.1:8001

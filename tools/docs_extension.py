@@ -17,11 +17,11 @@ TERM = re.compile(r"(?:^|(?<=[.;:)] ))(\w+(?:, \w+)*): ")
 CODE = re.compile(r"``.+?``|`[^`]+`|\b[A-Z]\w+Error\b")
 
 
-def shown() -> set[str]:
-    """The public names that the pages of the reference show."""
-    return set(
-        re.findall(r"^::: rangeio\.(\w+)$", "\n".join(page.read_text() for page in PAGES.glob("*.md")), re.M)
-    )
+def shown() -> dict[str, bool]:
+    """The public names that the pages of the reference show, and whether with their members."""
+    said = "\n".join(page.read_text() for page in PAGES.glob("*.md"))
+    found = re.findall(r"^::: rangeio\.(\w+)\n(    options:.*)?", said + "\n", re.M)
+    return {name: "members: false" not in options for name, options in found}
 
 
 class Docstrings(griffe.Extension):
@@ -35,9 +35,9 @@ class Docstrings(griffe.Extension):
         """Called by griffe."""
         things = [*walk(pkg)]
         for thing, owner in things:
-            if thing is owner and owner.name in self.shown:
-                public = {name for name in owner.all_members if not name.startswith("_")}
-                self.members.setdefault(owner.name, set()).update(public)
+            if thing is owner and self.shown.get(owner.name):
+                told = {name for name, each in owner.all_members.items() if each.has_docstring}
+                self.members.setdefault(owner.name, set()).update(told)
         for thing, owner in things:
             if thing.docstring is not None:
                 text = listed(thing.docstring.value, names_of(thing))
@@ -48,11 +48,13 @@ class Docstrings(griffe.Extension):
 
         def link(found: re.Match[str]) -> str:
             name = found[0].strip("`")
-            for target in (f"{owner}.{name}", name.removeprefix("rangeio.")):
-                first, _, rest = target.partition(".")
-                if first in self.shown and (not rest or rest in self.members.get(first, ())):
-                    return f"[`{name}`][rangeio.{target}]"
-            return found[0]
+            if name in self.members.get(owner, ()):
+                return f"[`{name}`][rangeio.{owner}.{name}]"
+            first, _, rest = name.removeprefix("rangeio.").partition(".")
+            if first not in self.shown:
+                return found[0]
+            target = f"{first}.{rest}" if rest in self.members.get(first, ()) else first
+            return f"[`{name}`][rangeio.{target}]"
 
         lines = (line if line.startswith("    ") else CODE.sub(link, line) for line in text.split("\n"))
         return "\n".join(lines)
