@@ -54,6 +54,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--ca-file", metavar="PEM", default="", help="for a URL: certificates to trust")
     command.add_argument("--report", metavar="HTML", default="rangeio-bench.html", help="default %(default)s")
     command.add_argument("--json", metavar="JSON", default="rangeio-bench.json", help="default %(default)s")
+    command.add_argument(
+        "--markdown", metavar="FILE", help="also write the targets to their section of this page"
+    )
     command.add_argument("--no-report", action="store_true", help="write neither report nor JSON")
     command.add_argument("--list", action="store_true", help="print the names of the cases")
 
@@ -62,7 +65,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command. Returns the exit code."""
     if not sys.platform.startswith("linux"):
         raise OSError("the bench needs Linux: it controls the page cache and reads /proc")
-    from rangeio_bench import page, report  # these import numpy and more, which other commands do not need
+    from rangeio_bench import (
+        markdown,
+        page,
+        report,
+    )  # these import numpy and more, which other commands do not need
     from rangeio_bench.cases import CASES
     from rangeio_bench.http.cases import HTTP_CASES
 
@@ -81,6 +88,9 @@ def run(arguments: argparse.Namespace) -> int:
                 print(text, end="\n\n", flush=True)
         finally:
             bench.close()
+    if arguments.markdown:
+        section = markdown.of_report(bench.report)
+        markdown.update(Path(arguments.markdown), markdown.name_of(bench.report), section)
     if not arguments.no_report:
         report.write_json(bench.report, Path(arguments.json))
         Path(arguments.report).write_text(page.render(bench.report))

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from faults.machine import need
 from rangeio.cli import main
 from rangeio.cli.machine import Machine, Place, machine, place, resident_share, usable_cpus
 from rangeio.cli.sizes import short, size_text
-from rangeio_bench import memory, page, report
+from rangeio_bench import markdown, memory, page, report
 from rangeio_bench.cases import CASES, EVERYONE, Case, Target
 from rangeio_bench.conditions import busy_thread, direct_refused, evict, on_cpus, resident, warm
 from rangeio_bench.contender import FLEETING, Contender, Sample, Scratch, Setting
@@ -556,6 +557,24 @@ def test_the_text_names_what_it_shows() -> None:
         "at least 1x os.pread",
     ):
         assert word in text
+
+
+def test_a_run_fills_its_section_of_a_page(tmp_path: Path) -> None:
+    path = tmp_path / "figures.md"
+    made = some_report()
+    markdown.update(path, "files", markdown.of_report(made))
+    path.write_text(path.read_text() + "\nby hand\n")
+    markdown.update(path, "objects", "## Objects\n\nnothing")
+    made.cases[0].verdicts[0] = replace(made.cases[0].verdicts[0], value=Spread(0.5, 0.4, 0.6))
+    markdown.update(path, "files", markdown.of_report(made))
+    text = path.read_text()
+    assert text.startswith("# Figures\n")
+    assert text.count("## Local files") == 1
+    assert "by hand" in text
+    assert "## Objects" in text
+    (row,) = [line for line in text.splitlines() if "at least 1x os.pread" in line]
+    assert row.split(" | ")[1:3] == ["**0.5x**", "0.4 to 0.6"]
+    assert markdown.table(["a|b"], [["c\nd"]]) == "| a\\|b |\n| --- |\n| c d |\n"
 
 
 def test_markup_escapes_what_is_not_markup() -> None:

@@ -60,6 +60,9 @@ def test_every_way_that_is_right_is_measured_and_limits_are_judged(tmp_path: Pat
     assert any("no_such_module not installed" in line for line in lines)
     assert [line.split(":")[0].strip() for line in lines[-4:]] == ["met", "MISSED", "met", "no figure"]
     assert report.data(result)["rows"]["rangeio"]["runs"][0]["requests"] == 1
+    page = report.markdown("tables", [result], "Here.").splitlines()
+    assert page[:3] == ["## Tables", "", "Here."]
+    assert [line for line in page if line.startswith("| A file from afar | **")] == [page[-3]]
 
 
 def test_the_far_server_of_a_folder_knows_only_its_files(tmp_path: Path) -> None:

@@ -2,11 +2,14 @@
 
 import argparse
 import json
+from datetime import datetime, timezone
 from pathlib import Path
 
+from rangeio.cli.machine import machine
 from rangeio_bench.jobs import report
 from rangeio_bench.jobs.runner import measured
 from rangeio_bench.jobs.suites import SUITES, jobs_of
+from rangeio_bench.markdown import update
 
 
 def main() -> int:
@@ -19,6 +22,7 @@ def main() -> int:
     )
     parser.add_argument("--rounds", type=int, default=5, help="how often each way is measured; default 5")
     parser.add_argument("--json", type=Path, help="write every run to this file")
+    parser.add_argument("--markdown", type=Path, help="also write the limits to their section of this page")
     parser.add_argument("--list", action="store_true", help="print the names of the jobs")
     arguments = parser.parse_args()
     wanted = [name for name in arguments.cases.split(",") if name]
@@ -26,13 +30,25 @@ def main() -> int:
     if arguments.list:
         print("\n".join(job.id for job in jobs))
         return 0
-    results = []
+    results, found = [], []
     for result in measured(jobs, arguments.folder, arguments.rounds):
         print(report.text(result), end="\n\n", flush=True)
         results.append(report.data(result))
+        found.append(result)
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+    if arguments.markdown:
+        update(arguments.markdown, arguments.suite, report.markdown(arguments.suite, found, _said(arguments)))
     return 0
+
+
+def _said(arguments: argparse.Namespace) -> str:
+    here = machine()
+    return (
+        f"Measured on {datetime.now(timezone.utc):%Y-%m-%d} by `python -m rangeio_bench.jobs {arguments.suite}`, "
+        f"{arguments.rounds} rounds: {here.processor}, {here.cpus} CPUs, {here.kernel}. Ratios are to the best "
+        "other way of the same rounds; **bold: the limit was missed**."
+    )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """Results as tables of text, and for JSON."""
 
 import statistics
+from collections.abc import Iterable
 from typing import Any
 
 from rangeio_bench.jobs.job import Limit
 from rangeio_bench.jobs.runner import Result, Row
+from rangeio_bench.markdown import table
 
 
 def text(result: Result) -> str:
@@ -16,7 +18,7 @@ def text(result: Result) -> str:
             f"  {row.way.name:36} " + (_figures(row, ours, result) if row.runs else row.failure or "-")
         )
     lines += [f"  left out: {reason}" for reason in result.absent]
-    lines += [f"  {_verdict(result, limit)}" for limit in result.job.limits]
+    lines += [f"  {verdict}" for verdict in verdicts(result)]
     return "\n".join(lines)
 
 
@@ -32,6 +34,21 @@ def _figures(row: Row, ours: Row | None, result: Result) -> str:
         ratio = statistics.median(result.ratios(ours, row, "time"))
         words.append(f"ours takes {ratio:.2f} of it")
     return ", ".join(words)
+
+
+def verdicts(result: Result) -> list[str]:
+    """What became of each limit, as a sentence."""
+    return [_verdict(result, limit) for limit in result.job.limits]
+
+
+def markdown(suite: str, results: Iterable[Result], said: str) -> str:
+    """A section of a page: each limit with its figure; missed ones in bold. said: what was measured, when and where."""
+    rows = []
+    for result in results:
+        for verdict in verdicts(result):
+            word, _, figure = verdict.partition(": ")
+            rows.append([result.job.title, f"**{figure}**" if word == "MISSED" else figure])
+    return f"## {suite.capitalize()}\n\n{said}\n\n" + table(["job", "measured"], rows)
 
 
 def _verdict(result: Result, limit: Limit) -> str:
@@ -64,5 +81,4 @@ def data(result: Result) -> dict[str, Any]:
     rows = {
         row.way.name: {"failure": row.failure, "runs": [vars(run) for run in row.runs]} for row in result.rows
     }
-    verdicts = [_verdict(result, limit) for limit in result.job.limits]
-    return {"id": result.job.id, "title": result.job.title, "rows": rows, "verdicts": verdicts}
+    return {"id": result.job.id, "title": result.job.title, "rows": rows, "verdicts": verdicts(result)}
