@@ -14,6 +14,11 @@ import griffe
 PAGES = Path(__file__).resolve().parents[1] / "docs" / "api"
 # A sentence that begins with names and a colon. What precedes it has ended.
 TERM = re.compile(r"(?:^|(?<=[.;:)] ))(\w+(?:, \w+)*): ")
+# What follows the arguments and is about the whole call begins like this.
+GENERAL = re.compile(
+    r"(?<=[.)] )(?=(?:Any thread|Argument errors|Closing|Cost|Files and|Pickles|Raises|Retries|Source|The first"
+    r"|The limits|The result|To open|TypeError|UnsupportedError|ValueError)\b)"
+)
 CODE = re.compile(r"``.+?``|`[^`]+`|\b[A-Z]\w+Error\b")
 
 
@@ -99,9 +104,11 @@ def in_lines(paragraph: str, known: set[str]) -> str:
     terms = [found for found in TERM.finditer(paragraph) if known.issuperset(found[1].split(", "))]
     if not terms:
         return paragraph
-    ends = [found.start() for found in terms[1:]] + [len(paragraph)]
+    after = GENERAL.search(paragraph, terms[-1].end())
+    last = len(paragraph) if after is None else after.start()
+    ends = [found.start() for found in terms[1:]] + [last]
     lines = [paragraph[: terms[0].start()].strip(), ""]
     for found, end in zip(terms, ends, strict=True):
         shown_names = ", ".join(f"**{name}**" for name in found[1].split(", "))
         lines.append(f"- {shown_names}: {paragraph[found.end() : end].strip()}")
-    return "\n".join(lines).strip()
+    return "\n".join([*lines, "", paragraph[last:]]).strip()
