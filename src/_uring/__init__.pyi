@@ -326,6 +326,8 @@ class Reactor:
         response. measured: called for each large response with one tuple: the seconds until its head, the seconds from
         there to its end, and its size in bytes.
         """
+    def count(self, asked: int, fetched: int) -> None:
+        """Count a read that was made outside of the core, in its memory: see `stats`."""
     def stats(self) -> dict[str, int]:
         """Counters since the start: reads, bytes_asked, bytes_fetched, inline_hits, mapped_reads, ring_enters,
         ring_reads, pool_reads, fallbacks; of the process: file_bytes_mapped (may be resident now) and mapped_drops.

@@ -2,6 +2,8 @@
 
 import os
 
+from libc.stdint cimport int64_t
+
 from _uring.file cimport File
 from _uring.read_files cimport Visits
 from _uring.liburing cimport Library
@@ -114,8 +116,13 @@ cdef class Reactor:
 
     def steady(self, idle, request, give_back, *, most, absolute, good_s, timeout, asked, answered, measured):
         return SteadyReads(
-            self.engine.memory, idle, request, give_back, most, absolute, good_s, timeout, asked, answered, measured
+            self.engine, idle, request, give_back, most, absolute, good_s, timeout, asked, answered, measured
         )
+
+    def count(self, int64_t asked, int64_t fetched):
+        self.engine.counters.reads += 1
+        self.engine.counters.bytes_asked += asked
+        self.engine.counters.bytes_fetched += fetched
 
     def stats(self):
         in_flight = self.engine.in_flight  # first: this also frees abandoned reads that have completed

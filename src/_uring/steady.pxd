@@ -3,12 +3,14 @@
 from libc.stdint cimport int64_t
 
 from _uring.connections cimport Connection, IdleConnections
+from _uring.engine cimport Engine
 from _uring.memory cimport Memory
 from _uring.transfer cimport RangeRequest, Transfer
 from _uring.transfer_set cimport Slot, Work
 
 
 cdef class SteadyReads:
+    cdef Engine engine
     cdef Memory memory
     cdef IdleConnections idle
     cdef RangeRequest request
@@ -22,6 +24,7 @@ cdef class SteadyReads:
     cdef int wait(self, Transfer *at) except -1
     cdef int give(self, Connection connection, bint surplus) except -1
     cdef int account(self, Connection connection, Transfer *at) except -1
+    cdef void count(self, int64_t reads, int64_t nbytes) noexcept
     cdef Batch batch(self, starts, lengths, Py_ssize_t first, Py_ssize_t concurrent, double began)
 
 
@@ -45,6 +48,7 @@ cdef class Batch:
     cdef int watch(self) except -1
     cdef int place(self, Py_ssize_t upto) except -1
     cdef object run(self, list buffers)
+    cdef void count(self) noexcept
     cdef int run_all(self) except -1
     cdef Batch one_by_one(self)
     cdef int refill(self) except -1

@@ -20,7 +20,7 @@ from _uring.kernel cimport (
     epoll_ctl,
     epoll_event,
 )
-from _uring.memory cimport Buffer, Memory
+from _uring.memory cimport Buffer
 from _uring.process cimport fork_count, monotonic_ns
 from _uring.transfer cimport DONE, UNUSUAL, WAITING, Transfer, begin, receive_all, unfinished
 from _uring.transfer_set cimport EVENTS, GONE, IDLE, LOOK, SAMPLES, Slot, next_on, work_on
@@ -43,7 +43,7 @@ cdef class SteadyReads:
 
     def __init__(
         self,
-        Memory memory not None,
+        Engine engine not None,
         IdleConnections idle not None,
         RangeRequest request not None,
         give_back,
@@ -57,7 +57,8 @@ cdef class SteadyReads:
     ):
         if len(request.before) + len(request.after) > REQUEST_ROOM:
             raise ValueError(f"the text of a request has at most {REQUEST_ROOM} bytes")
-        self.memory, self.idle, self.request, self.give_back = memory, idle, request, give_back
+        self.engine, self.memory = engine, engine.memory
+        self.idle, self.request, self.give_back = idle, request, give_back
         self.asked, self.answered, self.measured = asked, answered, measured
         self.size, self.most, self.absolute = request.expected.known.size, most, absolute
         self.until_ns = monotonic_ns() + <int64_t>(good_s * 1e9)
@@ -157,10 +158,17 @@ cdef class SteadyReads:
         """Count a received range."""
         connection.used = True
         self.answered()
+        self.count(1, at.length)
         if at.length >= MEASURED:
             wait_ns, receive_ns = at.head_ns - at.sent_ns, at.since_ns - at.head_ns
             self.measured((wait_ns / 1e9, receive_ns / 1e9, at.length))
         return 0
+
+    cdef void count(self, int64_t reads, int64_t nbytes) noexcept:
+        """Count complete ranges, as the core does those of files."""
+        self.engine.counters.reads += reads
+        self.engine.counters.bytes_asked += nbytes
+        self.engine.counters.bytes_fetched += nbytes
 
     cdef int give(self, Connection connection, bint surplus) except -1:
         """Return a connection to the idle ones or to a request that waits for one. Close it if it has received surplus bytes."""
@@ -299,6 +307,7 @@ cdef class Batch:
             self.run_all()
             for _ in range(self.first, self.work.begun - self.work.busy):
                 self.steady.answered()
+            self.count()
             for i in range(self.first, self.work.begun):
                 buffers.append(self.buffers[i])
             return self.unfinished()
@@ -308,6 +317,17 @@ cdef class Batch:
         finally:
             for _ in range(self.first, self.work.begun):
                 self.steady.asked()
+
+    cdef void count(self) noexcept:
+        """Count the ranges that are complete: all that were begun but those in flight."""
+        cdef int64_t nbytes = 0
+        cdef Py_ssize_t i
+        for i in range(self.first, self.work.begun):
+            nbytes += self.work.lengths[i]
+        for i in range(self.work.count):
+            if self.work.slots[i].index >= 0:
+                nbytes -= self.work.slots[i].transfer.length
+        self.steady.count(self.work.begun - self.work.busy - self.first, nbytes)
 
     cdef int run_all(self) except -1:
         """Run until all ranges are complete, or an unusual response arrives."""
@@ -347,6 +367,7 @@ cdef class Batch:
         if self.taken == self.work.landings:
             self.taken = self.work.landings = 0
         self.steady.answered()
+        self.steady.count(1, self.work.lengths[index])
         found = index, self.buffers.pop(index)
         self.left_ns = monotonic_ns()
         return found

@@ -145,9 +145,9 @@ def backend() -> Backend:
 def stats() -> dict[str, int]:
     """Counters of this process.
 
-    Of its reactor: reads, bytes requested and fetched, Buffers live and pooled, reads in flight. Of the budget (see
-    `set_budget`): budget_bytes, budget_in_use, budget_waits. Of network traffic: requests, connections, retries,
-    retries_refused, retry_tokens, hedges, hedges_won (see `Options.hedge`).
+    Of its reactor: reads of files and over networks, bytes_asked and bytes_fetched, Buffers live and pooled, reads in
+    flight. Of the budget (see `set_budget`): budget_bytes, budget_in_use, budget_waits. Of network traffic: requests,
+    connections, retries, retries_refused, retry_tokens, hedges, hedges_won (see `Options.hedge`).
     """
     return {**_uring.default_reactor().stats(), **_budget.stats(), **_traffic(), **_retries.stats()}
 

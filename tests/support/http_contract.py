@@ -6,6 +6,7 @@ import pytest
 from awaited import Awaited
 from contract import DATA, RANGES, RESULTS, Make, ReaderContract
 
+import _uring
 import rangeio
 
 
@@ -47,6 +48,25 @@ class HttpContract(ReaderContract):
     def test_size_and_stat(self, reader: rangeio.Reader) -> None:
         assert reader.stat().size == len(DATA)
         super().test_size_and_stat(reader)
+
+    def test_what_is_counted(self, reader: rangeio.Reader, reactor: _uring.Reactor) -> None:
+        """Reads and their bytes, as those of files; whoever makes them: the core, the engine, a store's library."""
+        for read, reads, nbytes in (
+            (lambda: reader.read_at(10, 1000), 1, 1000),
+            (lambda: reader.read_at(20, 100_000), 1, 100_000),
+            (lambda: reader.read_into(bytearray(50), 7), 1, 50),
+            (lambda: reader.read_ranges([(0, 10), (50_000, 50_020)], gap=None), 2, 30),
+            (lambda: dict(reader.iter_ranges([(0, 10), (50_000, 50_020)], gap=None)), 2, 30),
+            (lambda: reader.read_ranges_into([(bytearray(9), 0), (bytearray(8), 60_000)]), 2, 17),
+            (lambda: reader.read_batch([0, 50_000], 40), 2, 80),
+        ):
+            before, own = reactor.stats(), reader.stats
+            read()
+            after = reactor.stats()
+            found = [after[name] - before[name] for name in ("reads", "bytes_asked", "bytes_fetched")]
+            assert found == [reads, nbytes, nbytes]
+            planned = reader.stats["bytes_fetched"] - own["bytes_fetched"]
+            assert planned in (0, nbytes)  # of planned reads only
 
     def test_empty_object(self, make: Make) -> None:
         assert make(b"").stat().size == 0

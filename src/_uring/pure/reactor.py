@@ -133,6 +133,9 @@ class Reactor:
     ) -> None:
         """None: not available without the extension."""
 
+    def count(self, asked: int, fetched: int) -> None:
+        self._current().count(asked, fetched)
+
     def stats(self) -> dict[str, int]:
         own = self._current()
         bytes_live = own.memory.bytes_live

@@ -119,6 +119,8 @@ class RangeRead:
                 f"{self.filled} of {length} bytes were received, and nothing said that others are missing: this is a"
                 " defect of rangeio"
             )
+        if self.remote.by_bytes:  # not a page of a listing
+            self._reactor.count(length, length)
         if self.into is not None:
             return length
         buffer = self.buffer

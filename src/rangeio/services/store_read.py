@@ -88,6 +88,7 @@ class StoreRead:
                 f"{self._filled} of {self.stop - self.start} bytes were read, and nothing said that others are"
                 " missing: this is a defect of rangeio"
             )
+        self._reactor.count(self._filled, self._filled)
         return self._buffer if self._is_ours else self._filled
 
     def let_go(self) -> None:
