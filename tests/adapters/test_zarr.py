@@ -495,3 +495,18 @@ def test_it_is_imported_when_it_is_used(auto_lab: Lab) -> None:
             say(told=str(error))
     """)
     assert "pip install 'rangeio[zarr]'" in auto_lab.run(program).facts()["told"]
+
+
+def test_the_fused_pipeline(root: Path) -> None:
+    """Of zarr 3.4: files by `get_sync` in its threads, a network awaited."""
+    if not hasattr(zarr.core.codec_pipeline, "FusedCodecPipeline"):
+        pytest.skip("zarr has no FusedCodecPipeline")
+    fused = {"codec_pipeline.path": "zarr.core.codec_pipeline.FusedCodecPipeline"}
+    with zarr.config.set(fused), served(root) as server:
+        for store in (ZarrStore(root), ZarrStore(server.url)):
+            arrays = [zarr.open_array(store, path=name, mode="r") for name in ("plain", "sharded")]
+            for array in arrays:
+                assert (array[:] == NUMBERS).all()
+            requests(server)
+            assert (arrays[1][3:29, 5:20] == NUMBERS[3:29, 5:20]).all()
+            assert len(requests(server)) in (0, 2)

@@ -9,7 +9,7 @@ import asyncio
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, TypeAlias
@@ -78,8 +78,9 @@ class ZarrStore(Store):
         self._scheme, self._known = self._operator.scheme, self._operator.options
         self._gap = {**self._known, **self._options}.get("gap", service_class(self._scheme).defaults.gap)
         self._supports_sync_io = self._scheme in _WITHOUT_NETWORK
-        self._awaited = _Way(_awaited, partial(self._operator.open_async, **self._options), self._scheme)
-        self._at_once = _Way(_at_once, partial(self._operator.open, **self._options), self._scheme)
+        opened = partial(self._operator.open_async, **self._options)
+        self._awaited = _Way(opened, self._scheme, waits=True)
+        self._at_once = _Way(partial(self._operator.open, **self._options), self._scheme, waits=False)
 
     # --- values --------------------------------------------------------------------------------------------------
 
@@ -170,7 +171,12 @@ class ZarrStore(Store):
         wanted = [_part(request)[0] for request in requests]
         gap = _smaller(self._gap, max_gap)
         try:
-            found = await self._follow(way, key, _WITHIN, lambda reader: reader.read_ranges(wanted, gap=gap))
+            if len(wanted) == 1:
+                found = [await self._follow(way, key, _WITHIN, lambda reader: reader.read_range(wanted[0]))]
+            else:
+                found = await self._follow(
+                    way, key, _WITHIN, lambda reader: reader.read_ranges(wanted, gap=gap)
+                )
         except Error as error:
             # For zarr, a shard that is gone is a shard without chunks.
             gone = error if isinstance(error, _NOTHING_THERE) else error.__cause__
@@ -183,12 +189,12 @@ class ZarrStore(Store):
         """What `read` reads: of the version that had the index, if this task or thread has read that before."""
         index = _INDEX.get()
         if index is None or index.store is not self or index.key != key or place >= index.place:
-            found, version = await way.read_part(key, None, read)
+            found, version = await way.read_part(key, read, tell=place != _WITHIN)
             if place != _WITHIN:
                 _INDEX.set(_Index(self, key, version, place))
             return found
         try:
-            return (await way.read_part(key, index.version, read))[0]
+            return (await way.read_part(key, read, index.version))[0]
         except (*_NOTHING_THERE, ObjectChangedError) as error:
             _INDEX.set(None)
             raise ObjectChangedError(
@@ -340,11 +346,9 @@ class _Way:
 
     _lock: threading.RLock
 
-    def __init__(
-        self, call: Callable[..., Awaitable[Any]], open_key: Callable[[str], Any], scheme: str
-    ) -> None:
+    def __init__(self, open_key: Callable[[str], Any], scheme: str, *, waits: bool) -> None:
         begin_lock(self)
-        self._call, self._open = call, open_key
+        self._open, self._waits = open_key, waits
         self._is_local, self._keeps = scheme == "fs", scheme not in _WITHOUT_NETWORK
         self._readers: OrderedDict[str, Any] = OrderedDict()
 
@@ -352,17 +356,21 @@ class _Way:
         """All bytes of a key."""
         reader = self._open(key)
         try:
-            return await self._call(reader.read_range)
+            found = reader.read_range()
+            return await found if self._waits else found
         finally:
             reader.close()
 
-    async def read_part(self, key: str, version: Any, read: Callable[[Any], Any]) -> tuple[Any, Any]:
-        """What `read` reads, and of which version. ObjectChangedError if `version` is given, and is another."""
+    async def read_part(
+        self, key: str, read: Callable[[Any], Any], version: Any = None, *, tell: bool = False
+    ) -> tuple[Any, Any]:
+        """What `read` reads, and its version, if it is given or wanted. ObjectChangedError if it is not `version`."""
         if self._is_local:
-            return await self._read_file(key, version, read)
+            return await self._read_file(key, read, version, tell)
         reader = self._reader(key) if version is None else version
         try:
-            return await self._call(read, reader), reader
+            found = read(reader)
+            return await found if self._waits else found, reader
         except ObjectChangedError:
             self._drop(key, reader)
             if version is not None:
@@ -371,13 +379,21 @@ class _Way:
             self._drop(key, reader)
             raise
         reader = self._reader(key)
-        return await self._call(read, reader), reader
+        found = read(reader)
+        return await found if self._waits else found, reader
 
-    async def _read_file(self, key: str, version: Any, read: Callable[[Any], Any]) -> tuple[Any, str]:
+    async def _read_file(
+        self, key: str, read: Callable[[Any], Any], version: Any, tell: bool
+    ) -> tuple[Any, Any]:
         reader = self._open(key)
         try:
-            found = await self._call(read, reader)
-            pin = (await self._call(reader.stat)).pin
+            found = read(reader)
+            if self._waits:
+                found = await found
+            if version is None and not tell:
+                return found, None
+            stat = reader.stat()
+            pin = (await stat if self._waits else stat).pin
         finally:
             reader.close()
         if version is not None and pin != version:
@@ -404,14 +420,6 @@ class _Way:
         """Drop the readers that are kept."""
         with self._lock:
             self._readers.clear()
-
-
-async def _awaited(call: Callable[..., Awaitable[Any]], *args: Any) -> Any:
-    return await call(*args)
-
-
-async def _at_once(call: Callable[..., Any], *args: Any) -> Any:
-    return call(*args)
 
 
 def _rooted(where: str | os.PathLike[str], options: dict[str, Any]) -> Operator:
