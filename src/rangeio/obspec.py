@@ -52,13 +52,12 @@ class Store:
     @property
     def url(self) -> str:
         """The URL at which paths begin, without credentials: for registries of stores, such as VirtualiZarr's."""
-        scheme, options = self._operator.scheme, self._operator.options
-        if scheme == "fs":
-            return f"file://{os.path.abspath(options.get('root') or os.sep)}"
+        if self._operator.scheme == "fs":
+            return f"file://{os.path.abspath(self._operator.options.get('root') or os.sep)}"
         try:
             return self._operator.uri("-").removesuffix("-")
         except ConfigInvalidError:  # paths begin with a bucket
-            return f"{scheme}://"
+            return f"{self._operator.scheme}://"
 
     # --- one object ----------------------------------------------------------------------------------------------
 

@@ -190,6 +190,11 @@ class Operator:
             return self._service.list_async(prefix, delimiter or None, self._options)
         return InTurns(self._service.list(prefix, delimiter or None, self._options))
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options with which it was made, without secrets."""
+        return {**self._service.without_secrets(self._given)}
+
     def uri(self, path: Path) -> str:
         """The URI of a path in this service, which `rangeio.open` accepts; of a local file its path. For display:
         without login and query.
@@ -342,11 +347,6 @@ class Operator:
         root = self._service.without_secrets(self._given).get("root")
         root = "" if root is None else f" {root!r}"
         return f"<rangeio.Operator {self.scheme}{root}>"
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The options that it was made with, without the secret ones: what its pickle contains."""
-        return self._service.without_secrets(self._given)
 
     def __reduce__(self) -> tuple[Any, ...]:
         kept = self.options

@@ -148,6 +148,11 @@ def test_one_level(call: Any) -> None:
 
 
 def test_pickle_and_urls() -> None:
+    for url in ("file:///folder", "https://host/folder/"):
+        assert ro.Store.from_url(url).url == url
+    assert ro.Store.from_url("https://user:word@host/folder").url == "https://host/folder/"
+    assert ro.Store.from_url("s3://bucket/folder", region="r").url == "s3://bucket/folder/"
+    assert ro.Store("s3", region="r").url == "s3://"
     with scripted(lambda asked: with_suffixes(DATA, asked)) as server:
         store = pickle.loads(pickle.dumps(ro.Store.from_url(server.url + "/folder")))
         assert store.get_range("x", start=1, end=3) == DATA[1:3]

@@ -438,6 +438,8 @@ def test_equality_and_pickles(root: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert b"wJalrSECRET" not in pickle.dumps(s3)
     assert len(pickle.dumps(s3)) < 2000
     assert pickle.loads(pickle.dumps(s3)) == s3
+    with_function = {"region": "eu-x-1", "credentials": lambda: ("AKID", "wJalrSECRET")}
+    assert ZarrStore("s3://bucket/a", **with_function) == ZarrStore("s3://bucket/a", **with_function)
     web = ZarrStore("https://user:word@host/a.zarr")
     assert repr(web) == "ZarrStore('https://host/a.zarr')"
     assert b"word" not in pickle.dumps(web)
