@@ -6,7 +6,7 @@ from rangeio_bench.jobs.job import Job
 
 SUITES: dict[str, tuple[str, ...]] = {
     "tables": (),
-    "tensors": ("arrays",),
+    "tensors": ("arrays", "models"),
 }
 """Modules of this package by suite."""
 
