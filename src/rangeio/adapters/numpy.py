@@ -34,7 +34,10 @@ Array = npt.NDArray[Any]
 _MAGIC = b"\x93NUMPY"
 # Bytes of the first request; headers are 128 bytes, or longer with many fields.
 _FIRST = 4 << 10
+_LEAST = 16
 _MOST_HEADER = 1 << 20
+# Bytes of a .npz file over a network that are kept while its list is read.
+_KEPT = 4 << 20
 _MOST_DIMENSIONS = 64
 _MOST_BYTES = 1 << 62
 # No stream of deflate is shorter than this part of what it holds.
@@ -78,10 +81,10 @@ class NpyArray:
     Threads may share it. It pickles as its Reader does: as URI and options, without secrets.
     """
 
-    def __init__(self, reader: Reader) -> None:
-        """It owns the Reader."""
+    def __init__(self, reader: Reader, begin: bytes = b"") -> None:
+        """It owns the Reader. begin: the first bytes, if they are known."""
         self._reader = reader
-        self.dtype, self.fortran_order, self.shape, self._start = _read_header(reader)
+        self.dtype, self.fortran_order, self.shape, self._start = _read_header(reader, begin)
 
     @property
     def ndim(self) -> int:
@@ -197,7 +200,7 @@ class NpzFile(Mapping[str, NpyArray]):
         self._reader = reader
         reader.read_at(0, 4)  # tells the size
         try:
-            with zipfile.ZipFile(reader.as_file()) as members:
+            with zipfile.ZipFile(reader.as_file(cache=_KEPT)) as members:
                 found = members.infolist()
         except (zipfile.BadZipFile, NotImplementedError) as error:
             raise _refusal(reader, f"it is no zip file: {error}") from None
@@ -217,12 +220,14 @@ class NpzFile(Mapping[str, NpyArray]):
             raise _refusal(self._reader, f"{name!r} is encrypted")
         if info.compress_type != zipfile.ZIP_STORED:
             return NpyArray(from_bytes(self._decompressed(info)))
-        start = self._start(info)
-        return NpyArray(self._reader.slice(start, start + info.file_size))
+        # Its own header, whose length the list does not tell, and that of the array, in one request.
+        head = self._reader.read_at(info.header_offset, _FIRST).tobytes()
+        start = self._start(info, head)
+        begin = head[start - info.header_offset :][: info.file_size]
+        return NpyArray(self._reader.slice(start, start + info.file_size), begin)
 
-    def _start(self, info: zipfile.ZipInfo) -> int:
-        """Where the bytes of a member begin: after its own header, whose length the list does not tell."""
-        head = self._reader.read_at(info.header_offset, 30).tobytes()
+    def _start(self, info: zipfile.ZipInfo, head: bytes) -> int:
+        """Where the bytes of a member begin. head: its first bytes."""
         lengths = int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
         start = info.header_offset + 30 + lengths
         if head[:4] != b"PK\3\4" or start + info.file_size > size_of(self._reader):
@@ -236,7 +241,7 @@ class NpzFile(Mapping[str, NpyArray]):
         ):
             raise _refusal(self._reader, f"{info.filename!r} cannot be as long as the list says")
         try:
-            with zipfile.ZipFile(self._reader.as_file()) as members:
+            with zipfile.ZipFile(self._reader.as_file(cache=_KEPT)) as members:
                 return members.read(info)
         except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
             raise _refusal(self._reader, f"{info.filename!r}: {error}") from None
@@ -305,9 +310,10 @@ def _refusal(reader: Reader, reason: str) -> ValueError:
     return ValueError(f"{reader.path!r} cannot be read as arrays of numpy: {reason}")
 
 
-def _read_header(reader: Reader) -> "tuple[np.dtype[Any], bool, tuple[int, ...], int]":
+def _read_header(reader: Reader, begin: bytes) -> "tuple[np.dtype[Any], bool, tuple[int, ...], int]":
     """The dtype, whether the order is Fortran's, the shape, and where the items begin."""
-    begin = reader.read_at(0, _FIRST).tobytes()
+    if len(begin) < _LEAST:
+        begin = reader.read_at(0, _FIRST).tobytes()
     size = size_of(reader)
     if begin[:6] != _MAGIC:
         raise _refusal(reader, "it does not begin as a .npy file")
