@@ -27,7 +27,7 @@ from rangeio.adapters import safetensors as ours
 theirs = need_module("safetensors")
 from safetensors.numpy import save, save_file  # noqa: E402
 
-MANY = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MANY = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 KINDS = ["F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL", "C64"]
 DTYPES = ["f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "?", "c8"]
 
@@ -443,10 +443,10 @@ MEMORY = """
 @pytest.mark.parametrize("direct", [False, True])
 def test_peak_memory(auto_lab: Lab, tmp_path: Path, direct: bool) -> None:
     """At most a twentieth more than what is returned: what the kernel counted as resident."""
-    large = np.zeros((4096, 4096), "f4")
-    save_file({"a": large[:10], "b": large[:3000], "c": large[:1111], "d": large}, tmp_path / "m")
+    large = np.zeros((2048, 4096), "f4")
+    save_file({"a": large[:10], "b": large[:1500], "c": large[:1111], "d": large}, tmp_path / "m")
     facts = auto_lab.run(code(MEMORY), tmp_path / "m", direct, RANGEIO_POISON="0").facts()
-    assert facts.pop("column") <= (1.6 if direct else 1.05)  # records of O_DIRECT go by way of 8 MiB
+    assert facts.pop("column") <= (2.05 if direct else 1.05)  # 8 MiB of records go by way of 12 MiB
     assert max(facts.values()) <= 1.05, facts
 
 

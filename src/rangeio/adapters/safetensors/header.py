@@ -62,16 +62,16 @@ def read_header(reader: Reader) -> Header:
 
     ValueError if this is no safetensors file, or one that contradicts itself.
     """
-    begin = reader.read_at(0, _FIRST)
+    begin = reader.read_at(0, _FIRST).tobytes()  # the traceback of an error would hold the Buffer
     size = size_of(reader)
     if len(begin) < 8:
         raise _refusal(reader, "it is shorter than 8 bytes")
-    length = int.from_bytes(begin[:8].tobytes(), "little")
+    length = int.from_bytes(begin[:8], "little")
     if length > MOST_HEADER:
         raise _refusal(reader, f"its header is {length} bytes long, more than {MOST_HEADER}")
     if 8 + length > size:
         raise _refusal(reader, f"its header is {length} bytes long, but the file {size}")
-    raw = begin[8 : 8 + length].tobytes()
+    raw = begin[8 : 8 + length]
     if len(raw) < length:
         raw += reader.read_exact(8 + len(raw), length - len(raw)).tobytes()
     try:
