@@ -4,7 +4,7 @@ import pytest
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The marks of pyarrow's own tests."""
+    """The marks of the tests of pyarrow and h5py."""
     for mark in (
         "s3",
         "gcs",
@@ -18,3 +18,4 @@ def pytest_configure(config: pytest.Config) -> None:
         "threading",
     ):
         config.addinivalue_line("markers", f"{mark}: of pyarrow's tests")
+    config.addinivalue_line("markers", "thread_unsafe: of h5py's tests")

@@ -3,6 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Iterable
+from mmap import mmap
 from typing import Any, Protocol
 
 from rangeio.adapters.cached.pieces import Pieces, Ranges, cut, united
@@ -34,6 +35,11 @@ class Ranged(Protocol):
 
     @property
     def read_ranges(self) -> Any:
+        """See `Reader`."""
+        ...
+
+    @property
+    def read_ranges_into(self) -> Any:
         """See `Reader`."""
         ...
 
@@ -218,6 +224,14 @@ class Blocks:
 
     def _fetch(self, wanted: Ranges) -> list[Any]:
         options = self.options_for(sum(stop - start for start, stop in wanted))
+        if self._cache:
+            # A Buffer would be of a larger block of the core, which keeps what is free: more than was promised.
+            places = [memoryview(mmap(-1, stop - start)) for start, stop in wanted]
+            starts = [start for start, _ in wanted]
+            counts = (
+                self.reader.read_ranges_into(zip(places, starts, strict=True), **options) if wanted else []
+            )
+            return [place[:count].toreadonly() for place, count in zip(places, counts, strict=True)]
         if len(wanted) == 1 and not options:
             return [self.reader.read_at(wanted[0][0], wanted[0][1] - wanted[0][0])]
         return list(self.reader.read_ranges(wanted, gap=0, **options)) if wanted else []
