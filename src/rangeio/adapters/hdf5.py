@@ -17,6 +17,7 @@ try:
 except ImportError as error:
     raise ImportError(f"h5py is missing ({error}): pip install 'rangeio[hdf5]'") from error
 
+from rangeio.adapters.boxes import select
 from rangeio.adapters.cached.blocks import CACHE
 from rangeio.errors import UnexpectedEofError, UnsupportedError
 from rangeio.operator import Operator
@@ -73,7 +74,7 @@ def read(dataset: "h5py.Dataset", selection: Any = ()) -> Any:
     asked = _boxed(dataset, selection) if driven is not None else None
     if driven is None or asked is None:
         return dataset[selection]
-    box, scalars = asked
+    box, selector = asked
     windows = [*_windows(dataset, box, driven.most)]
     if len(windows) == 1:
         driven.load(windows[0][1])
@@ -85,7 +86,7 @@ def read(dataset: "h5py.Dataset", selection: Any = ()) -> Any:
         if out is None:
             out = np.empty([stop - start for start, stop in box], found.dtype)
         out[tuple(slice(a - start, b - start) for (a, b), (start, _) in zip(part, box, strict=True))] = found
-    return out[tuple(0 if scalar else slice(None) for scalar in scalars)]
+    return out[selector]
 
 
 # --- what h5py reads from ------------------------------------------------------------------------------------
@@ -163,32 +164,17 @@ def _close_all() -> None:
 # --- what is selected, and where it is -----------------------------------------------------------------------
 
 
-def _boxed(dataset: "h5py.Dataset", selection: Any) -> tuple[Box, list[bool]] | None:
-    """The box that is selected, and which axes are dropped; None if h5py has to say, because it is none or empty."""
-    items = list(selection) if isinstance(selection, tuple) else [selection]
-    shape = dataset.shape
-    if not shape or len([item for item in items if item is Ellipsis]) > 1:
+def _boxed(dataset: "h5py.Dataset", selection: Any) -> tuple[Box, tuple[Any, ...]] | None:
+    """The box that is selected, and the index that drops the axes of integers; None if h5py has to say."""
+    if not dataset.shape:
         return None
-    if Ellipsis not in [item if item is Ellipsis else None for item in items]:
-        items.append(Ellipsis)
-    at = next(place for place, item in enumerate(items) if item is Ellipsis)
-    items[at : at + 1] = [slice(None)] * (len(shape) - len(items) + 1)
-    if len(items) != len(shape):
+    try:
+        box = select(selection, dataset.shape)
+    except (IndexError, TypeError, ValueError):
+        return None  # an error of h5py's own, or one of its other kinds of index
+    if None in box.selector or any(span.step != 1 or not span.items for span in box.spans):
         return None
-    box, scalars = [], []
-    for item, length in zip(items, shape, strict=True):
-        if isinstance(item, slice) and item.step in (None, 1):
-            start, stop, _ = item.indices(length)
-        elif isinstance(item, (int, np.integer)) and not isinstance(item, bool) and -length <= item < length:
-            start = int(item) % length
-            stop = start + 1
-        else:
-            return None
-        if start >= stop:
-            return None
-        box.append((start, stop))
-        scalars.append(not isinstance(item, slice))
-    return tuple(box), scalars
+    return tuple((span.start, span.start + span.items) for span in box.spans), box.selector
 
 
 def _windows(dataset: "h5py.Dataset", box: Box, most: int) -> Iterator[tuple[Box, list[tuple[int, int]]]]:
