@@ -383,6 +383,26 @@ def test_threads_share_a_file(opened: Opened, original: Path) -> None:
             assert all(pool.map(read, range(4)))
 
 
+def test_a_collection_in_another_thread(large: bytes) -> None:
+    """h5py's lock is held while the read waits, and letting go of a dataset takes it."""
+    shelf: list[Any] = []
+
+    def script(asked: Asked) -> Any:
+        if shelf:
+            dead = [shelf.pop()]
+            dead.append(dead)
+            del dead
+            _ = [[] for _ in range(10_000)]  # would begin a collection
+        return honest(large, asked)
+
+    with scripted(script) as server, hdf5.open(server.url + "/x") as file:
+        dataset = file["x"]
+        shelf.append(file["rows"])
+        assert dataset[700:, 700:].all()
+        assert not shelf
+        assert gc.isenabled()
+
+
 CHILD = """
     import os, sys
     from rangeio.adapters import hdf5

@@ -6,7 +6,7 @@ from rangeio_bench.jobs.job import Job
 
 SUITES: dict[str, tuple[str, ...]] = {
     "tables": (),
-    "tensors": ("arrays", "models"),
+    "tensors": ("arrays", "models", "hdf5"),
 }
 """Modules of this package by suite."""
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from rangeio.adapters.cached.pieces import Pieces, Ranges, cut, united
 from rangeio.adapters.cached.strides import Runs, Strides
+from rangeio.adapters.cached.uncollected import without_collections
 from rangeio.locks import begin_lock
 from rangeio.ranges import Suffix
 from rangeio.service import FAR, NEAR, Capability
@@ -112,6 +113,7 @@ class Blocks:
         self._answered = False  # a response has told the size
         self._size: int | None = None if self.far else reader.size
         self._pieces = Pieces(self._cache or max(self._most, TAIL))
+        self._last: tuple[int, int, Any] = (0, 0, b"")  # the piece of the last read: where it begins and ends
         self._strides, self._runs = Strides(), Runs()
         self._small: deque[int] = deque(maxlen=4)
         self._block_size = BLOCK
@@ -146,11 +148,16 @@ class Blocks:
             return b""
         stop = at + count
         with self._lock:
-            held, missing = self._pieces.find(at, stop)
             sequential, self._next = at == self._next, stop
-            if count >= EXACT:
+            if self._cache and count >= EXACT:
                 sequential = self._runs.goes_on(at, stop)
+            begin, end, data = self._last
+            if begin <= at and stop <= end:
+                return data[at - begin : stop - begin]
+            held, missing = self._pieces.find(at, stop)
             if not missing:
+                begin, data = held[-1]
+                self._last = begin, begin + len(data), data
                 return cut(held, at, stop)
             wanted = (
                 self._with_blocks(at, missing, sequential)
@@ -158,10 +165,14 @@ class Blocks:
                 else self._ahead(missing, sequential)
             )
         fetched = self._fetch(wanted)
+        if not held and len(wanted) == 1 and wanted[0][0] == at:  # as most are
+            data = fetched[0]
+            self._took(wanted, fetched, keep=self._cache > 0 or len(data) > count)
+            return data[:count] if len(data) > count else data
         keep = self._cache or sum(map(len, fetched)) > sum(last - first for first, last in missing)
         self._took(wanted, fetched, keep=bool(keep))
         pieces = [*held, *((start, data) for (start, _), data in zip(wanted, fetched, strict=True))]
-        return cut(sorted(pieces, key=lambda piece: piece[0]) if held else pieces, at, stop)
+        return cut(sorted(pieces, key=lambda piece: piece[0]), at, stop)
 
     def peek(self, at: int, count: int) -> Any:
         """What is held from `at` on; if that is nothing, `count` bytes are read as by the next read."""
@@ -223,18 +234,20 @@ class Blocks:
     # --- fetching ------------------------------------------------------------------------------------------------
 
     def _fetch(self, wanted: Ranges) -> list[Any]:
+        if not self._cache and len(wanted) == 1:
+            start, stop = wanted[0]
+            if not (options := self.options_for(stop - start)):
+                return [self.reader.read_at(start, stop - start)]
+            return list(self.reader.read_ranges(wanted, **options))
         options = self.options_for(sum(stop - start for start, stop in wanted))
-        if self._cache:
-            # A Buffer would be of a larger block of the core, which keeps what is free: more than was promised.
-            places = [memoryview(mmap(-1, stop - start)) for start, stop in wanted]
-            starts = [start for start, _ in wanted]
+        # Not Buffers: they are of larger blocks of the core, which keeps what is free, so more than was promised.
+        places = [memoryview(mmap(-1, stop - start)) for start, stop in wanted]
+        starts = [start for start, _ in wanted]
+        with without_collections():
             counts = (
                 self.reader.read_ranges_into(zip(places, starts, strict=True), **options) if wanted else []
             )
-            return [place[:count].toreadonly() for place, count in zip(places, counts, strict=True)]
-        if len(wanted) == 1 and not options:
-            return [self.reader.read_at(wanted[0][0], wanted[0][1] - wanted[0][0])]
-        return list(self.reader.read_ranges(wanted, gap=0, **options)) if wanted else []
+        return [place[:count].toreadonly() for place, count in zip(places, counts, strict=True)]
 
     def _took(self, wanted: Ranges, fetched: list[Any], *, keep: bool) -> None:
         with self._lock:
@@ -244,6 +257,7 @@ class Blocks:
                     self._size = start + len(data)
                 if keep and self._most and len(data):
                     self._pieces.put(start, data)
+                    self._last = start, start + len(data), data
                 if start + len(data) == self._size and len(self.tail[1]) <= len(data) <= _CHUNK:
                     self.tail = (start, data)
 
@@ -255,4 +269,5 @@ class Blocks:
         """Let go of everything."""
         with self._lock:
             self._pieces.clear()
+            self._last = (0, 0, b"")
             self.tail = (0, b"")

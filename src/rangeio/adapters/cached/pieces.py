@@ -19,11 +19,16 @@ class Pieces:
 
     def find(self, start: int, stop: int) -> tuple[list[tuple[int, Any]], Ranges]:
         """The pieces that have bytes of a range, with their starts, in order; and the parts that are in none."""
+        place = bisect_right(self._starts, start) - 1
+        if place >= 0:
+            begin = self._starts[place]
+            data = self._held[begin]
+            if stop <= begin + len(data):
+                self._held.move_to_end(begin)
+                return [(begin, data)], []
         found: list[tuple[int, Any]] = []
         missing = []
-        for begin in self._starts[
-            max(0, bisect_right(self._starts, start) - 1) : bisect_left(self._starts, stop)
-        ]:
+        for begin in self._starts[max(0, place) : bisect_left(self._starts, stop)]:
             data = self._held[begin]
             end = begin + len(data)
             if end <= start:
@@ -46,18 +51,26 @@ class Pieces:
         """Keep a piece; of what is held already, nothing."""
         if len(data) > self._most:
             return
-        for first, last in self.find(start, start + len(data))[1]:
-            whole = last - first == len(data)
-            # A part would keep all of its memory.
-            part = data if whole else bytes(data[first - start : last - start])
-            # In this order, because another thread may fork between any two steps.
-            self._held[first] = part
-            self._total += last - first
-            self._starts.insert(bisect_left(self._starts, first), first)
+        place, stop = bisect_right(self._starts, start), start + len(data)
+        if (place == 0 or not self.has(start)) and (
+            place == len(self._starts) or stop <= self._starts[place]
+        ):
+            self._add(place, start, data)
+        else:
+            for first, last in self.find(start, stop)[1]:
+                # A view of a part would keep all of its memory.
+                part = bytes(data[first - start : last - start])
+                self._add(bisect_left(self._starts, first), first, part)
         while self._total > self._most:
             oldest = next(iter(self._held))
             del self._starts[bisect_left(self._starts, oldest)]
             self._total -= len(self._held.pop(oldest))
+
+    def _add(self, place: int, start: int, data: Any) -> None:
+        # In this order, because another thread may fork between any two steps.
+        self._held[start] = data
+        self._total += len(data)
+        self._starts.insert(place, start)
 
     def clear(self) -> None:
         """Let go of everything."""
