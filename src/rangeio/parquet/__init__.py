@@ -42,8 +42,9 @@ def read_table(
     or an expression. Row groups whose statistics exclude it are not fetched. partitioning: ``"hive"`` takes columns
     from directories like ``year=2026``. options: those of `rangeio.open`.
 
-    Cost: a request for each footer (a second if it is longer than 64 KiB), then the column chunks, in windows of 32 MiB
-    of which two are in flight or in use. Errors name the file; ObjectChangedError if it is replaced meanwhile.
+    Cost: a request for each footer (a second if it is longer than 64 KiB), then the column chunks, of which 64 MiB are
+    in flight or in use. Several row groups are decoded at once. Errors name the file; ObjectChangedError if it is
+    replaced meanwhile.
     """
     reading = reading_of(source, columns, filters, use_threads, partitioning, options)
     with closing(reading), closing(reading.tables(TABLE)) as tables:

@@ -103,19 +103,24 @@ class ParquetObject:
     def __init__(self, reader: Reader, partition: Any) -> None:
         """partition: a pyarrow expression of the values in its path, or None. Requests the footer."""
         self.reader, self.path = reader, reader.path
-        tail, size = _read_tail(reader)
-        self.file = ChunkFile(reader, size)
-        self.file.hold([(size - len(tail), tail)])
+        tail, self._size = _read_tail(reader)
+        file = ChunkFile(reader, self._size)
+        file.hold([(self._size - len(tail), tail)])
         with naming(self.path):
             format = pyarrow.dataset.ParquetFileFormat()
-            self._fragment = format.make_fragment(self.file, partition_expression=partition)
+            self._fragment = format.make_fragment(file, partition_expression=partition)
             self.metadata = self._fragment.metadata
-            self.parquet = pyarrow.parquet.ParquetFile(self.file, metadata=self.metadata, pre_buffer=False)
-            self.schema = self.parquet.schema_arrow
-        self.file.hold([])
+            self.schema = self.decoder([]).schema_arrow
+        file.hold([])
         names, schema = {*self.schema.names}, self.metadata.schema
         self._leaves = [schema.column(index).path for index in range(self.metadata.num_columns)]
         self._roots = [_root(path, names) for path in self._leaves]
+
+    def decoder(self, held: "Sequence[tuple[int, Buffer | bytes]]") -> Any:
+        """A pyarrow.parquet.ParquetFile that has these parts of the file, (start, bytes), sorted. Cheap."""
+        file = ChunkFile(self.reader, self._size)
+        file.hold(held)
+        return pyarrow.parquet.ParquetFile(file, metadata=self.metadata, pre_buffer=False)
 
     def leaves(self, name: str) -> list[int]:
         """The leaf columns of a column, or of a field in it (``"column.field"``); empty if there is none."""
@@ -144,7 +149,6 @@ class ParquetObject:
 
     def close(self) -> None:
         """Close the Reader."""
-        self.file.close()
         self.reader.close()
 
 

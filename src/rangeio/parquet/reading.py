@@ -153,47 +153,78 @@ class Reading:
     def tables(self, sizes: Sizes) -> Generator[Any]:
         """The rows in order, as tables of some row groups each."""
         done: list[Any] = []
-        with closing(self._closing(fetched(self.pieces(sizes.most), sizes))) as pieces:
-            for piece in pieces:
-                with naming(piece.object.path):
-                    done.append(
-                        piece.object.parquet.read_row_groups(
-                            piece.row_groups, columns=piece.names, use_threads=self._use_threads
-                        )
-                    )
+        with closing(self._closing(self._decoded(fetched(self.pieces(sizes.most), sizes)))) as found:
+            for piece, table in found:
+                done.append(table)
                 if piece.last:
-                    table = _side_by_side(done)
+                    table = done[0] if piece.first else self._whole(piece, _side_by_side(done))
                     done.clear()
-                    with naming(piece.object.path):
-                        table = self._result(table, piece.tag)
                     yield table
+
+    def _decoded(self, pieces: Generator[Piece]) -> Generator[tuple[Piece, Any]]:
+        """The pieces in order, decoded by several threads, so that no core waits for the longest column of one."""
+        if not self._use_threads:
+            with closing(pieces):
+                yield from ((piece, self._decode(piece)) for piece in pieces)
+            return
+        threads = pa.cpu_count()
+        pool = ThreadPoolExecutor(threads, "rangeio-decode")
+        ahead: deque[tuple[Piece, Future[Any]]] = deque()
+        try:
+            for piece in pieces:
+                ahead.append((piece, pool.submit(self._decode, piece)))
+                while ahead and (len(ahead) > 2 * threads or ahead[0][1].done()):
+                    first, decoding = ahead.popleft()
+                    yield first, decoding.result()
+            while ahead:
+                first, decoding = ahead.popleft()
+                yield first, decoding.result()
+        finally:
+            pieces.close()
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _decode(self, piece: Piece) -> Any:
+        """The rows of a piece; as the caller wants them if it has all columns of its row groups."""
+        try:
+            with naming(piece.object.path):
+                table = piece.object.decoder(piece.held).read_row_groups(
+                    piece.row_groups, columns=piece.names, use_threads=self._use_threads
+                )
+            return self._whole(piece, table) if piece.first and piece.last else table
+        finally:
+            piece.release()
+
+    def _whole(self, piece: Piece, table: Any) -> Any:
+        with naming(piece.object.path):
+            return self._result(table, piece.tag)
 
     def batches(self, sizes: Sizes, rows: int | None) -> Generator[Any]:
         """Record batches, in order."""
-        with closing(self._closing(fetched(self.pieces(None), sizes))) as pieces:
-            for piece in pieces:
+        with closing(self._closing(_undecoded(fetched(self.pieces(None), sizes)))) as found:
+            for piece, _ in found:
                 with naming(piece.object.path):
                     yield from self._batches_of(piece, rows or _BATCH_ROWS)
+                piece.release()
 
     def _batches_of(self, piece: Piece, rows: int) -> Iterator[Any]:
-        found = piece.object.parquet.iter_batches(
+        found = piece.object.decoder(piece.held).iter_batches(
             rows, row_groups=piece.row_groups, columns=piece.names, use_threads=self._use_threads
         )
         for batch in found:
             yield from self._result(pa.Table.from_batches([batch]), piece.tag).to_batches()
 
-    def _closing(self, pieces: Generator[Piece]) -> Generator[Piece]:
+    def _closing(self, found: Generator[tuple[Piece, Any]]) -> Generator[tuple[Piece, Any]]:
         """The pieces; closes each file after its last piece, and at the end what is open."""
         before: ParquetObject | None = None
         try:
-            for piece in pieces:
+            for piece, table in found:
                 if before is not None and before is not piece.object:
                     self._opened.discard(before)
                     before.close()
                 before = piece.object
-                yield piece
+                yield piece, table
         finally:
-            pieces.close()
+            found.close()
             self.close()
 
     def _result(self, table: Any, part: Part) -> Any:
@@ -249,6 +280,12 @@ def _divided(
     yield from pieces
 
 
+def _undecoded(pieces: Generator[Piece]) -> Generator[tuple[Piece, Any]]:
+    with closing(pieces):
+        for piece in pieces:
+            yield piece, None
+
+
 def _side_by_side(tables: list[Any]) -> Any:
     """One table of the columns of several."""
     found = tables[0]
@@ -261,7 +298,7 @@ def _side_by_side(tables: list[Any]) -> Any:
 def _projected(object: ParquetObject, names: list[str]) -> Any:
     """The schema of some columns, and of fields in them."""
     with naming(object.path):
-        return object.parquet.read_row_groups([], columns=names).schema
+        return object.decoder([]).read_row_groups([], columns=names).schema
 
 
 def _with(schema: Any, fields: Iterable[Any]) -> Any:

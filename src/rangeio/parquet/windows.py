@@ -1,9 +1,10 @@
-"""Windows of column chunks: what is fetched together, and the next two on their way while one is decoded."""
+"""Windows of column chunks: what is fetched together, and the next ones on their way while one is decoded."""
 
 import threading
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from rangeio.parquet.footers import ParquetObject
@@ -18,6 +19,8 @@ _MOST_OBJECTS = 16
 _SHARES = 16
 """Requests that a window is divided into over a network, so that all connections are busy."""
 _LEAST_SHARE = 1 << 20
+_TOGETHER = 1 << 20
+"""Row groups of less are decoded together. Several large ones at once take a third more CPU: pyarrow's memory grows."""
 
 
 @dataclass
@@ -25,7 +28,8 @@ class Piece:
     """Columns of row groups of one file that are decoded together.
 
     names: the columns to decode. first, last: whether it begins and completes its row groups, of which other pieces may
-    have other columns.
+    have other columns. held: the bytes of `ranges` as (start, bytes), while they are in memory. Whoever has decoded it
+    calls `release`, from any thread.
     """
 
     object: ParquetObject
@@ -35,11 +39,21 @@ class Piece:
     ranges: list[tuple[int, int]]
     first: bool = True
     last: bool = True
+    held: "Held" = field(default_factory=list)
+    room: "_Room | None" = None
+    window: int = 0
+
+    def release(self) -> None:
+        """Let go of its bytes, and make room for others."""
+        self.held = []
+        if self.room is not None:
+            self.room.give(self)
 
     def takes(self, other: "Piece") -> bool:
         """Whether the next piece is better decoded together with this one: it is more of the same columns."""
         whole = self.first and self.last and other.first and other.last
-        return whole and other.object is self.object and other.names == self.names
+        small = self.nbytes + other.nbytes <= _TOGETHER
+        return whole and small and other.object is self.object and other.names == self.names
 
     @property
     def nbytes(self) -> int:
@@ -49,14 +63,17 @@ class Piece:
 
 @dataclass
 class Sizes:
-    """The size of windows in bytes: `first`, then doubling up to `most`."""
+    """The size of windows in bytes: `first`, then doubling up to `most`. ahead: bytes that may be in flight or in use;
+    two windows may in any case.
+    """
 
     first: int
     most: int
+    ahead: int = 0
 
 
-TABLE = Sizes(4 << 20, 32 << 20)
-"""For a whole table."""
+TABLE = Sizes(4 << 20, 16 << 20, 64 << 20)
+"""For a whole table, all of which is wanted: so much is requested at once."""
 SCAN = Sizes(4 << 20, 16 << 20)
 """For batches."""
 
@@ -152,46 +169,78 @@ class _Fetch:
         self._stopped = True
 
 
+class _Room:
+    """How much is in flight or in use."""
+
+    def __init__(self, ahead: int) -> None:
+        self._ahead = ahead
+        self._left: dict[int, int] = {}  # pieces by window
+        self._bytes = self._taken = 0
+        self._changed = threading.Condition()
+
+    def take(self, window: Window, *, wait: bool) -> bool:
+        """Whether there is room for a window, which then takes it. wait: until there is."""
+        total = sum(piece.nbytes for piece in window)
+        with self._changed:
+            while len(self._left) >= 2 and self._bytes + total > self._ahead:
+                if not wait:
+                    return False
+                self._changed.wait()
+            self._taken += 1
+            self._left[self._taken] = len(window)
+            self._bytes += total
+            for piece in window:
+                piece.room, piece.window = self, self._taken
+        return True
+
+    def give(self, piece: Piece) -> None:
+        """A piece needs no room any more."""
+        with self._changed:
+            self._bytes -= piece.nbytes
+            self._left[piece.window] -= 1
+            if not self._left[piece.window]:
+                del self._left[piece.window]
+            self._changed.notify()
+
+
 class _InFlight:
     """A window and what fetches it."""
 
     def __init__(self, window: Window) -> None:
         self.window = window
-        self.fetches = {id(request.object): _Fetch(request) for request in requests_of(window)}
+        self._fetches = {id(request.object): _Fetch(request) for request in requests_of(window)}
 
     def hold(self) -> None:
-        """Wait, then put the bytes where the decoder finds them."""
+        """Wait, then give each piece its bytes."""
+        found = {key: dict(fetch.result()) for key, fetch in self._fetches.items()}
         for piece in self.window:
-            fetch = self.fetches.pop(id(piece.object), None)
-            if fetch is not None:
-                piece.object.file.hold(fetch.result())
+            starts = sorted(start for start, _ in piece.ranges)
+            piece.held = [(start, found[id(piece.object)].pop(start)) for start in starts]
 
     def stop(self) -> None:
         """Stop its requests."""
-        for fetch in self.fetches.values():
+        for fetch in self._fetches.values():
             fetch.stop()
 
 
 def fetched(pieces: Iterable[Piece], sizes: Sizes) -> Generator[Piece]:
     """The pieces in order, each when its bytes are there. Closing the iterator stops the requests.
 
-    At most two windows are in flight or in use.
+    The next windows are requested when pieces were released, and then the iterator goes on.
     """
-    queue: list[_InFlight] = []
-    coming = windows(pieces, sizes)
+    queue: deque[_InFlight] = deque()
+    coming, room = windows(pieces, sizes), _Room(sizes.ahead)
+    window: Window | None = None
     try:
         while True:
-            while len(queue) < 2 and (window := next(coming, None)) is not None:
+            while (window := window or next(coming, None)) and room.take(window, wait=not queue):
                 queue.append(_InFlight(window))
+                window = None
             if not queue:
                 return
             queue[0].hold()
-            window = queue[0].window
-            for piece in window:
-                yield piece
-            for piece in window:
-                piece.object.file.hold([])
-            queue.pop(0)
+            yield from queue[0].window
+            queue.popleft()
     finally:
         for in_flight in queue:
             in_flight.stop()
