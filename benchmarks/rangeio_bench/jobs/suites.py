@@ -5,7 +5,7 @@ from importlib import import_module
 from rangeio_bench.jobs.job import Job
 
 SUITES: dict[str, tuple[str, ...]] = {
-    "tables": (),
+    "tables": ("tables",),
     "tensors": ("arrays", "models", "hdf5"),
 }
 """Modules of this package by suite."""
