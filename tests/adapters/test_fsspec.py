@@ -64,10 +64,14 @@ def s3_of(server: S3Server, **more: Any) -> Any:
 
 def test_entry_points() -> None:
     found = {point.name: point for point in entry_points(group="fsspec.specs")}
-    need("rangeio+s3" in found, "rangeio was installed before it had entry points of fsspec")
+    need("rangeio+hf" in found, "rangeio was installed before it had these entry points of fsspec")
     assert found["rangeio+s3"].load() is rf.S3FileSystem
     assert found["rangeio+http"].load() is found["rangeio+https"].load() is rf.HttpFileSystem
     assert found["rangeio+file"].load() is rf.PosixFileSystem
+    assert {point.load() for point in found.values() if point.name.startswith("rangeio+")} == {
+        *(rf.S3FileSystem, rf.HttpFileSystem, rf.PosixFileSystem, rf.GcsFileSystem, rf.AzureFileSystem),
+        *(rf.WebHdfsFileSystem, rf.MemoryFileSystem, rf.HfFileSystem),
+    }
 
 
 def test_import_rangeio_imports_none_of_it(lab: Lab) -> None:

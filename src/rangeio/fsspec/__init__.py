@@ -14,6 +14,13 @@ from rangeio.fsspec.file import ObjectFile
 from rangeio.fsspec.read_only import ReadOnlyError
 from rangeio.fsspec.registration import register, unregister
 from rangeio.fsspec.services import HttpFileSystem, PosixFileSystem, S3FileSystem
+from rangeio.fsspec.stores import (
+    AzureFileSystem,
+    GcsFileSystem,
+    HfFileSystem,
+    MemoryFileSystem,
+    WebHdfsFileSystem,
+)
 
 __all__ = [
     "register",
@@ -21,6 +28,11 @@ __all__ = [
     "S3FileSystem",
     "HttpFileSystem",
     "PosixFileSystem",
+    "GcsFileSystem",
+    "AzureFileSystem",
+    "WebHdfsFileSystem",
+    "MemoryFileSystem",
+    "HfFileSystem",
     "ObjectFile",
     "ReadOnlyError",
 ]

@@ -8,6 +8,7 @@ from fsspec.registry import _registry as registered  # the public view of it is 
 
 from rangeio.errors import closest
 from rangeio.fsspec.services import HttpFileSystem, PosixFileSystem, S3FileSystem
+from rangeio.fsspec.stores import AzureFileSystem, GcsFileSystem, HfFileSystem, WebHdfsFileSystem
 
 _OURS: dict[str, Any] = {
     "s3": S3FileSystem,
@@ -16,6 +17,10 @@ _OURS: dict[str, Any] = {
     "https": HttpFileSystem,
     "file": PosixFileSystem,
     "local": PosixFileSystem,
+    **dict.fromkeys(("gs", "gcs"), GcsFileSystem),
+    **dict.fromkeys(("az", "abfs", "abfss"), AzureFileSystem),
+    "webhdfs": WebHdfsFileSystem,
+    "hf": HfFileSystem,
 }
 _DEFAULT = ("s3", "s3a", "http", "https")
 _changing = threading.Lock()
@@ -23,7 +28,8 @@ _before: dict[str, Any] = {}
 
 
 def register(*protocols: str) -> None:
-    """Let rangeio serve these protocols of fsspec, by default s3, s3a, http and https; file and local only if named.
+    """Let rangeio serve these protocols of fsspec, by default s3, s3a, http and https; others (gs, gcs, az,
+    abfs, abfss, webhdfs, hf, file, local) only if named.
 
     Whatever served them before is replaced, until `unregister`. File systems that exist already stay as they are.
     ValueError for a protocol that rangeio does not have.

@@ -1,4 +1,4 @@
-"""The file systems that fsspec knows by name: objects of S3, URLs, and files of this machine."""
+"""File systems of objects by key, of which S3 is one, of URLs, and of files of this machine."""
 
 import os
 import stat as posix
@@ -9,7 +9,7 @@ from typing import Any
 from fsspec.implementations.local import make_path_posix
 from fsspec.utils import stringify_path
 
-from rangeio.errors import NotFoundError, UnsupportedError
+from rangeio.errors import IsDirectoryError, NotFoundError, UnsupportedError
 from rangeio.fsspec.awaited import AwaitedFileSystem
 from rangeio.fsspec.entries import Entry, directory_entry, file_entry, flat, listed
 from rangeio.service import Stat
@@ -21,6 +21,16 @@ def _named(found: dict[str, Entry], detail: bool) -> Any:
 
 def _if_file(path: str, info: Entry | None) -> dict[str, Entry]:
     return {path: info} if info is not None and info["type"] == "file" else {}
+
+
+def _folder(path: str) -> str:
+    """The prefix of what is below a path."""
+    return f"{path}/" if path else ""
+
+
+def _alone(info: Entry) -> list[Entry]:
+    """What `ls` returns of something with nothing below it."""
+    return [] if info["type"] == "directory" else [info]
 
 
 def _missing(path: str) -> NotFoundError:
@@ -35,7 +45,12 @@ class StoreFileSystem(AwaitedFileSystem):
         found = super()._strip_protocol(path)
         return [one.lstrip("/") for one in found] if isinstance(found, list) else found.lstrip("/")
 
-    def _check_bucket(self, path: str) -> None:
+    @classmethod
+    def _may_be_object(cls, path: str) -> bool:
+        """Whether a path has more than a bucket, or what contains objects here."""
+        return "/" in path
+
+    def _check_listable(self, path: str) -> None:
         if not path:
             raise UnsupportedError("buckets are not listed: name one, as bucket/ or bucket/key")
 
@@ -44,14 +59,17 @@ class StoreFileSystem(AwaitedFileSystem):
     def info(self, path: str, version_id: str | None = None, **kwargs: Any) -> Entry:
         """One object by one HEAD; if there is none, the directory of that name by one listing."""
         path = self._strip_protocol(path)
-        if "/" in path:
+        inside = self._may_be_object(path)
+        if inside:
             options = {} if version_id is None else {"version": version_id}
             try:
                 return file_entry(path, self.operator.stat(path, **options))
+            except IsDirectoryError:
+                return directory_entry(path)
             except FileNotFoundError:
                 if version_id is not None:
                     raise
-        if path and next(self.operator.list(path + "/", "/"), None) is None and "/" in path:
+        if path and next(self.operator.list(path + "/", "/"), None) is None and inside:
             raise _missing(path)
         return directory_entry(path)
 
@@ -59,24 +77,27 @@ class StoreFileSystem(AwaitedFileSystem):
         """Whether there is anything below it. One listing."""
         path = self._strip_protocol(path)
         try:
-            return not path or next(self.operator.list(path + "/", "/"), None) is not None or "/" not in path
+            found = not path or next(self.operator.list(path + "/", "/"), None) is not None
         except FileNotFoundError:
             return False
+        return found or not self._may_be_object(path)
 
     def ls(self, path: str, detail: bool = True, refresh: bool = False, **kwargs: Any) -> list[Any]:
         """The content of a directory, one listing; of an object its info."""
         path = self._strip_protocol(path)
-        self._check_bucket(path)
+        self._check_listable(path)
         found = self.listed_before(path, refresh)
         if found is None:
-            found = listed(self.operator.list(path + "/", "/"), path + "/")
-            found = self._kept(path, found) if found or "/" not in path else [self.info(path)]
+            found = listed(self.operator.list(_folder(path), "/"), _folder(path))
+            if not found and self._may_be_object(path):
+                found = _alone(self.info(path))
+            else:
+                self._keep(path, found)
         return found if detail else [entry["name"] for entry in found]
 
-    def _kept(self, path: str, found: list[Entry]) -> list[Entry]:
+    def _keep(self, path: str, found: list[Entry]) -> None:
         if found:
             self.dircache[path] = found
-        return found
 
     def find(
         self,
@@ -96,29 +117,32 @@ class StoreFileSystem(AwaitedFileSystem):
         return _named(found, detail)
 
     def _place(self, path: str, maxdepth: int | None, prefix: str) -> tuple[str, str | None]:
-        self._check_bucket(path)
+        self._check_listable(path)
         if maxdepth is not None and maxdepth < 1:
             raise ValueError("maxdepth must be at least 1")
-        return f"{path}/{prefix}", "/" if maxdepth == 1 else None
+        return _folder(path) + prefix, "/" if maxdepth == 1 else None
 
     def _found(
         self, stats: Iterable[Stat], path: str, maxdepth: int | None, withdirs: bool
     ) -> dict[str, Entry]:
-        return flat(stats, path + "/", maxdepth, withdirs)
+        return flat(stats, _folder(path), maxdepth, withdirs)
 
     # --- awaited -------------------------------------------------------------------------------------------------
 
     async def _info(self, path: str, version_id: str | None = None, **kwargs: Any) -> Entry:
         path = self._strip_protocol(path)
-        if "/" in path:
+        inside = self._may_be_object(path)
+        if inside:
             options = {} if version_id is None else {"version": version_id}
             try:
                 async with self.operator.open_async(path, **options) as reader:
                     return file_entry(path, await reader.stat())
+            except IsDirectoryError:
+                return directory_entry(path)
             except FileNotFoundError:
                 if version_id is not None:
                     raise
-        if path and not await self._any_below(path) and "/" in path:
+        if path and not await self._any_below(path) and inside:
             raise _missing(path)
         return directory_entry(path)
 
@@ -130,18 +154,21 @@ class StoreFileSystem(AwaitedFileSystem):
     async def _isdir(self, path: str) -> bool:
         path = self._strip_protocol(path)
         try:
-            return not path or await self._any_below(path) or "/" not in path
+            return not path or await self._any_below(path) or not self._may_be_object(path)
         except FileNotFoundError:
             return False
 
     async def _ls(self, path: str, detail: bool = True, refresh: bool = False, **kwargs: Any) -> list[Any]:
         path = self._strip_protocol(path)
-        self._check_bucket(path)
+        self._check_listable(path)
         found = self.listed_before(path, refresh)
         if found is None:
-            stats = [stat async for stat in self.operator.list_async(path + "/", "/")]
-            found = listed(stats, path + "/")
-            found = self._kept(path, found) if found or "/" not in path else [await self._info(path)]
+            stats = [stat async for stat in self.operator.list_async(_folder(path), "/")]
+            found = listed(stats, _folder(path))
+            if not found and self._may_be_object(path):
+                found = _alone(await self._info(path))
+            else:
+                self._keep(path, found)
         return found if detail else [entry["name"] for entry in found]
 
     async def _find(
