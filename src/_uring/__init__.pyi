@@ -51,7 +51,7 @@ class Buffer:
 
     ``len(buffer)`` and ``buffer[i]`` count bytes. In a table they count records, and ``buffer[i]`` is one record, a
     Buffer. ``buffer[a:b]`` is a Buffer of the same memory; its step must be 1 (ValueError). ``==`` compares the bytes
-    with those of any bytes-like object, and ignores shapes. A Buffer has no hash.
+    with those of any bytes-like object, and ignores shapes. `hash` is that of the same bytes.
 
     Slices, views and arrays share the memory of the read. It returns to the pool when the last of them is freed; the
     Reader may be closed before. A short slice keeps all of it: see `nbytes_pinned` and `compact`. `release`, or the
@@ -86,7 +86,7 @@ class Buffer:
         """A byte as an int, a record as a Buffer, or a slice as a Buffer. See the class."""
     def __eq__(self, other: object) -> bool:
         """Equal to any bytes-like object with the same bytes. Shapes are not compared."""
-    __hash__: None  # type: ignore[assignment]
+    def __hash__(self) -> int: ...
     def __bytes__(self) -> bytes:
         """As `tobytes`."""
     def __buffer__(self, flags: int, /) -> memoryview: ...

@@ -15,6 +15,7 @@ cdef class Memory(Arenas):
 
 
 cdef class Buffer:
+    cdef object __weakref__
     cdef Memory memory
     cdef Block *block
     cdef char *data

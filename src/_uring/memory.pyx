@@ -58,7 +58,7 @@ cdef class Buffer:
 
     ``len(buffer)`` and ``buffer[i]`` count bytes. In a table they count records, and ``buffer[i]`` is one record, a
     Buffer. ``buffer[a:b]`` is a Buffer of the same memory; its step must be 1 (ValueError). ``==`` compares the bytes
-    with those of any bytes-like object, and ignores shapes. A Buffer has no hash.
+    with those of any bytes-like object, and ignores shapes. `hash` is that of the same bytes.
 
     Slices, views and arrays share the memory of the read. It returns to the pool when the last of them is freed; the
     Reader may be closed before. A short slice keeps all of it: see `nbytes_pinned` and `compact`. `release`, or the
@@ -205,7 +205,9 @@ cdef class Buffer:
             PyBuffer_Release(&view)
         return same
 
-    __hash__ = None
+    def __hash__(self):
+        """That of `bytes` with the same bytes, which are copied for it. ValueError after `release`."""
+        return hash(self.tobytes())
 
     def tobytes(self):
         """A copy of the bytes; of a table, row by row. ValueError after `release`."""

@@ -51,6 +51,7 @@ from rangeio.from_stores import (
     from_pyarrow,
     from_pyarrow_async,
 )
+from rangeio.notebook import Stats as _Stats
 from rangeio.operator import Operator, open, open_async
 from rangeio.options import Options
 from rangeio.policy import RETRIES as _retries
@@ -149,7 +150,8 @@ def stats() -> dict[str, int]:
     flight. Of the budget (see `set_budget`): budget_bytes, budget_in_use, budget_waits. Of network traffic: requests,
     connections, retries, retries_refused, retry_tokens, hedges, hedges_won (see `Options.hedge`).
     """
-    return {**_uring.default_reactor().stats(), **_budget.stats(), **_traffic(), **_retries.stats()}
+    own = _uring.default_reactor().stats()
+    return _Stats("rangeio.stats()", own, _budget.stats(), _traffic(), _retries.stats())
 
 
 def set_budget(nbytes: int) -> None:

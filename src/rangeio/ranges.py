@@ -6,6 +6,7 @@ range of an object of unknown size) is `OPEN`, the largest possible offset: read
 What is done for each of many ranges is done by the core (`_uring.planning`), or by numpy where there is none.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, SupportsIndex, TypeAlias
@@ -15,11 +16,14 @@ import numpy.typing as npt
 
 from _uring import planning
 from _uring.arguments import OFFSET_MAX, byte_index
+from rangeio.notebook import table
 
 if TYPE_CHECKING:
     from _uring import Buffer
 
 Offsets: TypeAlias = npt.NDArray[np.int64]
+
+_MOST_SHOWN = 20
 
 OPEN = OFFSET_MAX
 """The stop of an open-ended range while the size is unknown."""
@@ -293,6 +297,17 @@ class Plan:
             f" read_amplification={self.read_amplification:.3f}, largest_request={self.largest_request},"
             f" parallel={self.parallel}, gap={self.gap})"
         )
+
+    def _repr_html_(self) -> str:
+        """The first requests, for notebooks."""
+        counts = Counter(self.assigned)
+        rows = [
+            (path, offset, "to the end" if length is None else length, counts[index])
+            for index, (path, offset, length) in enumerate(self.requests[:_MOST_SHOWN])
+        ]
+        left = len(self.requests) - len(rows)
+        title = repr(self) + (f"; {left:,} more requests are not shown" if left else "")
+        return table(title, ("object", "offset", "length", "ranges"), rows)
 
 
 def make_plan(

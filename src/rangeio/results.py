@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from _uring import planning
 from rangeio.errors import ConfigInvalidError, Error, UnexpectedEofError, asked
 from rangeio.locks import begin_lock
+from rangeio.notebook import Stats
 from rangeio.ranges import Checked, Layout, Offsets, lay_out
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Counters:
     def as_dict(self) -> dict[str, int]:
         """A copy of the counters."""
         with self._lock:
-            return dict(self._counts)
+            return Stats("reads of this reader", self._counts)
 
 
 def hint(prefetch: Callable[[Offsets, Offsets], None], size: int | None, checked: Checked) -> None:

@@ -9,6 +9,7 @@ import pickle
 import random
 import struct
 import threading
+import weakref
 from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -96,8 +97,22 @@ def test_equality(read: Read) -> None:
         assert buffer != other
         assert not buffer == other  # noqa: SIM201
     assert read(0, 0) == b""
-    with pytest.raises(TypeError):
-        hash(buffer)
+
+
+def test_keys_and_weak_references(read: Read) -> None:
+    """Equal to bytes, so its hash is theirs; of a table too."""
+    buffer, table = read(0, 16), read(0, 16)[4:8]
+    assert {buffer: 1}[DATA[:16]] == 1  # type: ignore[index]
+    assert hash(table) == hash(DATA[4:8])
+    assert hash(memoryview(buffer)) == hash(bytes(buffer))
+    seen = weakref.ref(buffer)
+    assert seen() is buffer
+    del buffer
+    gc.collect()
+    assert seen() is None
+    table.release()
+    with pytest.raises(ValueError):
+        hash(table)
 
 
 def test_items(read: Read) -> None:
@@ -649,7 +664,6 @@ def test_has_no_sign(read: Read) -> None:
         operator.index,
         round,
         range,
-        hash,
     ):
         with pytest.raises(TypeError):
             use(one)

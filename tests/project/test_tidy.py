@@ -92,7 +92,7 @@ def shown(path: Path) -> str:
 # each other as long as that makes no circle.
 FLOORS = (
     "_uring",
-    "rangeio.errors rangeio.locks rangeio.threads rangeio.awaitables",
+    "rangeio.errors rangeio.locks rangeio.threads rangeio.awaitables rangeio.notebook",
     "rangeio.ranges rangeio.budget rangeio.in_flight rangeio.policy rangeio.reading rangeio.counters",
     "rangeio.options rangeio.pickled",
     "rangeio.service rangeio.results",

@@ -114,7 +114,7 @@ class Buffer(_Array):
 
     ``len(buffer)`` and ``buffer[i]`` count bytes. In a table they count records, and ``buffer[i]`` is one record, a
     Buffer. ``buffer[a:b]`` is a Buffer of the same memory; its step must be 1 (ValueError). ``==`` compares the bytes
-    with those of any bytes-like object, and ignores shapes. A Buffer has no hash.
+    with those of any bytes-like object, and ignores shapes. `hash` is that of the same bytes.
 
     Slices, views and arrays share the memory of the read. It returns to the pool when the last of them is freed; the
     Reader may be closed before. A short slice keeps all of it: see `nbytes_pinned` and `compact`. `release`, or the
@@ -135,8 +135,6 @@ class Buffer(_Array):
     __module__ = "rangeio"  # where users find it
     # Below that of a plain array, so that the results of numpy functions on Buffers are arrays, not Buffers.
     __array_priority__ = -1e6
-    __hash__ = None
-
     _memory: Memory
     _block: memoryview
     _start: int
@@ -223,6 +221,10 @@ class Buffer(_Array):
     def __ne__(self, other: object) -> bool:
         same = self.__eq__(other)
         return same if same is NotImplemented else not same
+
+    def __hash__(self) -> int:  # type: ignore[override]  # arrays have none
+        """That of `bytes` with the same bytes, which are copied for it. ValueError after `release`."""
+        return hash(self.tobytes())
 
     def __bytes__(self) -> bytes:
         """As `tobytes`."""
