@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import replace
 from datetime import timedelta
@@ -24,6 +24,7 @@ from rangeio.errors import (
     UnsupportedError,
 )
 from rangeio.in_flight import RequestWindow
+from rangeio.option_types import ObjectOptions, OpenOptions
 from rangeio.options import OPTION_NAMES, Options, check_names
 from rangeio.pickled import check_functions, lost_of
 from rangeio.ranges import OPEN, Range, Suffix, bounds
@@ -67,21 +68,24 @@ class Operator:
     options, without the reactor and without secrets; a callable as `credentials` is pickled.
     """
 
-    def __init__(self, scheme: str, *, reactor: Reactor | None = None, **options: Any) -> None:
+    def __init__(
+        self, scheme: str, *, reactor: Reactor | None = None, **options: Unpack[OpenOptions]
+    ) -> None:
         kind: Any = service_class(scheme)  # not type[Service]: a Protocol does not say what __init__ takes
         names = kind.option_names
-        check_names(options, [*names, *OPTION_NAMES, *kind.object_option_names], f"option of {scheme!r}")
-        own = {name: options[name] for name in names if name in options}
+        given: dict[str, Any] = {**options}
+        check_names(given, [*names, *OPTION_NAMES, *kind.object_option_names], f"option of {scheme!r}")
+        own = {name: given[name] for name in names if name in given}
         self.scheme = scheme
-        self._given = options
+        self._given = given
         self._lost: tuple[str, ...] = ()  # options of the Operator whose pickle this is made of
         self._reactor = _uring.default_reactor() if reactor is None else reactor
         self._service: Service = kind(self._reactor, **own)
-        changes = {name: value for name, value in options.items() if name not in own}
+        changes = {name: value for name, value in given.items() if name not in own}
         self._options = self._service.defaults.updated(changes, kind.object_option_names)
 
     @classmethod
-    def from_uri(cls, uri: Path, **options: Any) -> Operator:
+    def from_uri(cls, uri: Path, **options: Unpack[OpenOptions]) -> Operator:
         """The service of a URI, rooted at its path: ``Operator.from_uri("file:///data").open("a/b")``."""
         scheme, own, path = located(uri)
         if path and "root" in service_class(scheme).option_names:
@@ -92,7 +96,7 @@ class Operator:
             )
         return cls(scheme, **{**own, **options})
 
-    def open(self, path: Path, **options: Any) -> Reader:
+    def open(self, path: Path, **options: Unpack[ObjectOptions]) -> Reader:
         """Open one object now and return its Reader. NotFoundError and other errors if that fails.
 
         options: gap, max_merged, chunk, concurrent, size, pin, direct, for this object.
@@ -102,7 +106,7 @@ class Operator:
         source = self._service.open(name, chosen)
         return Reader(source, chosen, partial(self.open, self._service.address(name), **options))
 
-    def open_async(self, path: Path, **options: Any) -> AsyncReader:
+    def open_async(self, path: Path, **options: Unpack[ObjectOptions]) -> AsyncReader:
         """An AsyncReader of one object, used with or without ``async with``. Its first use opens the object, on any
         loop.
 
@@ -117,21 +121,21 @@ class Operator:
             partial(self.open_async, self._service.address(name), **options),
         )
 
-    def _chosen(self, options: dict[str, Any]) -> Options:
+    def _chosen(self, options: Mapping[str, object]) -> Options:
         for name in options:
             if name in self._service.option_names:
                 raise ConfigInvalidError(
                     f"{name!r} is an option of the whole Operator, not of one object in it"
                 )
         own_names = self._service.object_option_names
-        chosen: Options = self._options.updated(options, own_names) if options else self._options
+        chosen: Options = self._options.updated({**options}, own_names) if options else self._options
         if chosen.version is not None and not self._service.versions:
             raise ConfigInvalidError(
                 f"{self.scheme!r} has no versions of objects, so version= is not supported"
             )
         return chosen
 
-    def stat(self, path: Path, **options: Any) -> Stat:
+    def stat(self, path: Path, **options: Unpack[ObjectOptions]) -> Stat:
         """Metadata of one object, without reading it. Same options and errors as `open`.
 
         Its `path` is the given path; of a URL without login and query.
@@ -140,7 +144,7 @@ class Operator:
             stat = reader.stat()
         return replace(stat, path=self._service.name(os.fsdecode(path)))
 
-    def exists(self, path: Path, **options: Any) -> bool:
+    def exists(self, path: Path, **options: Unpack[ObjectOptions]) -> bool:
         """Whether there is an object at `path`; a directory is none. Same options as `open`.
 
         Raises any error but that there is none, such as PermissionDeniedError.
@@ -151,7 +155,7 @@ class Operator:
             return False
         return True
 
-    def exists_async(self, path: Path, **options: Any) -> Awaitable[bool]:
+    def exists_async(self, path: Path, **options: Unpack[ObjectOptions]) -> Awaitable[bool]:
         """Like `exists`, awaited."""
         return self._exists(self.open_async(path, **options))
 
@@ -413,7 +417,7 @@ def _grouped(pairs: Pairs, *, batch_single: bool) -> tuple[Single, Groups]:
     return single, grouped
 
 
-def open(uri: Path, *, reactor: Reactor | None = None, **options: Any) -> Reader:
+def open(uri: Path, *, reactor: Reactor | None = None, **options: Unpack[OpenOptions]) -> Reader:
     """Open one object for reading ranges: ``rangeio.open("data/model.bin")``.
 
     uri: a path, or a URI such as ``https://example.org/data``, ``s3://bucket/key`` or ``hdfs:///path`` (keys and paths
@@ -427,7 +431,7 @@ def open(uri: Path, *, reactor: Reactor | None = None, **options: Any) -> Reader
     return operator.open(path, **rest)
 
 
-def open_async(uri: Path, *, reactor: Reactor | None = None, **options: Any) -> AsyncReader:
+def open_async(uri: Path, *, reactor: Reactor | None = None, **options: Unpack[OpenOptions]) -> AsyncReader:
     """Like `open`, for await: ``async with rangeio.open_async("data/model.bin") as r: await r.read_at(0, 8)``.
 
     ``async with`` opens the object; without it, the first use does. That also raises the errors of opening. This call
@@ -438,14 +442,15 @@ def open_async(uri: Path, *, reactor: Reactor | None = None, **options: Any) -> 
 
 
 def _operator_for(
-    uri: Path, reactor: Reactor | None, options: dict[str, Any]
+    uri: Path, reactor: Reactor | None, given: Mapping[str, object]
 ) -> tuple[Operator, str, dict[str, Any]]:
     """The service of a URI, the path in it, and the options that are the object's."""
     scheme, located_by, path = located(uri)
     kind = service_class(scheme)
-    if located_by and (given := sorted({*located_by, "root"} & {*options})):
+    options: dict[str, Any] = {**given}
+    if located_by and (twice := sorted({*located_by, "root"} & {*options})):
         raise ConfigInvalidError(
-            f"the URI contains the {', '.join(located_by)} and the whole path: it leaves no place for {given[0]}=;"
+            f"the URI contains the {', '.join(located_by)} and the whole path: it leaves no place for {twice[0]}=;"
             " pass that to an Operator"
         )
     known = [name for name in kind.option_names if not located_by or name not in (*located_by, "root")]

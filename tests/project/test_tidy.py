@@ -94,7 +94,7 @@ FLOORS = (
     "_uring",
     "rangeio.errors rangeio.locks rangeio.threads rangeio.awaitables rangeio.notebook",
     "rangeio.ranges rangeio.budget rangeio.in_flight rangeio.policy rangeio.reading rangeio.counters",
-    "rangeio.options rangeio.pickled",
+    "rangeio.option_types rangeio.options rangeio.pickled",
     "rangeio.service rangeio.results",
     "rangeio.destinations",
     "rangeio.http",

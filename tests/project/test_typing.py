@@ -10,9 +10,15 @@ from pathlib import Path
 import pytest
 from faults.child import Lab, code
 
+from rangeio.option_types import ObjectOptions, OpenOptions
+from rangeio.options import OPTION_NAMES
+from rangeio.services.registry import service_class
+
 ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = pytest.mark.slow
+
+OUR_SCHEMES = ("fs", "memory", "http", "s3", "gs", "az", "hf", "webhdfs", "hdfs")
 
 EXAMPLE = """
 from typing import Any
@@ -89,6 +95,10 @@ reader.read_into(b"read-only is for run time", "0")
 reader.read_range(7)
 reader.seek(0)
 rangeio.open(7)
+rangeio.open("x", verson="1")
+rangeio.open_async("x", gap="wide")
+rangeio.Operator("s3", buckett="b")
+rangeio.Operator("s3").open("key", chnk=1)
 """
 
 
@@ -124,6 +134,21 @@ def test_a_caller_is_typed(tmp_path: Path) -> None:
     path = tmp_path / "example.py"
     path.write_text(EXAMPLE)
     assert mypy(path) == []
+
+
+def test_the_first_lines_of_the_readme_are_typed(tmp_path: Path) -> None:
+    path = tmp_path / "readme.py"
+    path.write_text((ROOT / "README.md").read_text().partition("```python\n")[2].partition("```")[0])
+    assert mypy(path) == []
+
+
+def test_the_types_of_options_are_those_of_the_options() -> None:
+    """Of objects, and of the services that come with rangeio: the same names."""
+    services = [service_class(scheme) for scheme in OUR_SCHEMES]
+    of_objects = {*OPTION_NAMES, *(name for service in services for name in service.object_option_names)}
+    assert {*ObjectOptions.__annotations__} == of_objects
+    of_services = {name for service in services for name in service.option_names}
+    assert {*OpenOptions.__annotations__} - of_objects == of_services
 
 
 def test_reading_methods_are_methods(tmp_path: Path) -> None:

@@ -61,9 +61,8 @@ class StoreFileSystem(AwaitedFileSystem):
         path = self._strip_protocol(path)
         inside = self._may_be_object(path)
         if inside:
-            options = {} if version_id is None else {"version": version_id}
             try:
-                return file_entry(path, self.operator.stat(path, **options))
+                return file_entry(path, self.operator.stat(path, version=version_id))
             except IsDirectoryError:
                 return directory_entry(path)
             except FileNotFoundError:
@@ -133,9 +132,8 @@ class StoreFileSystem(AwaitedFileSystem):
         path = self._strip_protocol(path)
         inside = self._may_be_object(path)
         if inside:
-            options = {} if version_id is None else {"version": version_id}
             try:
-                async with self.operator.open_async(path, **options) as reader:
+                async with self.operator.open_async(path, version=version_id) as reader:
                     return file_entry(path, await reader.stat())
             except IsDirectoryError:
                 return directory_entry(path)
