@@ -40,6 +40,7 @@ from rangeio.errors import (
     UnsupportedError,
     from_native,
 )
+from rangeio.events import Event, on_event
 from rangeio.from_here import from_bytes, from_bytes_async, from_fd, from_fd_async
 from rangeio.from_stores import (
     from_fsspec,
@@ -90,6 +91,8 @@ __all__ = [
     "Backend",
     "backend",
     "stats",
+    "on_event",
+    "Event",
     "set_budget",
     "Error",
     "NotFoundError",

@@ -16,6 +16,7 @@ from rangeio.async_ranges import AsyncRanges
 from rangeio.budget import SHARED
 from rangeio.destinations import AwaitedReadsInto
 from rangeio.errors import Error, from_native
+from rangeio.events import begun, told_ranges
 from rangeio.locks import begin_lock
 from rangeio.options import Options
 from rangeio.policy import Timeout
@@ -225,17 +226,14 @@ class AsyncReader(AwaitedReadsInto, AwaitedReads):
 
     async def _read_ranges(self, checked: Checked, options: Options) -> list[Buffer]:
         first = await self._lay_out(checked, options)
-        source = self._opened()
-
-        async def send(layout: Layout) -> list[Buffer]:
-            return await source.fetch_async(
-                layout.starts, layout.lengths, chunk=options.chunk, concurrent=options.concurrent
-            )
-
-        layout, responses = await SHARED.while_awaiting(first.nbytes, lambda: fetch_async(first, send))
+        source, began = self._opened(), begun()
+        send = partial(fetch_async, first, source.fetch_async, options)
+        layout, responses = await SHARED.while_awaiting(first.nbytes, send)
         empty = None if layout.is_plain else await self.read_at(0, 0)
         results = scatter(layout, responses, lambda: empty[:])  # type: ignore[index]
         self._counters.count(responses, results)
+        if began:
+            told_ranges(self.path, results, responses, began)
         return results
 
     async def _read_each(self, iteration: AsyncRanges[Any]) -> list[Any]:

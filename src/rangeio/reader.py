@@ -17,6 +17,7 @@ from rangeio.awaitables import AtOnce, run_now
 from rangeio.budget import SHARED
 from rangeio.destinations import ReadsInto
 from rangeio.errors import Error
+from rangeio.events import begun, told_ranges
 from rangeio.options import Options, check_names
 from rangeio.policy import Timeout
 from rangeio.ranges import (
@@ -174,9 +175,12 @@ class Reader(ReadsInto, Reads):
         if on_error == "return":
             found = dict(self._results(layout, options, on_error))
             return [found[index] for index in range(len(found))]
+        began = begun()
         layout, responses = self._fetch(layout, options)
         results = scatter(layout, responses, self._empty)
         self._counters.count(responses, results)
+        if began:
+            told_ranges(self.path, results, responses, began)
         return results
 
     @overload

@@ -12,6 +12,7 @@ from _uring import planning
 from rangeio.errors import ConfigInvalidError, Error, UnexpectedEofError, asked
 from rangeio.locks import begin_lock
 from rangeio.notebook import Stats
+from rangeio.options import Options
 from rangeio.ranges import Checked, Layout, Offsets, lay_out
 
 if TYPE_CHECKING:
@@ -102,9 +103,17 @@ def fetch(layout: Layout, send: "Callable[[Layout], list[Buffer]]") -> "tuple[La
 
 
 async def fetch_async(
-    layout: Layout, send: "Callable[[Layout], Awaitable[list[Buffer]]]"
+    layout: Layout, fetching: "Callable[..., Awaitable[list[Buffer]]]", options: Options
 ) -> "tuple[Layout, list[Buffer]]":
-    """Like `fetch`. Not shared with it: an exception of a signal handler could leave a shared coroutine unawaited."""
+    """Like `fetch`. fetching: that of the Source.
+
+    Not shared with it: an exception of a signal handler could leave a shared coroutine unawaited.
+    """
+
+    def send(layout: Layout) -> "Awaitable[list[Buffer]]":
+        how = {"chunk": options.chunk, "concurrent": options.concurrent}
+        return fetching(layout.starts, layout.lengths, **how)
+
     try:
         return layout, await send(layout)
     except Error as error:

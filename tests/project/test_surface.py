@@ -268,12 +268,12 @@ def test_methods_of_an_async_reader_can_be_wrapped(path: str, monkeypatch: pytes
 
 NAMES = """
     AsyncReader Backend Buffer Capability ClosedError ConditionNotMatchError ConfigInvalidError ConnectionFailedError
-    ContentEncodedError Error IsDirectoryError NotDirectoryError NotFoundError NotModifiedError ObjectChangedError
+    ContentEncodedError Error Event IsDirectoryError NotDirectoryError NotFoundError NotModifiedError ObjectChangedError
     Operator Options PermissionDeniedError Plan RangeNotSatisfiedError RangeNotSupportedError RateLimitedError Reactor
     Reader Retry ServerError Stat Suffix TimedOutError Timeout UnauthenticatedError UnexpectedEofError UnexpectedError
     UnsupportedError __version__ backend from_bytes from_bytes_async from_fd from_fd_async from_fsspec
-    from_fsspec_async from_object from_object_async from_obstore from_obstore_async from_pyarrow from_pyarrow_async open
-    open_async set_budget stats
+    from_fsspec_async from_object from_object_async from_obstore from_obstore_async from_pyarrow from_pyarrow_async
+    on_event open open_async set_budget stats
 """
 
 

@@ -14,6 +14,7 @@ from _uring import Expected
 from _uring.records import MEASURED, Unfinished
 from rangeio.counters import REQUESTS
 from rangeio.errors import Error
+from rangeio.events import HTTP_LOG, LISTENERS
 from rangeio.http.connecting import Connecting
 from rangeio.http.connection import RECEIVES_PER_TURN, WOULD_BLOCK, Connection
 from rangeio.http.connection_pool import SERIAL
@@ -25,6 +26,7 @@ from rangeio.http.error_mapping import (
     last_word,
 )
 from rangeio.http.heads import BadResponse, Head
+from rangeio.http.observed import told_hedge, told_request, told_response, told_retry
 from rangeio.http.range_read import Probe, RangeRead, SuffixRead
 from rangeio.http.response_parser import Body, ConnectionEnded, Plain, ResponseParser
 from rangeio.http.urls import Origin
@@ -122,6 +124,8 @@ class Attempt(Connecting):
         self.since = self.sent = time.monotonic()
         self.asked_with, self.overtaken = self.read.remote.access.credentials.version, False
         REQUESTS.add()
+        if LISTENERS:
+            told_request(self.read, self.at, self.stop, self.attempts + 1)
         self._send_rest(connection, memoryview(self._request(connection, expected)))
 
     def _expected(self) -> Expected | None:
@@ -149,6 +153,8 @@ class Attempt(Connecting):
     def _plain_body(self) -> memoryview:
         """The memory for the body of a plain response."""
         self.answered = self.since
+        if LISTENERS:
+            told_response(self.read, 206, self.since - self.sent)
         self._end_silence(answered=True)
         if self.rival is not None:
             self.engine.won(self)
@@ -184,6 +190,8 @@ class Attempt(Connecting):
             self.overtaken = False
             raise Unsolicited  # what it means depends on the address: ask again at the present one
         self.answered, self.aside = self.since, None
+        if LISTENERS:
+            told_response(self.read, head.status, self.since - self.sent)
         self._end_silence(answered=True)
         return self.engine.judge(self, head)
 
@@ -291,6 +299,7 @@ class Attempt(Connecting):
         """Follow a redirect. ConfigInvalidError for an invalid URL, UnsupportedError if it is not allowed."""
         remote = self.read.remote
         target = remote.redirect(self.target, head)
+        HTTP_LOG.debug("%s: redirected to %s", remote.shown, target.shown)
         self.aside = None if remote.redirects_object else target
         self.moved = True
 
@@ -375,6 +384,7 @@ class Attempt(Connecting):
 
     def make_rival(self) -> "Attempt":
         """A second attempt at the same bytes, for a hedge."""
+        told_hedge(self.read, time.monotonic() - self.sent)
         rival = Attempt(self.engine, self.read, self.at, self.stop, self.method, goes_on=self.goes_on)
         rival.first, rival.placed = self.first, self.placed
         rival.attempts, rival.hops = self.attempts, self.hops
@@ -432,6 +442,8 @@ class Attempt(Connecting):
             )
         else:
             self.since = time.monotonic() + pause_s
+            self.read.retries += 1
+            told_retry(self.read, error, pause_s, self.attempts + 1)
             self.engine.driver.later(pause_s, self.connect)
             return
         error.status, error.context["advice"] = "persistent", advice

@@ -21,6 +21,7 @@ from rangeio.errors import (
     from_native,
 )
 from rangeio.http.heads import BadResponse, Head
+from rangeio.http.observed import told_failure
 from rangeio.http.range_read import RangeRead
 from rangeio.http.redaction import Quoted, hidden, without_secrets
 from rangeio.http.response_parser import ConnectionEnded, ResponseParser
@@ -286,6 +287,7 @@ def as_error(read: RangeRead, error: Error, attempts: int, head: Head | None = N
         context={**error.context, "said": said, "advice": advice},
     )
     found.__cause__ = error.__cause__
+    told_failure(read, found)
     return found
 
 

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from rangeio.errors import Error, UnexpectedError
+from rangeio.events import LISTENERS, Event, begun, since, tell
 from rangeio.http.remote_object import RemoteObject
 from rangeio.http.validation import Version
 from rangeio.policy import Timeout
@@ -22,6 +23,7 @@ class RangeRead:
 
     __slots__ = (
         "_reactor",
+        "began",
         "buffer",
         "done",
         "filled",
@@ -30,6 +32,7 @@ class RangeRead:
         "left",
         "memory",
         "remote",
+        "retries",
         "start",
         "stop",
         "timeout",
@@ -56,7 +59,8 @@ class RangeRead:
         self.buffer: Buffer | None = None
         self.memory: memoryview | None = into
         self.version = remote.version
-        self.left = self.filled = 0  # left: attempts that are not complete
+        self.left = self.filled = self.retries = 0  # left: attempts that are not complete
+        self.began = begun()
         self.done = False
 
     def of_whole(self, stop: int) -> "RangeRead":
@@ -121,6 +125,8 @@ class RangeRead:
             )
         if self.remote.by_bytes:  # not a page of a listing
             self._reactor.count(length, length)
+            if LISTENERS:
+                self._tell(length)
         if self.into is not None:
             return length
         buffer = self.buffer
@@ -130,6 +136,10 @@ class RangeRead:
         self.memory = None
         assert buffer is not None
         return buffer if len(buffer) == length else buffer[:length]
+
+    def _tell(self, nbytes: int) -> None:
+        took_s, attempts = since(self.began), self.retries + 1
+        tell(Event("read", self.remote.shown, self.offset, nbytes, 1, seconds=took_s, attempts=attempts))
 
     def let_go(self) -> None:
         """Release the memory after the end, because a thread that still connects may hold the read."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from _uring.errors import without_frames
 from rangeio.errors import ConfigInvalidError, Error, PermissionDeniedError, from_native
+from rangeio.events import LOCAL_LOG
 from rangeio.options import Options
 from rangeio.ranges import OPEN, Offsets, split
 from rangeio.service import (
@@ -262,6 +263,8 @@ class LocalService(Service):
 
     def __init__(self, reactor: "Reactor", root: str | os.PathLike[str] | None = None) -> None:
         self._reactor = reactor
+        if not _BACKENDS_TOLD:
+            _tell_backend(reactor)
         # An absolute root needs no current directory, which may not exist any more.
         given = None if root is None else os.fspath(root)
         self._root = given if given is None or os.path.isabs(given) else os.path.join(os.getcwd(), given)
@@ -331,6 +334,19 @@ class LocalService(Service):
     def read_files(self, jobs: Sequence[tuple[str, int, int | None]], options: Options) -> FileResults:
         resolved = [(self.resolve(path), start, stop) for path, start, stop in jobs]
         return self._reactor.read_files(resolved, pin=options.pin)
+
+
+_BACKENDS_TOLD: list[str] = []
+
+
+def _tell_backend(reactor: "Reactor") -> None:
+    """Log what the first reactor reads with, and why not by io_uring."""
+    found = reactor.backend
+    _BACKENDS_TOLD.append(found.name)
+    if found.name == "uring":
+        LOCAL_LOG.debug("files are read by io_uring: %s", found.reason)
+    else:
+        LOCAL_LOG.info("files are read without io_uring (%s): %s", found.name, found.reason)
 
 
 # The errors of entries that were removed or replaced after the directory was read, and of links that are dangling, lead
