@@ -199,6 +199,14 @@ class Operator:
         """The options with which it was made, without secrets."""
         return {**self._service.without_secrets(self._given)}
 
+    def with_options(self, **options: Any) -> Operator:
+        """The same service with other defaults for its objects. It shares connections and credentials with this one."""
+        made = type(self).__new__(type(self))
+        made.__dict__.update(self.__dict__)
+        made._options = self._chosen(options)
+        made._given = {**self._given, **options}
+        return made
+
     def uri(self, path: Path) -> str:
         """The URI of a path in this service, which `rangeio.open` accepts; of a local file its path. For display:
         without login and query.

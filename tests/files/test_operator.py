@@ -472,3 +472,23 @@ def test_of_the_process(root: Path) -> None:
     with pytest.raises(AttributeError, match="nothing"):
         rangeio.nothing  # type: ignore[attr-defined]  # noqa: B018
     assert all(hasattr(rangeio, name) for name in rangeio.__all__)
+
+
+def test_the_same_service_with_other_options(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"data")
+    operator = Operator("fs", root=str(tmp_path), gap=1)
+    other = operator.with_options(gap=2, pin=False)
+    assert operator.options == {"root": str(tmp_path), "gap": 1}
+    assert (
+        pickle.loads(pickle.dumps(other)).options
+        == other.options
+        == {**operator.options, "gap": 2, "pin": False}
+    )
+    with other.open("a") as reader:
+        assert reader.capability.pin == ""
+        assert reader.read_at(0, 9) == b"data"
+    for wrong in ({"root": "x"}, {"gpa": 3}):
+        with pytest.raises(rangeio.ConfigInvalidError):
+            operator.with_options(**wrong)
+    secret = Operator("s3", bucket="bucket", region="r", access_key_id="AKID", secret_access_key="SECRET")
+    assert "secret_access_key" not in secret.with_options(gap=3).options

@@ -11,7 +11,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextvars import ContextVar
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, TypeAlias
 
 try:
@@ -71,16 +70,13 @@ class ZarrStore(Store):
         self, where: str | os.PathLike[str] | Operator, *, read_only: bool = True, **options: Any
     ) -> None:
         super().__init__(read_only=read_only)
-        if isinstance(where, Operator):
-            self._operator, self._options = where, options
-        else:
-            self._operator, self._options = _rooted(where, options), {}
+        opened = where.with_options(**options) if isinstance(where, Operator) else _rooted(where, options)
+        self._operator = opened
         self._scheme, self._known = self._operator.scheme, self._operator.options
-        self._gap = {**self._known, **self._options}.get("gap", service_class(self._scheme).defaults.gap)
+        self._gap = self._known.get("gap", service_class(self._scheme).defaults.gap)
         self._supports_sync_io = self._scheme in _WITHOUT_NETWORK
-        opened = partial(self._operator.open_async, **self._options)
-        self._awaited = _Way(opened, self._scheme, waits=True)
-        self._at_once = _Way(partial(self._operator.open, **self._options), self._scheme, waits=False)
+        self._awaited = _Way(opened.open_async, self._scheme, waits=True)
+        self._at_once = _Way(opened.open, self._scheme, waits=False)
 
     # --- values --------------------------------------------------------------------------------------------------
 
@@ -152,13 +148,19 @@ class ZarrStore(Store):
         wanted, place = _part(request)
         try:
             if request is None:
-                found = await way.read_whole(key)
+                found = await self._whole(way, key)
             else:
                 found = await self._follow(way, key, place, lambda reader: reader.read_range(wanted))
         except _NOTHING_THERE as error:
             self._check_place(error)
             return None
         return prototype.buffer.from_bytes(found)
+
+    async def _whole(self, way: _Way, key: str) -> Any:
+        if way is self._awaited:  # for one read less work than an AsyncReader
+            return (await self._operator.read_ranges_async([(key, None)]))[0]
+        with self._operator.open(key) as reader:
+            return reader.read_range()
 
     async def _get_ranges(
         self,
@@ -214,12 +216,12 @@ class ZarrStore(Store):
 
     async def exists(self, key: str) -> bool:
         """Whether there is a value for `key`."""
-        return await self._operator.exists_async(key, **self._options)
+        return await self._operator.exists_async(key)
 
     async def getsize(self, key: str) -> int:
         """The size of a value, without reading it. FileNotFoundError if there is none."""
         try:
-            async with self._operator.open_async(key, **self._options) as reader:
+            async with self._operator.open_async(key) as reader:
                 size = (await reader.stat()).size
                 return len(await reader.read_range()) if size is None else size
         except (IsDirectoryError, NotDirectoryError) as error:
@@ -290,7 +292,7 @@ class ZarrStore(Store):
         """The same store, if `read_only`; else NotImplementedError."""
         if not read_only:
             raise NotImplementedError(f"with_read_only is not implemented for the {type(self)} store type.")
-        return _restored(type(self), self._operator, self._options, True)
+        return _restored(type(self), self._operator, True)
 
     def close(self) -> None:
         """Drop the readers that are kept. zarr may go on using the store."""
@@ -299,7 +301,7 @@ class ZarrStore(Store):
         self._at_once.forget()
 
     def _identity(self) -> tuple[Any, ...]:
-        return self._scheme, self._known, self._options, self.read_only
+        return self._scheme, self._known, self.read_only
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ZarrStore) and self._identity() == other._identity()
@@ -316,13 +318,11 @@ class ZarrStore(Store):
         return f"ZarrStore({str(self)!r})" if self.read_only else f"ZarrStore({str(self)!r}, read_only=False)"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (type(self), self._operator, self._options, self.read_only)
+        return _restored, (type(self), self._operator, self.read_only)
 
 
-def _restored(
-    kind: type[ZarrStore], operator: Operator, options: dict[str, Any], read_only: bool
-) -> ZarrStore:
-    return kind(operator, read_only=read_only, **options)
+def _restored(kind: type[ZarrStore], operator: Operator, read_only: bool) -> ZarrStore:
+    return kind(operator, read_only=read_only)
 
 
 class _Index(NamedTuple):
@@ -351,15 +351,6 @@ class _Way:
         self._open, self._waits = open_key, waits
         self._is_local, self._keeps = scheme == "fs", scheme not in _WITHOUT_NETWORK
         self._readers: OrderedDict[str, Any] = OrderedDict()
-
-    async def read_whole(self, key: str) -> Any:
-        """All bytes of a key."""
-        reader = self._open(key)
-        try:
-            found = reader.read_range()
-            return await found if self._waits else found
-        finally:
-            reader.close()
 
     async def read_part(
         self, key: str, read: Callable[[Any], Any], version: Any = None, *, tell: bool = False
