@@ -18,20 +18,21 @@ Pairs = list[tuple[Bytes, int]]
 PHASE = 4096
 """O_DIRECT reads in place where the place in the file and in memory are the same modulo this (at most)."""
 _LARGE = 1 << 20
+_LARGEST = 64 << 20  # of this size 4 KiB more do not matter, although huge pages make 2 MiB of them
 _HUGE = 2 << 20
 _SMALL = 64 << 10
 # Bytes of what is read at once by `fill` and then copied to its places.
 _JOINED = 4 << 20
 
 
-def fresh(count: int, offset: int = 0) -> Bytes:
+def fresh(count: int, offset: int = 0, direct: bool = False) -> Bytes:
     """`count` bytes of writable memory, aligned for 8-byte items, for bytes from `offset` in a file.
 
-    Large memory is the reactor's, which has huge pages and is recycled, and lies in its page as the file does, if
-    that aligns it for items.
+    Large memory is the reactor's, which has huge pages and is recycled. Where O_DIRECT may read it, it lies in its page
+    as the file does, if that aligns it for items. direct: whether the file is read by O_DIRECT whatever its size.
     """
-    if count < _LARGE:
-        return np.empty(count, np.uint8)
+    if count < (_LARGE if direct else _LARGEST):
+        return _recycled(count)
     whole = _recycled(count + PHASE)
     phase = (offset if offset % 8 == 0 else 0) - whole.ctypes.data
     return whole[phase % PHASE :][:count]
@@ -40,7 +41,9 @@ def fresh(count: int, offset: int = 0) -> Bytes:
 def _recycled(count: int) -> Bytes:
     reactor = _uring.default_reactor()
     wasted = -count % _HUGE
-    if wasted * 32 > count or str(reactor.backend) == "python":  # whose writable memory would be a copy
+    if (
+        count < _LARGE or wasted * 32 > count or str(reactor.backend) == "python"
+    ):  # whose writable memory would be a copy
         return np.empty(count, np.uint8)
     return reactor.allocate(count).numpy(np.uint8, writable=True)
 

@@ -139,7 +139,7 @@ def read_box(reader: Reader, place: int, item: int, box: Box) -> Bytes:
     start = place + sum(one.start * size for one, size in zip(box.spans, sizes, strict=True))
     outer = [(one.items, one.step * size) for one, size in zip(box.spans[:last], sizes, strict=False)]
     rows = _Rows(start, span.covered * inner, *_merged(outer))
-    found = fresh(math.prod(rows.counts) * rows.length, start)
+    found = fresh(math.prod(rows.counts) * rows.length, start, reader.capability.direct)
     _read_rows(reader, rows, found)
     if span.step > 1:
         found = np.ascontiguousarray(found.reshape(-1, span.covered, inner)[:, :: span.step]).reshape(-1)

@@ -96,9 +96,10 @@ class safe_open:
         for name, tensor in given.items():
             pairs.append((self._frame.memory_of(tensor, wanted[name]), wanted[name].start))
             placed[name] = tensor
+        direct = self._reader.capability.direct
         groups = self._groups([one for name, one in wanted.items() if name not in given])
         for group in groups:
-            memory = fresh(group[-1].stop - group[0].start, group[0].start)
+            memory = fresh(group[-1].stop - group[0].start, group[0].start, direct)
             for one in group:
                 data = memory[one.start - group[0].start :][: one.nbytes]
                 placed[one.name] = self._frame.tensor(data, one, one.shape)
