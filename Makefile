@@ -17,7 +17,7 @@ COMPILE := RANGEIO_REQUIRE_EXT=1 $(BIN)/python setup.py -q build_ext --inplace
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := build
-.PHONY: help setup build test bench bench-http bench-tables bench-tensors compare peers test-hdfs debug asan fuzz soak lint check docs docs-serve format man clean
+.PHONY: help setup build test frameworks bench bench-http bench-tables bench-tensors compare peers test-frameworks test-hdfs debug asan fuzz soak lint check docs docs-serve format man clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -73,6 +73,15 @@ asan: $(VENV)/installed ## run the tests of the core under AddressSanitizer
 
 fuzz: build ## simulate the HTTP engine and fuzz responses, for FUZZ_S seconds each
 	RANGEIO_FUZZ_S=$(FUZZ_S) $(BIN)/python -m pytest -s -o faulthandler_timeout=0 tests/http/test_http_simulation.py tests/http/test_http_fuzz.py $(ARGS)
+
+$(VENV)/frameworks: pyproject.toml $(VENV)/installed
+	RANGEIO_NO_EXT=1 $(BIN)/python -m pip install -q --no-compile --no-build-isolation -e '.[test-frameworks]'
+	@touch $@
+
+frameworks: $(VENV)/frameworks ## install what large frameworks the tests know (torch)
+
+test-frameworks: build frameworks ## run the tests of those
+	$(BIN)/python -m pytest -m frameworks tests/adapters $(ARGS)
 
 test-hdfs: build ## run the tests against Hadoop on this machine (needs Java and jars of Debian, see docs/hdfs.md)
 	$(BIN)/python -m pytest -m hdfs tests/hdfs $(ARGS)

@@ -1,7 +1,7 @@
 """What this machine can do, asked of the machine itself, and what to do with a test that needs more.
 
-RANGEIO_CI=1 says that the native core was built and the extra `test` installed: then their absence fails the tests
-instead of skipping them.
+RANGEIO_CI=1 says that the native core was built and the extras `test` and `test-frameworks` installed: then their
+absence fails the tests instead of skipping them.
 """
 
 import ctypes
@@ -62,14 +62,14 @@ def need_backend(name: str) -> None:
     need(not missing, f"backend {name}: {missing}")
 
 
-def need_module(name: str) -> Any:
-    """The module, which the extra `test` brings."""
+def need_module(name: str, extra: str = "test") -> Any:
+    """The module, which that extra brings."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if must_be_whole():
-            pytest.fail(f"{error}: the extra `test` must bring it")
-        pytest.skip(f"{error}: pip install -e '.[test]'", allow_module_level=True)
+            pytest.fail(f"{error}: the extra `{extra}` must bring it")
+        pytest.skip(f"{error}: pip install -e '.[{extra}]'", allow_module_level=True)
 
 
 def need_root_and(*programs: str) -> None:
