@@ -6,7 +6,7 @@ from rangeio_bench.jobs.job import Job
 
 SUITES: dict[str, tuple[str, ...]] = {
     "tables": ("tables",),
-    "tensors": ("arrays", "models", "hdf5"),
+    "tensors": ("arrays", "models", "hdf5", "pytorch"),
 }
 """Modules of this package by suite."""
 
