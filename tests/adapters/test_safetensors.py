@@ -100,8 +100,9 @@ def test_arrays_are_those_of_safetensors(path: str) -> None:
     assert ours.load_file(path, framework="np", names=["wide", "I8"]).keys() == {"wide", "I8"}
 
 
+@pytest.mark.frameworks
 def test_tensors_are_those_of_safetensors(tmp_path: Path) -> None:
-    torch = need_module("torch")
+    torch = need_module("torch", "test-frameworks")
     from safetensors.torch import save_file as save_tensors
 
     names = (

@@ -92,7 +92,7 @@ class DcpReader(FileSystemReader):
         for request in plan.items:
             place = self.storage_data[request.storage_index]
             files.setdefault(place.relative_path, []).append(_Item(request, place))
-        transforms = getattr(self, "transforms", None)  # since torch 2.7
+        transforms = getattr(self, "transforms", None)  # older versions of torch have none
         planning = _Planning(planner, transforms)
 
         def load(path: str) -> None:
