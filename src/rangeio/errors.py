@@ -7,11 +7,10 @@ Messages say what was requested, what happened and what to do. They show ranges 
 
 import errno as _errno
 import io
-import logging
 import os
 from typing import Any, ClassVar, Literal
 
-_LOG = logging.getLogger("rangeio.local")
+from rangeio.logs import log
 
 Status = Literal["permanent", "temporary", "persistent"]
 """Whether a retry may help: permanent: no; temporary: yes; persistent: all attempts failed. OpenDAL's terms."""
@@ -254,7 +253,7 @@ def from_native(
         what, came = _CLASS_OF_KIND[kind]
         advice = ""
         if kind == "changed":
-            _LOG.warning("%s: the file changed after it was opened", path)
+            log("rangeio.local", "warning", "%s: the file changed after it was opened", path)
     came = "; ".join(filter(None, [came, detail, advice]))
     message = f"{asked(path, offset, limit)}: {came}" if path else came
     return what(message, path=path, offset=offset, limit=limit, errno=errno or None, status=status)

@@ -1,6 +1,5 @@
 """What rangeio does, for observers: one list of callables. Where nobody listens, each place looks at that list only."""
 
-import logging
 import threading
 import time
 import traceback
@@ -8,10 +7,7 @@ from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-logging.getLogger("rangeio").addHandler(logging.NullHandler())  # a program that wants to see it has its own
-LOG = logging.getLogger("rangeio")
-HTTP_LOG = logging.getLogger("rangeio.http")
-LOCAL_LOG = logging.getLogger("rangeio.local")
+from rangeio.logs import log
 
 Kind: TypeAlias = Literal["request", "response", "retry", "hedge", "read", "ranges"]
 
@@ -75,7 +71,7 @@ def tell(event: Event) -> None:
         except Exception as error:
             # As text: a record that is kept would hold the frames, and with them the memory of the read.
             said = "".join(traceback.format_exception(error))
-            LOG.error("a listener of rangeio.on_event failed: %s", said)
+            log("rangeio", "error", "a listener of rangeio.on_event failed: %s", said)
 
 
 def begun() -> float:

@@ -24,7 +24,6 @@ from rangeio.errors import (
     UnsupportedError,
 )
 from rangeio.in_flight import RequestWindow
-from rangeio.option_types import ObjectOptions, OpenOptions
 from rangeio.options import OPTION_NAMES, Options, check_names
 from rangeio.pickled import check_functions, lost_of
 from rangeio.ranges import OPEN, Range, Suffix, bounds
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
 
     from _uring import Buffer, Reactor
     from _uring.waiters import Waiter
+    from rangeio.option_types import ObjectOptions, OpenOptions
 
 Path = str | os.PathLike[str]
 Job = tuple[Path, Range]

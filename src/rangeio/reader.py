@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypedDict, cast, 
 
 from _uring.pickling import unpicklable
 from rangeio import streams
-from rangeio.adapters.cached.file import checked_cache, open_cached
 from rangeio.adapters.files import open_file
 from rangeio.awaitables import AtOnce, run_now
 from rangeio.budget import SHARED
@@ -318,9 +317,12 @@ class Reader(ReadsInto, Reads):
         """
         size = self._size_for(isinstance(range, Suffix))
         start, stop = bounds_of_file(range, size)
-        if cache is not None and checked_cache(cache) and not self.capability.positioned:
-            part = Reader(Slice(self._source, start, stop), self._options, self._origin)
-            return open_cached(part, buffer_size, cache, spread=self._options.chunk is None)
+        if cache is not None:
+            from rangeio.adapters.cached.file import checked_cache, open_cached
+
+            if checked_cache(cache) and not self.capability.positioned:
+                part = Reader(Slice(self._source, start, stop), self._options, self._origin)
+                return open_cached(part, buffer_size, cache, spread=self._options.chunk is None)
         return open_file(self._source, start, stop, buffer_size)
 
     def stat(self) -> Stat:

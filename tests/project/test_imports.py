@@ -12,10 +12,10 @@ import _uring
 OURS = """
     rangeio rangeio.adapters rangeio.adapters.async_files rangeio.adapters.files rangeio.async_ranges
     rangeio.async_reader rangeio.awaitables rangeio.budget rangeio.counters rangeio.destinations rangeio.errors
-    rangeio.from_stores rangeio.in_flight rangeio.locks rangeio.operator rangeio.options rangeio.policy
-    rangeio.ranges rangeio.reader rangeio.reading rangeio.results rangeio.service rangeio.services
-    rangeio.services.immediate rangeio.services.local rangeio.services.memory rangeio.services.registry
-    rangeio.slices rangeio.streams
+    rangeio.events rangeio.from_here rangeio.from_stores rangeio.in_flight rangeio.locks rangeio.logs
+    rangeio.notebook rangeio.operator rangeio.options rangeio.pickled rangeio.policy rangeio.ranges
+    rangeio.reader rangeio.reading rangeio.results rangeio.service rangeio.services rangeio.services.immediate
+    rangeio.services.local rangeio.services.memory rangeio.services.registry rangeio.slices rangeio.streams
 """
 # asyncio and what comes with it takes as long as all of the above.
 LATER = "asyncio concurrent http ipaddress logging random socket ssl subprocess urllib urllib3"

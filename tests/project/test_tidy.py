@@ -92,6 +92,7 @@ def shown(path: Path) -> str:
 # each other as long as that makes no circle.
 FLOORS = (
     "_uring",
+    "rangeio.logs",
     "rangeio.errors rangeio.locks rangeio.threads rangeio.awaitables rangeio.events rangeio.notebook",
     "rangeio.ranges rangeio.budget rangeio.in_flight rangeio.policy rangeio.reading rangeio.counters",
     "rangeio.option_types rangeio.options rangeio.pickled",

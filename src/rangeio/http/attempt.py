@@ -14,7 +14,7 @@ from _uring import Expected
 from _uring.records import MEASURED, Unfinished
 from rangeio.counters import REQUESTS
 from rangeio.errors import Error
-from rangeio.events import HTTP_LOG, LISTENERS
+from rangeio.events import LISTENERS
 from rangeio.http.connecting import Connecting
 from rangeio.http.connection import RECEIVES_PER_TURN, WOULD_BLOCK, Connection
 from rangeio.http.connection_pool import SERIAL
@@ -30,6 +30,7 @@ from rangeio.http.observed import told_hedge, told_request, told_response, told_
 from rangeio.http.range_read import Probe, RangeRead, SuffixRead
 from rangeio.http.response_parser import Body, ConnectionEnded, Plain, ResponseParser
 from rangeio.http.urls import Origin
+from rangeio.logs import log
 from rangeio.policy import RETRIES
 
 
@@ -299,7 +300,7 @@ class Attempt(Connecting):
         """Follow a redirect. ConfigInvalidError for an invalid URL, UnsupportedError if it is not allowed."""
         remote = self.read.remote
         target = remote.redirect(self.target, head)
-        HTTP_LOG.debug("%s: redirected to %s", remote.shown, target.shown)
+        log("rangeio.http", "debug", "%s: redirected to %s", remote.shown, target.shown)
         self.aside = None if remote.redirects_object else target
         self.moved = True
 

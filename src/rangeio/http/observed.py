@@ -1,8 +1,9 @@
 """What is told to observers and logged of reads over HTTP. No text of a server, which could quote a secret."""
 
 from rangeio.errors import Error, ObjectChangedError
-from rangeio.events import HTTP_LOG, LISTENERS, Event, since, tell
+from rangeio.events import LISTENERS, Event, since, tell
 from rangeio.http.range_read import RangeRead
+from rangeio.logs import log
 from rangeio.ranges import OPEN
 
 
@@ -21,7 +22,7 @@ def told_response(read: RangeRead, status: int, seconds: float) -> None:
 def told_retry(read: RangeRead, error: Error, pause_s: float, attempts: int) -> None:
     """A request is made again."""
     shown, kind = read.remote.shown, type(error).__name__
-    HTTP_LOG.info("%s: %s, attempt %d follows in %.3f s", shown, kind, attempts, pause_s)
+    log("rangeio.http", "info", "%s: %s, attempt %d follows in %.3f s", shown, kind, attempts, pause_s)
     if LISTENERS:
         tell(
             Event(
@@ -39,7 +40,13 @@ def told_retry(read: RangeRead, error: Error, pause_s: float, attempts: int) -> 
 def told_hedge(read: RangeRead, seconds: float) -> None:
     """A request is made a second time, because there was no response for so long."""
     shown = read.remote.shown
-    HTTP_LOG.info("%s: no response for %.3f s, the request is sent a second time", shown, seconds)
+    log(
+        "rangeio.http",
+        "info",
+        "%s: no response for %.3f s, the request is sent a second time",
+        shown,
+        seconds,
+    )
     if LISTENERS:
         tell(Event("hedge", shown, read.offset, seconds=seconds))
 
@@ -48,7 +55,7 @@ def told_failure(read: RangeRead, error: Error) -> None:
     """A range, or what else was asked for, could not be read."""
     kind = type(error).__name__
     if isinstance(error, ObjectChangedError):
-        HTTP_LOG.warning("%s: the object changed after it was opened", read.remote.shown)
+        log("rangeio.http", "warning", "%s: the object changed after it was opened", read.remote.shown)
     if LISTENERS:
         took_s, attempts = since(read.began), max(1, error.attempts)
         status = error.http_status

@@ -12,7 +12,7 @@ import numpy as np
 
 from _uring.errors import without_frames
 from rangeio.errors import ConfigInvalidError, Error, PermissionDeniedError, from_native
-from rangeio.events import LOCAL_LOG
+from rangeio.logs import log
 from rangeio.options import Options
 from rangeio.ranges import OPEN, Offsets, split
 from rangeio.service import (
@@ -344,9 +344,9 @@ def _tell_backend(reactor: "Reactor") -> None:
     found = reactor.backend
     _BACKENDS_TOLD.append(found.name)
     if found.name == "uring":
-        LOCAL_LOG.debug("files are read by io_uring: %s", found.reason)
+        log("rangeio.local", "debug", "files are read by io_uring: %s", found.reason)
     else:
-        LOCAL_LOG.info("files are read without io_uring (%s): %s", found.name, found.reason)
+        log("rangeio.local", "info", "files are read without io_uring (%s): %s", found.name, found.reason)
 
 
 # The errors of entries that were removed or replaced after the directory was read, and of links that are dangling, lead
