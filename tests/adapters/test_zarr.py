@@ -32,6 +32,11 @@ stores = need_module("zarr.abc.store")
 buffers = need_module("zarr.core.buffer")
 ZarrStore = need_module("rangeio.adapters.zarr").ZarrStore
 
+# zarr's own LocalStore, with which tests write, leaves iterations of directories unfinished.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <posix.ScandirIterator:pytest.PytestUnraisableExceptionWarning"
+)
+
 Range, Offset, Suffix = stores.RangeByteRequest, stores.OffsetByteRequest, stores.SuffixByteRequest
 NUMBERS = np.arange(64 * 64, dtype="f4").reshape(64, 64)
 BUFFERS = buffers.default_buffer_prototype()

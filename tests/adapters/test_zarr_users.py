@@ -24,6 +24,11 @@ with warnings.catch_warnings():
     da = need_module("dask.array")
     xr = need_module("xarray")
 
+# zarr's own LocalStore, with which tests write, leaves iterations of directories unfinished.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <posix.ScandirIterator:pytest.PytestUnraisableExceptionWarning"
+)
+
 NUMBERS = np.arange(60 * 40, dtype="f4").reshape(60, 40)
 
 
