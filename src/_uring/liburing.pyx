@@ -1,4 +1,4 @@
-"""liburing, loaded at run time: pyuring's copy, then the system's, then none. The result of each try is recorded.
+"""liburing, loaded at run time: the copy in our own wheel, pyuring's, the system's, or none. The result of each try is recorded.
 
 Nothing is linked: the build needs no header or library beyond libc, and the core can be imported on a machine
 without liburing (the reactor then reads with worker threads). A candidate is accepted only if all its symbols resolve
@@ -124,6 +124,9 @@ def candidates():
     if forced:
         yield forced
         return
+    own = os.path.join(os.path.dirname(__file__), "liburing.so.2")  # `make wheels` puts one there
+    if os.path.exists(own):
+        yield own
     # find_spec does not import pyuring: none of its code runs. Only its shared library is used.
     try:
         spec = importlib.util.find_spec("pyuring")

@@ -1,6 +1,7 @@
 """How liburing is found at run time: in which order, what each candidate must show, and that every reason is kept."""
 
 import importlib.util
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,10 @@ LOOK = code("""
     say(name=found.name, library=found.liburing, tried=found.tried, reason=found.reason)
     say(right=bytes(file.read_many([5, 90_000], [9, 70_000])[1]) == pattern(90_000, 160_000))
     say(run=[name for name in sys.modules if name.startswith("pyuring")])
+""")
+ELSEWHERE = code("""
+    import os, sys, _uring.liburing
+    _uring.liburing.__file__ = os.path.join(sys.argv[2], "liburing.so")
 """)
 HIDE = code("""
     import sys
@@ -40,6 +45,19 @@ def test_pyurings_comes_first_and_none_of_its_code_runs(look: Lab, pattern_file:
     assert Path(facts["library"]).is_relative_to(Path(spec.origin).parent)
     assert facts["tried"] == [[facts["library"], "works"]]
     assert (facts["right"], facts["run"]) == (True, [])
+
+
+def test_our_own_comes_before_all(look: Lab, pattern_file: Path, tmp_path: Path) -> None:
+    """In a wheel of `make wheels` one lies beside the module that looks for it."""
+    spec = importlib.util.find_spec("pyuring")
+    need(spec is not None and spec.origin, "needs pyuring")
+    assert spec is not None
+    assert spec.origin is not None
+    (theirs,) = (Path(spec.origin).parent / "lib").glob("liburingwrap.so")
+    shutil.copy(theirs, tmp_path / "liburing.so.2")
+    facts = look.run(ELSEWHERE + LOOK, pattern_file, tmp_path).facts()
+    assert facts["tried"] == [[str(tmp_path / "liburing.so.2"), "works"]]
+    assert facts["right"]
 
 
 def test_then_the_systems_then_none(look: Lab, pattern_file: Path) -> None:

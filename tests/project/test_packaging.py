@@ -146,6 +146,22 @@ def test_pyuring_is_asked_for_where_it_has_a_wheel(
     assert asked(project, kind, RANGEIO_NO_EXT="1") == (wanted, 0)
 
 
+def test_pyuring_is_not_asked_for_where_we_bring_our_own(project: Path) -> None:
+    """As `make wheels` does; it is in the wheel then."""
+    kind: dict[str, object] = {"version": (3, 11), "platform": GLIBC}
+    assert asked(project, kind, RANGEIO_NO_EXT="1")[0]
+    for name in ("liburing.so.2", "liburing.LICENSE"):
+        (project / "src" / "_uring" / name).write_text("")
+    assert not asked(project, kind, RANGEIO_NO_EXT="1")[0]
+    assert (
+        run(project, "setup.py", "-q", "build_py", "--build-lib", "lib", RANGEIO_NO_EXT="1").returncode == 0
+    )
+    assert {path.name for path in project.glob("lib/_uring/liburing.*")} >= {
+        "liburing.so.2",
+        "liburing.LICENSE",
+    }
+
+
 def test_nothing_is_compiled_for_another_python(project: Path) -> None:
     """PyPy: the modules are CPython's."""
     assert asked(project, {})[1] == 1
