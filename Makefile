@@ -78,7 +78,7 @@ $(VENV)/frameworks: pyproject.toml $(VENV)/installed
 	RANGEIO_NO_EXT=1 $(BIN)/python -m pip install -q --no-compile --no-build-isolation -e '.[test-frameworks]'
 	@touch $@
 
-frameworks: $(VENV)/frameworks ## install what large frameworks the tests know (torch)
+frameworks: $(VENV)/frameworks ## install what large frameworks the tests know (torch, Dask, Ray)
 
 test-frameworks: build frameworks ## run the tests of those
 	$(BIN)/python -m pytest -m frameworks tests/adapters $(ARGS)
