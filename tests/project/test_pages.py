@@ -46,7 +46,7 @@ PLAIN = {
     "docs/troubleshooting.md": [],
 }
 # Those that get a server below. Any other page with programs has a test elsewhere, which names it.
-SERVED = ["docs/http.md", "docs/hdfs.md", "docs/alternatives.md"]
+SERVED = ["docs/http.md", "docs/hdfs.md", "docs/alternatives.md", "docs/observability.md"]
 PEERS = {"aiofiles", "obstore", "opendal", "s3dlio", "s3fs", "smart_open"}
 
 
@@ -179,6 +179,21 @@ def test_alternatives(
             seen += 1
             assert [bytes(each) for each in found] == [data[a:b] for a, b in names["RANGES"]], program
     assert seen >= 2
+
+
+def test_observability(room: Path, names: dict[str, Any]) -> None:
+    for module in ("prometheus_client", "opentelemetry.sdk"):
+        need_module(module)
+    for line, program in blocks("docs/observability.md", "python"):
+        program = program.replace("start_http_server(9000)", 'start_http_server(0, "127.0.0.1")')
+        exec(compile("\n" * line + program, "observability.md", "exec"), names)
+        names["stop"]() if "stop" in names else None
+    server = names["server"]
+    with rangeio.open(f"http://127.0.0.1:{server.server_port}/metrics", on_no_range="download") as reader:
+        assert b"rangeio_requests" in bytes(reader.read_range())
+    server.shutdown()
+    server.server_close()
+    names["thread"].join()
 
 
 @pytest.mark.parametrize("page", ["docs/command-line.md", "docs/troubleshooting.md"])
