@@ -204,21 +204,24 @@ class _LoopWatch:
         self._forks = _forks
         self.ended = False
         self._binding: Any = bind(key)
-        self.readiness = self._watched() or ThreadReadiness(self._binding.call_soon_threadsafe)
+        self.readiness: Readiness | ThreadReadiness = Readiness()
+        self._begin()
         self._look()
 
-    def _watched(self) -> Readiness | None:
-        """None if the loop watches no descriptors (asyncio's Proactor loop), or the system has none for this."""
-        readiness = Readiness()
-        fd = readiness.fileno()
+    def _begin(self) -> None:
+        fd = self.readiness.fileno() if isinstance(self.readiness, Readiness) else None
         try:
-            if fd is not None:
-                self._binding.watch(fd, self.ready, gone=self.end)
-                return readiness
-        except NotImplementedError:
-            pass
-        readiness.close()
-        return None
+            if fd is None:
+                raise NotImplementedError  # select and poll have no descriptor that a loop could watch
+            self._binding.watch(fd, self.ready, gone=self._gone)
+        except NotImplementedError:  # asyncio's Proactor loop watches none
+            self.readiness.close()
+            self.readiness = ThreadReadiness(self._binding.call_soon_threadsafe)
+
+    def _gone(self) -> None:
+        """The loop has let go of it. Also called where it never took it, by then with a ThreadReadiness."""
+        if isinstance(self.readiness, Readiness):
+            self.end()
 
     @property
     def serves(self) -> bool:
