@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from faults.data import pattern
 from faults.machine import need_module
@@ -125,3 +126,57 @@ def test_a_changed_object_is_refused() -> None:
             reader.read_batch([5, 1000], 100, out=table)
     space.append(0)
     table.append(0)
+
+
+@pytest.mark.parametrize("way", ["reader", "slice", "operator"])
+@pytest.mark.parametrize("awaited", [False, True])
+def test_neighbours_are_one_request(way: str, awaited: bool) -> None:
+    """Those that follow each other in the list, in the object and in memory, of any type; each has its own count."""
+    table = np.zeros((10, 1000), np.uint8)  # its rows are objects of their own, in one memory
+    apart = bytearray(1000)
+    rows = [(row, 100 + 1000 * i) for i, row in enumerate(table)]
+    places: list[tuple[Any, int]] = [*rows[:5], (apart, 5100), *rows[5:], (bytearray(), 10_100)]
+    with scripted(lambda asked: honest(DATA[:9_600], asked)) as server:
+
+        def read() -> Any:
+            if way == "operator":
+                operator = rangeio.Operator("http", root=server.url)
+                jobs = [("a", space, at) for space, at in places]
+                return operator.read_ranges_into_async(jobs) if awaited else operator.read_ranges_into(jobs)
+            if awaited:
+                reader = rangeio.open_async(server.url)
+                return (reader.slice(0, 9_600) if way == "slice" else reader).read_ranges_into(places)
+            plain = rangeio.open(server.url)
+            return (plain.slice(0, 9_600) if way == "slice" else plain).read_ranges_into(places)
+
+        got = by_await(read) if awaited else read()
+        assert len([asked for asked in server.asked if asked.range]) == 3
+    assert got == [1000] * 10 + [500, 0]
+    assert table.tobytes() == DATA[100:9_600] + bytes(500)
+    assert apart == DATA[5100:6100]
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+def test_a_failure_of_neighbours_is_that_of_each(awaited: bool) -> None:
+    def script(asked: Asked) -> Answer:
+        return reply(404) if asked.range and asked.range[0] >= 50_000 else honest(DATA, asked)
+
+    space = bytearray(60)
+    places = [(memoryview(space)[at : at + 10], (50_000 if at >= 20 else 0) + at) for at in range(0, 60, 10)]
+    with scripted(script) as server:
+
+        def read(**options: Any) -> Any:
+            if awaited:
+                return by_await(lambda: rangeio.open_async(server.url).read_ranges_into(places, **options))
+            return rangeio.open(server.url).read_ranges_into(places, **options)
+
+        got = read(on_error="return")
+        assert got[:2] == [10, 10]
+        assert [(type(error), error.index) for error in got[2:]] == [
+            (rangeio.NotFoundError, i) for i in range(2, 6)
+        ]
+        with pytest.raises(rangeio.NotFoundError) as raised:
+            read()
+        assert raised.value.index == 2
+    places.clear()
+    space.append(0)

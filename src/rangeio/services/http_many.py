@@ -14,6 +14,7 @@ from rangeio.ranges import OPEN, Offsets
 from rangeio.service import Counts, FileResults, Into
 from rangeio.services.http_options import CONCURRENT
 from rangeio.services.http_source import HttpSource
+from rangeio.services.runs import Runs
 
 
 def ranges_of_many(
@@ -52,17 +53,19 @@ class ManyInto:
         self, paths: list[str], views: list[memoryview], starts: Offsets, how: Into, options: Options
     ) -> Counts:
         """See `ReadsIntoMany`."""
-        with _Opened(partial(self.open, options=options)) as opened:
-            reads = opened.reads(paths, views, starts)
-            return opened.complete(opened.one_of_them.all_landed(reads, how) if reads else [])
+        with Runs(views, starts, paths) as runs, _Opened(partial(self.open, options=options)) as opened:
+            reads = opened.reads(runs.paths, runs.views, runs.starts)
+            found = opened.one_of_them.all_landed(reads, how) if reads else []
+            return runs.counts(opened.complete(found))
 
     async def read_into_many_async(
         self, paths: list[str], views: list[memoryview], starts: Offsets, how: Into, options: Options
     ) -> Counts:
         """The same, awaited."""
-        with _Opened(partial(self.open, options=options)) as opened:
-            reads = opened.reads(paths, views, starts)
-            return opened.complete(await opened.one_of_them.all_landed_async(reads, how) if reads else [])
+        with Runs(views, starts, paths) as runs, _Opened(partial(self.open, options=options)) as opened:
+            reads = opened.reads(runs.paths, runs.views, runs.starts)
+            found = await opened.one_of_them.all_landed_async(reads, how) if reads else []
+            return runs.counts(opened.complete(found))
 
 
 class _Opened:

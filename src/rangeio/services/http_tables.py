@@ -19,16 +19,13 @@ class HttpTables(EngineReads, TableReads):
         await yield_if_due()
         return await super()._batch(records, asks)
 
-    def fetch_into(self, views: list[memoryview], starts: Offsets, how: Into) -> Counts:
-        self._check_open(None, None)
+    def _fill(self, views: list[memoryview], starts: Offsets, how: Into) -> Counts:
         found: Counts = self._now(self.reads_into(views, starts), how.chunk, how.concurrent, how.each)
         return found
 
-    def fetch_into_async(self, views: list[memoryview], starts: Offsets, how: Into) -> Awaitable[Counts]:
-        self._check_open(None, None)
-        found: Awaitable[Counts] = self._awaited(
-            self.reads_into(views, starts), how.chunk, how.concurrent, how.each
-        )
+    async def _fill_awaited(self, views: list[memoryview], starts: Offsets, how: Into) -> Counts:
+        reads = self.reads_into(views, starts)
+        found: Counts = await self._awaited(reads, how.chunk, how.concurrent, how.each)
         return found
 
     def all_landed(self, reads: list[RangeRead], how: Into) -> Counts:

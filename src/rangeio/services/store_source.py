@@ -241,19 +241,14 @@ class StoreSource(TableReads):
             runs.clear()
             landed.clear()  # the traceback of an error may hold this frame
 
-    def fetch_into(self, views: list[memoryview], starts: Offsets, how: Into) -> Counts:
-        self._check_open(None, None)
+    def _fill(self, views: list[memoryview], starts: Offsets, how: Into) -> Counts:
         reads = self.reads_into(views, starts)
         if not how.each:
             return self._now(reads, how.chunk, how.concurrent)
         found: dict[int, Any] = dict(self._each(reads, how.chunk, how.concurrent or self._limit, False))
         return [_at(index, found[index]) for index in range(len(reads))]
 
-    def fetch_into_async(self, views: list[memoryview], starts: Offsets, how: Into) -> Awaitable[Counts]:
-        self._check_open(None, None)
-        return self._into_awaited(views, starts, how) if views else ready([])
-
-    async def _into_awaited(self, views: list[memoryview], starts: Offsets, how: Into) -> Counts:
+    async def _fill_awaited(self, views: list[memoryview], starts: Offsets, how: Into) -> Counts:
         try:
             return await self._awaited(self.reads_into(views, starts), how.chunk, how.concurrent)
         except Error as error:

@@ -3,16 +3,19 @@
 from collections.abc import Awaitable
 from typing import Any, SupportsIndex
 
+from _uring import ready
 from _uring.arguments import byte_array, byte_index
 from rangeio.awaitables import by_await
 from rangeio.http.records import Records
 from rangeio.ranges import Offsets
-from rangeio.service import Travels
+from rangeio.service import Counts, Into, Travels
+from rangeio.services.runs import Runs
 
 
 class TableReads(Travels):
     """The part of a Source that makes one read for each row of a table, or for each place. A Source has `_read` (start,
-    count, index, memory), and `_now` and `_awaited`, which wait for the results of reads.
+    count, index, memory), `_now` and `_awaited`, which wait for the results of reads, and `_fill` and `_fill_awaited`,
+    which fill places that do not follow each other.
     """
 
     _reactor: Any
@@ -22,6 +25,8 @@ class TableReads(Travels):
     _read: Any
     _now: Any
     _awaited: Any
+    _fill: Any
+    _fill_awaited: Any
 
     def read_batch(self, offsets: Any, length: SupportsIndex, out: Any = None) -> Any:
         starts, count = byte_array(offsets, "offsets"), byte_index(length, "length")
@@ -47,6 +52,19 @@ class TableReads(Travels):
         """One read for each record, into its row."""
         rows = records.rows(self._reactor, size)
         return [self._read(start, len(row), index, row) for index, (start, row) in enumerate(rows)]
+
+    def fetch_into(self, views: list[memoryview], starts: Offsets, how: Into) -> Counts:
+        self._check_open(None, None)
+        with Runs(views, starts) as runs:
+            return runs.counts(self._fill(runs.views, runs.starts, how))
+
+    def fetch_into_async(self, views: list[memoryview], starts: Offsets, how: Into) -> Awaitable[Counts]:
+        self._check_open(None, None)
+        return self._runs_awaited(views, starts, how) if views else ready([])
+
+    async def _runs_awaited(self, views: list[memoryview], starts: Offsets, how: Into) -> Counts:
+        with Runs(views, starts) as runs:
+            return runs.counts(await self._fill_awaited(runs.views, runs.starts, how))
 
     def reads_into(self, views: list[memoryview], starts: Offsets) -> list[Any]:
         """One read for each place."""
