@@ -235,7 +235,9 @@ class _File:
         bounds = [*pairwise([0, *accumulate(item.length for item in window)])]
         data = torch.empty(bounds[-1][1] if bounds else 0, dtype=torch.uint8)
         memory = memoryview(data.numpy())
-        places += [(memory[start:end], offset) for start, end, offset in _runs(window, bounds)]
+        places += [
+            (memory[start:end], item.offset) for item, (start, end) in zip(window, bounds, strict=True)
+        ]
         self._fill(places)
         places.clear()
         for item in placed:
@@ -253,18 +255,6 @@ class _File:
         for (memory, offset), count in zip(places, counts, strict=True):
             if count < len(memory):
                 raise ended_early(self._reader.path, offset, len(memory), count)
-
-
-def _runs(items: list[_Item], bounds: list[tuple[int, int]]) -> list[tuple[int, int, int]]:
-    """(start, end, offset) of what follows each other in memory and in the file: over a network one request."""
-    runs: list[tuple[int, int, int]] = []
-    for item, (start, end) in zip(items, bounds, strict=True):
-        if runs and runs[-1][2] + start - runs[-1][0] == item.offset:
-            start, _, offset = runs.pop()
-            runs.append((start, end, offset))
-        else:
-            runs.append((start, end, item.offset))
-    return [run for run in runs if run[1] > run[0]]
 
 
 def _windows(items: Iterable[_AnyItem], most: int) -> Iterator[list[_AnyItem]]:
