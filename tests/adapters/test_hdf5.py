@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from faults.child import Lab, code
 from faults.machine import need_module
+from pages import run_page
 from servers.scripted import Asked, Scripted, honest, reply, scripted
 
 import rangeio
@@ -531,8 +532,5 @@ def test_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The programs in docs/hdf5.md, as they stand there."""
     need_module("h5netcdf")
     need_module("xarray")
-    text = (Path(__file__).parents[2] / "docs" / "hdf5.md").read_text()
     monkeypatch.chdir(tmp_path)
-    seen: dict[str, Any] = {}
-    for program in text.split("```python\n")[1:]:
-        exec(compile(program.partition("```")[0], "hdf5.md", "exec"), seen)
+    assert run_page("hdf5.md")

@@ -3,7 +3,6 @@
 import io
 import multiprocessing
 import pickle
-import re
 import zipfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -15,6 +14,7 @@ from faults.child import Lab, code
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
+from pages import run_page
 from servers.scripted import Scripted, honest, scripted
 
 import rangeio
@@ -403,9 +403,4 @@ def test_it_is_imported_when_it_is_used(auto_lab: Lab) -> None:
 def test_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The programs in docs/numpy.md, as they stand there."""
     monkeypatch.chdir(tmp_path)
-    text = (Path(__file__).parents[2] / "docs" / "numpy.md").read_text()
-    programs = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert programs
-    seen: dict[str, Any] = {}
-    for program in programs:
-        exec(compile(program, "numpy.md", "exec"), seen)
+    assert run_page("numpy.md")

@@ -1,7 +1,6 @@
 """`rangeio.parquet`: the same rows as pyarrow's own reader, and only the bytes they need."""
 
 import os
-import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -12,6 +11,7 @@ from urllib.parse import unquote
 import pytest
 from faults.child import Lab, code
 from faults.machine import need_module
+from pages import run_page
 from servers.s3 import S3Server
 from servers.scripted import Answer, Asked, Scripted, honest, reply, scripted
 
@@ -484,10 +484,6 @@ def test_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     """The programs in docs/parquet.md, as they stand there."""
     need_module("polars")
     monkeypatch.chdir(tmp_path)
-    text = (Path(__file__).parents[2] / "docs" / "parquet.md").read_text()
-    programs = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(programs) == 2
     seen: dict[str, Any] = {}
-    for program in programs:
-        exec(compile(program, "parquet.md", "exec"), seen)
+    assert run_page("parquet.md", seen) == 2
     assert seen["rows"] == 100_000

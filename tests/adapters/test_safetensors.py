@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import pickle
-import re
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -17,6 +16,7 @@ from faults.child import Lab, code
 from faults.machine import need_module
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pages import run_page
 from servers import hf_server
 from servers.s3 import S3Server
 from servers.scripted import Answer, Asked, Scripted, honest, reply, scripted
@@ -758,9 +758,4 @@ def test_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     """The programs in docs/safetensors.md, as they stand there."""
     need_module("torch")
     monkeypatch.chdir(tmp_path)
-    text = (Path(__file__).parents[2] / "docs" / "safetensors.md").read_text()
-    programs = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert programs
-    seen: dict[str, Any] = {}
-    for program in programs:
-        exec(compile(program, "safetensors.md", "exec"), seen)
+    assert run_page("safetensors.md")

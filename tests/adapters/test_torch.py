@@ -2,7 +2,6 @@
 
 import io
 import pickle
-import re
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import pairwise
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 from faults.child import FORKS, Lab, code
 from faults.machine import need_module
+from pages import blocks
 from servers.scripted import scripted, with_suffixes
 
 import rangeio
@@ -367,8 +367,7 @@ def test_without_torch(auto_lab: Lab) -> None:
 def test_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The programs in docs/torch.md, as they stand there."""
     monkeypatch.chdir(tmp_path)
-    text = (Path(__file__).parents[2] / "docs" / "torch.md").read_text()
-    programs = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    programs = [*blocks("docs/torch.md", "python")]
     assert len(programs) == 3
-    for program in programs:
+    for _, program in programs:
         exec(compile(program, "torch.md", "exec"), {"__name__": "__main__"})

@@ -1,6 +1,5 @@
 """What reads arrays of zarr through `ZarrStore`: xarray, Dask; VirtualiZarr, through `rangeio.obspec`."""
 
-import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from typing import Any
 
 import pytest
 from faults.machine import need_module
+from pages import run_page
 from servers.s3 import BUCKET, S3Server
 
 if sys.version_info < (3, 11):
@@ -104,9 +104,4 @@ def test_virtualizarr(tmp_path: Path, seaweedfs: S3Server) -> None:
 def test_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The programs in docs/zarr.md, as they stand there."""
     monkeypatch.chdir(tmp_path)
-    text = (Path(__file__).parents[2] / "docs" / "zarr.md").read_text()
-    programs = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(programs) == 3
-    seen: dict[str, Any] = {}
-    for program in programs:
-        exec(compile(program, "zarr.md", "exec"), seen)
+    assert run_page("zarr.md") == 3

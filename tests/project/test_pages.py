@@ -8,7 +8,6 @@ import importlib.util
 import re
 import shlex
 import sys
-import textwrap
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from urllib.parse import unquote
 import pytest
 from faults.data import pattern, write_pattern
 from faults.machine import need_module
+from pages import ROOT, blocks, run_page, run_programs
 from servers.s3 import S3Server
 from servers.scripted import Answer, Asked, everybody, honest, reply
 from servers.webhdfs_server import webhdfs
@@ -25,7 +25,6 @@ from servers.webhdfs_server import webhdfs
 import rangeio
 from rangeio.cli import main
 
-ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 NBYTES = 4 << 20
 
@@ -50,13 +49,6 @@ SERVED = ["docs/http.md", "docs/hdfs.md", "docs/alternatives.md", "docs/observab
 PEERS = {"aiofiles", "obstore", "opendal", "s3dlio", "s3fs", "smart_open"}
 
 
-def blocks(page: str, language: str) -> Iterator[tuple[int, str]]:
-    """The line before each block of a language, and the block; tabs indent theirs."""
-    text = (ROOT / page).read_text()
-    for found in re.finditer(rf"^( *)```{language}\n(.*?)^\1```", text, re.M | re.S):
-        yield text.count("\n", 0, found.start(2)), textwrap.dedent(found[2])
-
-
 @pytest.fixture
 def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_pattern(tmp_path / "model.bin", NBYTES)
@@ -73,18 +65,13 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     module.__dict__.clear()
 
 
-def run(page: str, names: dict[str, Any]) -> None:
-    for line, program in blocks(page, "python"):
-        exec(compile("\n" * line + program, ROOT / page, "exec"), names)
-
-
 @pytest.mark.parametrize("page", PLAIN)
 def test_programs(page: str, room: Path, names: dict[str, Any]) -> None:
     for module in PLAIN[page]:
         need_module(module)
     before = rangeio.stats()["budget_bytes"]
     try:
-        run(page, names)
+        run_programs(page, names)
     finally:
         rangeio.set_budget(before)
     if page == "docs/frameworks.md":
@@ -130,7 +117,7 @@ def test_http(room: Path, names: dict[str, Any], monkeypatch: pytest.MonkeyPatch
         monkeypatch.delenv("no_proxy", raising=False)
         monkeypatch.setenv("HTTPS_PROXY", options["proxy"])
         monkeypatch.setenv("SSL_CERT_FILE", options["ca_file"])
-        run("docs/http.md", names)
+        run_page("http.md", names)
         assert names["head"] == pattern(0, 1000)
         assert names["parts"][1] == pattern(200_000, 300_000)
         assert names["part"] == pattern(1000, 1100)
@@ -147,7 +134,7 @@ def test_hdfs(room: Path, names: dict[str, Any], monkeypatch: pytest.MonkeyPatch
         (room / "hdfs-site.xml").write_text(f"<configuration><property>{address}</property></configuration>")
         (room / "core-site.xml").write_text(f"<configuration><property>{place}</property></configuration>")
         monkeypatch.setenv("HADOOP_CONF_DIR", str(room))
-        run("docs/hdfs.md", names)
+        run_page("hdfs.md", names)
         assert names["footer"] == pattern(992, 1000)
         assert names["stat"].size == 3
 
