@@ -19,9 +19,14 @@ _LOOKED_AT = 64
 def warm(work: Work) -> None:
     """Read everything through the page cache once."""
     for path in _paths(work):
-        with open(path, "rb", buffering=0) as file:
-            while file.read(_STEP):
-                pass
+        load_pages(path)
+
+
+def load_pages(path: Path) -> None:
+    """Read a file through the page cache once."""
+    with open(path, "rb", buffering=0) as file:
+        while file.read(_STEP):
+            pass
 
 
 def evict(work: Work) -> float | None:
@@ -32,20 +37,21 @@ def evict(work: Work) -> float | None:
     """
     for wait_s in (0.0, 0.01, 0.03, 0.06):
         time.sleep(wait_s)
-        _drop(work)
+        for path in _paths(work):
+            drop_pages(path)
         share = resident(work)
         if not share:
             break
     return share
 
 
-def _drop(work: Work) -> None:
-    for path in _paths(work):
-        fd = os.open(path, os.O_RDONLY)
-        try:
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(fd)
+def drop_pages(path: Path) -> None:
+    """Drop the clean and unmapped pages of a file from the page cache."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(fd)
 
 
 def resident(work: Work) -> float | None:

@@ -9,6 +9,7 @@ job            jobs, ways, limits
 runner         the rounds, in this process or each run in a child of its own
 report         the tables
 suites         the modules of each suite; a module has a tuple `JOBS`
+page_cache     the page cache before a run
 servers        what jobs read from: a server that is near, and one as slow as a distant one
 
 To add a job: write a `Job` into `JOBS` of a module that `suites` names. `Job.place` prepares data and servers and

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from rangeio_bench.jobs import servers
+from rangeio_bench.jobs import page_cache, servers
 from rangeio_bench.jobs.job import Job, Limit, Place, Way
 
 _LAYERS, _HIDDEN, _INNER = 32, 1536, 4096
@@ -155,20 +155,6 @@ def _same(one: Any, other: Any) -> bool:
     )
 
 
-def _evicted(place: Place) -> None:
-    fd = os.open(place["path"], os.O_RDONLY)
-    try:
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-    finally:
-        os.close(fd)
-
-
-def _loaded(place: Place) -> None:
-    with open(place["path"], "rb", buffering=0) as file:
-        while file.read(_BLOCK):
-            pass
-
-
 _OURS = ("torch", "rangeio.adapters.safetensors")
 _WHOLE = (
     Way("rangeio", _by_rangeio, _OURS),
@@ -197,7 +183,7 @@ JOBS = (
         _WHOLE,
         _large,
         (Limit("time", 1.0, _ALL), Limit("time", 0.65, _OWN)),
-        before=_evicted,
+        before=page_cache.cold,
         same=_same,
     ),
     Job(
@@ -206,7 +192,7 @@ JOBS = (
         _HOT,
         _large,
         (Limit("time", 0.7, _COPYING),),
-        before=_loaded,
+        before=page_cache.hot,
         same=_same,
     ),
     Job(
@@ -215,7 +201,7 @@ JOBS = (
         _HOT,
         _large,
         (Limit("time", 1.0, _COPYING), Limit("memory", 1.05 * 2.33e9)),
-        before=_loaded,
+        before=page_cache.hot,
         child=True,
         warm_up=False,
     ),
@@ -225,7 +211,7 @@ JOBS = (
         _TENTH,
         _large,
         (Limit("time", 0.8, _OWN),),
-        before=_evicted,
+        before=page_cache.cold,
         same=_same,
     ),
     Job(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rangeio_bench.jobs import servers
+from rangeio_bench.jobs import page_cache, servers
 from rangeio_bench.jobs.job import Job, Limit, Place, Way
 
 _RECORD = 4096
@@ -109,23 +109,6 @@ def _by_pread(count: int, place: Place) -> int:
         return _loaded(_OneByOne(read), None, count)
     finally:
         os.close(fd)
-
-
-def _evict(place: Place) -> None:
-    """Drop the files from the page cache."""
-    where = Path(place["path"])
-    for path in [where] if where.is_file() else where.iterdir():
-        fd = os.open(path, os.O_RDONLY)
-        try:
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(fd)
-
-
-def _warm(place: Place) -> None:
-    with open(place["path"], "rb", buffering=0) as file:
-        while file.read(8 << 20):
-            pass
 
 
 def _settled(path: Path) -> None:
@@ -274,7 +257,7 @@ JOBS = (
         _loader_ways(32_768),
         _records,
         (Limit("time", 0.5, _MAPPED),),
-        before=_evict,
+        before=page_cache.cold,
         same=lambda one, other: bool(one == other),
     ),
     Job(
@@ -283,7 +266,7 @@ JOBS = (
         _loader_ways(_RECORDS),
         _records,
         (Limit("time", 1 / 1.2, _MAPPED),),
-        before=_warm,
+        before=page_cache.hot,
         same=lambda one, other: bool(one == other),
     ),
     Job(
@@ -298,7 +281,7 @@ JOBS = (
             Limit("time", 1.0, ("torch FileSystemReader",)),
             Limit("cpu", 0.6, ("torch FileSystemReader",)),
         ),
-        before=_evict,
+        before=page_cache.cold,
         same=lambda one, other: bool(one == other),
     ),
     Job(
