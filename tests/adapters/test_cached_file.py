@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from faults.machine import need_module
+from file_calls import same_call
 from servers.scripted import Asked, Scripted, honest, reply, scripted, with_suffixes
 
 import rangeio
@@ -222,16 +223,7 @@ def test_random_reads_are_those_of_bytes_io(served: Any, cache: int) -> None:
             if chance.random() < 0.6:
                 place = chance.choice([0, 5, stop - start - 10, stop, chance.randrange(stop - start)])
                 assert file.seek(place) == right.seek(place)
-            method = chance.choice(["read", "readinto", "readline", "read1", "peek"])
-            if method == "readinto":
-                into, expected = bytearray(count), bytearray(count)
-                assert file.readinto(into) == right.readinto(expected)
-                assert into == expected
-            elif method == "peek":
-                assert right.getvalue()[right.tell() :].startswith(file.peek(1))
-            else:
-                assert getattr(file, method)(count) == getattr(right, method)(count)
-            assert file.tell() == right.tell()
+            same_call(file, right, chance.choice(["read", "readinto", "readline", "read1", "peek"]), count)
         assert file.seek(-5, 2) == right.seek(-5, 2)
         found = file.read()
         assert type(found) is bytes

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from faults.machine import need_module
+from file_calls import same_call
 from servers.scripted import Asked, Scripted, reply, scripted, with_suffixes
 
 import rangeio
@@ -167,19 +168,9 @@ def test_random_reads_are_those_of_bytes_io(where: str, served: Any, tmp_path: P
             if chance.random() < 0.5:
                 place = chance.choice([0, 5, len(DATA) - 10, len(DATA) + 5, chance.randrange(len(DATA))])
                 assert file.seek(place) == right.seek(place)
-            method = chance.choice(["read", "readinto", "read_buffer", "readline", "peek"])
-            if method == "readinto":
-                into, expected = bytearray(count), bytearray(count)
-                assert file.readinto(into) == right.readinto(expected)
-                assert into == expected
-            elif method == "peek":
-                assert right.getvalue()[right.tell() :].startswith(file.peek(1))
-            else:
-                expected_bytes = (
-                    right.read(count) if method == "read_buffer" else getattr(right, method)(count)
-                )
-                assert bytes(getattr(file, method)(count)) == expected_bytes
-            assert file.tell() == right.tell()
+            same_call(
+                file, right, chance.choice(["read", "readinto", "read_buffer", "readline", "peek"]), count
+            )
 
 
 def test_positions(local: Any) -> None:
