@@ -5,6 +5,7 @@ concurrent.futures: a signal handler that reads would deadlock on its locks. `lo
 only, never during I/O. A forked child makes its own Process, so it never waits for a lock or thread of its parent.
 """
 
+import _thread
 import os
 import sys
 import threading
@@ -55,7 +56,8 @@ class Process:
             self.threads += max(0, missing)
         for started in range(missing):
             try:
-                threading.Thread(target=_work, args=(self.tasks,), name="rangeio", daemon=True).start()
+                # Not Thread.start, which waits for the thread: for ever in a child that a signal handler forks then.
+                _thread.start_new_thread(_work, (self.tasks,))
             except RuntimeError:  # the interpreter is shutting down, or no more threads can be started
                 with self.lock:
                     self.threads -= missing - started
