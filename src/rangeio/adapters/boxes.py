@@ -138,6 +138,9 @@ def read_box(reader: Reader, place: int, item: int, box: Box) -> Bytes:
     inner = sizes[last] if sizes else item
     start = place + sum(one.start * size for one, size in zip(box.spans, sizes, strict=True))
     outer = [(one.items, one.step * size) for one, size in zip(box.spans[:last], sizes, strict=False)]
+    if span.step > 1 and span.step * inner > _PAGE:  # each item is a row: what is between them is not read
+        outer.append((span.items, span.step * inner))
+        span = Span(span.start, 1, 1)
     rows = _Rows(start, span.covered * inner, *_merged(outer))
     found = fresh(math.prod(rows.counts) * rows.length, start, reader.capability.direct)
     _read_rows(reader, rows, found)
