@@ -190,6 +190,10 @@ def test_only_the_rows_are_requested() -> None:
         assert requested(server) == [(HEADER + 5 * 128 + 12, HEADER + 5 * 128 + 16)]
         same(found[:0], TABLE[:0])
         assert requested(server) == []
+        same(found[5:9_000:4_000], TABLE[5:9_000:4_000])
+        assert requested(server) == [
+            (HEADER + row * 128, HEADER + (row + 1) * 128) for row in (5, 4_005, 8_005)
+        ]
 
 
 def test_columns_in_fortran_order() -> None:
@@ -335,6 +339,8 @@ HOSTILE_ZIPS: dict[str, bytes] = {
     "a member that is cut": zipped(packed(TABLE), file_size=1000),
     "encrypted": zipped(packed(TABLE), flag_bits=1),
     "a bomb": zipped(packed(TABLE), method=zipfile.ZIP_DEFLATED, file_size=1 << 40),
+    "a bomb of bzip2": zipped(packed(TABLE), method=zipfile.ZIP_BZIP2),
+    "a bomb of lzma": zipped(packed(TABLE), method=zipfile.ZIP_LZMA),
     "another checksum": zipped(packed(TABLE), method=zipfile.ZIP_DEFLATED, CRC=1),
     "an unknown method": zipped(packed(TABLE), compress_type=99),
     "no array": zipped(b"abc"),

@@ -235,10 +235,10 @@ class NpzFile(Mapping[str, NpyArray]):
         return start
 
     def _decompressed(self, info: zipfile.ZipInfo) -> bytes:
-        if (
-            info.compress_type == zipfile.ZIP_DEFLATED
-            and info.file_size > _MOST_DEFLATED * info.compress_size
-        ):
+        # numpy writes no other; a few bytes of bzip2 may be gigabytes.
+        if info.compress_type != zipfile.ZIP_DEFLATED:
+            raise _refusal(self._reader, f"{info.filename!r} is compressed by method {info.compress_type}")
+        if info.file_size > _MOST_DEFLATED * info.compress_size:
             raise _refusal(self._reader, f"{info.filename!r} cannot be as long as the list says")
         try:
             with zipfile.ZipFile(self._reader.as_file(cache=_KEPT)) as members:
