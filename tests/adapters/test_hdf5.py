@@ -149,6 +149,16 @@ def test_every_layout_and_selection(opened: Opened, original: Path, cache: int) 
         assert same(hdf5.read(file["records"], "f0"), right["records"]["f0"])
 
 
+def test_items_that_are_arrays(opened: Opened, tmp_path: Path) -> None:
+    """Also if their chunks do not fit into the cache together."""
+    values = np.arange(60_000, dtype="f4").reshape(20_000, 3)
+    with h5py.File(tmp_path / "arrays.h5", "w") as made:
+        made.create_dataset("a", (20_000,), dtype=np.dtype(("f4", (3,))), chunks=(100,))[...] = values
+    with opened(tmp_path / "arrays.h5", cache=1 << 17) as file:
+        assert same(hdf5.read(file["a"]), values)
+        assert same(hdf5.read(file["a"], slice(9, 19_990)), values[9:19_990])
+
+
 def test_random_boxes(opened: Opened, original: Path) -> None:
     chance = random.Random(2)
     with h5py.File(original) as right, opened(original, cache=30_000) as file:

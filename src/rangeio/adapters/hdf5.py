@@ -84,7 +84,9 @@ def read(dataset: "h5py.Dataset", selection: Any = ()) -> Any:
         driven.load(ranges)
         found = dataset[tuple(slice(*axis) for axis in part)]
         if out is None:
-            out = np.empty([stop - start for start, stop in box], found.dtype)
+            # Items of an array type have dimensions of their own.
+            shape = [*(stop - start for start, stop in box), *found.shape[len(box) :]]
+            out = np.empty(shape, found.dtype)
         out[tuple(slice(a - start, b - start) for (a, b), (start, _) in zip(part, box, strict=True))] = found
     return out[selector]
 
