@@ -251,6 +251,14 @@ def test_files_and_memory_ignore_it(tmp_path: Path) -> None:
     assert type(rangeio.from_bytes(b"abc").as_file(cache=MIB)) is io.BufferedReader
 
 
+@pytest.mark.parametrize("cache", [MIB, 64 * MIB])
+def test_a_read_of_more_than_there_is_memory(served: Any, cache: int) -> None:
+    _, reader = served()
+    with reader.as_file(cache=cache) as file:
+        assert file.read(1 << 60) == DATA
+        assert file.read(1 << 60) == b""
+
+
 def test_arguments(served: Any) -> None:
     _, reader = served()
     for wrong in ({"cache": -1}, {"cache": MIB, "buffer_size": 0}):

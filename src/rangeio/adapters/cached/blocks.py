@@ -27,6 +27,7 @@ _BEFORE, _BEHIND = 16 << 10, 48 << 10
 _GROWTH = 4
 # More than this is worth several connections, of which each gets at least a MiB.
 _PIECE, _LARGE, _CHUNK = 1 << 20, 2 << 20, 8 << 20
+_UNBOUNDED = 64 << 20  # memory for more is not taken before the size is known
 CONNECTIONS = 16
 """The default number of requests in flight of one read."""
 
@@ -142,6 +143,8 @@ class Blocks:
 
     def read(self, at: int, count: int) -> Any:
         """`count` bytes from `at`, fewer only at the end: a Buffer or bytes."""
+        if count > _UNBOUNDED and self._size is None:
+            self.size()
         if self._size is not None:
             count = max(0, min(count, self._size - at))
         if count == 0:
