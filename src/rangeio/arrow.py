@@ -22,6 +22,13 @@ from rangeio.fsspec.file import ObjectFile
 from rangeio.fsspec.filesystem import ReadingFileSystem
 from rangeio.fsspec.read_only import refuse
 from rangeio.fsspec.services import HttpFileSystem, PosixFileSystem, S3FileSystem
+from rangeio.fsspec.stores import (
+    AzureFileSystem,
+    GcsFileSystem,
+    HfFileSystem,
+    MemoryFileSystem,
+    WebHdfsFileSystem,
+)
 from rangeio.operator import open as open_reader
 from rangeio.reader import Reader
 
@@ -32,6 +39,11 @@ _KINDS: dict[str, type[ReadingFileSystem]] = {
     "https": HttpFileSystem,
     "file": PosixFileSystem,
     "fs": PosixFileSystem,
+    **dict.fromkeys(("gs", "gcs"), GcsFileSystem),
+    **dict.fromkeys(("az", "abfs", "abfss"), AzureFileSystem),
+    "webhdfs": WebHdfsFileSystem,
+    "hf": HfFileSystem,
+    "memory": MemoryFileSystem,
 }
 _TYPES = {"file": arrow_fs.FileType.File, "directory": arrow_fs.FileType.Directory}
 
@@ -39,8 +51,9 @@ _TYPES = {"file": arrow_fs.FileType.File, "directory": arrow_fs.FileType.Directo
 def filesystem(protocol_or_uri: str, **options: Any) -> Any:
     """A pyarrow.fs.PyFileSystem that reads with rangeio. Pickles with its options.
 
-    protocol_or_uri: s3, http, https or file, or a URI, of which only the scheme counts: paths are given whole, as
-    ``bucket/key``, as a URL or as a path, or as a URI of the same scheme. options: as of `rangeio.fsspec`.
+    protocol_or_uri: s3, http, https, file, gs, az, webhdfs, hf or memory; or a URI, of which only the scheme counts:
+    paths are given whole, as ``bucket/key``, as a URL or as a path, or as a URI of the same scheme. options: as of
+    `rangeio.fsspec`.
     """
     protocol = re.split("://", protocol_or_uri, maxsplit=1)[0].removeprefix("rangeio+")
     if protocol not in _KINDS:

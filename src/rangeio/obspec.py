@@ -197,6 +197,13 @@ class _Result:
         """Facts of the object."""
         raise NotImplementedError
 
+    def checked(self, buffer: "Buffer") -> "Buffer":
+        """The bytes of a range; RangeNotSatisfiedError if it begins past the end, as of `Store.get_range`."""
+        if not isinstance(self.wanted, tuple):
+            return buffer
+        start, stop = bounds(self.wanted, None)
+        return _not_empty(self.path, start, stop, buffer)
+
     @property
     def range(self) -> tuple[int, int]:
         """(start, stop) in the object."""
@@ -222,7 +229,9 @@ class GetResult(_Result):
 
     def buffer(self) -> "Buffer":
         """All of it. One request."""
-        return self._reader.read_at(0, 0) if self.is_head else self._reader.read_range(self.wanted)
+        if self.is_head:
+            return self._reader.read_at(0, 0)
+        return self.checked(self._reader.read_range(self.wanted))
 
     def __iter__(self) -> "Iterator[Buffer]":
         return iter(()) if self.is_head else self._reader.stream(self.wanted)
@@ -247,7 +256,9 @@ class GetResultAsync(_Result):
 
     async def buffer_async(self) -> "Buffer":
         """All of it. One request."""
-        return await (self._reader.read_at(0, 0) if self.is_head else self._reader.read_range(self.wanted))
+        if self.is_head:
+            return await self._reader.read_at(0, 0)
+        return self.checked(await self._reader.read_range(self.wanted))
 
     async def __aiter__(self) -> "AsyncIterator[Buffer]":
         if not self.is_head:

@@ -113,3 +113,10 @@ def test_names() -> None:
     assert ra.filesystem("s3").normalize_path("s3://bucket/key") == "bucket/key"
     with pytest.raises(rangeio.ConfigInvalidError, match="'ftp'"):
         ra.filesystem("ftp")
+
+
+def test_a_dataset_of_another_service() -> None:
+    fs = ra.filesystem("memory", objects={"folder/part.parquet": parquet()})
+    assert ds.dataset("folder", filesystem=fs, format="parquet").to_table() == table()
+    names = [ra.filesystem("gs"), ra.filesystem("abfs", account_name="one"), ra.filesystem("hf")]
+    assert [fs.type_name for fs in names] == ["py::rangeio+gs", "py::rangeio+az", "py::rangeio+hf"]

@@ -162,3 +162,16 @@ def test_pickle_and_urls() -> None:
     secret = ro.Store("s3", access_key_id="AKEY", secret_access_key="SECRET")
     assert b"SECRET" not in pickle.dumps(secret)
     assert "SECRET" not in repr(secret)
+
+
+@pytest.mark.parametrize("wanted", [(len(DATA), len(DATA) + 5), {"offset": len(DATA) + 1}])
+def test_get_past_the_end(store: Any, wanted: Any) -> None:
+    with pytest.raises(rangeio.RangeNotSatisfiedError):
+        store.get("c", options={"range": wanted}).buffer()
+
+    async def awaited() -> None:
+        found = await store.get_async("c", options={"range": wanted})
+        with pytest.raises(rangeio.RangeNotSatisfiedError):
+            await found.buffer_async()
+
+    asyncio.run(awaited())

@@ -487,3 +487,9 @@ def test_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     seen: dict[str, Any] = {}
     assert run_page("parquet.md", seen) == 2
     assert seen["rows"] == 100_000
+
+
+def test_a_value_that_looks_like_a_numbered_column() -> None:
+    with rangeio.Operator("memory", objects={"a": DATA}).open("a") as reader:
+        for wanted in ([("name", "=", "FieldPath(")], dataset.field("name") == 'a"FieldPath('):
+            assert parquet.read_table(reader, ["id"], wanted).num_rows == 0

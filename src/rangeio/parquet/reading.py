@@ -1,5 +1,6 @@
 """From sources, columns and filters to decoded rows."""
 
+import re
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,15 +20,17 @@ from rangeio.parquet.windows import Piece, Sizes, fetched
 _FOOTERS_AHEAD = 16
 """Files whose footers are requested at once."""
 _BATCH_ROWS = 65_536
+_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
 def condition_of(filters: Any) -> Any:
     """Filters of any kind as a pyarrow expression, or None."""
-    if filters is None or isinstance(filters, pyarrow.dataset.Expression):
-        found = filters
-    else:
-        found = pyarrow.parquet.filters_to_expression(filters)
-    if found is not None and "FieldPath(" in str(found):
+    if filters is None:
+        return None
+    if not isinstance(filters, pyarrow.dataset.Expression):
+        return pyarrow.parquet.filters_to_expression(filters)  # has names only
+    found = filters
+    if "FieldPath(" in _STRINGS.sub("", str(found)):
         raise ConfigInvalidError("filters must name their columns, not number them")
     return found
 
