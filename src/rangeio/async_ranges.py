@@ -43,6 +43,11 @@ class AsyncRanges(AsyncIterator[tuple[int, _T]]):
         self._ready: list[tuple[int, Any]] = []
         self._ended = False
 
+    async def in_order(self) -> list[_T]:
+        """All results, in the order of the ranges."""
+        found = {index: result async for index, result in self}
+        return [found[index] for index in range(len(found))]
+
     def __aiter__(self) -> "AsyncRanges[_T]":
         return self
 

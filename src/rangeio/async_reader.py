@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeVar, overload
 from _uring import yield_if_due
 from _uring.arguments import byte_array, byte_index, whole_table, writable_bytes
 from _uring.pickling import unpicklable
-from rangeio import streams
+from rangeio import streams, suffixes
 from rangeio.adapters.async_files import AsyncFile
 from rangeio.async_ranges import AsyncRanges
 from rangeio.budget import SHARED
@@ -170,9 +170,12 @@ class AsyncReader(AwaitedReadsInto, AwaitedReads):
         start, stop = bounds(range, None)
         return self.read_at(start, stop - start)
 
-    async def _read_suffix(self, range: Suffix) -> Buffer:
+    async def _ends(self, count: int) -> Buffer | None:
         await yield_if_due()
-        found = await self._opened().read_suffix_async(range.n)
+        return await self._opened().read_suffix_async(count)
+
+    async def _read_suffix(self, range: Suffix) -> Buffer:
+        found = await self._ends(range.n)
         if found is None:
             start, stop = bounds(range, await self._size_for(True))
             found = await self.read_at(start, stop - start)
@@ -213,32 +216,33 @@ class AsyncReader(AwaitedReadsInto, AwaitedReads):
         """Read many ranges; one Buffer per range, in the given order. One await. See `Reader.read_ranges`."""
         check_on_error(on_error)
         chosen, checked = chosen_for_call(self._options, options), check(ranges)
-        if exact:
-            return self._read_exactly(checked, chosen, on_error)
-        if on_error == "return":
-            return self._read_each(self._each(checked, chosen, on_error))
-        return self._read_ranges(checked, chosen)
+        return (self._read_exactly if exact else self._read_ranges)(checked, chosen, on_error)
 
     async def _read_exactly(self, checked: Checked, options: Options, on_error: OnError) -> list[Any]:
-        each = self._each(checked, options, on_error) if on_error == "return" else None
-        results = await (self._read_ranges(checked, options) if each is None else self._read_each(each))
+        results = await self._read_ranges(checked, options, on_error)
         return exactly(self.path, self._start, checked, results, on_error)
 
-    async def _read_ranges(self, checked: Checked, options: Options) -> list[Buffer]:
-        first = await self._lay_out(checked, options)
-        source, began = self._opened(), begun()
-        send = partial(fetch_async, first, source.fetch_async, options)
-        layout, responses = await SHARED.while_awaiting(first.nbytes, send)
+    async def _read_ranges(self, checked: Checked, options: Options, on_error: OnError) -> list[Any]:
+        count, tail, began = suffixes.only(checked, options), None, begun()
+        try:
+            if count:
+                tail = await self._ends(count)
+        except Error as error:
+            return suffixes.to_each(checked, error, on_error)
+        if tail is None and on_error == "return":
+            return await self._each(checked, options, on_error).in_order()
+        layout = await self._lay_out(checked, options)
+        if suffixes.is_all_of(tail, layout):
+            responses: list[Buffer] = [tail]  # type: ignore[list-item]
+        else:
+            send = partial(fetch_async, layout, self._opened().fetch_async, options)
+            layout, responses = await SHARED.while_awaiting(layout.nbytes, send)
         empty = None if layout.is_plain else await self.read_at(0, 0)
         results = scatter(layout, responses, lambda: empty[:])  # type: ignore[index]
         self._counters.count(responses, results)
         if began:
             told_ranges(self.path, results, responses, began)
         return results
-
-    async def _read_each(self, iteration: AsyncRanges[Any]) -> list[Any]:
-        found = {index: result async for index, result in iteration}
-        return [found[index] for index in range(len(found))]
 
     @overload
     def iter_ranges(
@@ -465,7 +469,7 @@ class AsyncReader(AwaitedReadsInto, AwaitedReads):
             return self._again
         if self._origin is None:
             raise unpicklable(self.path)
-        return _reopened, (self._origin,)
+        return self._origin, ()
 
     @property
     def _start(self) -> int:
@@ -492,7 +496,3 @@ def _is_empty(reader: AsyncReader, name: str) -> bool:
 
 def _source_of(origin: Callable[[], AsyncReader]) -> Source:
     return origin()._opened()
-
-
-def _reopened(origin: Callable[[], AsyncReader]) -> AsyncReader:
-    return origin()

@@ -404,7 +404,7 @@ def _pairs(jobs: Iterable[Job]) -> Pairs:
 def _grouped(pairs: Pairs, *, batch_single: bool) -> tuple[Single, Groups]:
     """Split the jobs: objects with one job as (index, (path, start, stop)), other objects as path to job indices.
 
-    A Suffix needs the size first, so it counts as one of the others. Without `batch_single` all jobs do.
+    A Suffix has no start before the size is known, so it counts as one of the others. Without `batch_single` all do.
     """
     by_path: dict[str, list[int]] = {}
     for index, (path, wanted) in enumerate(pairs):

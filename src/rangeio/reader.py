@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypedDict, cast, overload
 
 from _uring.pickling import unpicklable
-from rangeio import streams
+from rangeio import streams, suffixes
 from rangeio.adapters.files import open_file
 from rangeio.awaitables import AtOnce, run_now
 from rangeio.budget import SHARED
@@ -158,7 +158,8 @@ class Reader(ReadsInto, Reads):
         ranges: an iterable of `Range` in any of its forms, or an integer array of shape (n, 2). Ranges may overlap,
         repeat, be empty or lie past the end. Nearby ranges are merged into one request (`gap`, `max_merged`; see
         `plan`); bytes that several ranges share are fetched once. A result shares the memory of its request, unless
-        that would keep more than four times its own size alive; then it is a copy.
+        that would keep more than four times its own size alive; then it is a copy. Suffixes alone, of an object of
+        unknown size, are one request, as of `read_range`, if `gap`, `max_merged` and `chunk` allow that.
 
         exact: if True, a range that extends past the end raises UnexpectedEofError, like `read_exact`, instead of
         returning the available bytes. Open-ended ranges and Suffix are never short. on_error: ``"raise"`` raises the
@@ -167,15 +168,24 @@ class Reader(ReadsInto, Reads):
         range.
         """
         chosen, checked = chosen_for_call(self._options, options), check(ranges)
-        results = self._read_ranges(self._lay_out(checked, chosen), chosen, check_on_error(on_error))
+        results = self._read_ranges(checked, chosen, check_on_error(on_error))
         return exactly(self.path, self._start, checked, results, on_error) if exact else results
 
-    def _read_ranges(self, layout: Layout, options: Options, on_error: OnError) -> list[Any]:
-        if on_error == "return":
+    def _read_ranges(self, checked: Checked, options: Options, on_error: OnError) -> list[Any]:
+        began = begun()
+        try:
+            count = suffixes.only(checked, options)
+            tail = self._source.read_suffix(count) if count else None
+        except Error as error:
+            return suffixes.to_each(checked, error, on_error)
+        layout = self._lay_out(checked, options)
+        if suffixes.is_all_of(tail, layout):
+            responses = [cast("Buffer", tail)]
+        elif on_error == "return":
             found = dict(self._results(layout, options, on_error))
             return [found[index] for index in range(len(found))]
-        began = begun()
-        layout, responses = self._fetch(layout, options)
+        else:
+            layout, responses = self._fetch(layout, options)
         results = scatter(layout, responses, self._empty)
         self._counters.count(responses, results)
         if began:

@@ -214,3 +214,62 @@ def test_a_size_that_comes_late(way: Any) -> None:
         assert way(server.url + "/object", chunk=1_000).read_at(0, 10_000) == DATA[:10_000]
         starts = [asked.range[0] for asked in server.asked if asked.range]
         assert sorted(starts) == [*range(0, 10_000, 1_000)]
+
+
+def test_many_suffixes_are_one_request(way: Any) -> None:
+    with scripted(suffixes) as server:
+        for asked in ([8], [8, 5_000, 3], [5, 5, len(DATA) + 9, 0]):
+            for kwargs in ({}, {"on_error": "return"}, {"exact": True}):
+                reader = way(server.url + "/object")
+                server.asked.clear()
+                found = reader.read_ranges([Suffix(count) for count in asked], **kwargs)
+                assert found == [DATA[len(DATA) - min(count, len(DATA)) :] for count in asked]
+                assert [one.method for one in server.asked] == ["GET"]
+                assert reader.size == len(DATA)
+                assert reader.stats["requests"] == 1
+                assert reader.stats["ranges"] == len(asked)
+
+
+def test_suffixes_that_need_a_plan(way: Any) -> None:
+    """Other ranges beside them, no merging, less merging, or smaller requests: the size comes first."""
+    with scripted(suffixes) as server:
+        for asked, options in (
+            ([Suffix(8), (0, 5)], {}),
+            ([Suffix(8), Suffix(5)], {"gap": None}),
+            ([Suffix(800), Suffix(500)], {"max_merged": 600}),
+            ([Suffix(800)], {"chunk": 300}),
+            ([Suffix(0)], {}),
+        ):
+            server.asked.clear()
+            found = way(server.url + "/object").read_ranges(asked, **options)
+            whole = [DATA[:5] if isinstance(one, tuple) else DATA[len(DATA) - one.n :] for one in asked]
+            assert found == whole
+            assert server.asked[0].method == "HEAD"
+
+
+def test_suffixes_of_nothing_and_of_an_empty_object(way: Any) -> None:
+    with scripted(lambda asked: suffixes(asked, b"")) as server:
+        assert way(server.url + "/object").read_ranges([Suffix(3), Suffix(0), Suffix(9)]) == [b""] * 3
+    with scripted(lambda asked: reply(404)) as server:
+        with pytest.raises(rangeio.NotFoundError) as caught:
+            way(server.url + "/object").read_ranges([Suffix(3), Suffix(4)])
+        assert caught.value.index == 0
+        found = way(server.url + "/object").read_ranges([Suffix(3), Suffix(4)], on_error="return")
+        assert [(type(error), error.index) for error in found] == [
+            (rangeio.NotFoundError, 0),
+            (rangeio.NotFoundError, 1),
+        ]
+
+
+def test_suffixes_of_many_objects_are_a_request_each() -> None:
+    with scripted(suffixes) as server:
+        operator = rangeio.Operator("http", root=server.url)
+        jobs = [("/a", Suffix(5)), ("/b", Suffix(9)), ("/b", Suffix(2))]
+        wanted = [DATA[-5:], DATA[-9:], DATA[-2:]]
+        assert operator.read_ranges(jobs) == wanted
+        assert [asked.method for asked in server.asked] == ["GET"] * 2
+        server.asked.clear()
+        loop = Loop("asyncio")
+        assert loop.run(lambda: operator.read_ranges_async(jobs)) == wanted
+        loop.close()
+        assert [asked.method for asked in server.asked] == ["GET"] * 2

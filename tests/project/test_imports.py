@@ -16,6 +16,7 @@ OURS = """
     rangeio.notebook rangeio.operator rangeio.options rangeio.pickled rangeio.policy rangeio.ranges
     rangeio.reader rangeio.reading rangeio.results rangeio.service rangeio.services rangeio.services.immediate
     rangeio.services.local rangeio.services.memory rangeio.services.registry rangeio.slices rangeio.streams
+    rangeio.suffixes
 """
 # asyncio and what comes with it takes as long as all of the above.
 LATER = "asyncio concurrent http ipaddress logging random socket ssl subprocess urllib urllib3"

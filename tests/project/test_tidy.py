@@ -102,7 +102,7 @@ FLOORS = (
     "rangeio.azure rangeio.hf rangeio.s3 rangeio.stores",
     "rangeio.gcs rangeio.hdfs",
     "rangeio.adapters.async_files rangeio.adapters.cached rangeio.adapters.files rangeio.services"
-    " rangeio.async_ranges rangeio.streams rangeio.slices",
+    " rangeio.async_ranges rangeio.streams rangeio.slices rangeio.suffixes",
     "rangeio.reader",
     "rangeio.async_reader",
     "rangeio.from_here rangeio.from_stores rangeio.operator",
