@@ -299,6 +299,24 @@ def test_chunks_below_a_small_read_are_cut(outcomes: Counter[str]) -> None:
             assert not outcomes
 
 
+@pytest.mark.parametrize("ask", [read, iterate])
+def test_chunk_of_one_call_is_the_most_of_a_request(outcomes: Counter[str], ask: Any) -> None:
+    data = DATA * 8
+    with scripted(lambda asked: honest(data, asked)) as server, rangeio.open(server.url) as reader:
+        widened(reader)
+        outcomes.clear()
+        pairs, before = [(0, 1_500_000), (1_600_000, 1_600_010)], len(server.ranges)
+        assert ask(reader, pairs, chunk=700_000) == [data[start:stop] for start, stop in pairs]
+        cut_up = [(0, 700_000), (700_000, 1_400_000), (1_400_000, 1_500_000), (1_600_000, 1_600_010)]
+        assert sorted(server.ranges[before:]) == cut_up
+        assert not outcomes
+        assert ask(reader, pairs[:1], chunk=1_500_000) == [data[:1_500_000]]
+        assert server.ranges[-1] == pairs[0]
+        assert outcomes["done"] == 1
+
+
+
+
 # --- one -----------------------------------------------------------------------------------------------------
 
 

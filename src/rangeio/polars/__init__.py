@@ -18,7 +18,7 @@ except ImportError as error:
 
 from rangeio.parquet.reading import Reading, reading_of
 from rangeio.parquet.sources import Source
-from rangeio.parquet.windows import SCAN
+from rangeio.parquet.windows import SCAN, TABLE
 from rangeio.polars.predicates import pushed
 
 __all__ = ["scan_parquet"]
@@ -53,7 +53,9 @@ def scan_parquet(source: Source, *, partitioning: str | None = None, **options: 
         if predicate is not None and rows is None:
             condition = pushed(predicate, arrow_schema())
         reading = begun(used, condition)
-        frames = (_frame(batch) for batch in reading.batches(SCAN, batch_rows))
+        # The first rows only: the less is fetched the better. All rows: polars keeps them anyway.
+        found = reading.tables(TABLE) if rows is None else reading.batches(SCAN, batch_rows)
+        frames = map(_frame, found)
         yield from _finished(frames, _frame(reading.schema.empty_table()), columns, predicate, rows)
 
     return register_io_source(read, schema=schema, is_pure=True)

@@ -175,7 +175,7 @@ class HttpSource(HttpTables):
         buffers: list[Buffer] = []
         begun: list[tuple[int, Unfinished]] | None = []
         while begun == [] and len(buffers) < len(starts):
-            steady = self._steady_now(chunk)
+            steady = self._steady_for(lengths, chunk)
             begun = None if steady is None else steady.read_many(starts, lengths, buffers, width, began)
         if len(buffers) == len(starts) and not begun:
             return buffers
@@ -219,7 +219,7 @@ class HttpSource(HttpTables):
         began, first = time.monotonic(), 0
         unfinished: list[tuple[int, Unfinished]] = []
         while not unfinished and first < len(starts):
-            steady = self._steady_now(chunk)
+            steady = self._steady_for(lengths, chunk)
             if steady is None:
                 break
             batch = steady.iter_many(starts, lengths, first, self._width(concurrent), began)
@@ -344,6 +344,11 @@ class HttpSource(HttpTables):
             steady = steady_reads(self._reactor, self._remote, self._options.timeout, self._most)
             self._steady = None if self._closed else steady
         return steady
+
+    def _steady_for(self, lengths: Offsets, chunk: int | None) -> "SteadyReads | None":
+        """The steady state; None also if a range is more than one request of this call, which the core does not cut."""
+        cuts = chunk is not None and chunk < self._most and lengths.size and int(lengths.max()) > chunk
+        return None if cuts else self._steady_now(chunk)
 
     def _one(self, read: RangeRead) -> Any:
         """Make one read in this thread."""
