@@ -3,8 +3,9 @@
 import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, cast
 
 from rangeio.parquet.footers import ParquetObject
@@ -19,6 +20,8 @@ _MOST_OBJECTS = 16
 _SHARES = 16
 """Requests that a window is divided into over a network, so that all connections are busy."""
 _LEAST_SHARE = 1 << 20
+_FORKED_S = 1.0
+"""How often it is checked whether this is a forked process, which has none of the threads that are waited for."""
 _TOGETHER = 1 << 20
 """Row groups of less are decoded together. Several large ones at once take a third more CPU: pyarrow's memory grows."""
 
@@ -125,9 +128,9 @@ def requests_of(window: Window) -> list[Request]:
 class _Fetch:
     """A Request, made by a thread."""
 
-    def __init__(self, request: Request) -> None:
-        self._request = request
-        self._stopped = False
+    def __init__(self, request: Request, room: "_Room") -> None:
+        self._request, self._room = request, room
+        self._stopped = self._done = False
         self._error: BaseException | None = None
         self._held: Held | None = None
         # A daemon: a server that does not respond must not keep the interpreter from ending.
@@ -139,6 +142,13 @@ class _Fetch:
             self._held = self._fetched()
         except BaseException as error:
             self._error = error
+        self._done = True
+        self._room.tell()
+
+    @property
+    def done(self) -> bool:
+        """Whether `result` does not wait."""
+        return self._done or not self._thread.is_alive()
 
     def _fetched(self) -> "Held":
         request, found = self._request, {}
@@ -170,45 +180,63 @@ class _Fetch:
 
 
 class _Room:
-    """How much is in flight or in use."""
+    """How much is in flight or in use. `give` and `tell` are called by any thread, the rest by the one that reads.
+
+    No lock: in a forked process a lock would stay as it was, held by a thread that is not there.
+    """
 
     def __init__(self, ahead: int) -> None:
         self._ahead = ahead
         self._left: dict[int, int] = {}  # pieces by window
         self._bytes = self._taken = 0
-        self._changed = threading.Condition()
+        self._events: SimpleQueue[Piece | None] = SimpleQueue()
 
-    def take(self, window: Window, *, wait: bool) -> bool:
-        """Whether there is room for a window, which then takes it. wait: until there is."""
+    def take(self, window: Window) -> bool:
+        """Whether there is room for a window, which then takes it."""
+        while not self._events.empty():
+            self._handle(self._events.get())
         total = sum(piece.nbytes for piece in window)
-        with self._changed:
-            while len(self._left) >= 2 and self._bytes + total > self._ahead:
-                if not wait:
-                    return False
-                self._changed.wait()
-            self._taken += 1
-            self._left[self._taken] = len(window)
-            self._bytes += total
-            for piece in window:
-                piece.room, piece.window = self, self._taken
+        if len(self._left) >= 2 and self._bytes + total > self._ahead:
+            return False
+        self._taken += 1
+        self._left[self._taken] = len(window)
+        self._bytes += total
+        for piece in window:
+            piece.room, piece.window = self, self._taken
         return True
 
     def give(self, piece: Piece) -> None:
         """A piece needs no room any more."""
-        with self._changed:
-            self._bytes -= piece.nbytes
-            self._left[piece.window] -= 1
-            if not self._left[piece.window]:
-                del self._left[piece.window]
-            self._changed.notify()
+        self._events.put(piece)
+
+    def tell(self) -> None:
+        """A request is done."""
+        self._events.put(None)
+
+    def wait(self) -> None:
+        """Wait until one of these two happens, or happened since the last call."""
+        with suppress(Empty):
+            self._handle(self._events.get(timeout=_FORKED_S))
+
+    def _handle(self, event: Piece | None) -> None:
+        if event is not None:
+            self._bytes -= event.nbytes
+            self._left[event.window] -= 1
+            if not self._left[event.window]:
+                del self._left[event.window]
 
 
 class _InFlight:
     """A window and what fetches it."""
 
-    def __init__(self, window: Window) -> None:
+    def __init__(self, window: Window, room: _Room) -> None:
         self.window = window
-        self._fetches = {id(request.object): _Fetch(request) for request in requests_of(window)}
+        self._fetches = {id(request.object): _Fetch(request, room) for request in requests_of(window)}
+
+    @property
+    def done(self) -> bool:
+        """Whether `hold` does not wait."""
+        return all(fetch.done for fetch in self._fetches.values())
 
     def hold(self) -> None:
         """Wait, then give each piece its bytes."""
@@ -226,21 +254,24 @@ class _InFlight:
 def fetched(pieces: Iterable[Piece], sizes: Sizes) -> Generator[Piece]:
     """The pieces in order, each when its bytes are there. Closing the iterator stops the requests.
 
-    The next windows are requested when pieces were released, and then the iterator goes on.
+    The next windows are requested as soon as pieces were released, while it waits too.
     """
     queue: deque[_InFlight] = deque()
     coming, room = windows(pieces, sizes), _Room(sizes.ahead)
     window: Window | None = None
     try:
         while True:
-            while (window := window or next(coming, None)) and room.take(window, wait=not queue):
-                queue.append(_InFlight(window))
+            while (window := window or next(coming, None)) and room.take(window):
+                queue.append(_InFlight(window, room))
                 window = None
-            if not queue:
+            if queue and queue[0].done:
+                queue[0].hold()
+                yield from queue[0].window
+                queue.popleft()
+            elif queue or window:
+                room.wait()
+            else:
                 return
-            queue[0].hold()
-            yield from queue[0].window
-            queue.popleft()
     finally:
         for in_flight in queue:
             in_flight.stop()
