@@ -315,8 +315,6 @@ def test_chunk_of_one_call_is_the_most_of_a_request(outcomes: Counter[str], ask:
         assert outcomes["done"] == 1
 
 
-
-
 # --- one -----------------------------------------------------------------------------------------------------
 
 

@@ -231,8 +231,10 @@ class Columns:
     ) -> list[tuple[int, int, int, set[int]]]:
         """(start, stop, row group, columns) of what is likely to be asked for next."""
         # What was guessed wrongly stays, and leaves the less for the next guess. Nothing is unlearned by order: pyarrow
-        # may read one column of all row groups, then the next.
-        left = min(self._right, MOST) - sum(kept.left for kept in self._kept)
+        # may read one column of all row groups, then the next, and its threads read row groups out of order. So what is
+        # kept counts from the second guess on: one that is late must not hold up the next.
+        most = min(self._right, MOST)
+        left = min(most, 2 * most - sum(kept.left for kept in self._kept))
         found: list[tuple[int, int, int, set[int]]] = []
         for of in range(group, layout.count):
             chunks = layout.chunks(of)
