@@ -292,6 +292,15 @@ def test_requests(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert [stop - start for start, stop in ranges] == [HEAD, rows[:100].nbytes]
 
 
+def test_concurrent_limits_the_requests_of_a_file(saved: Path) -> None:
+    with served(saved) as server:
+        found = state(0)
+        dcp.load(found, storage_reader=DcpReader(f"{server.url}/step", concurrent=2, chunk=1000))
+        assert is_same(found, state())
+        assert len(server.asked) > 100
+        assert server.connections <= 2
+
+
 def test_on_s3(saved: Path, seaweedfs: S3Server) -> None:
     for file in saved.iterdir():
         seaweedfs.put(f"checkpoint/step-1/{file.name}", file.read_bytes())

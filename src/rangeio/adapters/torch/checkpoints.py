@@ -33,6 +33,9 @@ _IN_PLACE, _IN_PLACE_FAR = 64 << 10, 4 << 20
 """From this size on a tensor is read into its place, which takes a small read first; over a network a request."""
 
 _FILES_AT_ONCE = 8
+_CONCURRENT_FAR = 32
+"""Requests in flight of one file, unless `concurrent` is given. There may be one file only, and all of it is wanted."""
+_WITHOUT_NETWORK = ("fs", "memory")
 
 
 class DcpReader(FileSystemReader):
@@ -42,7 +45,8 @@ class DcpReader(FileSystemReader):
     with torch.save, also by rank, sharded otherwise, or with extensions (`_extension_registry=`). ``checkpoint_id=`` of
     load and `reset` name another folder, which is read with the same options.
 
-    All items of a file are in flight at once, and over a network those of eight files. A contiguous part of a tensor
+    All items of a file are read together, and over a network those of eight files, by 32 requests for each unless
+    `concurrent` is given. A contiguous part of a tensor
     is read straight into the tensor of the caller, if that is in CPU memory, contiguous, and of the same dtype; only
     that part is fetched. Others pass through at most 64 MiB, or the largest of them. ObjectChangedError if a file is
     replaced meanwhile.
@@ -99,7 +103,7 @@ class DcpReader(FileSystemReader):
             with self._operator.open(path) as reader:
                 _File(reader, planning).load(sorted(files[path], key=_Item.by_place))
 
-        if len(files) < 2 or self._operator.scheme in ("fs", "memory"):
+        if len(files) < 2 or self._operator.scheme in _WITHOUT_NETWORK:
             for path in files:
                 load(path)
         else:
@@ -291,6 +295,8 @@ def _bytes_of(tensor: torch.Tensor) -> torch.Tensor:
 
 def _operator(uri: str, options: dict[str, Any]) -> Operator:
     """The service of a folder, to which paths are relative."""
+    if located(uri)[0] not in _WITHOUT_NETWORK:
+        options = {"concurrent": _CONCURRENT_FAR, **options}
     if uri.startswith(("http://", "https://")):
         return Operator("http", **{"root": uri, **options})
     return Operator.from_uri(uri, **options)
