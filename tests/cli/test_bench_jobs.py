@@ -60,6 +60,8 @@ def test_every_way_that_is_right_is_measured_and_limits_are_judged(tmp_path: Pat
     assert any("no_such_module not installed" in line for line in lines)
     assert [line.split(":")[0].strip() for line in lines[-4:]] == ["met", "MISSED", "met", "no figure"]
     assert report.data(result)["rows"]["rangeio"]["runs"][0]["requests"] == 1
+    again = report.restored(job, report.data(result))
+    assert report.data(again) == report.data(result)
     page = report.markdown("tables", [result], "Here.").splitlines()
     assert page[:3] == ["## Tables", "", "Here."]
     assert [line for line in page if line.startswith("| A file from afar | **")] == [page[-3]]

@@ -4,8 +4,8 @@ import statistics
 from collections.abc import Iterable
 from typing import Any
 
-from rangeio_bench.jobs.job import Limit
-from rangeio_bench.jobs.runner import Result, Row
+from rangeio_bench.jobs.job import Job, Limit
+from rangeio_bench.jobs.runner import Result, Row, Run
 from rangeio_bench.markdown import table
 
 
@@ -82,3 +82,12 @@ def data(result: Result) -> dict[str, Any]:
         row.way.name: {"failure": row.failure, "runs": [vars(run) for run in row.runs]} for row in result.rows
     }
     return {"id": result.job.id, "title": result.job.title, "rows": rows, "verdicts": verdicts(result)}
+
+
+def restored(job: Job, found: dict[str, Any]) -> Result:
+    """The result that `data` has described, without what was absent."""
+    rows = []
+    for way in job.ways:
+        if row := found["rows"].get(way.name):
+            rows.append(Row(way, [Run(**run) for run in row["runs"]], row["failure"]))
+    return Result(job, rows, [])
