@@ -11,6 +11,7 @@ from faults.child import Lab, code
 from faults.machine import need_module
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from servers.scripted import Answer, Asked, honest, reply, scripted
 
 import rangeio
 
@@ -83,6 +84,35 @@ def test_queries(path: str, name: str, engine: Any) -> None:
     query = QUERIES[name]
     expected = query(pl.scan_parquet(path)).collect()
     assert query(rangeio.polars.scan_parquet(path)).collect(engine=engine).equals(expected)
+
+
+def test_a_query_goes_on_with_the_file_that_told_the_schema(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need_module("urllib3")
+    data = Path(path).read_bytes()
+
+    def answer(asked: Asked) -> Answer:
+        if asked.range is not None:
+            return honest(data, asked)
+        assert asked.fields["range"] == "bytes=-65536"
+        start = max(0, len(data) - 65_536)
+        span = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        return reply(206, data[start:], ETag='"v1"', Content_Range=span)
+
+    with scripted(answer) as server:
+        frame = rangeio.polars.scan_parquet(f"{server.url}/a.parquet")
+
+        def footers(query: Any) -> int:
+            before = len(server.asked)
+            assert query.collect().equals(query.collect())
+            return sum(asked.range is None for asked in server.asked[before:])
+
+        assert footers(frame.select("id")) == 2  # of the two queries; the schema took none of its own
+        assert footers(frame.head(3)) == 2
+        monkeypatch.setattr(rangeio.polars, "_SPARE_S", 0.0)
+        again = rangeio.polars.scan_parquet(f"{server.url}/a.parquet")
+        assert footers(again.select("id")) == 3
 
 
 def test_directories(tmp_path: Path) -> None:

@@ -41,19 +41,35 @@ class Reading:
     schema: of the result. A later file that lacks one of its columns has nulls there; other types are cast.
     """
 
-    def __init__(self, parts: Parts, columns: list[str] | None, filters: Any, *, use_threads: bool) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        columns: list[str] | None,
+        filters: Any,
+        *,
+        use_threads: bool,
+        first: ParquetObject | None = None,
+    ) -> None:
+        """first: the first file, if it is open; it is closed with the others."""
         self._parts, self._condition, self._use_threads = parts, condition_of(filters), use_threads
         self._keys = [field.name for field in parts.fields]
         self._opened: set[ParquetObject] = set()
         self._closed = False
         if not parts.parts:
             raise ConfigInvalidError("no source was given")
-        self._first = self._open(parts.parts[0])
+        self._first = first or self._open(parts.parts[0])
+        self._opened.add(self._first)
         try:
             self._choose(self._first, columns)
         except BaseException:
             self.close()
             raise
+
+    def kept_open(self) -> tuple[Parts, ParquetObject]:
+        """The files and the first one, still open, for another Reading; this one is closed."""
+        self._opened.discard(self._first)
+        self.close()
+        return self._parts, self._first
 
     def close(self) -> None:
         """Close all files that are open, and those whose footers are on their way."""

@@ -8,6 +8,7 @@ Needs polars and pyarrow (``pip install 'rangeio[polars]'``).
 
 from collections.abc import Iterator
 from functools import cache
+from time import monotonic
 from typing import Any
 
 try:
@@ -16,12 +17,15 @@ try:
 except ImportError as error:
     raise ImportError(f"polars is missing ({error}): pip install 'rangeio[polars]'") from error
 
+from rangeio.parquet.footers import ParquetObject
 from rangeio.parquet.reading import Reading, reading_of
-from rangeio.parquet.sources import Source
+from rangeio.parquet.sources import Parts, Source
 from rangeio.parquet.windows import SCAN, TABLE
 from rangeio.polars.predicates import pushed
 
 __all__ = ["scan_parquet"]
+
+_SPARE_S = 5.0
 
 
 def scan_parquet(source: Source, *, partitioning: str | None = None, **options: Any) -> polars.LazyFrame:
@@ -29,16 +33,22 @@ def scan_parquet(source: Source, *, partitioning: str | None = None, **options: 
 
     Only the columns that a query uses are fetched. Comparisons of columns with values exclude row groups and rows
     before polars sees them, where arrow compares as polars does; polars does the rest. Columns of directories are
-    int32 or strings. Opens the first file when polars asks for the schema, and the files again for each query.
+    int32 or strings. Opens the first file when polars asks for the schema, and the files again for each query; over a
+    network a query that follows within 5 s goes on with the file that is open.
     """
 
+    spare = _Spare()
+
     def begun(columns: list[str] | None, condition: Any) -> Reading:
+        if (kept := spare.take()) is not None:
+            parts, first = kept
+            return Reading(parts, columns, condition, use_threads=True, first=first)
         return reading_of(source, columns, condition, True, partitioning, options, dictionaries=False)
 
     @cache
     def arrow_schema() -> Any:
         reading = begun(None, None)
-        reading.close()
+        spare.put(*reading.kept_open())
         return reading.schema
 
     def schema() -> polars.Schema:
@@ -59,6 +69,35 @@ def scan_parquet(source: Source, *, partitioning: str | None = None, **options: 
         yield from _finished(frames, _frame(reading.schema.empty_table()), columns, predicate, rows)
 
     return register_io_source(read, schema=schema, is_pure=True)
+
+
+class _Spare:
+    """The file whose schema polars has asked for: most often the query follows at once, and need not open it again.
+
+    Only over a network, where that costs two round trips, and for a short time: a file that was replaced since then
+    would fail. Any thread.
+    """
+
+    def __init__(self) -> None:
+        self._kept: list[tuple[float, Parts, ParquetObject]] = []
+
+    def put(self, parts: Parts, first: ParquetObject) -> None:
+        """Keep it, or close it."""
+        if first.reader.capability.positioned:
+            first.close()
+        else:
+            self._kept.append((monotonic(), parts, first))
+
+    def take(self) -> tuple[Parts, ParquetObject] | None:
+        """What was put, once, if that is not long ago."""
+        try:
+            since, parts, first = self._kept.pop()
+        except IndexError:
+            return None
+        if monotonic() - since < _SPARE_S:
+            return parts, first
+        first.close()
+        return None
 
 
 def _finished(
