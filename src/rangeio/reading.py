@@ -71,8 +71,9 @@ class Reads:
     def read_batch(self, offsets: Any, length: SupportsIndex, out: Any = None) -> Any:
         """Read records of `length` bytes at `offsets`: np.asarray(result).shape == (len(offsets), length).
 
-        offsets: integers or an int64 array, in any order. UnexpectedEofError if a record extends past the end. Merges
-        nothing; use `read_ranges` if records are close together.
+        offsets: integers or an int64 array, in any order. UnexpectedEofError if a record extends past the end. Over
+        a network records that follow each other, in this order and in the object, are one request; nothing else is
+        merged: use `read_ranges` if records are near each other.
 
         out: memory of the caller, as for `read_into`, of len(offsets) * length bytes, else ValueError. It is filled and
         returned. After an error its content is undefined, and nothing writes to it any more.

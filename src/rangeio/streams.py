@@ -5,7 +5,7 @@ import inspect
 import io
 import queue
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -199,15 +199,23 @@ async def copy(
     done = 0
     async for buffer in buffers:
         rest = memoryview(buffer)
-        while rest:
-            written = write(rest)
-            if isinstance(written, Awaitable):
-                drain = None  # it waits by itself; aiohttp warns of a drain
-            accepted = _accepted(await settle(written), len(rest), writer)
-            rest = rest[accepted:]
-            done += accepted
-        if drain is not None:
-            await settle(drain())
+        try:
+            while rest:
+                written = write(rest)
+                if isinstance(written, Awaitable):
+                    drain = None  # it waits by itself; aiohttp warns of a drain
+                accepted = _accepted(await settle(written), len(rest), writer)
+                rest = rest[accepted:]
+                done += accepted
+            if drain is not None:
+                await settle(drain())
+        except BaseException:
+            # The writer's frames hold the view for as long as the traceback lives. Web servers keep that of a client
+            # that has left until the garbage collector runs.
+            with suppress(BufferError):  # a thread of the writer is still at it
+                rest.release()
+            del buffer
+            raise
         if progress is not None:
             progress(done, total())
     return done

@@ -4,6 +4,7 @@ import asyncio
 import io
 import queue
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -407,3 +408,58 @@ def test_trio_channel(reactor: _uring.Reactor, path: Path) -> None:
 def test_async_consumer_of_a_sync_reader(reader: rangeio.Reader) -> None:
     with pytest.raises(TypeError, match="open_async"):
         reader.sink(asyncio.Queue(1))
+
+
+class LeftSync:
+    """A client that leaves in the midst; the frame that raises holds what it was given."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def write(self, data: Any) -> int:
+        self.calls += 1
+        if self.calls == 2:
+            raise ConnectionError("the client has left")
+        return len(data)
+
+
+class LeftAwaited:
+    """The same, awaited."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    async def write(self, data: Any) -> int:
+        self.calls += 1
+        await checkpoint()
+        if self.calls == 2:
+            raise ConnectionError("the client has left")
+        return len(data)
+
+
+def test_a_writer_that_fails_holds_no_buffer(reactor: _uring.Reactor, reader: rangeio.Reader) -> None:
+    before = reactor.stats()["buffers_live"]
+    with pytest.raises(ConnectionError) as raised:
+        reader.copy(LeftSync())
+    deadline, other = time.monotonic() + 10, rangeio.from_bytes(bytes(10))
+    while reactor.stats()["buffers_live"] != before:  # what was read ahead is on its way
+        assert time.monotonic() < deadline
+        other.read_at(0, 10)
+    assert raised.traceback
+
+
+def test_an_awaited_writer_that_fails_holds_no_buffer(
+    reactor: _uring.Reactor, path: Path, loop: Loop
+) -> None:
+    async def main() -> None:
+        async with rangeio.open_async(path, reactor=reactor, chunk=CHUNK) as reader:
+            before = reactor.stats()["buffers_live"]
+            with pytest.raises(ConnectionError) as raised:
+                await reader.copy(LeftAwaited())
+            deadline = time.monotonic() + 10
+            while reactor.stats()["buffers_live"] != before:  # what was read ahead is on its way
+                assert time.monotonic() < deadline
+                await checkpoint()
+            assert raised.traceback
+
+    loop.run(main)

@@ -128,6 +128,33 @@ def test_a_changed_object_is_refused() -> None:
     table.append(0)
 
 
+@pytest.mark.parametrize("awaited", [False, True])
+def test_records_that_follow_each_other_are_one_request(awaited: bool) -> None:
+    with scripted(lambda asked: honest(DATA, asked)) as server, rangeio.open(server.url) as plain:
+        reader: Any = rangeio.open_async(server.url) if awaited else plain
+
+        def read(offsets: list[int], length: int) -> Any:
+            if awaited:
+                return by_await(lambda: reader.read_batch(offsets, length))
+            return reader.read_batch(offsets, length)
+
+        read([0], 1)
+        offsets = [*range(5000, 6000, 10), 10, 0, 20, 30, 30]
+        before = len(server.ranges)
+        assert bytes(read(offsets, 10)) == b"".join(DATA[at : at + 10] for at in offsets)
+        assert sorted(server.ranges[before:]) == [(0, 10), (10, 20), (20, 40), (30, 40), (5000, 6000)]
+        with pytest.raises(rangeio.UnexpectedEofError, match="record 2 ") as raised:
+            read([0, len(DATA) - 10, len(DATA)], 10)
+        assert raised.value.index == 2
+        if awaited:
+            by_await(reader.aclose)
+
+    with scripted(lambda asked: reply(500) if asked.range == (100, 120) else honest(DATA, asked)) as server:
+        with rangeio.open(server.url, retry=1) as reader, pytest.raises(rangeio.ServerError) as raised:
+            reader.read_batch([0, 10, 100, 110], 10)
+        assert raised.value.index == 2
+
+
 @pytest.mark.parametrize("way", ["reader", "slice", "operator"])
 @pytest.mark.parametrize("awaited", [False, True])
 def test_neighbours_are_one_request(way: str, awaited: bool) -> None:

@@ -21,8 +21,8 @@ class Records:
         self._table = out
         self._memory = whole_table(out, starts.size, length)
 
-    def rows(self, reactor: "Reactor", size: int | None) -> list[tuple[int, memoryview]]:
-        """The start and the memory of each record. size: of the object, if known.
+    def rows(self, reactor: "Reactor", size: int | None) -> list[memoryview]:
+        """The memory of each record. size: of the object, if known.
 
         UnexpectedEofError if a record extends past it, before memory is allocated.
         """
@@ -35,9 +35,9 @@ class Records:
             return []
         memory, self._memory = self._memory, None  # the traceback of an error may hold this object
         memory = reactor.writable(self._table).cast("B") if memory is None else memory
-        return [(at, memory[i * length : (i + 1) * length]) for i, at in enumerate(starts.tolist())]
+        return [memory[at : at + length] for at in range(0, starts.size * length, length)]
 
-    def filled(self, counts: list[int]) -> Any:
+    def filled(self, counts: list[Any]) -> Any:
         """The table. counts: the bytes read for each row. UnexpectedEofError if a record is incomplete."""
         for index, count in enumerate(counts):
             if count < self._length:

@@ -13,7 +13,7 @@ from rangeio.services.runs import Runs
 
 
 class TableReads(Travels):
-    """The part of a Source that makes one read for each row of a table, or for each place. A Source has `_read` (start,
+    """The part of a Source that makes one read for each run of rows or of places. A Source has `_read` (start,
     count, index, memory), `_now` and `_awaited`, which wait for the results of reads, and `_fill` and `_fill_awaited`,
     which fill places that do not follow each other.
     """
@@ -33,25 +33,27 @@ class TableReads(Travels):
         records = Records(self.path, starts, count, out)
         self._check_open(None, None)
         size = self.stat().size if starts.size and count and self.size is None else self.size
-        return records.filled(self._now(self._rows(records, size)))
+        with self._runs(records, starts, size) as runs:
+            return records.filled(runs.counts(self._now(self.reads_into(runs.views, runs.starts))))
 
     def read_batch_async(self, offsets: Any, length: SupportsIndex, out: Any = None) -> Awaitable[Any]:
         starts, count = byte_array(offsets, "offsets"), byte_index(length, "length")
-        return self._if_open_batch(Records(self.path, starts, count, out), bool(starts.size and count))
+        return self._if_open_batch(Records(self.path, starts, count, out), starts, count)
 
     @by_await
-    def _if_open_batch(self, records: Records, asks: bool) -> Awaitable[Any]:
+    def _if_open_batch(self, records: Records, starts: Offsets, count: int) -> Awaitable[Any]:
         self._check_open(None, None)
-        return self._batch(records, asks)
+        return self._batch(records, starts, bool(starts.size and count))
 
-    async def _batch(self, records: Records, asks: bool) -> Any:
+    async def _batch(self, records: Records, starts: Offsets, asks: bool) -> Any:
         size = (await self.stat_async()).size if asks and self.size is None else self.size
-        return records.filled(await self._awaited(self._rows(records, size)))
+        with self._runs(records, starts, size) as runs:
+            return records.filled(runs.counts(await self._awaited(self.reads_into(runs.views, runs.starts))))
 
-    def _rows(self, records: Records, size: int | None) -> list[Any]:
-        """One read for each record, into its row."""
+    def _runs(self, records: Records, starts: Offsets, size: int | None) -> Runs:
+        """The rows of the records; none if they are empty."""
         rows = records.rows(self._reactor, size)
-        return [self._read(start, len(row), index, row) for index, (start, row) in enumerate(rows)]
+        return Runs(rows, starts[: len(rows)])
 
     def fetch_into(self, views: list[memoryview], starts: Offsets, how: Into) -> Counts:
         self._check_open(None, None)
