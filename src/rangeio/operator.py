@@ -24,9 +24,10 @@ from rangeio.errors import (
     UnsupportedError,
 )
 from rangeio.in_flight import RequestWindow
+from rangeio.jobs import Groups, Job, Outcome, Pairs, Path, Single, grouped, judged, paired
 from rangeio.options import OPTION_NAMES, Options, check_names
 from rangeio.pickled import check_functions, lost_of
-from rangeio.ranges import OPEN, Range, Suffix, bounds
+from rangeio.ranges import OPEN, Range
 from rangeio.reader import PlanOptions, Reader, chosen_for_call
 from rangeio.results import OnError, check_on_error
 from rangeio.service import ListsAwaited, Presigns, Service, Stat
@@ -39,18 +40,12 @@ if TYPE_CHECKING:
     from _uring.waiters import Waiter
     from rangeio.option_types import ObjectOptions, OpenOptions
 
-Path = str | os.PathLike[str]
-Job = tuple[Path, Range]
 # Defined here, because inside the class `list` is a method.
-Pairs = list[tuple[str, Range]]
 Ranges = list[Range]
 Buffers: TypeAlias = "list[Buffer]"
 Results: TypeAlias = "list[Buffer | Error]"
 Counts: TypeAlias = list[int]
 Outcomes: TypeAlias = list[int | Error]
-Outcome: TypeAlias = list[Any]
-Groups: TypeAlias = dict[str, list[int]]
-Single: TypeAlias = list[tuple[int, tuple[str, int, int | None]]]
 
 _NOTHING_THERE = (NotFoundError, IsDirectoryError, NotDirectoryError)
 # Default number of files that an async read of many objects has open at a time.
@@ -244,8 +239,8 @@ class Operator:
         `Reader.read_ranges`, with `options`. Errors are the same, with `index` set to the index of the job.
         """
         check_on_error(on_error)
-        pairs = _pairs(jobs)
-        return _judged(self._read_jobs(pairs, options), on_error)
+        pairs = paired(jobs)
+        return judged(self._read_jobs(pairs, options), on_error)
 
     @overload
     def read_ranges_async(
@@ -261,15 +256,15 @@ class Operator:
         """Like `read_ranges`, awaited. Reads `concurrent` objects at a time (default 32)."""
         check_on_error(on_error)
         chosen = chosen_for_call(self._options, options)
-        pairs = _pairs(jobs)
-        single, grouped = _grouped(pairs, batch_single=True)
-        return self._read_jobs_async(pairs, single, grouped, chosen, options, on_error)
+        pairs = paired(jobs)
+        single, several = grouped(pairs, batch_single=True)
+        return self._read_jobs_async(pairs, single, several, chosen, options, on_error)
 
     async def _read_jobs_async(
         self,
         pairs: Pairs,
         single: Single,
-        grouped: Groups,
+        several: Groups,
         chosen: Options,
         options: PlanOptions,
         on_error: OnError,
@@ -283,10 +278,10 @@ class Operator:
         )
         while (completed := await window.next()) is not None:
             results[single[completed[0]][0]] = completed[1]
-        for path, indices in grouped.items():
+        for path, indices in several.items():
             found = await self._read_group_async(path, [pairs[index][1] for index in indices], options)
             results.update(zip(indices, found, strict=True))
-        return _judged([results[index] for index in range(len(pairs))], on_error)
+        return judged([results[index] for index in range(len(pairs))], on_error)
 
     def _begin(self, path: str, start: int, stop: int | None, options: Options, waiter: Waiter) -> None:
         source = self._service.open(path, options)
@@ -305,10 +300,10 @@ class Operator:
     def _read_jobs(self, pairs: Pairs, options: PlanOptions) -> Outcome:
         """The Buffer or the exception of each job. Argument errors are raised, before any I/O."""
         chosen = chosen_for_call(self._options, options)
-        single, grouped = _grouped(pairs, batch_single=chosen.direct is not True)
+        single, several = grouped(pairs, batch_single=chosen.direct is not True)
         files = self._service.read_files([job for _, job in single], chosen)
         results: dict[int, Any] = dict(zip((index for index, _ in single), files, strict=True))
-        for path, indices in grouped.items():
+        for path, indices in several.items():
             found = self._read_group(path, [pairs[index][1] for index in indices], options)
             results.update(zip(indices, found, strict=True))
         return [results[index] for index in range(len(pairs))]
@@ -336,7 +331,7 @@ class Operator:
         As `Reader.read_ranges_into`, with `index` set to the index of the job. Over a network all objects are read at
         once; local files one after the other, all ranges of a file at once.
         """
-        return _judged(JobsInto(jobs, self._options, options, on_error).read(self._service), on_error)
+        return judged(JobsInto(jobs, self._options, options, on_error).read(self._service), on_error)
 
     @overload
     def read_ranges_into_async(
@@ -353,7 +348,7 @@ class Operator:
         return self._read_into(JobsInto(jobs, self._options, options, on_error), on_error)
 
     async def _read_into(self, jobs: JobsInto, on_error: OnError) -> Outcome:
-        return _judged(await jobs.read_async(self._service), on_error)
+        return judged(await jobs.read_async(self._service), on_error)
 
     def __repr__(self) -> str:
         root = self._service.without_secrets(self._given).get("root")
@@ -366,63 +361,12 @@ class Operator:
         return _restored, (self.scheme, kept, tuple(sorted({*self._lost, *lost_of(self._given, kept)})))
 
 
-def _judged(outcome: Outcome, on_error: OnError) -> Outcome:
-    """`outcome` with the index of each Error set; raises the first failure if `on_error` is "raise"."""
-    for index, result in enumerate(outcome):
-        if isinstance(result, Error):
-            result.index = index
-        if isinstance(result, BaseException) and (on_error == "raise" or not isinstance(result, Error)):
-            outcome.clear()  # the traceback keeps this frame alive, which would keep the Buffers alive
-            try:
-                raise result
-            finally:
-                del result  # breaks the cycle of frame and traceback
-    return outcome
-
-
 def _restored(scheme: str, options: dict[str, Any], lost: tuple[str, ...] = ()) -> Operator:
     operator = Operator(scheme, **options)
     if lost:
         operator._lost = lost
         operator._service.lacks(lost)
     return operator
-
-
-def _pairs(jobs: Iterable[Job]) -> Pairs:
-    """The jobs with their paths as str. TypeError if an item is not a (path, range) pair."""
-    pairs: Pairs = []
-    for index, job in enumerate(jobs):
-        try:
-            path, wanted = job
-            pairs.append((os.fsdecode(path), wanted))
-        except (TypeError, ValueError):
-            what = type(job).__name__  # only the type: the value may hold a URL with a signature
-            raise TypeError(f"jobs[{index}]: a {what} is not a job; pass (path, range)") from None
-    return pairs
-
-
-def _grouped(pairs: Pairs, *, batch_single: bool) -> tuple[Single, Groups]:
-    """Split the jobs: objects with one job as (index, (path, start, stop)), other objects as path to job indices.
-
-    A Suffix has no start before the size is known, so it counts as one of the others. Without `batch_single` all do.
-    """
-    by_path: dict[str, list[int]] = {}
-    for index, (path, wanted) in enumerate(pairs):
-        by_path.setdefault(path, []).append(index)
-        try:
-            bounds(wanted, 0 if isinstance(wanted, Suffix) else None)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise type(error)(f"jobs[{index}]: {error}") from None
-    single: Single = []
-    grouped = {}
-    for path, indices in by_path.items():
-        wanted = pairs[indices[0]][1]
-        if len(indices) > 1 or isinstance(wanted, Suffix) or not batch_single:
-            grouped[path] = indices
-        else:
-            start, stop = bounds(wanted, None)
-            single.append((indices[0], (path, start, None if stop == OPEN else stop)))
-    return single, grouped
 
 
 def open(uri: Path, *, reactor: Reactor | None = None, **options: Unpack[OpenOptions]) -> Reader:

@@ -12,7 +12,7 @@ import _uring
 OURS = """
     rangeio rangeio.adapters rangeio.adapters.async_files rangeio.adapters.files rangeio.async_ranges
     rangeio.async_reader rangeio.awaitables rangeio.budget rangeio.counters rangeio.destinations rangeio.errors
-    rangeio.events rangeio.from_here rangeio.from_stores rangeio.in_flight rangeio.locks rangeio.logs
+    rangeio.events rangeio.from_here rangeio.from_stores rangeio.in_flight rangeio.jobs rangeio.locks rangeio.logs
     rangeio.notebook rangeio.operator rangeio.options rangeio.pickled rangeio.policy rangeio.ranges
     rangeio.reader rangeio.reading rangeio.results rangeio.service rangeio.services rangeio.services.immediate
     rangeio.services.local rangeio.services.memory rangeio.services.registry rangeio.slices rangeio.streams

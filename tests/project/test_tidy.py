@@ -97,7 +97,7 @@ FLOORS = (
     "rangeio.ranges rangeio.budget rangeio.in_flight rangeio.policy rangeio.reading rangeio.counters",
     "rangeio.option_types rangeio.options rangeio.pickled",
     "rangeio.service rangeio.results",
-    "rangeio.destinations",
+    "rangeio.destinations rangeio.jobs",
     "rangeio.http",
     "rangeio.azure rangeio.hf rangeio.s3 rangeio.stores",
     "rangeio.gcs rangeio.hdfs",
