@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from copy import copy
 from dataclasses import replace
 from datetime import timedelta
@@ -16,6 +17,7 @@ from rangeio.awaitables import InTurns
 from rangeio.destinations import IntoOptions, JobsInto
 from rangeio.destinations import Job as JobInto
 from rangeio.errors import (
+    ClosedError,
     ConfigInvalidError,
     Error,
     IsDirectoryError,
@@ -34,7 +36,7 @@ from rangeio.service import ListsAwaited, Presigns, Service, Stat
 from rangeio.services.registry import located, service_class
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing_extensions import Self, Unpack
 
     from _uring import Buffer, Reactor
     from _uring.waiters import Waiter
@@ -45,6 +47,7 @@ Ranges = list[Range]
 Buffers: TypeAlias = "list[Buffer]"
 Results: TypeAlias = "list[Buffer | Error]"
 Counts: TypeAlias = list[int]
+Ends: TypeAlias = list[Callable[[], None]]
 Outcomes: TypeAlias = list[int | Error]
 
 _NOTHING_THERE = (NotFoundError, IsDirectoryError, NotDirectoryError)
@@ -53,7 +56,10 @@ _FILES_AT_ONCE = 32
 
 
 class Operator:
-    """One configured storage service; opens any number of its objects. Holds nothing open itself. Thread-safe.
+    """One configured storage service; opens any number of its objects. Thread-safe.
+
+    Over a network it keeps connections, until `close` or the end of a ``with`` or ``async with``; of files and memory
+    it holds nothing open, and need not be closed. What it has opened lives on: Readers have their own `close`.
 
     scheme: ``"fs"`` with root= (paths are relative to it and cannot leave it; None allows any path), ``"memory"`` with
     objects= (a mapping of path to bytes), or that of a service over a network, such as ``"s3"`` with bucket= or
@@ -78,6 +84,9 @@ class Operator:
         self._service: Service = kind(self._reactor, **own)
         changes = {name: value for name, value in given.items() if name not in own}
         self._options = self._service.defaults.updated(changes, kind.object_option_names)
+        self._parent: Operator | None = None  # of `with_options`
+        # What is left to do at the end; `close` takes it out, which one thread or signal handler succeeds in.
+        self._at_end: Ends = [self._service.keep_nothing]
 
     @classmethod
     def from_uri(cls, uri: Path, **options: Unpack[OpenOptions]) -> Operator:
@@ -116,7 +125,47 @@ class Operator:
             partial(self.open_async, self._service.address(name), **options),
         )
 
+    @property
+    def closed(self) -> bool:
+        """Whether it is closed, so that its calls raise ClosedError."""
+        return not self._at_end or (self._parent is not None and self._parent.closed)
+
+    def close(self) -> None:
+        """Refuse new calls: they raise ClosedError. A second call does nothing. Does not block.
+
+        Readers, AsyncReaders and listings that it has made stay usable, and calls in flight complete. Idle connections
+        are closed now if none of these uses them, else with the last of them. Closing it also closes the Operators that
+        `with_options` made of it; closing one of those leaves it open.
+        """
+        with suppress(IndexError):  # it is closed
+            self._at_end.pop()()
+
+    async def aclose(self) -> None:
+        """Like `close`, awaited."""
+        self.close()
+        await _uring.yield_if_due()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        await _uring.yield_if_due()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ClosedError(
+                f"this Operator of {self.scheme!r} is closed; what it has opened can still be read"
+            )
+
     def _chosen(self, options: Mapping[str, object]) -> Options:
+        self._check_open()
         for name in options:
             if name in self._service.option_names:
                 raise ConfigInvalidError(
@@ -167,6 +216,7 @@ class Operator:
         credentials it uses and where they were found, but nothing of them. Raises the error of credentials that cannot
         be used. Sends no request to the service.
         """
+        self._check_open()
         return iter(self._service.diagnosis())
 
     def list(self, prefix: str = "", delimiter: str | None = None) -> Iterator[Stat]:
@@ -181,10 +231,12 @@ class Operator:
         files and directories that are deleted meanwhile, dangling links and circular links. The iteration raises
         PermissionDeniedError at a directory that it cannot read. Names that are not UTF-8 are decoded by `os.fsdecode`.
         """
+        self._check_open()
         return self._service.list(prefix, delimiter or None, self._options)
 
     def list_async(self, prefix: str = "", delimiter: str | None = None) -> AsyncIterator[Stat]:
         """Like `list`, for ``async for``, on any loop. Local directories are read on the loop's thread."""
+        self._check_open()
         if isinstance(self._service, ListsAwaited):
             return self._service.list_async(prefix, delimiter or None, self._options)
         return InTurns(self._service.list(prefix, delimiter or None, self._options))
@@ -195,11 +247,14 @@ class Operator:
         return {**self._service.without_secrets(self._given)}
 
     def with_options(self, **options: Any) -> Operator:
-        """The same service with other defaults for its objects. It shares connections and credentials with this one."""
+        """The same service with other defaults for its objects. It shares connections and credentials with this one,
+        and is closed with it.
+        """
         made = type(self).__new__(type(self))
         made.__dict__.update(self.__dict__)
         made._options = self._chosen(options)
         made._given = {**self._given, **options}
+        made._parent, made._at_end = self, [_nothing]
         return made
 
     def uri(self, path: Path) -> str:
@@ -269,6 +324,7 @@ class Operator:
         options: PlanOptions,
         on_error: OnError,
     ) -> Outcome:
+        self._check_open()
         results: dict[int, Any] = {}
         window = RequestWindow(
             lambda index, waiter: self._begin(*single[index][1], chosen, waiter),
@@ -299,6 +355,7 @@ class Operator:
 
     def _read_jobs(self, pairs: Pairs, options: PlanOptions) -> Outcome:
         """The Buffer or the exception of each job. Argument errors are raised, before any I/O."""
+        self._check_open()
         chosen = chosen_for_call(self._options, options)
         single, several = grouped(pairs, batch_single=chosen.direct is not True)
         files = self._service.read_files([job for _, job in single], chosen)
@@ -331,6 +388,7 @@ class Operator:
         As `Reader.read_ranges_into`, with `index` set to the index of the job. Over a network all objects are read at
         once; local files one after the other, all ranges of a file at once.
         """
+        self._check_open()
         return judged(JobsInto(jobs, self._options, options, on_error).read(self._service), on_error)
 
     @overload
@@ -348,6 +406,7 @@ class Operator:
         return self._read_into(JobsInto(jobs, self._options, options, on_error), on_error)
 
     async def _read_into(self, jobs: JobsInto, on_error: OnError) -> Outcome:
+        self._check_open()
         return judged(await jobs.read_async(self._service), on_error)
 
     def __repr__(self) -> str:
@@ -359,6 +418,10 @@ class Operator:
         kept = self.options
         check_functions(kept)
         return _restored, (self.scheme, kept, tuple(sorted({*self._lost, *lost_of(self._given, kept)})))
+
+
+def _nothing() -> None:
+    """What is left to do for an Operator that shares the connections of another one."""
 
 
 def _restored(scheme: str, options: dict[str, Any], lost: tuple[str, ...] = ()) -> Operator:
@@ -409,5 +472,5 @@ def _operator_for(
     check_names(options, [*known, *OPTION_NAMES, *kind.object_option_names], f"option of {scheme!r}")
     own = {name: options.pop(name) for name in known if name in options}
     operator = Operator(scheme, reactor=reactor, **located_by, **own)
-    operator._service.for_one()
+    operator._service.keep_nothing()
     return operator, path, options

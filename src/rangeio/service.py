@@ -381,8 +381,10 @@ class Service(Protocol):
         """
         return ()
 
-    def for_one(self) -> None:
-        """Declare that only one object will be opened, so that the service keeps nothing after it is closed."""
+    def keep_nothing(self) -> None:
+        """Keep no connection any more beyond those of objects that are open. Called once: by `Operator.close`, and by
+        `rangeio.open`, which opens one object only.
+        """
         return
 
     def without_secrets(self, options: dict[str, Any]) -> dict[str, Any]:

@@ -85,7 +85,7 @@ class HttpService(ManyInto, Service):
     def locate(cls, scheme: str, rest: str) -> Location:
         return Location({}, f"{scheme}://{rest}")
 
-    def for_one(self) -> None:
+    def keep_nothing(self) -> None:
         self._access.pool.unuse()
 
     def without_secrets(self, options: dict[str, Any]) -> dict[str, Any]:

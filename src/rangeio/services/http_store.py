@@ -66,7 +66,7 @@ class HttpStore(ManyInto, Service):
     def shown(self, path: str) -> str:
         return self._remote(path, self.defaults).shown
 
-    def for_one(self) -> None:
+    def keep_nothing(self) -> None:
         self._pool.unuse()
 
     def without_secrets(self, options: dict[str, Any]) -> dict[str, Any]:
