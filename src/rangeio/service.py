@@ -311,6 +311,8 @@ class Service(Protocol):
     defaults: Options = Options()
     versions: bool = False
     """Whether it keeps several versions of an object and supports `version=`."""
+    lists: bool = True
+    """Whether it supports listings, and so has folders or prefixes."""
     option_names: Sequence[str] = ()
     """The names of its own options."""
     object_option_names: Sequence[str] = ()

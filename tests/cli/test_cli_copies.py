@@ -54,6 +54,36 @@ def test_several_to_what_is_no_folder(tree: Path, folder: Path, capsys: pytest.C
     assert "two sources would be copied to" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("source", ["s3://bucket/tables/", "memory://tables/", "tree/", "s3://bucket/"])
+@pytest.mark.parametrize("destination", ["there/", "there", "nowhere/"])
+def test_a_folder_without_r(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    source: str,
+    destination: str,
+) -> None:
+    """What is missing is said before anything else, and without a request."""
+    monkeypatch.chdir(folder)
+    (folder / "there").mkdir()
+    (folder / "tree").mkdir()
+    assert main(["cp", source, destination]) == 2
+    assert "-r copies all objects below it" in capsys.readouterr().err
+    assert main(["cp", "http://127.0.0.1:9/", destination]) == 2
+    assert "-r" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["cp", "cat"])
+def test_a_directory_by_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    """Errors advise in words of the command line."""
+    (tmp_path / "tree").mkdir()
+    words = [command, str(tmp_path / "tree"), *([str(tmp_path / "copy")] if command == "cp" else [])]
+    assert main(words) == 1
+    said = capsys.readouterr().err
+    assert "rangeio ls lists its content, rangeio cp -r copies it" in said
+    assert "Operator" not in said
+
+
 def test_one_that_fails_does_not_stop_the_others(
     tree: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -319,3 +319,35 @@ def test_options(
         for asked in server.asked:
             assert sent.items() <= asked.fields.items()
     assert capfdbinary.readouterr().out == SMALL
+
+
+@pytest.mark.parametrize(
+    ("status", "verdict", "topic"),
+    [
+        (404, "not there", "object"),
+        (403, "cannot be read", "access"),
+    ],
+)
+def test_doctor_of_an_object_that_cannot_be_read(
+    capsys: pytest.CaptureFixture[str], status: int, verdict: str, topic: str
+) -> None:
+    """It is no matter of speed, whatever reads files here."""
+    with scripted(lambda asked: reply(status, b"")) as server:
+        assert main(["doctor", "--json", server.url]) == 1
+        found = json.loads(capsys.readouterr().out)
+        assert found["verdict"].startswith(f"{verdict}: ")
+        assert str(status) in found["verdict"]
+        last = found["findings"][-1]
+        assert (last["topic"], last["level"]) == (topic, verdict)
+        assert main(["doctor", server.url]) == 1
+        printed = capsys.readouterr().out
+        assert f"! {topic}" in printed
+        assert f"\n{verdict}: " in printed
+
+
+def test_doctor_of_a_server_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    """Advice in words of the command line."""
+    assert main(["doctor", "http://127.0.0.1:9/x", "-o", "retry=1"]) == 1
+    printed = capsys.readouterr().out
+    assert "cannot be read: " in printed
+    assert " set retry=" not in printed

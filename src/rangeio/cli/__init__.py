@@ -1,7 +1,7 @@
 """The command ``rangeio``: one module for each subcommand, and the handling of errors.
 
-Exit codes: 0 success, 1 failure (for `doctor`: degraded; `bench` returns 0 whatever it measures), 2 wrong usage,
-130 interrupted, 141 the reader of a pipe has exited; a shell reports SIGINT and SIGPIPE with the last two.
+Exit codes: 0 success, 1 failure (for `doctor`: degraded, or worse; `bench` returns 0 whatever it measures), 2 wrong
+usage, 130 interrupted, 141 the reader of a pipe has exited; a shell reports SIGINT and SIGPIPE with the last two.
 """
 
 import argparse

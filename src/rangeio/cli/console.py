@@ -32,6 +32,7 @@ _ADVISED = (
     "account_key|access_key_id|anonymous|auth|bearer_token|bucket|ca_file|direct|endpoint_url|hedge|no_range_cap"
     "|on_no_range|pin|profile|proxy|region|retry|sas_token|secret_access_key|service_account|size|timeout|version"
 )
+_LISTS = "Operator.list() lists its content"
 _OPTION = re.compile(rf"(?<![^\s(,])({_ADVISED})=('[^']*'|\"[^\"]*\"|\w*)")
 
 
@@ -46,7 +47,7 @@ def in_words_of_the_command(text: str) -> str:
         value = found[2].strip("'\"") or "..."
         return f"-o {found[1]}={value.lower() if value in ('True', 'False', 'None') else value}"
 
-    return _OPTION.sub(given, text)
+    return _OPTION.sub(given, text.replace(_LISTS, "rangeio ls lists its content, rangeio cp -r copies it"))
 
 
 def error_text(error: Exception) -> str:

@@ -63,8 +63,9 @@ def one_of_each(sources: Sequence[str], destination: str, how: How) -> list[Copy
         raise UsageError(f"{destination} is not a folder: several sources are copied to a folder that exists")
     found = []
     for source in sources:
-        path = _path_in(destination, source) if folder else destination
-        if not folder and destination.endswith(os.sep):
+        named_folder = destination.endswith(os.sep)
+        path = _path_in(destination, source) if folder or named_folder else destination
+        if named_folder and not folder:
             raise UsageError(f"the folder {destination} does not exist")
         path = os.path.realpath(path)
         if not os.path.isdir(parent := os.path.dirname(path)):
@@ -79,7 +80,13 @@ def one_of_each(sources: Sequence[str], destination: str, how: How) -> list[Copy
 
 def _path_in(folder: str, source: str) -> str:
     scheme, _, place = located(source)
-    name = service_class(scheme).file_name(place)
+    kind = service_class(scheme)
+    name = kind.file_name(place)
+    if not name and kind.lists:
+        raise UsageError(
+            "a source that ends in / is a folder: -r copies all objects below it; to copy one object of that name,"
+            " specify the name of its file in DEST"
+        )
     if name in ("", ".", ".."):
         raise UsageError(f"{folder} is a folder and the URI contains no file name: specify the name in DEST")
     return os.path.join(folder, name)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rangeio.cli import machine
+from rangeio.cli.console import error_text
 from rangeio.cli.opening import add_options, options_of
 from rangeio.cli.sizes import size_text
 
@@ -25,14 +26,23 @@ Show how rangeio reads on this machine: kernel, extension, liburing, backend and
 the device, O_DIRECT and the share of the file in the page cache; with a URI the endpoint and where credentials were
 found, without showing them, and whether the object can be read. Ends with a verdict and advice.
 
-Exit code 0 if everything is in order, 1 if reads are slower than possible, or impossible."""
+Exit code 0 if everything is in order, 1 if reads are slower than possible ("degraded") or impossible ("cannot be
+read"), or if the object is not there ("not there")."""
 
-Level = Literal["fine", "note", "degraded"]
+Level = Literal["fine", "note", "degraded", "cannot be read", "not there"]
 
 _IO_URING_SETUP = 425  # the same number on x86, Arm and every architecture added after 2019
 _IO_URING_ENTER = 426
 _ENOUGH_MEMLOCK = 8 << 20
-_MARKS: dict[Level, str] = {"fine": " ", "note": "-", "degraded": "!"}
+_MARKS: dict[Level, str] = {
+    "fine": " ",
+    "note": "-",
+    "degraded": "!",
+    "cannot be read": "!",
+    "not there": "!",
+}
+# Levels that are a verdict, the worst first.
+_WORST: tuple[Level, ...] = ("not there", "cannot be read", "degraded")
 
 
 @dataclass(frozen=True)
@@ -55,12 +65,12 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command. Returns the exit code, 1 if reads are slower than possible."""
+    """Run the command. Returns the exit code, 1 if reads are slower than possible, or impossible."""
     options = options_of(arguments)
     place = _place(arguments.path, options) if arguments.path else []
     findings = [*_system(), *_core(), *_limits(), *place]
-    worst = [finding for finding in findings if finding.level == "degraded"]
-    verdict = f"degraded: {worst[0].text}" if worst else "fine: io_uring reads, nothing to do"
+    worst = [finding for level in _WORST for finding in findings if finding.level == level]
+    verdict = f"{worst[0].level}: {worst[0].text}" if worst else "fine: io_uring reads, nothing to do"
     if arguments.json:
         print(
             json.dumps({"verdict": verdict, "findings": [asdict(finding) for finding in findings]}, indent=1)
@@ -211,7 +221,7 @@ def _place(text: str, options: dict[str, Any]) -> list[Finding]:
 
 def _service(operator: Any, path: str) -> Iterator[Finding]:
     """What a service found, and whether an object of it can be read."""
-    from rangeio.errors import Error
+    from rangeio.errors import Error, NotFoundError
 
     yield Finding("service", operator.scheme)
     try:
@@ -220,8 +230,10 @@ def _service(operator: Any, path: str) -> Iterator[Finding]:
             stat = operator.stat(path)
             size = "an unknown number of bytes" if stat.size is None else size_text(stat.size)
             yield Finding("object", f"can be read: {size}, pin {stat.pin or 'none'}")
+    except NotFoundError as error:
+        yield Finding("object", error_text(error), "not there")
     except Error as error:
-        yield Finding("access", str(error), "degraded")
+        yield Finding("access", error_text(error), "cannot be read")
 
 
 def _path(path: Path) -> list[Finding]:

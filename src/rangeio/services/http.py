@@ -46,6 +46,7 @@ class HttpService(ManyInto, Service):
 
     scheme = "http"
     defaults = DEFAULTS
+    lists = False
     option_names = (
         "root",
         "auth",
