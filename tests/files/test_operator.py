@@ -72,7 +72,7 @@ def test_uris(uri: Any, meaning: tuple[str, str]) -> None:
 @pytest.mark.parametrize(
     ("uri", "said"),
     [
-        ("gopher://x/y", "unknown scheme 'gopher'"),
+        ("gopher://x/y", "unknown scheme 'gopher'.* entry point group 'rangeio.services'"),
         ("file://server/share", "not of 'server'"),
         ("file:///a?b", "%3F"),
         ("file:///a#b", "%23"),
@@ -127,6 +127,7 @@ say(found=[name for name in sys.modules if name.startswith(networks)])
     [
         (lambda: Operator("fss"), "unknown service 'fss'; did you mean 'fs'"),
         (lambda: Operator("nowhere"), "known: .*fs, .*http, https, .*memory, .*s3"),
+        (lambda: Operator("nowhere"), "entry point group 'rangeio.services'"),
         (lambda: Operator("fs", rot="/tmp"), "did you mean 'root'"),
         (lambda: Operator("memory", root="/tmp"), "unknown option of 'memory' 'root'"),
         (lambda: Operator("fs", chunk=0), "chunk must be at least 1"),

@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -23,10 +22,14 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 DATA = bytes(range(256)) * 100
 
 
+def blocks_of(page: str, language: str) -> list[str]:
+    """The blocks of this language on a page."""
+    return re.findall(rf"```{language}\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+
+
 def program(page: str, language: str = "python") -> str:
     """The last block of this language on a page."""
-    blocks: list[str] = re.findall(rf"```{language}\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
-    return blocks[-1]
+    return blocks_of(page, language)[-1]
 
 
 def test_hf(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,31 +70,24 @@ def depot(asked: Asked) -> Answer:
 
 
 def install(folder: Path) -> None:
-    """Make a wheel of the example, and let pip install it into a folder."""
-    entry = program("own-service.md", "toml").replace(
-        'project.entry-points."rangeio.services"', "rangeio.services"
-    )
-    wheel, info = folder / "rangeio_depot-1.0-py3-none-any.whl", "rangeio_depot-1.0.dist-info"
-    with zipfile.ZipFile(wheel, "w") as file:
-        file.writestr("rangeio_depot.py", program("own-service.md"))
-        file.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: rangeio-depot\nVersion: 1.0\n")
-        file.writestr(
-            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        )
-        file.writestr(f"{info}/entry_points.txt", entry.replace('"', ""))
-        file.writestr(f"{info}/RECORD", "")
+    """Write the package of the page, and let pip install it into a folder."""
+    folder.mkdir()
+    service, tests = blocks_of("own-service.md", "python")
+    (folder / "rangeio_depot.py").write_text(service)
+    (folder / "test_depot.py").write_text(tests)
+    (folder / "pyproject.toml").write_text(program("own-service.md", "toml"))
     words = [
         "install",
         "-q",
         "--no-index",
         "--no-deps",
         "--no-compile",
+        "--no-build-isolation",
         "--disable-pip-version-check",
         "--root-user-action=ignore",
     ]
-    subprocess.run(
-        [sys.executable, "-m", "pip", *words, "--target", folder / "site", wheel], check=True, timeout=60
-    )
+    site = folder / "site"
+    subprocess.run([sys.executable, "-m", "pip", *words, "--target", site, folder], check=True, timeout=60)
 
 
 USE = """
@@ -125,9 +121,11 @@ else:
 def test_a_service_of_your_own(tmp_path: Path) -> None:
     pip = subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, timeout=60)
     need(pip.returncode == 0, "pip is not installed")
-    assert len(program("own-service.md").splitlines()) <= 40
-    install(tmp_path)
-    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path / "site"), *sys.path])}
+    need_module("setuptools")
+    package = tmp_path / "depot"
+    assert len(blocks_of("own-service.md", "python")[0].splitlines()) <= 40
+    install(package)
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(package / "site"), *sys.path])}
 
     def run(*words: str) -> str:
         child = subprocess.run(
@@ -143,3 +141,4 @@ def test_a_service_of_your_own(tmp_path: Path) -> None:
         assert [json.loads(line)["path"] for line in listed] == ["depot://b/c", "depot://b/d e"]
         assert run("-m", "rangeio", "cat", "depot://b/c", *options) == "c"
     assert "depot://" in run("-m", "rangeio", "--help")
+    assert "3 passed" in run("-m", "pytest", "-q", "-p", "no:cacheprovider", str(package / "test_depot.py"))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 GROUP = "rangeio.services"
+_OTHERS = f"A package that is installed in this environment adds a scheme by the entry point group {GROUP!r}"
 # Network services need TLS, proxies and more, which local files do not.
 _OURS = {
     "fs": "rangeio.services.local:LocalService",
@@ -53,7 +54,7 @@ def service_class(scheme: str) -> type[Service]:
     for point in _registered():
         if point.name == scheme:
             return _loaded(point)
-    raise ConfigInvalidError(f"unknown service {scheme!r}; {closest(scheme, schemes())}")
+    raise ConfigInvalidError(f"unknown service {scheme!r}; {closest(scheme, schemes())}. {_OTHERS}")
 
 
 def located(uri: str | os.PathLike[str]) -> Located:
@@ -76,7 +77,9 @@ def located(uri: str | os.PathLike[str]) -> Located:
     scheme = "fs" if scheme == "file" else scheme
     if scheme not in _OURS and scheme not in {point.name for point in _registered()}:
         known = ", ".join("file" if name == "fs" else name for name in schemes())
-        raise ConfigInvalidError(f"unknown scheme {scheme!r}; known: {known}, or a path without a scheme")
+        raise ConfigInvalidError(
+            f"unknown scheme {scheme!r}; known: {known}, or a path without a scheme. {_OTHERS}"
+        )
     options, path = service_class(scheme).locate(scheme, rest)
     return Located(scheme, options, path)
 
