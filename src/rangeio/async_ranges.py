@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 from _uring import yield_if_due
 from rangeio.errors import Error
+from rangeio.events import begun
 from rangeio.in_flight import RequestWindow
 from rangeio.ranges import Layout
 from rangeio.results import Counters, Cutting, OnError
@@ -44,8 +45,14 @@ class AsyncRanges(AsyncIterator[tuple[int, _T]]):
         self._ended = False
 
     async def in_order(self) -> list[_T]:
-        """All results, in the order of the ranges."""
+        """All results, in the order of the ranges. Who listens is told, as of any call that reads many ranges."""
+        began, of_reader = begun(), self._counters
+        if began:
+            self._counters = Counters()  # of this call
         found = {index: result async for index, result in self}
+        if began and self._source is not None:
+            of_reader.add(self._counters)
+            self._counters.tell(self._source.path, len(found), began)
         return [found[index] for index in range(len(found))]
 
     def __aiter__(self) -> "AsyncRanges[_T]":

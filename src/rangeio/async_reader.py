@@ -16,7 +16,7 @@ from rangeio.async_ranges import AsyncRanges
 from rangeio.budget import SHARED
 from rangeio.destinations import AwaitedReadsInto
 from rangeio.errors import Error, from_native
-from rangeio.events import begun, told_ranges
+from rangeio.events import begun, told_responses
 from rangeio.locks import begin_lock
 from rangeio.options import Options
 from rangeio.policy import Timeout
@@ -241,7 +241,7 @@ class AsyncReader(AwaitedReadsInto, AwaitedReads):
         results = scatter(layout, responses, lambda: empty[:])  # type: ignore[index]
         self._counters.count(responses, results)
         if began:
-            told_ranges(self.path, results, responses, began)
+            told_responses(self.path, results, responses, began)
         return results
 
     @overload

@@ -19,8 +19,9 @@ class Event:
     kind: ``"request"``: it was sent, for `nbytes` bytes from `offset` on (None: not for a range, or open-ended).
     ``"response"``: its head arrived, with `status`, `seconds` after the request. ``"retry"``: a request failed with
     `error` and is sent again in `seconds`, as attempt `attempts`. ``"hedge"``: a silent one is sent a second time.
-    ``"read"``: one range over a network is complete, or failed with `error`; bytes, seconds since it began, attempts.
-    ``"ranges"``: a `read_ranges` of any service is complete; `ranges`, the bytes fetched, `requests`, seconds.
+    ``"read"``: one range over HTTP is complete, or failed with `error`; bytes, seconds since it began, attempts.
+    ``"ranges"``: a `read_ranges` of one object of any service is complete; `ranges`, the bytes fetched, `requests`,
+    seconds. Of files, memory and other libraries' objects nothing else is told.
     """
 
     kind: Kind
@@ -84,8 +85,11 @@ def since(began: float) -> float | None:
     return time.monotonic() - began if began else None
 
 
-def told_ranges(path: str, results: Sequence[Sized], responses: Sequence[Sized], began: float) -> None:
+def told_ranges(path: str, ranges: int, requests: int, nbytes: int, began: float) -> None:
+    """Many ranges were read, by so many requests, of so many bytes in all."""
+    tell(Event("ranges", path, None, nbytes, ranges, requests, since(began)))
+
+
+def told_responses(path: str, results: Sequence[Sized], responses: Sequence[Sized], began: float) -> None:
     """Many ranges were read. Of their requests that were merged from them, all bytes count."""
-    nbytes = sum(len(response) for response in responses)
-    took_s = since(began)
-    tell(Event("ranges", path, None, nbytes, len(results), len(responses), took_s))
+    told_ranges(path, len(results), len(responses), sum(map(len, responses)), began)

@@ -16,7 +16,7 @@ from rangeio.awaitables import AtOnce, run_now
 from rangeio.budget import SHARED
 from rangeio.destinations import ReadsInto
 from rangeio.errors import Error
-from rangeio.events import begun, told_ranges
+from rangeio.events import begun, told_responses
 from rangeio.options import Options, check_names
 from rangeio.policy import Timeout
 from rangeio.ranges import (
@@ -182,14 +182,13 @@ class Reader(ReadsInto, Reads):
         if suffixes.is_all_of(tail, layout):
             responses = [cast("Buffer", tail)]
         elif on_error == "return":
-            found = dict(self._results(layout, options, on_error))
-            return [found[index] for index in range(len(found))]
+            return self._each(layout, options, began)
         else:
             layout, responses = self._fetch(layout, options)
         results = scatter(layout, responses, self._empty)
         self._counters.count(responses, results)
         if began:
-            told_ranges(self.path, results, responses, began)
+            told_responses(self.path, results, responses, began)
         return results
 
     @overload
@@ -358,7 +357,8 @@ class Reader(ReadsInto, Reads):
     @property
     def stats(self) -> dict[str, int]:
         """Counters of the planned reads of this Reader (read_ranges, iter_ranges): ranges, requests, bytes_requested,
-        bytes_fetched. Calls that go directly to the core, such as `read_at`, count in `rangeio.stats()` only.
+        bytes_fetched. All other reads (`read_at`, `read_batch`, `stream`, `as_file` and the like) count in
+        `rangeio.stats()` only: these stay 0.
         """
         return self._counters.as_dict()
 
@@ -427,6 +427,16 @@ class Reader(ReadsInto, Reads):
         """(index, result or Error) as they complete. Not a generator itself, so that errors are raised by the call."""
         cutting = Cutting(layout, on_error, self._counters)
         return self._cut_each(cutting, self._responses(layout, options), options)
+
+    def _each(self, layout: Layout, options: Options, began: float) -> list[Any]:
+        """The result or Error of each range."""
+        counted = Counters() if began else self._counters  # of this call, if somebody wants to know
+        cutting = Cutting(layout, "return", counted)
+        found = dict(self._cut_each(cutting, self._responses(layout, options), options))
+        if began:
+            self._counters.add(counted)
+            counted.tell(self.path, len(found), began)
+        return [found[index] for index in range(len(found))]
 
     def _responses(self, layout: Layout, options: Options) -> Iterator[tuple[int, Buffer | Error]]:
         return self._source.fetch_each(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from _uring import planning
 from rangeio.errors import ConfigInvalidError, Error, UnexpectedEofError, asked
+from rangeio.events import told_ranges
 from rangeio.locks import begin_lock
 from rangeio.notebook import Stats
 from rangeio.options import Options
@@ -49,10 +50,22 @@ class Counters:
             self._counts["bytes_fetched"] += fetched
             self._counts["bytes_requested"] += wanted
 
+    def add(self, other: "Counters") -> None:
+        """Add what another one has counted."""
+        counted = other.as_dict()
+        with self._lock:
+            for name, count in counted.items():
+                self._counts[name] += count
+
     def as_dict(self) -> dict[str, int]:
         """A copy of the counters."""
         with self._lock:
-            return Stats("reads of this reader", self._counts)
+            return Stats("planned reads of this reader (read_ranges, iter_ranges)", self._counts)
+
+    def tell(self, path: str, ranges: int, began: float) -> None:
+        """Tell who listens that a call is complete which counted here alone."""
+        counted = self.as_dict()
+        told_ranges(path, ranges, counted["requests"], counted["bytes_fetched"], began)
 
 
 def hint(prefetch: Callable[[Offsets, Offsets], None], size: int | None, checked: Checked) -> None:

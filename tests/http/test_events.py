@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,109 @@ def test_many_ranges(call: Any, events: list[rangeio.Event]) -> None:
     ranges = [one for one in events if one.kind == "ranges"]
     assert [(one.ranges, one.requests, one.nbytes) for one in ranges] == [(3, 2, 90)] * 2
     assert all((one.seconds or 0) > 0 for one in ranges)
+
+
+@pytest.mark.parametrize("options", [{}, {"on_error": "return"}], ids=["raise", "return"])
+def test_many_ranges_of_a_file(tmp_path: Path, events: list[rangeio.Event], options: dict[str, Any]) -> None:
+    """Merged or not, sync or awaited, whatever becomes of errors; `reader.stats` counts the same."""
+    path = tmp_path / "data"
+    path.write_bytes(DATA)
+
+    async def awaited() -> dict[str, int]:
+        async with rangeio.open_async(path, gap=100) as reader:
+            await reader.read_ranges([(0, 10), (50, 80), (90_000, 90_010)], **options)
+            return reader.stats
+
+    with rangeio.open(path, gap=100) as reader:
+        reader.read_ranges([(0, 10), (50, 80), (90_000, 90_010)], **options)
+        counted = [reader.stats, run_on("asyncio", awaited)]
+    facts = {"ranges": 3, "requests": 2, "bytes_requested": 50, "bytes_fetched": 90}
+    assert counted == [facts, facts]
+    assert [(one.kind, one.path) for one in events] == [("ranges", str(path))] * 2
+    assert [(one.ranges, one.requests, one.nbytes) for one in events] == [(3, 2, 90)] * 2
+
+
+def test_many_ranges_some_of_which_fail(events: list[rangeio.Event]) -> None:
+    """Bytes of those that came."""
+
+    def script(asked: Asked) -> Answer:
+        return reply(403) if "bytes=50000-" in asked.fields.get("range", "") else honest(DATA, asked)
+
+    with scripted(script) as server, rangeio.open(server.url + "/data", **FAST) as reader:
+        found = reader.read_ranges([(0, 10), (50_000, 50_020)], gap=None, on_error="return")
+    assert isinstance(found[1], rangeio.PermissionDeniedError)
+    (one,) = (event for event in events if event.kind == "ranges")
+    assert (one.ranges, one.requests, one.nbytes) == (2, 1, 10)
+
+
+# What docs/observability.md says of each call: the kinds of events over HTTP, and of a file.
+TOLD: list[tuple[str, Callable[[Any], Any], str, str]] = [
+    ("read_at", lambda reader: reader.read_at(0, 10), "request response read", ""),
+    ("read_batch", lambda reader: reader.read_batch([0, 50_000], 10), "request response read", ""),
+    (
+        "read_ranges_into",
+        lambda reader: reader.read_ranges_into([(bytearray(9), 0)]),
+        "request response read",
+        "",
+    ),
+    ("stream", lambda reader: [*reader.stream()], "request response read", ""),
+    ("as_file", lambda reader: reader.as_file().read(9), "request response read", ""),
+    ("iter_ranges", lambda reader: [*reader.iter_ranges([(0, 9)])], "request response read", ""),
+    ("read_ranges", lambda reader: reader.read_ranges([(0, 9)]), "request response read ranges", "ranges"),
+    ("stat", lambda reader: reader.stat(), "request response", ""),
+]
+
+
+@pytest.mark.parametrize(("read", "http", "file"), [row[1:] for row in TOLD], ids=[row[0] for row in TOLD])
+def test_what_is_told_of_each_call(
+    tmp_path: Path, events: list[rangeio.Event], read: Callable[[Any], Any], http: str, file: str
+) -> None:
+    path = tmp_path / "data"
+    path.write_bytes(DATA)
+    others = [lambda: rangeio.from_bytes(DATA), lambda: rangeio.from_object(BytesIO(DATA))]
+    with scripted(lambda asked: honest(DATA, asked)) as server:
+        for expected, make in [
+            (http, lambda: rangeio.open(server.url)),
+            *[(file, make) for make in (lambda: rangeio.open(path), *others)],
+        ]:
+            events.clear()
+            with make() as reader:
+                read(reader)
+            assert {one.kind for one in events} == {*expected.split()}
+
+
+def test_what_is_told_of_many_objects(tmp_path: Path, events: list[rangeio.Event]) -> None:
+    """Each object with several ranges is a `read_ranges`; others are single reads."""
+    for name in "ab":
+        (tmp_path / name).write_bytes(DATA)
+    jobs: list[Any] = [("a", (0, 5)), ("b", (0, 5)), ("b", (90_000, 90_005))]
+    operator = rangeio.Operator("fs", root=tmp_path)
+
+    async def awaited() -> None:
+        await operator.read_ranges_async(jobs)
+
+    operator.read_ranges(jobs)
+    run_on("asyncio", awaited)
+    assert [(one.kind, one.ranges, one.path) for one in events] == [("ranges", 2, str(tmp_path / "b"))] * 2
+
+
+def test_a_page_of_a_listing_is_a_request(events: list[rangeio.Event]) -> None:
+    page = b"<ListBucketResult><Contents><Key>a</Key><Size>5</Size></Contents></ListBucketResult>"
+    with scripted(lambda asked: reply(200, page)) as server:
+        store = rangeio.Operator(
+            "s3", bucket="bucket", endpoint_url=server.url, anonymous=True, region="us-east-1"
+        )
+        assert [stat.path for stat in store.list()] == ["a"]
+    assert [(one.kind, one.offset, one.status) for one in events] == [
+        ("request", None, None),
+        ("response", None, 200),
+    ]
+
+
+def test_a_status_that_fails_is_a_read_that_failed(events: list[rangeio.Event]) -> None:
+    with scripted(lambda asked: reply(404)) as server, pytest.raises(rangeio.NotFoundError):
+        rangeio.Operator("http").stat(server.url)
+    assert [(one.kind, one.status) for one in events][-2:] == [("response", 404), ("read", 404)]
 
 
 def test_retries(call: Any, events: list[rangeio.Event], caplog: pytest.LogCaptureFixture) -> None:
