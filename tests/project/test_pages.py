@@ -31,7 +31,7 @@ NBYTES = 4 << 20
 # Pages whose programs need a folder with model.bin, and nothing else; and what they import.
 PLAIN = {
     "README.md": [],
-    "docs/async.md": [],
+    "docs/async.md": ["starlette", "httpx"],
     "docs/buffer.md": [],
     "docs/errors.md": [],
     "docs/frameworks.md": ["pydantic", "starlette", "aiohttp", "httpx"],
@@ -74,9 +74,41 @@ def test_programs(page: str, room: Path, names: dict[str, Any]) -> None:
         run_programs(page, names)
     finally:
         rangeio.set_budget(before)
+    if page == "docs/async.md":
+        check_range_requests(names["app"])
     if page == "docs/frameworks.md":
         assert names["received"] == NBYTES
         check_the_servers(names)
+
+
+def check_range_requests(app: Any) -> None:
+    """The application of docs/async.md answers as a server of ranges must, also if its client is nonsensical."""
+    from starlette.testclient import TestClient
+
+    data, all_of_it = pattern(0, NBYTES), slice(None)
+    answers = [
+        (None, 200, all_of_it),
+        ("bytes=0-99", 206, slice(0, 100)),
+        ("bytes=4000000-", 206, slice(4_000_000, None)),
+        ("bytes=-7", 206, slice(-7, None)),
+        ("bytes=-99999999", 206, all_of_it),
+        ("bytes=4194303-9999999", 206, slice(-1, None)),
+        ("bytes=0-1,5-9", 200, all_of_it),
+        ("bytes=9-5", 200, all_of_it),
+        ("bytes=-", 200, all_of_it),
+        (f"bytes=0-{'9' * 5000}", 200, all_of_it),
+        (f"bytes={NBYTES}-", 416, slice(0, 0)),
+        ("bytes=-0", 416, slice(0, 0)),
+    ]
+    with TestClient(app) as client:
+        for header, status, part in answers:
+            response = client.get("/model.bin", headers={"Range": header} if header else {})
+            assert (response.status_code, response.content) == (status, data[part]), header
+            if status == 206:
+                start, stop, _ = part.indices(NBYTES)
+                assert response.headers["content-range"] == f"bytes {start}-{stop - 1}/{NBYTES}"
+        conditional = client.get("/model.bin", headers={"Range": "bytes=0-99", "If-Range": '"v1"'})
+        assert conditional.content == data
 
 
 def check_the_servers(names: dict[str, Any]) -> None:
