@@ -4,6 +4,7 @@ They are daemons: a call that never returns does not keep the program from endin
 waited for at most a second, because a native library may not survive that its threads are stopped inside of it.
 """
 
+import _thread
 import atexit
 import os
 import threading
@@ -16,6 +17,17 @@ _IDLE_S = 10.0
 _EXIT_S, _STEP_S = 1.0, 0.005
 
 Work = Callable[[], object]
+
+
+def start_thread(work: Work) -> None:
+    """Run `work`, which must not raise, in a thread that does not keep the program from ending. RuntimeError if none
+    can be started.
+
+    It does not wait until the thread runs, as Thread.start does: for ever in a child that a signal handler forks in
+    that moment, which does not have the thread. Whoever waits for what the thread does looks now and then whether the
+    process is still the same. `threading` does not know the thread.
+    """
+    _thread.start_new_thread(work, ())
 
 
 class _Worker:
@@ -49,8 +61,7 @@ class Threads:
     because a signal handler may interrupt at any point and use it.
     """
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self) -> None:
         self.begin()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self.begin)
@@ -75,7 +86,7 @@ class Threads:
             worker = _Worker(self, work)
             self._working.add(worker)
             try:
-                threading.Thread(target=worker.run, name=self._name, daemon=True).start()
+                start_thread(worker.run)
             except RuntimeError:  # at exit, or there are too many
                 self._working.discard(worker)
                 raise
@@ -104,9 +115,9 @@ class Threads:
         return not self._working
 
 
-THREADS = Threads("rangeio store")
+THREADS = Threads()
 """For calls of other libraries."""
-CONNECTING = Threads("rangeio connecting")
+CONNECTING = Threads()
 """For connections that are opened: few, or over WebHDFS one for each range."""
 
 atexit.register(THREADS.wait, _EXIT_S)

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import pytest
 from faults.child import Lab, code
 from faults.machine import need_module
+from faults.threads import wait_for_end, wait_until
 from pages import run_page
 from servers.s3 import S3Server
 from servers.scripted import Answer, Asked, Scripted, honest, reply, scripted
@@ -24,7 +25,7 @@ np = need_module("numpy")
 
 import rangeio.parquet as parquet  # noqa: E402
 from rangeio.parquet.reading import reading_of  # noqa: E402
-from rangeio.parquet.windows import Sizes  # noqa: E402
+from rangeio.parquet.windows import Sizes, _Fetch  # noqa: E402
 
 ROWS, GROUP = 4_000, 500
 TAIL = 65_536
@@ -227,9 +228,8 @@ def test_a_scan_reads_two_windows_ahead() -> None:
         reading = reading_of(url(server), ["noise"], None, True, None, {})
         with closing(reading.batches(Sizes(1, 1), None)) as batches:
             next(batches)
-            for thread in threading.enumerate():
-                if thread.name == "rangeio-parquet":
-                    thread.join()
+            wait_until(lambda: len(server.asked) >= 1 + 2)
+            wait_for_end(_Fetch._run)
             assert len(server.asked) == 1 + 2
             next(batches)
 
@@ -253,9 +253,7 @@ def test_leaving_a_scan_stops_its_requests() -> None:
         batches.close()
         before = len(server.asked)
         held.set()
-        for thread in threading.enumerate():
-            if thread.name == "rangeio-parquet":
-                thread.join()
+        wait_for_end(_Fetch._run)
         assert len(server.asked) <= before + 1
 
 

@@ -17,7 +17,7 @@ SUPPORT = Path(__file__).parents[1] / "support" / "simulated"
 
 def run(system: str, *words: object) -> "subprocess.CompletedProcess[str]":
     """A Python of that system."""
-    own = {"SIMULATE": system, "PYTHONPATH": str(SUPPORT)}
+    own = {"SIMULATE": system, "PYTHONPATH": os.pathsep.join(map(str, (SUPPORT, SUPPORT.parent)))}
     command = [sys.executable, *map(str, words)]
     return subprocess.run(command, env=os.environ | own, capture_output=True, text=True, timeout=60)
 
@@ -107,11 +107,9 @@ async def main():
         assert bytes(await r.read_at(9, 9)) == data[9:18]
 asyncio.run(main())
 asyncio.run(main())
-import threading, time
-end = time.monotonic() + 20
-while any(t.name == "rangeio-readiness" for t in threading.enumerate()) and time.monotonic() < end:
-    threading.Event().wait(0.05)
-assert not any(t.name == "rangeio-readiness" for t in threading.enumerate()), "the thread outlives its loop"
+from faults.threads import wait_for_end
+from rangeio.http.readiness import ThreadReadiness
+wait_for_end(ThreadReadiness._run)
 """
 
 

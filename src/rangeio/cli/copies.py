@@ -22,6 +22,7 @@ from rangeio.operator import Operator
 from rangeio.ranges import bounds
 from rangeio.reader import Reader
 from rangeio.services.registry import located, service_class
+from rangeio.threads import start_thread
 
 _AT_ONCE = 8
 _AHEAD = 15 * PIECE
@@ -146,8 +147,7 @@ class Copies:
             progress = None if self.how.quiet else stack.enter_context(Progress())
             try:
                 for _ in range(workers):
-                    # A daemon: a stalled copy must not keep an interrupted program.
-                    threading.Thread(target=self._work, args=(_AHEAD // workers,), daemon=True).start()
+                    start_thread(partial(self._work, _AHEAD // workers))
                 while len(self.copied) < len(copies):
                     try:
                         copy = self._ended.get(timeout=_DRAW_S)

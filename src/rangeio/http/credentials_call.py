@@ -2,40 +2,62 @@
 
 import asyncio
 import inspect
-import threading
+import os
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from contextvars import copy_context
+from functools import partial
+from queue import Empty, SimpleQueue
 from typing import Any
+
+from rangeio.threads import start_thread
+
+_FORKED_S = 0.1
+"""How often it is checked whether this is a forked process, which does not have the thread."""
+
+Outcome = tuple[Any, BaseException | None]
 
 
 def called(source: Callable[[], Any]) -> Any:
     """What `source` returns; blocks until that is there."""
-    found = source()
-    return _awaited(found) if inspect.isawaitable(found) else found
+    while True:
+        found = source()
+        if not inspect.isawaitable(found):
+            return found
+        outcome = _awaited(found)
+        if outcome is not None:
+            break
+        with suppress(ValueError):  # it is running, in the parent
+            getattr(found, "close", int)()
+    found, error = outcome
+    if error is None:
+        return found
+    try:
+        raise error
+    finally:
+        del error, outcome  # the traceback holds this frame
 
 
-def _awaited(found: Awaitable[Any]) -> Any:
-    """The result of an awaitable. Sync reads call this too, on a thread whose loop may be running and must not be
-    waited for: so it runs in a thread, and an asyncio loop, of its own.
+def _awaited(found: Awaitable[Any]) -> Outcome | None:
+    """The result of an awaitable, or its exception. None in a child that a signal handler forked meanwhile.
+
+    Sync reads call this too, on a thread whose loop may be running and must not be waited for: so it runs in a thread,
+    and an asyncio loop, of its own.
     """
-    outcome: list[Any] = []
-    failed: list[BaseException] = []
+    ended: SimpleQueue[Outcome] = SimpleQueue()
 
     async def wait() -> Any:
         return await found
 
     def run() -> None:
         try:
-            outcome.append(asyncio.run(wait()))
+            ended.put((asyncio.run(wait()), None))
         except BaseException as error:
-            failed.append(error)
+            ended.put((None, error))
 
-    thread = threading.Thread(target=copy_context().run, args=(run,), name="rangeio-credentials", daemon=True)
-    thread.start()
-    thread.join()
-    try:
-        if failed:
-            raise failed[0]
-        return outcome[0]
-    finally:
-        failed.clear()  # the traceback holds this frame
+    pid = os.getpid()
+    start_thread(partial(copy_context().run, run))
+    while os.getpid() == pid:
+        with suppress(Empty):
+            return ended.get(timeout=_FORKED_S)
+    return None

@@ -109,6 +109,7 @@ class ThreadDriver:
         self._wake: socket.socket | None = None
         self._heard: socket.socket | None = None
         self._closed = False
+        self._elsewhere: dict[int, tuple[Work, Done, Done]] = {}  # what threads do
         _ALL.add(self)
 
     def begin_anew(self) -> None:
@@ -120,6 +121,9 @@ class ThreadDriver:
                 os.dup2(ours.fileno(), theirs.fileno(), inheritable=False)
                 ours.close()
         self._readiness.begin_anew()
+        jobs, self._elsewhere = [*self._elsewhere.values()], {}
+        for job in jobs:  # their threads are in the parent
+            self.post(partial(self.offload, *job, alone=False))
 
     def later(self, seconds: float, callback: Callable[[], None]) -> None:
         """See `Driver`."""
@@ -148,7 +152,14 @@ class ThreadDriver:
             done(_outcome(work))
         else:
             self.listen()
-            _in_thread(self, work, done, lost)
+            job = next(self._order)
+
+            def ended(result: Any) -> None:
+                self._elsewhere.pop(job, None)
+                done(result)
+
+            self._elsewhere[job] = work, done, lost
+            _in_thread(self, work, ended, lost)
 
     def listen(self) -> None:
         """Let `post` wake this thread."""
@@ -185,6 +196,7 @@ class ThreadDriver:
             self._posted.popleft()()
         self._readiness.close()
         self._timers.clear()
+        self._elsewhere.clear()
         for end in (self._wake, self._heard):
             if end is not None:
                 end.close()

@@ -4,13 +4,13 @@ import os
 import select
 import selectors
 import socket
-import threading
 from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
 from rangeio.errors import from_native
+from rangeio.threads import start_thread
 
 _T = TypeVar("_T")
 # Seconds after which the thread looks whether its loop has ended.
@@ -110,7 +110,7 @@ class ThreadReadiness:
             end.setblocking(False)
         self._selector.register(self._heard, selectors.EVENT_READ)
         self._closed = False
-        threading.Thread(target=self._run, name="rangeio-readiness", daemon=True).start()
+        start_thread(self._run)
 
     def watch(self, fd: int, callback: Callable[[], object]) -> None:
         """See `Readiness`."""

@@ -1,6 +1,6 @@
 """Windows of column chunks: what is fetched together, and the next ones on their way while one is decoded."""
 
-import threading
+import os
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, suppress
@@ -9,6 +9,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, cast
 
 from rangeio.parquet.footers import ParquetObject
+from rangeio.threads import start_thread
 
 if TYPE_CHECKING:
     from _uring import Buffer
@@ -133,9 +134,8 @@ class _Fetch:
         self._stopped = self._done = False
         self._error: BaseException | None = None
         self._held: Held | None = None
-        # A daemon: a server that does not respond must not keep the interpreter from ending.
-        self._thread = threading.Thread(target=self._run, daemon=True, name="rangeio-parquet")
-        self._thread.start()
+        self._pid = os.getpid()
+        start_thread(self._run)
 
     def _run(self) -> None:
         try:
@@ -147,8 +147,8 @@ class _Fetch:
 
     @property
     def done(self) -> bool:
-        """Whether `result` does not wait."""
-        return self._done or not self._thread.is_alive()
+        """Whether there is a `result`: bytes, an error, or the knowledge that the thread is in the parent process."""
+        return self._done or self._pid != os.getpid()
 
     def _fetched(self) -> "Held":
         request, found = self._request, {}
@@ -161,8 +161,7 @@ class _Fetch:
         return [(start, found[index]) for index, (start, _) in enumerate(request.ranges)]
 
     def result(self) -> "Held":
-        """Wait for the bytes. Raises what the reads raised."""
-        self._thread.join()
+        """The bytes, once it is `done`. Raises what the reads raised."""
         if self._error is not None:
             error, self._error = self._error, None
             try:
