@@ -123,7 +123,7 @@ def test_a_service_of_your_own(tmp_path: Path) -> None:
     need(pip.returncode == 0, "pip is not installed")
     need_module("setuptools")
     package = tmp_path / "depot"
-    assert len(blocks_of("own-service.md", "python")[0].splitlines()) <= 40
+    assert len(blocks_of("own-service.md", "python")[0].splitlines()) <= 45
     install(package)
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(package / "site"), *sys.path])}
 

@@ -59,8 +59,8 @@ def open(uri: str | os.PathLike[str] | Reader, cache: int = CACHE, **options: An
         raise
 
 
-def read(dataset: "h5py.Dataset", selection: Any = ()) -> Any:
-    """``dataset[selection]``, whose chunks are fetched all at once, in place of one after the other.
+def read(dataset: Any, selection: Any = ()) -> Any:
+    """``dataset[selection]`` of an h5py.Dataset, whose chunks are fetched all at once, in place of one after the other.
 
     The places of the chunks come from the index in the file. What is selected by other things than integers and slices
     of step 1 is indexed as usual, and so is what is not of a file that `open` has opened. UnsupportedError if the data
