@@ -14,9 +14,11 @@ from rangeio.fsspec.filesystem import (
     FILES_AT_ONCE,
     ReadingFileSystem,
     Triple,
+    by_name,
     cut_all,
     judged,
     reading_options,
+    sizes_of,
 )
 from rangeio.fsspec.wanted import by_path, spread, wanted
 
@@ -45,6 +47,17 @@ class AwaitedFileSystem(ReadingFileSystem):
             return (await self._info(path))["type"] in types
         except (FileNotFoundError, NotADirectoryError):
             return False
+
+    async def _du(
+        self,
+        path: str,
+        total: bool = True,
+        maxdepth: int | None = None,
+        withdirs: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        found = await self._find(path, maxdepth=maxdepth, withdirs=withdirs, detail=True, **kwargs)
+        return sizes_of(found, total)
 
     async def _cat_file(self, path: str, start: Any = None, end: Any = None, **kwargs: Any) -> bytes:
         within, cut = wanted(start, end)
@@ -98,6 +111,38 @@ class AwaitedFileSystem(ReadingFileSystem):
         except Error as error:
             return [error for _ in indices]
 
+    async def _cat(
+        self,
+        path: Any,
+        recursive: bool = False,
+        on_error: str = "raise",
+        batch_size: int | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        paths = await self._expand_path(path, recursive=recursive)
+        if self.is_one(path, paths, recursive):
+            return await self._cat_file(paths[0], **kwargs)
+        limit = asyncio.Semaphore(batch_size or FILES_AT_ONCE)
+        if recursive:
+            paths = await self._files_among_awaited(paths, limit)
+
+        async def one(path: str) -> bytes | Error:
+            async with limit:
+                try:
+                    return await self._cat_file(path, **kwargs)
+                except Error as error:
+                    return error
+
+        return by_name(paths, await asyncio.gather(*map(one, paths)), on_error)
+
+    async def _files_among_awaited(self, paths: list[str], limit: asyncio.Semaphore) -> list[str]:
+        async def is_folder(path: str) -> bool:
+            async with limit:
+                return await self._isdir(path)
+
+        folders = await asyncio.gather(*map(is_folder, paths))
+        return [path for path, folder in zip(paths, folders, strict=True) if not folder]
+
     async def _get_file(
         self, rpath: str, lpath: Any, callback: Any = DEFAULT_CALLBACK, **kwargs: Any
     ) -> None:
@@ -120,15 +165,16 @@ class AwaitedFileSystem(ReadingFileSystem):
         batch_size: int | None = None,
         **kwargs: Any,
     ) -> None:
+        limit = asyncio.Semaphore(batch_size or FILES_AT_ONCE)
         if isinstance(lpath, list) and isinstance(rpath, list):
             paths = list(map(self._strip_protocol, rpath))
         else:
             paths = await self._expand_path(rpath, recursive=recursive, maxdepth=maxdepth)
             if isinstance(rpath, (str, os.PathLike)) and (not recursive or maxdepth is not None):
-                paths = [path for path in paths if not (trailing_sep(path) or await self._isdir(path))]
+                paths = [path for path in paths if not trailing_sep(path)]
+                paths = await self._files_among_awaited(paths, limit)
         pairs = self.placed(paths, rpath, lpath)
         callback.set_size(len(pairs))
-        limit = asyncio.Semaphore(batch_size or FILES_AT_ONCE)
 
         async def one(pair: tuple[str, str]) -> None:
             async with limit:

@@ -118,6 +118,18 @@ class ReadingFileSystem(ReadOnly, AsyncFileSystem):
         """When it was created. An object is created when it is written, so this is `modified`."""
         return self.modified(path)
 
+    def du(
+        self,
+        path: str,
+        total: bool = True,
+        maxdepth: int | None = None,
+        withdirs: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """The bytes of all files below a path, or a dict of them. Costs what `find` costs."""
+        found = self.find(path, maxdepth=maxdepth, withdirs=withdirs, detail=True, **kwargs)
+        return sizes_of(found, total)
+
     def ukey(self, path: str) -> str:
         """What differs when the file has changed: its ETag, or its size and time."""
         info = self.info(path)
@@ -215,20 +227,26 @@ class ReadingFileSystem(ReadOnly, AsyncFileSystem):
     def cat(self, path: Any, recursive: bool = False, on_error: str = "raise", **kwargs: Any) -> Any:
         """The content of a file, or a dict of path to content for a list, a pattern or a directory. Many files at once.
 
-        on_error: "raise", "omit" or "return".
+        on_error: "raise", "omit" or "return". kwargs: `start` and `end` of `cat_file`, and options of reading.
         """
         paths = self.expand_path(path, recursive=recursive)
-        single = len(paths) == 1 and not isinstance(path, list) and paths[0] == self._strip_protocol(path)
-        if single and not recursive:
+        if self.is_one(path, paths, recursive):
             return self.cat_file(paths[0], **kwargs)
         if recursive:
-            paths = [one for one in paths if not self.isdir(one)]
-        found = self._cat_many([(one, None, None) for one in paths], {})
-        return {
-            one: result
-            for one, result in zip(paths, judged(found, on_error), strict=True)
-            if not (on_error == "omit" and isinstance(result, Exception))
-        }
+            paths = self._files_among(paths)
+        start, end = kwargs.pop("start", None), kwargs.pop("end", None)
+        found = self._cat_many([(one, start, end) for one in paths], reading_options(kwargs))
+        return by_name(paths, found, on_error)
+
+    def is_one(self, path: Any, paths: list[str], recursive: bool) -> bool:
+        """Whether `cat` of a path, which means these paths, returns the bytes of one file and not a dict."""
+        named = not isinstance(path, list) and not recursive
+        return named and len(paths) == 1 and paths[0] == self._strip_protocol(path)
+
+    def _files_among(self, paths: list[str]) -> list[str]:
+        """Those that are no directory. A listing each on some services, many at once."""
+        folders = at_once(self.isdir, paths)
+        return [path for path, is_folder in zip(paths, folders, strict=True) if not is_folder]
 
     def get_file(
         self, rpath: str, lpath: Any, callback: Any = DEFAULT_CALLBACK, outfile: Any = None, **kwargs: Any
@@ -258,7 +276,7 @@ class ReadingFileSystem(ReadOnly, AsyncFileSystem):
         else:
             paths = self.expand_path(rpath, recursive=recursive, maxdepth=maxdepth)
             if isinstance(rpath, (str, os.PathLike)) and (not recursive or maxdepth is not None):
-                paths = [path for path in paths if not (trailing_sep(path) or self.isdir(path))]
+                paths = self._files_among([path for path in paths if not trailing_sep(path)])
         pairs = self.placed(paths, rpath, lpath)
         callback.set_size(len(pairs))
 
@@ -396,6 +414,18 @@ def judged(found: list[Any], on_error: str) -> list[Any]:
             if isinstance(result, Exception):
                 raise result
     return found
+
+
+def by_name(paths: list[str], found: list[Any], on_error: str) -> dict[str, Any]:
+    """What `cat` returns of several files; on_error as of `judged`, and "omit" leaves errors away."""
+    pairs = zip(paths, judged(found, on_error), strict=True)
+    return {path: one for path, one in pairs if not (on_error == "omit" and isinstance(one, Exception))}
+
+
+def sizes_of(found: dict[str, Entry], total: bool) -> Any:
+    """What `du` returns of what `find` returned."""
+    sizes = {name: entry["size"] for name, entry in found.items()}
+    return sum(sizes.values()) if total else sizes
 
 
 def is_there(look: Callable[[], Entry], kind: str | None = None) -> bool:
