@@ -18,7 +18,7 @@ except ModuleNotFoundError as _error:
 
 from rangeio.errors import ConfigInvalidError, RangeNotSatisfiedError, UnsupportedError, asked
 from rangeio.operator import Operator
-from rangeio.ranges import Range, Suffix, bounds
+from rangeio.ranges import OPEN, Range, Suffix, bounds
 from rangeio.service import Stat
 
 if TYPE_CHECKING:
@@ -199,10 +199,13 @@ class _Result:
 
     def checked(self, buffer: "Buffer") -> "Buffer":
         """The bytes of a range; RangeNotSatisfiedError if it begins past the end, as of `Store.get_range`."""
-        if not isinstance(self.wanted, tuple):
-            return buffer
-        start, stop = bounds(self.wanted, None)
-        return _not_empty(self.path, start, stop, buffer)
+        self.check_length(len(buffer))
+        return buffer
+
+    def check_length(self, length: int) -> None:
+        """Raise it if so many bytes came."""
+        if length == 0 and isinstance(self.wanted, tuple):
+            raise _past_the_end(self.path, *bounds(self.wanted, None))
 
     @property
     def range(self) -> tuple[int, int]:
@@ -234,7 +237,15 @@ class GetResult(_Result):
         return self.checked(self._reader.read_range(self.wanted))
 
     def __iter__(self) -> "Iterator[Buffer]":
-        return iter(()) if self.is_head else self._reader.stream(self.wanted)
+        """All of it, piece by piece."""
+        if not self.is_head:
+            pieces = self._reader.stream(self.wanted)
+            first = next(pieces, None)
+            if first is None:
+                self.check_length(0)
+            else:
+                yield first
+            yield from pieces
 
 
 class GetResultAsync(_Result):
@@ -262,8 +273,11 @@ class GetResultAsync(_Result):
 
     async def __aiter__(self) -> "AsyncIterator[Buffer]":
         if not self.is_head:
+            length = 0
             async for piece in self._reader.stream(self.wanted):
+                length += len(piece)
                 yield piece
+            self.check_length(length)
 
 
 def _wanted(path: str, given: Any) -> Range:
@@ -307,9 +321,14 @@ def _spans(
 
 def _not_empty(path: str, start: int, stop: int, buffer: "Buffer") -> "Buffer":
     if len(buffer) == 0:
-        message = f"{asked(path, start, stop - start)}: it begins past the end"
-        raise RangeNotSatisfiedError(message, path=path, offset=start, limit=stop - start)
+        raise _past_the_end(path, start, stop)
     return buffer
+
+
+def _past_the_end(path: str, start: int, stop: int) -> RangeNotSatisfiedError:
+    limit = None if stop == OPEN else stop - start
+    what = f"{path!r} from byte {start:,} on" if limit is None else asked(path, start, limit)
+    return RangeNotSatisfiedError(f"{what}: it begins past the end", path=path, offset=start, limit=limit)
 
 
 def _folder(prefix: str | None) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import pickle
+import sys
 from datetime import datetime, timezone
 from typing import Any
 
@@ -164,14 +165,66 @@ def test_pickle_and_urls() -> None:
     assert "SECRET" not in repr(secret)
 
 
-@pytest.mark.parametrize("wanted", [(len(DATA), len(DATA) + 5), {"offset": len(DATA) + 1}])
+@pytest.mark.parametrize(
+    "wanted", [(len(DATA), len(DATA) + 5), {"offset": len(DATA)}, {"offset": len(DATA) + 1}]
+)
 def test_get_past_the_end(store: Any, wanted: Any) -> None:
     with pytest.raises(rangeio.RangeNotSatisfiedError):
         store.get("c", options={"range": wanted}).buffer()
+    with pytest.raises(rangeio.RangeNotSatisfiedError, match=r"10,?24\d.*past the end") as caught:
+        next(iter(store.get("c", options={"range": wanted})))
+    assert len(str(caught.value)) < 60
 
     async def awaited() -> None:
         found = await store.get_async("c", options={"range": wanted})
         with pytest.raises(rangeio.RangeNotSatisfiedError):
             await found.buffer_async()
+        with pytest.raises(rangeio.RangeNotSatisfiedError, match="past the end"):
+            async for _ in found:
+                pass
 
     asyncio.run(awaited())
+
+
+def test_objects_of_nothing() -> None:
+    """As in obstore: all of an empty object, and its last bytes, are nothing and no error."""
+    store = ro.Store("memory", objects={"empty": b"", "c": DATA})
+    for path, wanted in (("empty", None), ("empty", {"suffix": 5}), ("c", {"suffix": 0})):
+        found = store.get(path, options=wanted and {"range": wanted})
+        assert (found.buffer(), [*found]) == (b"", [])
+    with pytest.raises(rangeio.RangeNotSatisfiedError):
+        next(iter(store.get("empty", options={"range": (0, 5)})))
+    assert [*store.get("c", options={"head": True, "range": (len(DATA), len(DATA) + 1)})] == []
+
+
+def test_an_iteration_that_is_left_lets_go(store: Any) -> None:
+    pieces = iter(store.get("c"))
+    assert next(pieces)
+    pieces.close()
+    assert rangeio.stats()["in_flight"] == 0
+
+
+def test_long_listings_come_in_pages() -> None:
+    store = ro.Store("memory", objects={f"a/{number:04}": b"" for number in range(2_001)})
+    assert [len(page) for page in store.list("a")] == [1_000, 1_000, 1]
+
+    async def awaited() -> list[int]:
+        return [len(page) async for page in store.list_async("a", offset="a/0000")]
+
+    assert asyncio.run(awaited()) == [1_000, 1_000]
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 11), reason="obspec-utils comes with VirtualiZarr, for Python 3.11"
+)
+def test_readable_store_of_obspec_utils() -> None:
+    protocols = need_module("obspec_utils.protocols")
+    readers = need_module("obspec_utils.readers")
+    store = ro.Store("memory", objects={"c": DATA})
+    assert isinstance(store, protocols.ReadableStore)
+    for name in ("BufferedStoreReader", "EagerStoreReader", "BlockStoreReader"):
+        with getattr(readers, name)(store, "c") as file:
+            file.seek(100)
+            assert bytes(file.read(50)) == DATA[100:150], name
+            file.seek(0)
+            assert bytes(file.read()) == DATA, name

@@ -283,6 +283,23 @@ def test_missing_columns(path: str) -> None:
         parquet.read_table(path, None, pa.compute.field(0) > 3)
 
 
+def test_a_directory_without_its_slash(seaweedfs: S3Server) -> None:
+    """It is one object, which is missing; the error says how a directory is named."""
+    folder = seaweedfs.put("no-slash/a.parquet", DATA).removesuffix("/a.parquet")
+    for call in (parquet.read_table, parquet.scan, parquet.plan, parquet.metadata):
+        with pytest.raises(
+            rangeio.NotFoundError, match="if it is a directory, it must end in a slash"
+        ) as caught:
+            call(folder, **seaweedfs.options)
+        assert caught.value.path.endswith("no-slash")
+    assert parquet.read_table(folder + "/", ["id"], **seaweedfs.options).num_rows == ROWS
+    with served({}) as server, pytest.raises(rangeio.NotFoundError, match="http lists none"):
+        parquet.read_table(url(server, "folder"))
+    with pytest.raises(rangeio.NotFoundError) as caught:
+        parquet.read_table([folder + "/a.parquet", folder + "/none.parquet"], **seaweedfs.options)
+    assert "slash" in str(caught.value)
+
+
 def test_errors_name_the_file(tmp_path: Path) -> None:
     (tmp_path / "no.parquet").write_bytes(b"no Parquet file, but long enough")
     (tmp_path / "empty.parquet").write_bytes(b"")
@@ -414,6 +431,19 @@ def test_structs_that_differ(tmp_path: Path) -> None:
     pq.write_table(pa.table({"s": [{"y": 5}, None]}), tmp_path / "2.parquet")
     found = parquet.read_table(str(tmp_path), ["s.x"])
     assert found.to_pylist() == [{"s": {"x": 1}}, {"s": {"x": None}}, {"s": None}]
+
+
+def test_a_url_is_one_file() -> None:
+    """Whatever its query, which may contain a signature; the names of its folders may contain values."""
+    with served({"year=2024/a.parquet": DATA, "a.parquet?of=*&next=/": DATA}) as server:
+        found = parquet.read_table(url(server, "year=2024/a.parquet"), ["year"], partitioning="hive")
+        assert found.group_by("year").aggregate([([], "count_all")]).to_pylist() == [
+            {"year": 2024, "count_all": ROWS}
+        ]
+        assert parquet.metadata(url(server, "a.parquet?of=*&next=/")).equals(FOOTER)
+        for name in ("folder/", "*.parquet"):
+            with pytest.raises(rangeio.UnsupportedError, match="listing"):
+                parquet.read_table(url(server, name))
 
 
 def test_many_small_files_at_once() -> None:

@@ -95,7 +95,7 @@ def metadata(source: Any, **options: Any) -> Any:
     parts = Parts(source, None, options, dictionaries=True).parts
     if len(parts) != 1:
         raise ValueError(f"metadata() is of one file, not of {len(parts)}")
-    with closing(ParquetObject(parts[0].open(), None)) as object:
+    with parts[0].opening(), closing(ParquetObject(parts[0].open(), None)) as object:
         return object.metadata
 
 

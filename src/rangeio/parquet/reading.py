@@ -78,7 +78,8 @@ class Reading:
             self._opened.pop().close()
 
     def _open(self, part: Part) -> ParquetObject:
-        object = ParquetObject(part.open(), self._parts.expression(part))
+        with part.opening():
+            object = ParquetObject(part.open(), self._parts.expression(part))
         self._opened.add(object)
         if self._closed:
             object.close()

@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias
@@ -11,7 +12,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.dataset
 
-from rangeio.errors import ConfigInvalidError, NotFoundError
+from rangeio.errors import ConfigInvalidError, IsDirectoryError, NotFoundError
 from rangeio.operator import Operator
 from rangeio.reader import Reader
 from rangeio.service import Service
@@ -21,15 +22,29 @@ Source: TypeAlias = "str | os.PathLike[str] | Reader | Iterable[str | os.PathLik
 
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 _INT32 = 2**31
+_URLS = ("http", "https")
 
 
 @dataclass
 class Part:
-    """One file that may have to be opened. keys: the values that the names of its directories contain."""
+    """One file that may have to be opened. keys: the values that the names of its directories contain. advice: what to
+    do if there is no such file.
+    """
 
     path: str
     open: Callable[[], Reader]
     keys: dict[str, str | None] = field(default_factory=dict)
+    advice: str = ""
+
+    @contextmanager
+    def opening(self) -> Iterator[None]:
+        """Put the advice into an error that says that it is missing. Some services tell that at the first read."""
+        try:
+            yield
+        except (NotFoundError, IsDirectoryError) as error:
+            if self.advice:
+                error.args = (f"{error}; {self.advice}",)
+            raise
 
 
 class Parts:
@@ -60,10 +75,23 @@ class Parts:
             return [Part(source.path, partial(source.slice, 0))]
         scheme, own, path = located(source)
         kind = service_class(scheme)
-        is_file = kind.list is Service.list or (scheme == "fs" and os.path.isfile(path))
-        folder = not path or path.endswith("/") or self._hive or (scheme == "fs" and os.path.isdir(path))
-        if is_file or not (folder or "*" in path):
-            return [self._part(scheme, own, path, path)]
+        is_url = scheme in _URLS
+        name = path.partition("?")[0] if is_url else path  # a query may contain anything, such as a signature
+        several = "*" in name or not name or name.endswith("/")
+        lists = not is_url and kind.list is not Service.list
+        if scheme == "fs":
+            several = (several or self._hive or os.path.isdir(path)) and not os.path.isfile(path)
+        elif lists:
+            several = several or self._hive
+        elif not is_url:
+            several = False
+        if not several:
+            part = self._part(scheme, own, path, name)
+            if not lists:
+                part.advice = f"if it is a directory: {scheme} lists none, so name its files"
+            elif scheme != "fs":
+                part.advice = "if it is a directory, it must end in a slash"
+            return [part]
         if "*" in path:
             fixed = re.split(r"[*?\[]", path, maxsplit=1)[0]
             head, pattern = fixed[: fixed.rfind("/") + 1], re.compile(_translated(path), re.DOTALL)
