@@ -42,7 +42,8 @@ def rows(first: int = 0, count: int = ROWS) -> Any:
             "tags": [[i, i + 1] for i in numbers.tolist()],
             "dotted.name": numbers.astype("i4"),
             "noise": np.random.default_rng(first).random(count),
-        }
+        },
+        metadata={"made by": "a test"},
     )
 
 
@@ -123,7 +124,7 @@ def test_rows_are_those_of_pyarrow(path: str) -> None:
             expected = pq.read_table(path, columns=columns, filters=filters)
             found = parquet.read_table(path, columns, filters)
             assert found.shape == expected.shape, (columns, filters)
-            assert found.equals(expected.select(found.column_names)), (columns, filters)
+            assert found.equals(expected.select(found.column_names), check_metadata=True), (columns, filters)
             scanned = parquet.scan(path, columns, filters, batch_size=1_000).read_all()
             assert scanned.equals(found) or not columns
 
@@ -133,6 +134,24 @@ def test_fields_of_structs(path: str) -> None:
     found = parquet.read_table(path, ["place.y.z", "id"], dataset.field("place", "x") < 3)
     assert found.to_pylist() == [{"place": {"y": {"z": str(i)}}, "id": i} for i in range(3)]
     assert parquet.read_table(path, ["place.x"]).to_pylist() == [{"place": {"x": i}} for i in range(ROWS)]
+
+
+@pytest.mark.parametrize("most", [1, 1 << 30])
+def test_names_with_dots(tmp_path: Path, most: int) -> None:
+    """Columns "a" and "a.b", in any order, and a field b of a column a beside a column "a.b"."""
+    place = tmp_path / "a.parquet"
+    flat = {"a.b": [1, 2], "a": ["x", None], "c": [{"d": 1, "d.e": 2, "l": [1]}] * 2, "c.d": [5, 6]}
+    tables = [pa.table(flat), pa.table(dict(reversed(flat.items()))), pa.table({"a": [{"b": 1}], "a.b": [7]})]
+    for table in tables:
+        pq.write_table(table, place)
+        for columns in (None, ["a"], ["a.b"], ["a.b", "a"]):
+            reading = reading_of(str(place), columns, None, True, None, {})
+            expected = table if columns is None else table.select(columns)
+            assert pa.concat_tables(reading.tables(Sizes(most, most))).equals(expected), columns
+            assert parquet.scan(place, columns).read_all().equals(expected), columns
+    pq.write_table(pa.table({"a.b": [1, 2]}), place)
+    with pytest.raises(KeyError, match="'a'"):
+        parquet.read_table(place, ["a"])
 
 
 def test_without_threads(path: str) -> None:

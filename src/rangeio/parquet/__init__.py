@@ -50,7 +50,8 @@ def read_table(
     with closing(reading), closing(reading.tables(TABLE)) as tables:
         found = [*tables]
     if not len(reading.schema):  # a table can have rows without columns, which pyarrow does not concatenate
-        return pa.table({"": pa.nulls(sum(table.num_rows for table in found))}).select([])
+        rows = pa.nulls(sum(table.num_rows for table in found))
+        return pa.table({"": rows}, metadata=reading.schema.metadata).select([])
     return pa.concat_tables(found) if found else reading.schema.empty_table()
 
 

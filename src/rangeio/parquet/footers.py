@@ -112,9 +112,9 @@ class ParquetObject:
             self.metadata = self._fragment.metadata
             self.schema = self.decoder([]).schema_arrow
         file.hold([])
-        names, schema = {*self.schema.names}, self.metadata.schema
+        schema = self.metadata.schema
         self._leaves = [schema.column(index).path for index in range(self.metadata.num_columns)]
-        self._roots = [_root(path, names) for path in self._leaves]
+        self._roots = _roots(self.schema, self._leaves)
 
     def decoder(self, held: "Sequence[tuple[int, Buffer | bytes]]") -> Any:
         """A pyarrow.parquet.ParquetFile that has these parts of the file, (start, bytes), sorted. Cheap."""
@@ -123,9 +123,16 @@ class ParquetObject:
         return pyarrow.parquet.ParquetFile(file, metadata=self.metadata, pre_buffer=False)
 
     def leaves(self, name: str) -> list[int]:
-        """The leaf columns of a column, or of a field in it (``"column.field"``); empty if there is none."""
-        inner = name + "."
-        return [i for i, path in enumerate(self._leaves) if path == name or path.startswith(inner)]
+        """The leaf columns of a column, or of a field in it (``"column.field"``); empty if there is none. A dot may
+        also be part of a column's name: nothing of a column "a.b" is in "a", and a field of that name is not "a.b".
+        """
+        if name in self._roots:
+            return [leaf for leaf, root in enumerate(self._roots) if root == name]
+        return [
+            leaf
+            for leaf, (root, path) in enumerate(zip(self._roots, self._leaves, strict=True))
+            if name.startswith(root + ".") and _begins(path, name)
+        ]
 
     def root(self, name: str) -> str:
         """The column that contains `name`."""
@@ -166,9 +173,20 @@ def _read_tail(reader: Reader) -> "tuple[Buffer | bytes, int]":
     return b"".join([reader.read_exact(start, missing), tail]), size
 
 
-def _root(path: str, names: set[str]) -> str:
-    """The column of a leaf. Names may contain dots, so the longest that fits."""
-    name = path
-    while name not in names and "." in name:
-        name = name.rpartition(".")[0]
-    return name
+def _roots(schema: Any, paths: list[str]) -> list[str]:
+    """The column of each leaf. Their order tells it: names may contain dots, so a path alone does not."""
+    found = [field.name for field in schema for _ in range(_leaves_of(field.type))]
+    if len(found) == len(paths):
+        return found
+    names = {*schema.names}  # a type that is not known here
+    return [max((name for name in names if _begins(path, name)), key=len, default=path) for path in paths]
+
+
+def _leaves_of(type: Any) -> int:
+    if isinstance(type, pa.BaseExtensionType):
+        return _leaves_of(type.storage_type)
+    return sum(_leaves_of(type.field(place).type) for place in range(type.num_fields)) or 1
+
+
+def _begins(path: str, name: str) -> bool:
+    return path == name or path.startswith(name + ".")

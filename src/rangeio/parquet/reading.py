@@ -210,7 +210,10 @@ class Reading:
                 table = piece.object.decoder(piece.held).read_row_groups(
                     piece.row_groups, columns=piece.names, use_threads=self._use_threads
                 )
-            return self._whole(piece, table) if piece.first and piece.last else table
+            if piece.first and piece.last:
+                return self._whole(piece, table)
+            # pyarrow takes "a.b" for the column of this name and for a field of a column "a", if there are both.
+            return table.select([*dict.fromkeys(map(piece.object.root, piece.names))])
         finally:
             piece.release()
 
