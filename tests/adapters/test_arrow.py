@@ -20,6 +20,7 @@ pq = need_module("pyarrow.parquet")
 ds = need_module("pyarrow.dataset")
 arrow_fs = need_module("pyarrow.fs")
 ra = need_module("rangeio.arrow")
+need_module("rangeio.fsspec")
 
 
 @cache
@@ -48,11 +49,30 @@ def test_a_dataset_without_heads_before_open() -> None:
         assert pq.read_table(url, filesystem=fs).equals(table())
 
 
-def test_open_input_file() -> None:
+def test_pyarrow_takes_what_was_read_without_a_copy() -> None:
+    addresses = []
+
+    class Told(rangeio.fsspec.ObjectFile):
+        def read_buffer(self, size: int | None = -1, /) -> Any:
+            found = super().read_buffer(size)
+            addresses.append(pa.py_buffer(found).address)
+            return found
+
+    with Told(rangeio.from_bytes(parquet()), "x") as file:
+        found = pa.PythonFile(file, mode="r").read_buffer(1_000)
+        assert [found.address] == addresses
+        assert found.to_pybytes() == parquet()[:1_000]
+
+
+def test_open_input_file(tmp_path: Path) -> None:
     with scripted(lambda asked: with_suffixes(parquet(), asked)) as server:
         with ra.open_input_file(server.url + "/x", retry=1) as file:
             assert pq.read_table(file, columns=["b"]).equals(table().select(["b"]))
         assert "HEAD" not in {asked.method for asked in server.asked}
+    (tmp_path / "x").write_bytes(parquet())
+    for source in (tmp_path / "x", str(tmp_path / "x"), f"file://{tmp_path}/x"):
+        with ra.open_input_file(source) as file:
+            assert file.size() == len(parquet())
     reader = rangeio.from_bytes(parquet())
     with ra.open_input_file(reader) as file:
         assert file.read_buffer(4).to_pybytes() == b"PAR1"
@@ -95,6 +115,7 @@ def test_nothing_is_written(tmp_path: Path) -> None:
         lambda: fs.create_dir(path),
         lambda: fs.delete_dir(path),
         lambda: fs.delete_dir_contents(path),
+        lambda: fs.delete_dir_contents("/", accept_root_dir=True),
         lambda: fs.delete_file(path),
         lambda: fs.move(path, path),
         lambda: fs.copy_file(path, path),

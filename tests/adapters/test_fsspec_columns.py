@@ -12,6 +12,8 @@ import pytest
 from faults.machine import need_module
 from servers.scripted import Asked, Scripted, reply, scripted, with_suffixes
 
+import rangeio
+
 need_module("urllib3")
 need_module("fsspec")
 np = need_module("numpy")
@@ -186,6 +188,63 @@ def test_another_file_of_the_same_version(opened: Any) -> None:
             for column in (50, 150, 250):
                 again.read(*group[column])
         assert again.sent[3:] == [4, 0, 0]
+
+
+def test_what_was_served_is_dropped(opened: Any) -> None:
+    data = parquet()
+    read, places = opened(data), chunks(data)
+    read.footer()
+    before = rangeio.stats()["bytes_live"]
+    for group in places[:-1]:
+        for column in (1, 4, 7):
+            read.read(*group[column])
+    kept = sum(places[-1][column][1] - places[-1][column][0] for column in (1, 4, 7))
+    assert rangeio.stats()["bytes_live"] - before <= 2 * kept
+
+
+def test_a_guess_has_a_most(opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = parquet()
+    read, places = opened(data), chunks(data)
+    one = places[0][1][1] - places[0][1][0]
+    monkeypatch.setattr("rangeio.fsspec.columns.MOST", one)
+    read.footer()
+    for group in places[:8]:
+        for column in (1, 4, 7):
+            read.read(*group[column])
+    assert max(read.sent) <= 1 + 2  # what is kept counts half
+
+
+def test_another_version_under_the_same_path() -> None:
+    """Of the same size: its chunks are elsewhere."""
+    first = parquet()
+    other = io.BytesIO()
+    pq.write_table(
+        table().select([f"c{place}" for place in reversed(range(COLUMNS))]),
+        other,
+        row_group_size=ROWS // 2,
+        compression=None,
+    )
+    longer = max(len(first), len(other.getvalue()))
+    versions = [filled(first, longer), filled(other.getvalue(), longer)]
+    current = [0]
+    fs = rf.HttpFileSystem(skip_instance_cache=True)
+    with scripted(lambda asked: with_suffixes(versions[current[0]], asked, f'"{current[0]}"')) as server:
+        for turn in (0, 1, 0):
+            current[0] = turn
+            with fs.open(server.url + "/x") as file:
+                assert pq.read_table(file, columns=["c1", "c7"]).equals(table().select(["c1", "c7"]))
+            with fs.open(server.url + "/x") as file:
+                file.read(1)
+                current[0] = 1 - turn
+                file.seek(len(first) // 2)
+                with pytest.raises(rangeio.ObjectChangedError):
+                    file.read(100_000)
+
+
+def filled(data: bytes, size: int) -> bytes:
+    """A Parquet file made longer, by bytes before its footer that nothing refers to."""
+    end = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    return data[:end] + bytes(size - len(data)) + data[end:]
 
 
 def test_a_failed_guess_is_nobodys_error() -> None:

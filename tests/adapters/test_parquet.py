@@ -253,6 +253,22 @@ def test_a_scan_reads_two_windows_ahead() -> None:
             next(batches)
 
 
+def test_a_table_requests_no_more_than_fits() -> None:
+    """Each row group is a window here. It counts until it is decoded; then the next is requested."""
+    one = chunk(0, FOOTER.num_columns - 1)
+    size = one[1] - one[0]
+    with served({"a.parquet": DATA}) as server:
+        reading = reading_of(url(server), ["noise"], None, False, None, {})
+        with closing(reading.tables(Sizes(1, 1, 4 * size + size // 2))) as tables:
+            next(tables)
+            for thread in threading.enumerate():
+                if thread.name == "rangeio-parquet":
+                    thread.join()
+            assert len(server.asked) == 1 + 4
+            assert sum(table.num_rows for table in tables) == ROWS - GROUP
+        assert len(server.asked) == 1 + 8
+
+
 def test_leaving_a_scan_stops_its_requests() -> None:
     """A window with many requests, one after the other, of which the server holds one back."""
     held = threading.Event()

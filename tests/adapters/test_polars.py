@@ -11,13 +11,14 @@ from faults.child import Lab, code
 from faults.machine import need_module
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from servers.scripted import Answer, Asked, honest, reply, scripted
+from servers.scripted import scripted, with_suffixes
 
 import rangeio
 
 pl = need_module("polars")
 pa = need_module("pyarrow")
 pq = need_module("pyarrow.parquet")
+np = need_module("numpy")
 
 import rangeio.polars  # noqa: E402
 from rangeio.polars.predicates import pushed  # noqa: E402
@@ -92,15 +93,7 @@ def test_a_query_goes_on_with_the_file_that_told_the_schema(
     need_module("urllib3")
     data = Path(path).read_bytes()
 
-    def answer(asked: Asked) -> Answer:
-        if asked.range is not None:
-            return honest(data, asked)
-        assert asked.fields["range"] == "bytes=-65536"
-        start = max(0, len(data) - 65_536)
-        span = f"bytes {start}-{len(data) - 1}/{len(data)}"
-        return reply(206, data[start:], ETag='"v1"', Content_Range=span)
-
-    with scripted(answer) as server:
+    with scripted(lambda asked: with_suffixes(data, asked)) as server:
         frame = rangeio.polars.scan_parquet(f"{server.url}/a.parquet")
 
         def footers(query: Any) -> int:
@@ -145,6 +138,29 @@ def test_excluded_row_groups_are_not_read(path: str, tmp_path: Path) -> None:
     frame = rangeio.polars.scan_parquet(str(tmp_path / "b.parquet"))
     found = frame.filter(c("id").is_between(1_510, 1_520), c("name").str.len_bytes() > 0).select("name")
     assert found.collect().height == 11 - sum(i % 13 == 0 for i in range(1_510, 1_521))
+
+
+@pytest.mark.usefixtures("let_go")
+def test_the_first_rows_are_not_the_whole_file(tmp_path: Path) -> None:
+    """Row groups as large as a first window: the later ones are not fetched."""
+    need_module("urllib3")
+    group = (4 << 20) // 8
+    numbers = pa.table({"id": np.arange(6 * group)})
+    options = {"row_group_size": group, "compression": None, "use_dictionary": False}
+    pq.write_table(numbers, tmp_path / "a.parquet", **options)
+    data = (tmp_path / "a.parquet").read_bytes()
+    with scripted(lambda asked: with_suffixes(data, asked)) as server:
+
+        def fetched() -> int:
+            found = sum(stop - start for start, stop in filter(None, server.ranges))
+            server.asked.clear()
+            return found
+
+        frame = rangeio.polars.scan_parquet(f"{server.url}/a.parquet")
+        assert frame.head(3).collect()["id"].to_list() == [0, 1, 2]
+        assert fetched() < 4 * 8 * group
+        assert frame.filter(c("id") == group).collect().height == 1
+        assert fetched() < 2 * 8 * group
 
 
 def test_errors_come_through(tmp_path: Path) -> None:
