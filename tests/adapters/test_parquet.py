@@ -419,6 +419,32 @@ def test_hive(tree: str, number: int) -> None:
             assert found.to_pylist() == expected.to_pylist()
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        "01 2",
+        "-2147483648 0",
+        "2147483647",
+        "2147483648",
+        "\u0663",
+        "+1 1_0",
+        "1 ",
+        "a%2Fb a+b",
+        "x=y",
+        "-0 -",
+        "1.5",
+    ],
+)
+def test_values_of_hive_have_the_types_of_pyarrow(tmp_path: Path, values: str) -> None:
+    for value in values.split(" "):
+        (tmp_path / f"a%20key={value}").mkdir()
+        pq.write_table(pa.table({"id": [1]}), tmp_path / f"a%20key={value}" / "a.parquet")
+    expected = pq.read_table(tmp_path)
+    found = parquet.read_table(tmp_path, partitioning="hive")
+    assert found.schema.equals(expected.schema)
+    assert found.to_pylist() == expected.to_pylist()
+
+
 def test_files_that_their_paths_exclude_are_not_opened(tree: str) -> None:
     for name in ("year=2025/month=1/a b.parquet", "year=2024/month=2/a.parquet"):
         Path(tree, name).write_bytes(b"not read")
@@ -445,6 +471,10 @@ def test_lists_and_patterns(tree: str) -> None:
         parquet.read_table(tree + "/*.parquet")
     with pytest.raises(rangeio.ConfigInvalidError, match="no source"):
         parquet.read_table([])
+    os.mkdir(tree + "/none")
+    for partitioning in ("hive", None):
+        with pytest.raises(rangeio.NotFoundError, match="no files"):
+            parquet.read_table(tree + "/none", partitioning=partitioning)
     assert len(parquet.plan(files, ["id"]).requests) == 4
 
 

@@ -100,7 +100,7 @@ class Parts:
             head = path if not path or path.endswith("/") else path + "/"
             names = self._names(scheme, own, head)
         names = [name for name in names if not _hidden(name[len(head) :])]
-        if not names and self._hive and "*" not in path and not path.endswith("/"):
+        if not names and scheme != "fs" and self._hive and "*" not in path and not path.endswith("/"):
             return [self._part(scheme, own, path, path)]  # one object, whose name may contain values
         if not names:
             raise NotFoundError(f"{os.fsdecode(source)!r}: no files", path=os.fsdecode(source))
@@ -128,7 +128,7 @@ class Parts:
         """The distinct values of a key: int32 if all are such numbers, as pyarrow infers it, else strings."""
         found = [part.keys.get(name) for part in self.parts]
         texts = [*dict.fromkeys(text for text in found if text is not None)]
-        if texts and all(re.fullmatch(r"-?\d+", text) and abs(int(text)) < _INT32 for text in texts):
+        if texts and all(re.fullmatch("-?[0-9]+", text) and -_INT32 <= int(text) < _INT32 for text in texts):
             return pa.array(dict.fromkeys(int(text) for text in texts), pa.int32())
         return pa.array(texts, pa.string())
 
@@ -163,7 +163,7 @@ def _pairs(path: str) -> Iterable[tuple[str, str | None]]:
     for segment in path.split("/")[:-1]:
         name, equals, value = segment.partition("=")
         if equals and name:
-            yield name, None if value == _NULL else unquote(value)
+            yield unquote(name), None if value == _NULL else unquote(value)
 
 
 def _hidden(path: str) -> bool:
