@@ -4,6 +4,7 @@ import asyncio
 import io
 import logging
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -277,6 +278,36 @@ def test_methods_that_every_file_system_has(tmp_path: Path) -> None:
         mapper["x"] = b"1"
     with pytest.raises(rf.ReadOnlyError):
         fs.get_mapper("new", create=True)
+    mapper.clear()  # fsspec hides what its calls raise
+    assert mapper.pop("lines") == fs.cat_file("top/lines")
+
+
+def test_file_systems_of_fsspec_over_ours(tmp_path: Path) -> None:
+    fs = rf.MemoryFileSystem(objects=OBJECTS)
+    for protocol in ("simplecache", "filecache"):
+        kept = fsspec.filesystem(protocol, fs=fs, cache_storage=str(tmp_path / protocol))
+        assert kept.cat("top/lines") == OBJECTS["top/lines"]
+        with kept.open("top/a/one") as file:
+            assert file.read() == DATA
+    with zipfile.ZipFile(tmp_path / "z", "w") as archive:
+        archive.writestr("d/a", "in a zip")
+    packed = rf.MemoryFileSystem(objects={"z": (tmp_path / "z").read_bytes()})
+    with packed.open("z") as file:
+        inner = fsspec.filesystem("zip", fo=file, skip_instance_cache=True)
+        assert (inner.find(""), inner.cat("d/a")) == (["d/a"], b"in a zip")
+        inner.close()
+    assert fsspec.filesystem("dir", path="top/a", fs=fs).find("") == ["b/two", "one"]
+
+
+def test_references_to_parts() -> None:
+    with scripted(lambda asked: with_suffixes(DATA, asked)) as server:
+        refs = {"x": [server.url + "/a", 2, 3], "y": [server.url + "/a", 90, 5], "z": "inline"}
+        given = {"fo": {"version": 1, "refs": refs}, "skip_instance_cache": True}
+        fs = fsspec.filesystem("reference", **given, fs={"http": rf.HttpFileSystem()})
+        assert fs.cat(["x", "y", "z"]) == {"x": DATA[2:5], "y": DATA[90:95], "z": b"inline"}
+        ours = {"http": rf.HttpFileSystem(asynchronous=True)}
+        fs = fsspec.filesystem("reference", **given, fs=ours, asynchronous=True)
+        assert asyncio.run(fs._cat(["x", "y"])) == {"x": DATA[2:5], "y": DATA[90:95]}
 
 
 def test_writing_sends_nothing() -> None:
