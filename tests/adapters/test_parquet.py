@@ -1,5 +1,6 @@
 """`rangeio.parquet`: the same rows as pyarrow's own reader, and only the bytes they need."""
 
+import io
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -269,6 +270,20 @@ def test_a_table_requests_no_more_than_fits() -> None:
         assert len(server.asked) == 1 + 8
 
 
+def test_a_scan_holds_two_windows(tmp_path: Path) -> None:
+    group = (1 << 20) // 8 - 1_000  # a chunk fits into 1 MiB of memory
+    numbers = pa.table({"x": np.random.default_rng(1).random(10 * group)})
+    pq.write_table(numbers, tmp_path / "a", row_group_size=group, compression=None, use_dictionary=False)
+    before = rangeio.stats()["bytes_live"]
+    reading = reading_of(str(tmp_path / "a"), None, None, True, None, {})
+    held = []
+    with closing(reading.batches(Sizes(1 << 20, 1 << 20), None)) as batches:
+        for _ in batches:
+            held.append(rangeio.stats()["bytes_live"] - before)
+    assert 0 < max(held) <= 2 << 20
+    assert rangeio.stats()["bytes_live"] == before
+
+
 def test_leaving_a_scan_stops_its_requests() -> None:
     """A window with many requests, one after the other, of which the server holds one back."""
     held = threading.Event()
@@ -333,6 +348,21 @@ def test_a_directory_without_its_slash(seaweedfs: S3Server) -> None:
     with pytest.raises(rangeio.NotFoundError) as caught:
         parquet.read_table([folder + "/a.parquet", folder + "/none.parquet"], **seaweedfs.options)
     assert "slash" in str(caught.value)
+
+
+def test_wrong_arguments(path: str) -> None:
+    for columns in ("id", "price"):
+        with pytest.raises(TypeError, match="list of names"):
+            parquet.read_table(path, columns)  # type: ignore[arg-type]
+    for source in (DATA, bytearray(DATA), io.BytesIO(DATA)):
+        with pytest.raises(TypeError, match="from_bytes"):
+            parquet.read_table(source)  # type: ignore[arg-type]
+    for size in (0, -1):
+        with pytest.raises(ValueError, match="batch_size"):
+            parquet.scan(path, batch_size=size)
+    with pytest.raises(ValueError, match="of one file"):
+        parquet.metadata([path, path])
+    assert parquet.read_table(iter([path, path]), ["id"]).num_rows == 2 * ROWS
 
 
 def test_errors_name_the_file(tmp_path: Path) -> None:

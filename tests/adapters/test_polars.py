@@ -140,6 +140,17 @@ def test_excluded_row_groups_are_not_read(path: str, tmp_path: Path) -> None:
     assert found.collect().height == 11 - sum(i % 13 == 0 for i in range(1_510, 1_521))
 
 
+def test_sources_of_all_kinds(path: str) -> None:
+    """Each query reads them again."""
+    with rangeio.open(path) as reader:
+        for source in (Path(path), reader, [path, reader], iter([path, reader])):
+            frame = rangeio.polars.scan_parquet(source)
+            heights = {frame.collect().height for _ in range(2)}
+            assert heights <= {ROWS, 2 * ROWS}
+            assert len(heights) == 1
+        assert not reader.closed
+
+
 @pytest.mark.usefixtures("let_go")
 def test_the_first_rows_are_not_the_whole_file(tmp_path: Path) -> None:
     """Row groups as large as a first window: the later ones are not fetched."""

@@ -70,6 +70,8 @@ def scan(
     batch_size: most rows of a batch, 65,536 by default. The windows are 4 MiB, later 16 MiB, or one row group if that
     is larger. Deleting the reader stops its requests.
     """
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     reading = reading_of(source, columns, filters, use_threads, partitioning, options)
     return pa.RecordBatchReader.from_batches(reading.schema, reading.batches(SCAN, batch_size))
 

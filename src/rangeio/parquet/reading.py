@@ -87,6 +87,8 @@ class Reading:
 
     def _choose(self, first: ParquetObject, columns: list[str] | None) -> None:
         """Set what is read of each file (`_names`), with which types (`_wide`), and `schema`."""
+        if isinstance(columns, str):
+            raise TypeError(f"columns must be a list of names, not {columns!r}")
         own = [name for name in first.schema.names if name not in self._keys]
         asked = [*own, *self._keys] if columns is None else [*dict.fromkeys(columns)]
         for name in asked:

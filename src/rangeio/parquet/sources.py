@@ -25,6 +25,18 @@ _INT32 = 2**31
 _URLS = ("http", "https")
 
 
+def listed(source: Source) -> "list[str | os.PathLike[str] | Reader]":
+    """The sources that are named. TypeError for what has bytes and no name."""
+    if isinstance(source, (str, os.PathLike, Reader)):
+        return [source]
+    if hasattr(source, "read") or isinstance(source, (bytes, bytearray, memoryview)):
+        raise TypeError(
+            f"a source is a URI, a path, a Reader or a list of these, not {type(source).__name__};"
+            " rangeio.from_bytes and rangeio.from_fd make Readers"
+        )
+    return [*source]
+
+
 @dataclass
 class Part:
     """One file that may have to be opened. keys: the values that the names of its directories contain. advice: what to
@@ -60,8 +72,7 @@ class Parts:
             raise ConfigInvalidError(f"partitioning must be 'hive' or None, not {partitioning!r}")
         self._operators: dict[str, Operator] = {}
         self._options, self._hive = options, partitioning == "hive"
-        several = [source] if isinstance(source, (str, os.PathLike, Reader)) else source
-        self.parts = [part for one in several for part in self._found(one)]
+        self.parts = [part for one in listed(source) for part in self._found(one)]
         names = dict.fromkeys(name for part in self.parts for name in part.keys)
         self._values = {name: self._typed(name) for name in names}
         self._dictionaries = dictionaries

@@ -19,7 +19,7 @@ except ImportError as error:
 
 from rangeio.parquet.footers import ParquetObject
 from rangeio.parquet.reading import Reading, reading_of
-from rangeio.parquet.sources import Parts, Source
+from rangeio.parquet.sources import Parts, Source, listed
 from rangeio.parquet.windows import SCAN, TABLE
 from rangeio.polars.predicates import pushed
 
@@ -37,13 +37,13 @@ def scan_parquet(source: Source, *, partitioning: str | None = None, **options: 
     network a query that follows within 5 s goes on with the file that is open.
     """
 
-    spare = _Spare()
+    sources, spare = listed(source), _Spare()  # an iterator would be empty for the second query
 
     def begun(columns: list[str] | None, condition: Any) -> Reading:
         if (kept := spare.take()) is not None:
             parts, first = kept
             return Reading(parts, columns, condition, use_threads=True, first=first)
-        return reading_of(source, columns, condition, True, partitioning, options, dictionaries=False)
+        return reading_of(sources, columns, condition, True, partitioning, options, dictionaries=False)
 
     @cache
     def arrow_schema() -> Any:
