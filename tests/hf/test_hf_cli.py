@@ -45,7 +45,8 @@ def test_doctor(
     uri = "hf://datasets/owner/name/data/a b"
     _, found = doctor(capfd, uri)
     assert found["credentials"] == f"no token in HF_TOKEN or {tmp_path}/home/token"
-    assert found["object"].startswith("can be read: 8.79 KiB, pin ")
+    assert found["object"].startswith("8.79 KiB, pin ")
+    assert found["reads"].startswith("can be read: the first byte after ")
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "token").write_text(TOKEN)
     assert doctor(capfd, uri)[1]["credentials"] == f"a token from {tmp_path}/home/token"
@@ -57,7 +58,7 @@ def test_doctor(
     assert "HF_HUB_DISABLE_IMPLICIT_TOKEN" in doctor(capfd, uri)[1]["credentials"]
     exit_code, found = doctor(capfd, "hf://datasets/owner/name/none")
     assert exit_code == 1
-    assert "EntryNotFound" in found["access"]
+    assert "EntryNotFound" in found["object"]
     monkeypatch.delenv("HF_HUB_DISABLE_IMPLICIT_TOKEN")
     exit_code, found = doctor(capfd, "hf://owner/name/", "-o", "endpoint_url=http://hub.example.org")
     assert exit_code == 1

@@ -480,7 +480,7 @@ def test_an_operator_shares_its_connections(server: S3Server) -> None:
     operator: Any = operator_of(server)
     for stat in operator.list("shared/"):
         assert operator.open(stat.path).read_at(0, 100) == DATA[:100]
-    assert operator._service._access.pool.stats()["connections_opened"] == 1
+    assert operator._service.access.pool.stats()["connections_opened"] == 1
 
 
 # --- the command line and the documentation -------------------------------------------------------------------

@@ -27,6 +27,9 @@ from rangeio.threads import start_thread
 _AT_ONCE = 8
 _AHEAD = 15 * PIECE
 """Bytes in flight or waiting to be written, of all copies together: 16 requests of one object."""
+_PIECE, _LOST = 1 << 20, 7 << 20
+"""Of a copy that may be continued: only whole pieces are kept, so what is in flight is fetched again. Eight requests of
+1 MiB are still 200 MB/s of a store that is 20 ms away."""
 _DRAW_S = 0.2
 
 
@@ -192,10 +195,18 @@ class Copies:
         with partial_file(copy.path, version, mtime_ns) as file:
             copy.kept = copy.done = min(file.tell(), stop - start)
             if start + copy.done < stop:
-                self._write(copy, reader, file, (start + copy.done, stop), ahead)
+                self._write(copy, reader, file, (start + copy.done, stop), min(ahead, _LOST), _PIECE)
 
-    def _write(self, copy: Copy, reader: Reader, file: Any, range: RangeArgument | None, ahead: int) -> None:
-        for piece, total in pieces(reader, range, ahead):
+    def _write(
+        self,
+        copy: Copy,
+        reader: Reader,
+        file: Any,
+        range: RangeArgument | None,
+        ahead: int,
+        largest: int = PIECE,
+    ) -> None:
+        for piece, total in pieces(reader, range, ahead, largest):
             if self._stop.is_set():
                 return
             copy.size = copy.kept + total if total else copy.size

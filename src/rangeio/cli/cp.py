@@ -22,8 +22,8 @@ Copy objects, or one range of each, to local files, with concurrent requests. A 
 complete. Until then, and if the copy fails or is interrupted, an existing file stays unchanged, and no temporary file
 is left. "-" is standard output.
 
-With --continue, what has arrived stays in DEST.part, and the same command goes on there if the object is still the same
-version; with -r, files of equal size and time are not copied again.
+With --continue, what has arrived stays in DEST.part, but for up to 8 MiB that were on their way, and the same command
+goes on there if the object is still the same version; with -r, files of equal size and time are not copied again.
 
 {range_syntax.HELP}
 

@@ -9,8 +9,10 @@ import errno
 import json
 import os
 import platform
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +26,8 @@ HELP = "show which backend reads here and why, and what to do about it"
 DESCRIPTION = """\
 Show how rangeio reads on this machine: kernel, extension, liburing, backend and limits; with PATH also the file system,
 the device, O_DIRECT and the share of the file in the page cache; with a URI the endpoint and where credentials were
-found, without showing them, and whether the object can be read. Ends with a verdict and advice.
+found, without showing them, and how long reads of the object take (three requests, at most 1 MiB).
+Ends with a verdict and advice.
 
 Exit code 0 if everything is in order, 1 if reads are slower than possible ("degraded") or impossible ("cannot be
 read"), or if the object is not there ("not there")."""
@@ -34,6 +37,9 @@ Level = Literal["fine", "note", "degraded", "cannot be read", "not there"]
 _IO_URING_SETUP = 425  # the same number on x86, Arm and every architecture added after 2019
 _IO_URING_ENTER = 426
 _ENOUGH_MEMLOCK = 8 << 20
+_SAMPLE = 1 << 20
+"""Bytes of an object that are read to see how fast it comes."""
+_SLOW_S, _SLOW_RATE = 0.3, 1_000_000
 _MARKS: dict[Level, str] = {
     "fine": " ",
     "note": "-",
@@ -70,7 +76,10 @@ def run(arguments: argparse.Namespace) -> int:
     place = _place(arguments.path, options) if arguments.path else []
     findings = [*_system(), *_core(), *_limits(), *place]
     worst = [finding for level in _WORST for finding in findings if finding.level == level]
-    verdict = f"{worst[0].level}: {worst[0].text}" if worst else "fine: io_uring reads, nothing to do"
+    read = next(
+        (finding.text for finding in findings if finding.topic == "reads"), "io_uring reads, nothing to do"
+    )
+    verdict = f"{worst[0].level}: {worst[0].text}" if worst else f"fine: {read}"
     if arguments.json:
         print(
             json.dumps({"verdict": verdict, "findings": [asdict(finding) for finding in findings]}, indent=1)
@@ -229,11 +238,35 @@ def _service(operator: Any, path: str) -> Iterator[Finding]:
         if path:
             stat = operator.stat(path)
             size = "an unknown number of bytes" if stat.size is None else size_text(stat.size)
-            yield Finding("object", f"can be read: {size}, pin {stat.pin or 'none'}")
+            yield Finding("object", f"{size}, pin {stat.pin or 'none'}")
+            if stat.size:
+                yield _timed(operator, path, min(stat.size, _SAMPLE))
     except NotFoundError as error:
         yield Finding("object", error_text(error), "not there")
     except Error as error:
         yield Finding("access", error_text(error), "cannot be read")
+
+
+def _timed(operator: Any, path: str, count: int) -> Finding:
+    """How long reads take: the first byte of a new connection, then of the next request, then many bytes."""
+    with operator.open(path) as reader:
+        times = [time.monotonic()]
+        for length in (1, 1, count):
+            reader.read_at(0, length)
+            times.append(time.monotonic())
+    first, again, many = (after - before for before, after in pairwise(times))
+    rate = size_text(count / many) + "/s" if many else "at once"
+    text = (
+        f"can be read: the first byte after {first * 1e3:.1f} ms, of the next request {again * 1e3:.1f} ms, "
+    )
+    text += f"{size_text(count)} in {many * 1e3:.1f} ms ({rate})"
+    if again < _SLOW_S and (count < _SAMPLE or count / many > _SLOW_RATE):
+        return Finding("reads", text)
+    advice = (
+        "the server or the way to it is slow: read many ranges in one call, and see docs/performance.md; "
+        "rangeio.on_event(print) shows each request with its time"
+    )
+    return Finding("reads", text, "note", advice)
 
 
 def _path(path: Path) -> list[Finding]:

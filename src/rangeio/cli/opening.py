@@ -74,15 +74,18 @@ def _value(name: str, text: str) -> Any:
     return tuple(text.split(":", 1)) if name == "auth" else text
 
 
-def pieces(reader: Any, range: RangeArgument | None, ahead: int = _AHEAD) -> Iterator[tuple[Any, int]]:
+def pieces(
+    reader: Any, range: RangeArgument | None, ahead: int = _AHEAD, largest: int = PIECE
+) -> Iterator[tuple[Any, int]]:
     """The pieces of a range, or of the whole object, in order, each with the total number of bytes (0: unknown).
 
-    ahead: bytes in flight or not yet taken. Objects that are smaller are read in as many, smaller pieces.
+    ahead: bytes in flight or not yet taken. Objects that are smaller are read in as many, smaller pieces. largest: most
+    bytes of a piece.
 
     If the server sends whole objects only and the whole object is requested, it is downloaded into memory.
     """
     total = _total(reader, range)
-    piece = min(PIECE, max(_SMALLEST, -(-total // 16) if total else PIECE))
+    piece = min(largest, max(_SMALLEST, -(-total // 16) if total else PIECE))
     begun = False
     try:
         for part in reader.stream(range, chunk=piece, prefetch=ahead):

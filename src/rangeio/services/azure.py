@@ -230,8 +230,7 @@ class AzureService(KeyedStore):
                 "an Authorization field in headers needs anonymous=True: set only one of them"
             )
         pool = ConnectionPool(Security(ca_file, client_cert, bool(verify)), proxy)
-        self._access = Access(pool, merged({"x-ms-version": VERSION}, fields), identity)
-        super().__init__(reactor, pool, keys)
+        super().__init__(reactor, Access(pool, merged({"x-ms-version": VERSION}, fields), identity), keys)
 
     @classmethod
     def locate(cls, scheme: str, rest: str) -> Location:
@@ -261,7 +260,7 @@ class AzureService(KeyedStore):
     def _remote(self, path: str, options: Options) -> AzureRemoteObject:
         container, blob = self._keys.object(path)
         return AzureRemoteObject(
-            self._access, self._account, container, blob, _state_of_blob(options), options
+            self.access, self._account, container, blob, _state_of_blob(options), options
         )
 
     def presign(self, path: str, expires: float | timedelta, options: Options) -> str:
@@ -283,7 +282,7 @@ class AzureService(KeyedStore):
             chunk=None,
             on_no_range="slice",
         )
-        remote = _DelegationKey(self._access, self._account, expires, policy)
+        remote = _DelegationKey(self.access, self._account, expires, policy)
         source = HttpSource(self._reactor, remote, policy)
         try:
             key = parse_delegation_key(memoryview(source.read_at(0, _MOST_OF_A_KEY)))
@@ -298,7 +297,7 @@ class AzureService(KeyedStore):
         terms = {"restype": "container", "comp": "list", "prefix": prefix}
         terms |= {"delimiter": delimiter} if delimiter else {}
         terms |= {"marker": after} if after else {}
-        return AzureRemoteObject(self._access, self._account, bucket, "", terms, options)
+        return AzureRemoteObject(self.access, self._account, bucket, "", terms, options)
 
     def page_of(self, body: memoryview, remote: RemoteObject) -> Page:
         """See `KeyedStore`."""

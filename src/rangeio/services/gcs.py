@@ -194,8 +194,7 @@ class GcsService(KeyedStore):
         self._account = Account(endpoint, who, transport, user_project, fields)
         self._lists_by_json = False
         pool = ConnectionPool(Security(ca_file, client_cert, bool(verify)), proxy)
-        self._access = Access(pool, {}, self._account.credentials)
-        super().__init__(reactor, pool, paths)
+        super().__init__(reactor, Access(pool, {}, self._account.credentials), paths)
 
     @classmethod
     def locate(cls, scheme: str, rest: str) -> Location:
@@ -216,7 +215,7 @@ class GcsService(KeyedStore):
         bucket, key = self._keys.object(path)
         query = self._account.query(generation=_generation(options))
         address = self._account.endpoint.object(bucket, key, query)
-        return GcsRemoteObject(self._access, self._account, address, f"gs://{bucket}/{key}", options)
+        return GcsRemoteObject(self.access, self._account, address, f"gs://{bucket}/{key}", options)
 
     def shown(self, path: str) -> str:
         bucket, key = self._keys.place(path)
@@ -242,7 +241,7 @@ class GcsService(KeyedStore):
         by_xml = account.endpoint.object(bucket, "", query)
         by_json = account.endpoint.listing(bucket, account.query(pageToken=token, **terms))
         address = by_json if account.lists_by_json else by_xml
-        remote = _BucketPage(self._access, account, address, f"gs://{bucket}/{prefix}", options)
+        remote = _BucketPage(self.access, account, address, f"gs://{bucket}/{prefix}", options)
         if address is by_xml and not after and not account.signs:
             remote.by_json = by_json
         return remote

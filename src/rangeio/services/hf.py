@@ -319,8 +319,7 @@ class HfService(HttpStore):
         fields = checked_fields(headers or {})
         given = self._credentials(fields, bearer_token, credentials, bool(anonymous))
         pool = ConnectionPool(Security(ca_file, client_cert, bool(verify)), proxy)
-        self.access = self._access = Access(pool, fields, given)
-        super().__init__(reactor, pool)
+        super().__init__(reactor, Access(pool, fields, given))
 
     def _credentials(
         self,

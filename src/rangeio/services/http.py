@@ -78,7 +78,7 @@ class HttpService(ManyInto, Service):
         pool = ConnectionPool(Security(ca_file, client_cert, bool(verify)), proxy)
         fields = checked_fields(headers or {})
         login = login_fields(fields, auth, bearer_token, credentials)
-        self._access = Access(pool, fields, Credentials(login, credentials), bool(insecure_redirects))
+        self.access = Access(pool, fields, Credentials(login, credentials), bool(insecure_redirects))
         self._has_token, self._proxy = bearer_token is not None, proxy
         pool.use()  # the pool keeps connections as long as the service exists
 
@@ -87,7 +87,7 @@ class HttpService(ManyInto, Service):
         return Location({}, f"{scheme}://{rest}")
 
     def keep_nothing(self) -> None:
-        self._access.pool.unuse()
+        self.access.pool.unuse()
 
     def without_secrets(self, options: dict[str, Any]) -> dict[str, Any]:
         kept = options_to_keep(options, {"auth", "bearer_token"})
@@ -96,7 +96,7 @@ class HttpService(ManyInto, Service):
         return kept
 
     def lacks(self, names: Sequence[str]) -> None:
-        lacking(self._access, names)
+        lacking(self.access, names)
 
     def open(self, path: str, options: Options) -> HttpSource:
         address = self._address(path)
@@ -105,7 +105,7 @@ class HttpService(ManyInto, Service):
                 address.origin, self._proxy, "use https, or send your own Authorization in headers="
             )
         remote = RemoteObject(
-            self._access,
+            self.access,
             address,
             **policy_of(options),
         )

@@ -9,7 +9,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rangeio.errors import ConfigInvalidError
-from rangeio.http.connection_pool import ConnectionPool
 from rangeio.http.listing import Page
 from rangeio.http.remote_object import Access, RemoteObject
 from rangeio.options import Options
@@ -38,7 +37,7 @@ class StoredSource(HttpSource):
 class HttpStore(ManyInto, Service):
     """A service writes `_remote` (one object) and `_pages` (one listing), and sets `scheme` and `option_names`.
 
-    reactor: provides memory. pool: connections, which the service keeps as long as it exists.
+    reactor: provides memory. access: fields, credentials, and connections, which the service keeps.
     """
 
     defaults = DEFAULTS
@@ -46,11 +45,10 @@ class HttpStore(ManyInto, Service):
     """The names of options that neither a pickle nor a display may contain."""
     travels = TRAVELS
     """What of the credentials another process gets with a pickle, as the end of a sentence."""
-    _access: Access
 
-    def __init__(self, reactor: "Reactor", pool: ConnectionPool) -> None:
-        self._reactor, self._pool = reactor, pool
-        pool.use()
+    def __init__(self, reactor: "Reactor", access: Access) -> None:
+        self._reactor, self.access = reactor, access
+        access.pool.use()
 
     @abstractmethod
     def _remote(self, path: str, options: Options) -> RemoteObject:
@@ -67,13 +65,13 @@ class HttpStore(ManyInto, Service):
         return self._remote(path, self.defaults).shown
 
     def keep_nothing(self) -> None:
-        self._pool.unuse()
+        self.access.pool.unuse()
 
     def without_secrets(self, options: dict[str, Any]) -> dict[str, Any]:
         return options_to_keep(options, self.secret_options)
 
     def lacks(self, names: Sequence[str]) -> None:
-        lacking(self._access, names, self.travels)
+        lacking(self.access, names, self.travels)
 
     def read_files(self, jobs: Sequence[tuple[str, int, int | None]], options: Options) -> FileResults:
         return ranges_of_many(partial(self.open, options=options), jobs)
@@ -88,9 +86,9 @@ class HttpStore(ManyInto, Service):
 class KeyedStore(HttpStore):
     """A store whose objects have keys in buckets. A service writes `page_request` and `page_of`, not `_pages`."""
 
-    def __init__(self, reactor: "Reactor", pool: ConnectionPool, keys: Keys) -> None:
+    def __init__(self, reactor: "Reactor", access: Access, keys: Keys) -> None:
         self._keys = keys
-        super().__init__(reactor, pool)
+        super().__init__(reactor, access)
 
     @abstractmethod
     def page_request(

@@ -193,8 +193,7 @@ class S3Service(KeyedStore):
         plain = (endpoint.url or "").lower().startswith("http:")
         trusted = ca_file or (None if plain else settings.ca_file())
         pool = ConnectionPool(Security(trusted, client_cert, bool(verify)), proxy)
-        self._access = Access(pool, {}, ring)
-        super().__init__(reactor, pool, keys)
+        super().__init__(reactor, Access(pool, {}, ring), keys)
 
     @classmethod
     def locate(cls, scheme: str, rest: str) -> Location:
@@ -219,7 +218,7 @@ class S3Service(KeyedStore):
     def _remote(self, path: str, options: Options) -> S3RemoteObject:
         bucket, key = self._keys.object(path)
         query = "" if options.version is None else "versionId=" + quote(options.version, safe="-_.~")
-        return S3RemoteObject(self._access, self._account, bucket, key, query, options)
+        return S3RemoteObject(self.access, self._account, bucket, key, query, options)
 
     def shown(self, path: str) -> str:
         bucket, key = self._keys.place(path)
@@ -240,7 +239,7 @@ class S3Service(KeyedStore):
         terms |= {"delimiter": delimiter} if delimiter else {}
         terms |= {"continuation-token": after} if after else {}
         query = "&".join(f"{name}={quote(value, safe='-_.~')}" for name, value in sorted(terms.items()))
-        return S3RemoteObject(self._access, self._account, bucket, "", query, options)
+        return S3RemoteObject(self.access, self._account, bucket, "", query, options)
 
     def page_of(self, body: memoryview, remote: RemoteObject) -> Page:
         """See `KeyedStore`."""

@@ -115,11 +115,11 @@ class WebHdfsService(HttpStore):
             who = f"the user {user!r} of HADOOP_USER_NAME" if user else "none: the name node's default user"
         self._who = "" if kerberos else who
         login = Login(user, delegation_token, source)
-        access = self._access = Access(pool, fields, login)
+        access = Access(pool, fields, login)
         self._cluster = Cluster(
             access, nodes, login, self.scheme, name, data_proxy, insecure_tokens=bool(insecure_tokens)
         )
-        super().__init__(reactor, pool)
+        super().__init__(reactor, access)
 
     @property
     def _tls(self) -> bool:

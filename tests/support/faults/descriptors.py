@@ -85,7 +85,7 @@ def tried(loop: Loop | None, url: str, options: dict[str, Any], shape: str, spar
     reader: Any = operator.open(url) if loop is None else operator.open_async(url)
     ends: list[dict[str, Any]] = []
 
-    pool = operator._service._access.pool  # type: ignore[attr-defined]
+    pool = operator._service.access.pool  # type: ignore[attr-defined]
 
     def taken() -> int:
         return int(pool.stats()["connections_open"])
