@@ -51,7 +51,7 @@ class Error(OSError):
         self.http_status = http_status
         self.request_id = request_id
         self.index = index
-        self.context = context if context is not None else {}
+        self.context: dict[str, str] = context if context is not None else {}
         self.errno = errno
         self.strerror = os.strerror(errno) if errno else message
         self.filename = path or None

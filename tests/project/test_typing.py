@@ -56,6 +56,15 @@ def tensors(path: str) -> list[npt.NDArray[np.float32]]:
         return [buffer.numpy(np.float32) for buffer in buffers[:count]]
 
 
+async def closed() -> bool:
+    with rangeio.Operator("fs", root=".") as operator:
+        assert_type(operator, rangeio.Operator)
+    async with rangeio.Operator("memory", objects={"a": b"1"}) as operator:
+        assert_type(await operator.read_ranges_async([("a", None)]), list[rangeio.Buffer])
+    await operator.aclose()
+    return operator.closed
+
+
 def failing(path: str) -> int | None:
     try:
         rangeio.open(path).read_exact(0, 10)
