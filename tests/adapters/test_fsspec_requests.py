@@ -373,6 +373,31 @@ def test_options_of_reading_pass_through() -> None:
             fs.open("bb/top/a/one", rety=1)
 
 
+@pytest.mark.parametrize("awaited", [False, True], ids=["sync", "awaited"])
+def test_options_of_one_call(awaited: bool) -> None:
+    def call(name: str, *args: Any, **kwargs: Any) -> Any:
+        if awaited:
+            return asyncio.run(getattr(fs, f"_{name}")(*args, **kwargs))
+        return getattr(fs, name)(*args, **kwargs)
+
+    one = "bb/top/a/one"
+    spans = [([one], [0], [4]), ([one, one], [0, 9_000], [4, 9_004]), ([one, "bb/top/lines"], [0, 0], [4, 4])]
+    fields = {"version": "7", "timeout": 5.0, "retry": 1}
+    with bucket() as (server, fs):
+        for span in spans:
+            assert call("cat_ranges", *span, max_gap=0, chunk=2, **fields)[0] == DATA[:4]
+            assert all("versionId=7" in asked.target for asked in server.asked)
+            server.asked.clear()
+            with pytest.raises(rangeio.ConfigInvalidError, match="did you mean 'retry'"):
+                call("cat_ranges", *span, rety=1)
+            assert not server.asked
+        assert call("cat", [one, "bb/top/lines"], **fields)[one] == DATA
+        assert call("cat_file", "bb/top/lines", version_id="2") == OBJECTS["top/lines"]
+        assert call("cat_file", "bb/top/lines", version_id=None) == OBJECTS["top/lines"]
+        versions = [asked.target.partition("versionId=")[2] for asked in server.asked]
+        assert versions[-2:] == ["2", ""]
+
+
 def test_options_without_effect_and_of_profiles() -> None:
     given = dict.fromkeys(translation.WITHOUT_EFFECT, 1)
     assert translation.translated("s3", given) == translation.translated("http", given) == {}

@@ -21,6 +21,7 @@ from rangeio.fsspec.filesystem import (
     sizes_of,
 )
 from rangeio.fsspec.wanted import by_path, spread, wanted
+from rangeio.operator import Operator
 
 
 class AwaitedFileSystem(ReadingFileSystem):
@@ -81,13 +82,13 @@ class AwaitedFileSystem(ReadingFileSystem):
         **kwargs: Any,
     ) -> list[Any]:
         jobs = spread([self._strip_protocol(path) for path in paths], starts, ends)
-        options = self.options_of_many(max_gap, kwargs)
+        operator = self.operator_of_many(max_gap, kwargs)
         groups = by_path(jobs)
         limit = asyncio.Semaphore(batch_size or FILES_AT_ONCE)
 
         async def one(path: str, indices: list[int]) -> list[Any]:
             async with limit:
-                return await self._cat_one_awaited(path, indices, jobs, options)
+                return await self._cat_one_awaited(path, indices, jobs, operator)
 
         parts = await asyncio.gather(*(one(path, indices) for path, indices in groups.items()))
         found: list[Any] = [None] * len(jobs)
@@ -97,16 +98,16 @@ class AwaitedFileSystem(ReadingFileSystem):
         return judged(found, on_error)
 
     async def _cat_one_awaited(
-        self, path: str, indices: list[int], jobs: list[Triple], options: Any
+        self, path: str, indices: list[int], jobs: list[Triple], operator: Operator
     ) -> list[Any]:
         try:
-            async with self.operator.open_async(path) as reader:
+            async with operator.open_async(path) as reader:
                 asked = [wanted(*jobs[index][1:]) for index in indices]
                 if len(asked) == 1:
                     results: Any = [await reader.read_range(asked[0][0])]
                 else:
                     ranges = [one for one, _ in asked]
-                    results = await reader.read_ranges(ranges, on_error="return", **options)
+                    results = await reader.read_ranges(ranges, on_error="return")
                 return cut_all(asked, results, lambda: reader.size or 0)
         except Error as error:
             return [error for _ in indices]

@@ -74,7 +74,7 @@ class ReadingFileSystem(ReadOnly, AsyncFileSystem):
         self._may_spread = "chunk" not in storage_options and self.scheme != "fs"
         # Callers of cat_ranges expect many small ranges at once: 16 of them took three times as long as HTTPFileSystem.
         limited = "concurrent" in storage_options or self.scheme == "fs"
-        self._many = {} if limited else {"concurrent": RANGES_AT_ONCE}
+        self._many = self.operator if limited else self.operator.with_options(concurrent=RANGES_AT_ONCE)
 
     @property
     def loop(self) -> Any:
@@ -193,33 +193,35 @@ class ReadingFileSystem(ReadOnly, AsyncFileSystem):
         many files are read at once.
         """
         jobs = spread([self._strip_protocol(path) for path in paths], starts, ends)
-        return judged(self._cat_many(jobs, self.options_of_many(max_gap, kwargs)), on_error)
+        return judged(self._cat_many(jobs, self.operator_of_many(max_gap, kwargs)), on_error)
 
-    def options_of_many(self, max_gap: int | None, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The options of `read_ranges` for `cat_ranges`."""
-        return {**self._many, **({} if max_gap is None else {"gap": max_gap}), **reading_options(kwargs)}
+    def operator_of_many(self, max_gap: int | None, kwargs: dict[str, Any]) -> Operator:
+        """What `cat_ranges` reads with."""
+        return with_options(
+            self._many, {**({} if max_gap is None else {"gap": max_gap}), **reading_options(kwargs)}
+        )
 
-    def _cat_many(self, jobs: list[Triple], options: Any) -> list[Any]:
+    def _cat_many(self, jobs: list[Triple], operator: Operator) -> list[Any]:
         groups = by_path(jobs)
         if len(groups) == len(jobs) > 1 and all(is_plain(start, end) for _, start, end in jobs):
             pairs = [(path, wanted(start, end)[0]) for path, start, end in jobs]
-            results = self.operator.read_ranges(pairs, on_error="return", **options)
+            results = operator.read_ranges(pairs, on_error="return")
             return [result if isinstance(result, Error) else bytes(result) for result in results]
         found: list[Any] = [None] * len(jobs)
-        parts = at_once(lambda item: self._cat_one(*item, jobs, options), [*groups.items()])
+        parts = at_once(lambda item: self._cat_one(*item, jobs, operator), [*groups.items()])
         for indices, results in zip(groups.values(), parts, strict=True):
             for index, result in zip(indices, results, strict=True):
                 found[index] = result
         return found
 
-    def _cat_one(self, path: str, indices: list[int], jobs: list[Triple], options: Any) -> list[Any]:
+    def _cat_one(self, path: str, indices: list[int], jobs: list[Triple], operator: Operator) -> list[Any]:
         try:
-            with self.operator.open(path) as reader:
+            with operator.open(path) as reader:
                 asked = [wanted(*jobs[index][1:]) for index in indices]
                 if len(asked) == 1:
                     results: Any = [reader.read_range(asked[0][0])]
                 else:
-                    results = reader.read_ranges([one for one, _ in asked], on_error="return", **options)
+                    results = reader.read_ranges([one for one, _ in asked], on_error="return")
                 return cut_all(asked, results, lambda: reader.size or 0)
         except Error as error:
             return [error for _ in indices]
@@ -235,7 +237,8 @@ class ReadingFileSystem(ReadOnly, AsyncFileSystem):
         if recursive:
             paths = self._files_among(paths)
         start, end = kwargs.pop("start", None), kwargs.pop("end", None)
-        found = self._cat_many([(one, start, end) for one in paths], reading_options(kwargs))
+        operator = with_options(self.operator, reading_options(kwargs))
+        found = self._cat_many([(one, start, end) for one in paths], operator)
         return by_name(paths, found, on_error)
 
     def is_one(self, path: Any, paths: list[str], recursive: bool) -> bool:
@@ -336,12 +339,9 @@ class ReadingFileSystem(ReadOnly, AsyncFileSystem):
         block_size: int | str | None = None,
         cache_type: str | None = None,
         columns: bool = True,
-        version_id: str | None = None,
         **kwargs: Any,
     ) -> ObjectFile:
         options = reading_options(kwargs)
-        if version_id is not None:
-            options["version"] = version_id
         most = 0 if cache_type == "none" else block_size if isinstance(block_size, int) else None
         again = {"block_size": block_size, "cache_type": cache_type, "columns": columns, **options}
         return ObjectFile(
@@ -391,7 +391,14 @@ def _opened(fs: ReadingFileSystem, path: str, options: dict[str, Any]) -> Object
 
 def reading_options(kwargs: dict[str, Any]) -> dict[str, Any]:
     """The options of one object among what callers of fsspec pass along."""
-    return {name: value for name, value in kwargs.items() if name not in _OF_CALLERS}
+    options = {name: value for name, value in kwargs.items() if name not in _OF_CALLERS}
+    version = options.pop("version_id", None)  # as s3fs and gcsfs call it
+    return options if version is None else {**options, "version": version}
+
+
+def with_options(operator: Operator, options: dict[str, Any]) -> Operator:
+    """The operator with other defaults for its objects, if there are any."""
+    return operator.with_options(**options) if options else operator
 
 
 _OF_CALLERS = frozenset(["autocommit", "cache_options", "batch_size", "fill_cache", "compression", "expand"])
