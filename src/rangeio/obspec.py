@@ -314,9 +314,13 @@ def _spans(
 ) -> list[tuple[int, int]]:
     if (ends is None) == (lengths is None):
         raise ValueError("pass either ends or lengths")
+    others = ends if ends is not None else lengths or []
+    if len(others) != len(starts):
+        name = "lengths" if ends is None else "ends"
+        raise ValueError(f"{len(starts)} starts and {len(others)} {name}: there must be one each")
     if ends is not None:
         return [_span(path, start, end, None) for start, end in zip(starts, ends, strict=True)]
-    return [_span(path, start, None, length) for start, length in zip(starts, lengths or [], strict=True)]
+    return [_span(path, start, None, length) for start, length in zip(starts, others, strict=True)]
 
 
 def _not_empty(path: str, start: int, stop: int, buffer: "Buffer") -> "Buffer":

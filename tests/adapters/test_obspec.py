@@ -69,6 +69,10 @@ def test_wrong_arguments(call: Any) -> None:
         call("get_range", "c", start=0)
     with pytest.raises(ValueError, match="either"):
         call("get_ranges", "c", starts=[0], ends=[1], lengths=[1])
+    with pytest.raises(ValueError, match="1 starts and 2 ends"):
+        call("get_ranges", "c", starts=[0], ends=[1, 2])
+    with pytest.raises(ValueError, match="2 starts and 1 lengths"):
+        call("get_ranges", "c", starts=[0, 1], lengths=[1])
     with pytest.raises(ValueError, match="negative"):
         call("get_range", "c", start=-1, end=3)
     with pytest.raises(rangeio.UnsupportedError, match="rnage"):
