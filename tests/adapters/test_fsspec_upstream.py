@@ -1,5 +1,6 @@
 """The suites of fsspec and pyarrow for file systems, with a writer behind ours."""
 
+import pickle
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ need_module("fsspec")
 need_module("rangeio.fsspec")
 abstract = need_module("fsspec.tests.abstract")
 arrow_fs = need_module("pyarrow.fs")
+arrow = need_module("rangeio.arrow")
 writers = need_module("writers")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of pyarrow's helpers
@@ -68,9 +70,18 @@ class TestGetObjects(abstract.AbstractGetTests, OfObjects):  # type: ignore[misc
 # --- pyarrow -------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def fs() -> Any:
-    return arrow_fs.PyFileSystem(arrow_fs.FSSpecHandler(writers.WritableFiles()))
+class Writing(arrow.Handler):  # type: ignore[misc, name-defined]
+    """Ours, with what pyarrow's handler of fsspec does to write."""
+
+
+for _name in ("create_dir", "delete_dir", "delete_file", "move", "copy_file", "open_output_stream"):
+    setattr(Writing, _name, getattr(arrow_fs.FSSpecHandler, _name))
+
+
+@pytest.fixture(params=[arrow_fs.FSSpecHandler, Writing], ids=["by pyarrow", "by rangeio.arrow"])
+def fs(request: pytest.FixtureRequest) -> Iterator[Any]:
+    yield arrow_fs.PyFileSystem(request.param(writers.WritableFiles()))
+    writers.WritableFiles.clear_instance_cache()
 
 
 @pytest.fixture
@@ -78,6 +89,15 @@ def pathfn(tmp_path: Path) -> Any:
     return lambda path: (tmp_path / path).as_posix()
 
 
+@pytest.fixture
+def pickle_module() -> Any:
+    return pickle
+
+
+pickle_with_and_without_subtree_filesystem = theirs.pickle_with_and_without_subtree_filesystem
+
+test_filesystem_pickling = theirs.test_filesystem_pickling
+test_filesystem_is_functional_after_pickling = theirs.test_filesystem_is_functional_after_pickling
 test_get_file_info = theirs.test_get_file_info
 test_get_file_info_with_selector = theirs.test_get_file_info_with_selector
 test_open_input_stream = theirs.test_open_input_stream
@@ -88,3 +108,6 @@ test_non_path_like_input_raises = theirs.test_non_path_like_input_raises
 test_copy_file = theirs.test_copy_file
 test_create_dir = theirs.test_create_dir
 test_delete_dir = theirs.test_delete_dir
+test_delete_file = theirs.test_delete_file
+test_move_file = theirs.test_move_file
+test_open_output_stream = theirs.test_open_output_stream
