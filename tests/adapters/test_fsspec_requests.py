@@ -3,6 +3,7 @@
 import asyncio
 import io
 import logging
+import os
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
@@ -251,6 +252,40 @@ def test_cat_of_several(awaited: bool) -> None:
         assert isinstance(found["bb/top/none"], FileNotFoundError)
         with pytest.raises(rangeio.ConfigInvalidError, match="on_error"):
             cat(["bb/top/lines", "bb/top/three"], on_error="ignore")
+
+
+@pytest.mark.parametrize("awaited", [False, True], ids=["sync", "awaited"])
+@pytest.mark.parametrize("name", ["one", "lines", "three"])
+def test_a_file_is_copied_by_one_request(name: str, awaited: bool, tmp_path: Path) -> None:
+    key = {"one": "top/a/one"}.get(name, f"top/{name}")
+    callback = fsspec.callbacks.Callback()
+    with bucket() as (server, fs):
+        if awaited:
+            asyncio.run(fs._get_file(f"bb/{key}", str(tmp_path / name), callback=callback))
+        else:
+            fs.get_file(f"bb/{key}", str(tmp_path / name), callback=callback)
+        assert kinds_of(server) == ["GET"]
+    assert (tmp_path / name).read_bytes() == OBJECTS[key]
+    assert callback.size == callback.value == len(OBJECTS[key])
+
+
+@pytest.mark.parametrize("awaited", [False, True], ids=["sync", "awaited"])
+def test_a_failed_copy_leaves_no_file(awaited: bool, tmp_path: Path) -> None:
+    data = bytes(20 << 20)
+
+    def script(asked: Asked) -> Answer:
+        return reply(500) if (asked.range or (0, 0))[0] > 9 << 20 else with_suffixes(data, asked)
+
+    with scripted(script) as server:
+        fs = rf.HttpFileSystem(retry=1, skip_instance_cache=True)
+        into = str(tmp_path / "x")
+
+        def copy() -> None:
+            asyncio.run(fs._get_file(server.url, into)) if awaited else fs.get_file(server.url, into)
+
+        with pytest.raises(rangeio.ServerError):
+            copy()
+    assert os.listdir(tmp_path) == []
 
 
 def test_methods_that_every_file_system_has(tmp_path: Path) -> None:

@@ -190,7 +190,7 @@ async def _save(reader: Any, lpath: Any, callback: Any) -> None:
     """Write an object to a file, which is made when its first bytes have come."""
     stream = reader.stream()
     piece = await anext(stream, b"")
-    callback.set_size(reader.size)
+    callback.set_size(reader.size if len(piece) else 0)
     os.makedirs(os.path.dirname(os.path.abspath(lpath)), exist_ok=True)
     with open(lpath, "wb") as file:
         try:

@@ -462,7 +462,7 @@ def _save(reader: Reader, outfile: Any, lpath: Any, callback: Any) -> None:
     """Write an object to a file, which is made when its first bytes have come."""
     stream = reader.stream()
     first = next(stream, b"")
-    callback.set_size(reader.size)
+    callback.set_size(reader.size if len(first) else 0)
     if outfile is not None:
         for piece in chain([first], stream):
             outfile.write(piece)
