@@ -35,7 +35,7 @@ def doctor(capfd: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict[st
     found = {finding["topic"]: finding["text"] for finding in findings}
     assert TOKEN not in str(found)
     return exit_code, {
-        topic: text for topic, text in found.items() if topic in ("credentials", "access", "object")
+        topic: text for topic, text in found.items() if topic in ("credentials", "access", "object", "reads")
     }
 
 
