@@ -2,16 +2,19 @@
 
 import dataclasses
 import io
+import multiprocessing
+import pickle
 import shutil
 import sys
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import pytest
-from faults.child import Lab, code
+from faults.child import FORKS, Lab, code
 from faults.machine import need_module
 from servers.s3 import BUCKET, S3Server
 from servers.scripted import Answer, Asked, Scripted, reply, scripted, with_suffixes
@@ -326,6 +329,26 @@ def test_failures(saved: Path, tmp_path: Path) -> None:
         assert [type(error) for error in caught.value.failures.values() for error in [error[0]]] == [kind]
     with pytest.raises(rangeio.ConfigInvalidError):
         DcpReader("s3://bucket/step", regoin="x")
+
+
+def _restored(reader: DcpReader) -> bool:
+    torch.set_num_threads(1)  # a fork does not copy the threads of OpenMP
+    found = state(0)
+    dcp.load(found, storage_reader=reader, no_dist=True)
+    return is_same(found, state())
+
+
+@pytest.mark.filterwarnings(FORKS)
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_in_a_child(saved: Path, method: Any) -> None:
+    """A reader travels, and goes on reading where it was made."""
+    with served(saved) as server:
+        reader = DcpReader(f"{server.url}/step", bearer_token="S3cret")
+        assert _restored(reader)
+        assert b"S3cret" not in pickle.dumps(reader)
+        with ProcessPoolExecutor(1, multiprocessing.get_context(method)) as pool:
+            assert pool.submit(_restored, reader).result(60)
+        assert _restored(reader)
 
 
 # --- ranks ---------------------------------------------------------------------------------------------------

@@ -71,6 +71,12 @@ class DcpReader(FileSystemReader):
         if checkpoint_id:
             self._open(checkpoint_id)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without secrets: the options are kept for `reset`, beside the Operator."""
+        kept = self._operator.options
+        options = {name: kept[name] for name in self._options if name in kept}
+        return {**self.__dict__, "_options": options}
+
     @classmethod
     def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike[str]) -> bool:
         """Whether it is a path or a URI of a service."""
