@@ -85,6 +85,16 @@ def test_a_wish_ends_with_its_call(server: Scripted, file: io.BufferedReader) ->
         file.read(10)
 
 
+def test_a_read_of_more_than_there_is_memory(server: Scripted, file: io.BufferedReader) -> None:
+    """It takes memory for what there is. The size comes with the first response, or with a HEAD."""
+    assert file.read(1 << 60) == DATA
+    assert file.read(1 << 60) == file.read1(1 << 60) == b""
+    file.seek(-10, 2)
+    assert file.read1(1 << 60) == DATA[-10:]
+    with rangeio.open(server.url) as reader, reader.as_file((5, 1_000)) as part:
+        assert part.read1(1 << 60) == DATA[5:1_000]
+
+
 def test_a_buffer_of_ones_own(server: Scripted) -> None:
     with rangeio.open(server.url) as reader, reader.as_file(buffer_size=1000) as file:
         assert file.read(100) == DATA[:100]

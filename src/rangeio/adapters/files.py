@@ -10,6 +10,8 @@ from rangeio.ranges import OPEN
 from rangeio.service import NEAR, Source
 
 _T = TypeVar("_T")
+# A BufferedReader takes memory for what it is asked for. From so many bytes on, the size of the object is looked at.
+_UNBOUNDED = 64 << 20
 
 
 class RangeFile(io.RawIOBase):
@@ -24,13 +26,14 @@ class RangeFile(io.RawIOBase):
     def __init__(self, source: Source, start: int, stop: int, buffer_size: int = 0) -> None:
         """buffer_size: of the BufferedReader over this file, 0 if there is none."""
         self._source = source
-        self._start = start
+        self._start, self._stop = start, stop
 
         def find_end() -> int:
             """The end of the object. Asks the service if it is unknown; if the service does not know it, reads all."""
             size = source.stat().size if source.size is None else source.size
             return max(start, len(source.read_at(0, OPEN)) if size is None else size)
 
+        self._find_end = find_end
         first = source.read_ahead.first
         self._cursor = Cursor(source.read_into, start, stop, first, buffer_size, find_end)
         self.want = self._cursor.want
@@ -46,6 +49,13 @@ class RangeFile(io.RawIOBase):
         found = bytes(self._source.read_at(self._cursor.tell() + self._start, limit))
         self._cursor.move(len(found))
         return found
+
+    def bounded(self, size: int, place: int) -> int:
+        """`size`, but if that is large, no more than there is after `place`."""
+        size = min(size, max(0, self._stop - self._start - place))
+        if size <= _UNBOUNDED:
+            return size
+        return min(size, max(0, self._find_end() - self._start - place))
 
     def readall(self) -> bytes:
         """Read the rest of the range."""
@@ -85,11 +95,13 @@ class FarFile(io.BufferedReader):
 
     def read(self, size: int | None = -1, /) -> bytes:
         """See `io.BufferedReader`."""
+        size = self._bounded(size)
         return self._with_wanted(size, lambda: super(FarFile, self).read(size))
 
     def read1(self, size: int = -1, /) -> bytes:
         """See `io.BufferedReader`."""
-        return self._with_wanted(size, lambda: super(FarFile, self).read1(size))
+        count = self._bounded(size)
+        return self._with_wanted(count, lambda: super(FarFile, self).read1(count))
 
     def readinto(self, buffer: Any, /) -> int:
         """See `io.BufferedReader`."""
@@ -100,6 +112,10 @@ class FarFile(io.BufferedReader):
         """See `io.BufferedReader`."""
         view = writable_bytes(buffer)
         return self._with_wanted(len(view), lambda: super(FarFile, self).readinto1(view))
+
+    def _bounded(self, size: Any) -> Any:
+        large = isinstance(size, int) and size > _UNBOUNDED and not self.closed
+        return self.raw.bounded(size, self.tell()) if large else size
 
     def _with_wanted(self, size: int | None, read: Callable[[], _T]) -> _T:
         if self.closed or size is None or size <= 0:
