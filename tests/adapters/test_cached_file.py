@@ -1,16 +1,18 @@
 """`as_file(cache=)`: the same bytes as any file, what it requests, what it keeps."""
 
 import io
+import multiprocessing
 import pickle
 import random
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from faults.child import Lab, code
 from faults.machine import need_module
 from file_calls import same_call
 from servers.scripted import Asked, Scripted, honest, reply, scripted, with_suffixes
@@ -290,6 +292,58 @@ def test_pickled_with_its_position(served: Any) -> None:
     before = len(server.asked)
     assert [again.read(5), again.read(5)] == [DATA[110:115], DATA[115:120]]
     assert len(server.asked) == before + 1
+
+
+def _next_bytes(file: Any) -> bytes:
+    return bytes(file.read(9))
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_in_a_child(served: Any, method: Any) -> None:
+    _, reader = served()
+    file = reader.as_file(cache=MIB)
+    file.seek(5 * MIB)
+    with ProcessPoolExecutor(1, multiprocessing.get_context(method)) as pool:
+        assert pool.submit(_next_bytes, file).result(30) == DATA[5 * MIB :][:9]
+    assert file.read(9) == DATA[5 * MIB :][:9]
+
+
+MEMORY = """
+    import random, sys
+    import rangeio
+
+    def resident(name):
+        with open("/proc/self/status") as status:
+            facts = dict(line.split(":", 1) for line in status)
+        return int(facts[name].split()[0]) << 10
+
+    url, cache, in_order = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "in order"
+    with rangeio.open(url) as reader, reader.as_file(cache=cache) as file:
+        file.read(300_000)  # what is imported, and threads that are begun, with the first requests
+    with rangeio.open(url) as reader, reader.as_file(cache=cache) as file:
+        with open("/proc/self/clear_refs", "w") as refs:
+            refs.write("5")  # the peak is from now on
+        before, total, chance = resident("VmRSS"), 0, random.Random(1)
+        size = file.size
+        if in_order:
+            while got := len(file.read(200_000)):
+                total += got
+        for _ in range(0 if in_order else 600):
+            count = chance.choice([10, 1_000, 70_000, 400_000, 1 << 20])
+            file.seek(chance.randrange(size - count))
+            total += len(file.read(count))
+        say(peak=resident("VmHWM") - before, total=total)
+"""
+
+
+@pytest.mark.parametrize("cache", [2 * MIB, 32 * MIB])
+@pytest.mark.parametrize("way", ["in order", "anywhere"])
+def test_peak_memory(served: Any, auto_lab: Lab, way: str, cache: int) -> None:
+    """The cache and 24 MiB, while much more than that is read: what the kernel counted as resident."""
+    server, _ = served(DATA * 16)
+    facts = auto_lab.run(code(MEMORY), server.url + "/x", cache, way, RANGEIO_POISON="0").facts()
+    assert facts["total"] > 100 * MIB
+    assert facts["peak"] <= cache + 24 * MIB
 
 
 def test_threads_share_a_handle(served: Any) -> None:

@@ -388,7 +388,7 @@ def _row(found: Any) -> Any:
     return found[17]
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_in_a_child(path: Path, method: Any) -> None:
     with open_npy(path) as found:
         assert len(pickle.dumps(found)) < 1_000

@@ -744,7 +744,7 @@ def _total(file: Any) -> float:
     return float(file.get_slice("matrix")[3:5].view("u1").sum())
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_in_a_child(tmp_path: Path, method: Any) -> None:
     (tmp_path / "m").write_bytes(MODEL)
     context = multiprocessing.get_context(method)
