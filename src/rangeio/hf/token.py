@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from rangeio.errors import UnauthenticatedError
+from rangeio.hf.cache import home
 from rangeio.http.fields import check_value
 
 _TRUE = frozenset(["1", "ON", "YES", "TRUE"])
@@ -12,9 +13,7 @@ _VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 def token_path() -> Path:
     """The file in which `hf auth login` keeps the token."""
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    home = os.environ.get("HF_HOME") or os.path.join(cache, "huggingface")
-    path = os.environ.get("HF_TOKEN_PATH") or os.path.join(home, "token")
+    path = os.environ.get("HF_TOKEN_PATH") or os.path.join(home(), "token")
     return Path(os.path.expandvars(os.path.expanduser(path)))
 
 

@@ -1,7 +1,8 @@
 """The service for hf://: files of repositories of the Hugging Face Hub, read with `rangeio.http`."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +22,16 @@ from rangeio.http.tokens import check_private, token_of
 from rangeio.http.urls import Address, moved, parse_url
 from rangeio.http.validation import Version, content_range
 from rangeio.options import Options
-from rangeio.service import Location, rolled_up
+from rangeio.ranges import OPEN
+from rangeio.service import FileResults, Location, Source, rolled_up
+from rangeio.services.hf_snapshot import SnapshotSource, open_snapshot
 from rangeio.services.http_options import CONNECTION_OPTIONS, TRAVELS, login_fields, policy_of
-from rangeio.services.http_store import HttpStore
+from rangeio.services.http_source import HttpSource
+from rangeio.services.http_store import HttpStore, StoredSource
 from rangeio.services.listing import Pages
 
 if TYPE_CHECKING:
-    from _uring import Reactor
+    from _uring import Buffer, Reactor
 
 HUB = "https://huggingface.co"
 # Targets of redirects that are remembered with what the hub told of them. Without a pin each request has its own; there
@@ -400,6 +404,35 @@ class HfService(HttpStore):
     def below(self, path: str) -> Address:
         """The address of a path of the hub."""
         return _below(self._hub, path)
+
+    def open(self, path: str, options: Options) -> Source:
+        """A file of a commit that is in the cache of huggingface_hub is read there, without a request."""
+        return self._from_cache(path, options) or self.opening(options)(path)
+
+    def opening(self, options: Options) -> Callable[[str], HttpSource]:
+        """See `ManyInto`. Those of the hub, also where the cache has them."""
+        return lambda path: StoredSource(self._reactor, self._remote(path, options), options)
+
+    def read_files(self, jobs: Sequence[tuple[str, int, int | None]], options: Options) -> FileResults:
+        here = {index: self._read_snapshot(job, options) for index, job in enumerate(jobs)}
+        asked = [job for index, job in enumerate(jobs) if here[index] is None]
+        found = iter(super().read_files(asked, options))
+        return [next(found) if result is None else result for result in here.values()]
+
+    def _read_snapshot(self, job: tuple[str, int, int | None], options: Options) -> "Buffer | Error | None":
+        path, start, stop = job
+        try:
+            source = self._from_cache(path, options)
+            if source is None:
+                return None
+            with closing(source):
+                return source.read_at(start, (OPEN if stop is None else stop) - start)
+        except Error as error:
+            return error
+
+    def _from_cache(self, path: str, options: Options) -> SnapshotSource | None:
+        _, repository, file = self.place(path)
+        return open_snapshot(self._reactor, repository.at(options.version), file, options)
 
     def _remote(self, path: str, options: Options) -> HfRemoteObject:
         _, repository, file = self.place(path)

@@ -49,11 +49,15 @@ class ManyInto:
 
     open: Any
 
+    def opening(self, options: Options) -> Callable[[str], HttpSource]:
+        """What opens an object by its path, for a read over the network."""
+        return partial(self.open, options=options)
+
     def read_into_many(
         self, paths: list[str], views: list[memoryview], starts: Offsets, how: Into, options: Options
     ) -> Counts:
         """See `ReadsIntoMany`."""
-        with Runs(views, starts, paths) as runs, _Opened(partial(self.open, options=options)) as opened:
+        with Runs(views, starts, paths) as runs, _Opened(self.opening(options)) as opened:
             reads = opened.reads(runs.paths, runs.views, runs.starts)
             found = opened.one_of_them.all_landed(reads, how) if reads else []
             return runs.counts(opened.complete(found))
@@ -62,7 +66,7 @@ class ManyInto:
         self, paths: list[str], views: list[memoryview], starts: Offsets, how: Into, options: Options
     ) -> Counts:
         """The same, awaited."""
-        with Runs(views, starts, paths) as runs, _Opened(partial(self.open, options=options)) as opened:
+        with Runs(views, starts, paths) as runs, _Opened(self.opening(options)) as opened:
             reads = opened.reads(runs.paths, runs.views, runs.starts)
             found = await opened.one_of_them.all_landed_async(reads, how) if reads else []
             return runs.counts(opened.complete(found))

@@ -5,14 +5,13 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rangeio.errors import ConfigInvalidError
 from rangeio.http.listing import Page
 from rangeio.http.remote_object import Access, RemoteObject
 from rangeio.options import Options
-from rangeio.service import Capability, FileResults, Service, Stat
+from rangeio.service import Capability, FileResults, Service, Source, Stat
 from rangeio.services.http_many import ManyInto, ranges_of_many
 from rangeio.services.http_options import DEFAULTS, TRAVELS, lacking, options_to_keep
 from rangeio.services.http_source import HttpSource
@@ -58,7 +57,7 @@ class HttpStore(ManyInto, Service):
     def _pages(self, prefix: str, delimiter: str | None, options: Options) -> Pages:
         """The pages of a listing. No I/O."""
 
-    def open(self, path: str, options: Options) -> HttpSource:
+    def open(self, path: str, options: Options) -> Source:
         return StoredSource(self._reactor, self._remote(path, options), options)
 
     def shown(self, path: str) -> str:
@@ -74,7 +73,7 @@ class HttpStore(ManyInto, Service):
         lacking(self.access, names, self.travels)
 
     def read_files(self, jobs: Sequence[tuple[str, int, int | None]], options: Options) -> FileResults:
-        return ranges_of_many(partial(self.open, options=options), jobs)
+        return ranges_of_many(self.opening(options), jobs)
 
     def list(self, prefix: str, delimiter: str | None, options: Options) -> Iterator[Stat]:
         return listed(self._pages(prefix, delimiter, options))
