@@ -283,11 +283,13 @@ def test_arguments(served: Any) -> None:
 
 
 def test_pickled_with_its_position(served: Any) -> None:
-    server, reader = served()
+    server, reader = served(bearer_token="S3cret")
     file = reader.as_file((10, None), cache=MIB)
     file.seek(100)
     text = pickle.dumps(file)
     assert len(text) < 2_000
+    assert b"S3cret" not in text
+    assert "S3cret" not in repr(file)
     again = pickle.loads(text)
     before = len(server.asked)
     assert [again.read(5), again.read(5)] == [DATA[110:115], DATA[115:120]]

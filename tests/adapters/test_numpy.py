@@ -397,6 +397,17 @@ def test_in_a_child(path: Path, method: Any) -> None:
         same(found[18], TABLE[18])
 
 
+def test_no_secrets_travel() -> None:
+    data = packed(TABLE)
+    with scripted(lambda asked: honest(data, asked)) as server:
+        found = open_npy(server.url, bearer_token="S3cret")
+        travelled = pickle.dumps(found)
+        assert b"S3cret" not in travelled
+        assert "S3cret" not in repr(found)
+        with pickle.loads(travelled) as again:
+            same(again[17], TABLE[17])
+
+
 def test_it_is_imported_when_it_is_used(auto_lab: Lab) -> None:
     program = code("""
         import sys

@@ -322,6 +322,17 @@ def test_load_in_pieces() -> None:
         )
 
 
+def test_load_of_a_replaced_object() -> None:
+    """Between the end and the front."""
+    data = saved(STATE)
+
+    def script(asked: Any) -> Any:
+        return with_suffixes(data, asked, '"new"' if asked.number else '"old"')
+
+    with scripted(script) as server, pytest.raises(rangeio.ObjectChangedError):
+        load(f"{server.url}/a.pt")
+
+
 class Hostile:
     def __reduce__(self) -> Any:
         return exec, ("raise SystemExit('code of a checkpoint has run')",)

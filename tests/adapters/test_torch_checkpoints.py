@@ -351,6 +351,55 @@ def test_in_a_child(saved: Path, method: Any) -> None:
         assert _restored(reader)
 
 
+def test_a_replaced_file(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two requests for it: the tensors are not of two versions."""
+    monkeypatch.setattr(checkpoints, "_IN_PLACE_FAR", 100_000)
+    data = {path.name: path.read_bytes() for path in saved.iterdir()}
+
+    def script(asked: Asked) -> Answer:
+        name = asked.target.removeprefix("/step/")
+        return with_suffixes(data[name], asked, '"old"' if asked.number < 2 else '"new"')
+
+    with scripted(script) as server, pytest.raises(dcp.api.CheckpointException) as caught:
+        dcp.load(state(0), storage_reader=DcpReader(f"{server.url}/step"))
+    assert {type(error[0]) for error in caught.value.failures.values()} == {rangeio.ObjectChangedError}
+
+
+MEMORY = """
+    import sys, warnings
+    warnings.simplefilter("ignore")
+    import torch
+    import torch.distributed.checkpoint as dcp
+    from rangeio.adapters.torch import DcpReader
+
+    def resident(name):
+        with open("/proc/self/status") as status:
+            facts = dict(line.split(":", 1) for line in status)
+        return int(facts[name].split()[0]) << 10
+
+    # What is imported, and begun, by the first load; and all pages of the tensors.
+    dcp.load({"small": torch.ones(8)}, storage_reader=DcpReader(sys.argv[1]), no_dist=True)
+    found = {f"tensor {i}": torch.full((16 << 20,), 0, dtype=torch.uint8) for i in range(8)}
+    with open("/proc/self/clear_refs", "w") as refs:
+        refs.write("5")  # the peak is from now on
+    before = resident("VmRSS")
+    dcp.load(found, storage_reader=DcpReader(sys.argv[1]), no_dist=True)
+    more = resident("VmHWM") - before
+    same = all(bool((tensor == i + 1).all()) for i, tensor in enumerate(found.values()))
+    say(more=more, same=same)
+"""
+
+
+def test_memory_beside_the_tensors(auto_lab: Lab, tmp_path: Path) -> None:
+    """At most 64 MiB, for 128 MiB of tensors, which are read into their places."""
+    tensors = {f"tensor {i}": torch.full((16 << 20,), i + 1, dtype=torch.uint8) for i in range(8)}
+    save(tmp_path / "step", {**tensors, "small": torch.zeros(8)})
+    child = auto_lab.start(code(MEMORY), tmp_path / "step", RANGEIO_POISON="0").finish(120)
+    facts = {name: value for line in child.said for name, value in line.items()}
+    assert facts.get("same") is True, child.stderr
+    assert facts["more"] <= 64 << 20
+
+
 # --- ranks ---------------------------------------------------------------------------------------------------
 
 RANKS = """
