@@ -18,6 +18,7 @@ from rangeio.awaitables import pause
 from rangeio.counters import REQUESTS
 from rangeio.errors import UnexpectedError
 from rangeio.http.awaited_reads import LoopReads
+from rangeio.http.engine import Engine
 from rangeio.policy import RETRIES
 from rangeio.services import http_source
 from rangeio.services.http_source import HttpSource
@@ -296,3 +297,33 @@ def test_an_exception_of_a_signal_handler_while_a_read_begins(
             reader.close()
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.parametrize("name", LOOPS)
+@pytest.mark.parametrize("many", [True, False])
+def test_a_first_read_leaves_nothing_behind(name: str, many: bool) -> None:
+    """Neither in a cycle nor by a timer of the loop: the collector would look at what a thousand reads left."""
+    loop = Loop(need_module(name).__name__)
+
+    async def main(url: str) -> int:
+        before = engines()
+        if many:
+            found = (await rangeio.Operator("http", root=url).read_ranges_async([("x", (0, 10))]))[0]
+        else:
+            async with rangeio.open_async(url) as reader:
+                found = await reader.read_at(0, 10)
+        assert found == DATA[:10]
+        return engines() - before
+
+    gc.collect()
+    gc.disable()
+    try:
+        with scripted(fine) as server:
+            assert loop.run(lambda: main(server.url)) == 0
+    finally:
+        gc.enable()
+        loop.close()
+
+
+def engines() -> int:
+    return sum(isinstance(item, Engine) for item in gc.get_objects())

@@ -1,9 +1,36 @@
 """Time limits: connecting, the first byte, the next byte, the whole call; and the reactions to silence."""
 
+from collections.abc import Callable
+from typing import Any
+
 from rangeio.errors import TimedOutError
 from rangeio.http.attempt import Attempt
 from rangeio.http.connection_pool import is_silent
 from rangeio.http.error_mapping import too_slow
+
+
+class Check:
+    """The timer of an engine. A loop holds a timer until it expires, which must not hold an engine that has ended: with
+    many reads the garbage collector would look at all of them, again and again. due: whether the timer is running.
+    """
+
+    __slots__ = ("_guard", "_work", "due")
+
+    def __init__(self, guard: Callable[[Callable[[], None]], Any], work: Callable[[], None]) -> None:
+        """guard: calls `work`."""
+        self._guard: Callable[[Callable[[], None]], Any] | None = guard
+        self._work: Callable[[], None] | None = work
+        self.due = False
+
+    def __call__(self) -> None:
+        """The timer has expired."""
+        self.due = False
+        if self._guard is not None and self._work is not None:
+            self._guard(self._work)
+
+    def clear(self) -> None:
+        """The engine has ended."""
+        self._guard = self._work = None
 
 
 def look(attempt: Attempt, now: float, began: float) -> None:

@@ -18,7 +18,7 @@ from rangeio.errors import Error, RangeNotSupportedError
 from rangeio.http import responses
 from rangeio.http.attempt import Attempt
 from rangeio.http.connection_pool import ConnectionPool
-from rangeio.http.deadlines import look
+from rangeio.http.deadlines import Check, look
 from rangeio.http.drivers import Driver, GuardedDriver
 from rangeio.http.engine_protocol import Parked
 from rangeio.http.error_mapping import as_error, defect, is_of_signal_handler
@@ -66,7 +66,7 @@ class Engine:
         self._wholes: dict[RemoteObject, Any] = {}
         self._statuses = StatusChecks(self._ask_status, chunk)
         self._reads: dict[RangeRead, None] = {}
-        self._ticking = False
+        self._check = Check(self._guarded, self._tick)
         self._began = time.monotonic() if began is None else began
         self._over = False
         self._failure: Exception | None = None
@@ -186,9 +186,9 @@ class Engine:
             read, at, stop, attempt = queue.popleft()
             if not read.done:
                 self._begin(attempt or Attempt(self, read, at, stop)).connect()
-        if self._active and not self._ticking:
-            self._ticking = True
-            self.driver.later(self._tick_s(), self._tick)
+        if self._active and not self._check.due:
+            self._check.due = True
+            self._driver.later(self._tick_s(), self._check)
 
     def _begin(self, attempt: Attempt) -> Attempt:
         self._active[attempt] = None
@@ -465,7 +465,7 @@ class Engine:
             attempt.end()
         self._active.clear()
         self._queue.clear()
-        for held in (self._leads, self._downloads, self._wholes, self._statuses):
+        for held in (self._leads, self._downloads, self._wholes, self._statuses, self._check):
             held.clear()
         for read in self._reads:
             read.done = True
@@ -483,7 +483,6 @@ class Engine:
         return min(attempt.read.tick_s for attempt in self._active)
 
     def _tick(self) -> None:
-        self._ticking = False
         if self._over or not self._active:
             return
         if self._wanted is not None and not self._wanted():

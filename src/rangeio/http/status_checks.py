@@ -98,6 +98,11 @@ class StatusChecks:
         return waited, complete or []
 
     def clear(self) -> None:
-        """Forget all reads."""
+        """Forget all reads, and the engine, which refers to this: nothing is requested any more."""
         for held in (self._waiting, self._passed, self._complete, self._confirming):
             held.clear()
+        self._begin = _not_any_more
+
+
+def _not_any_more(_: Probe) -> None:
+    """In place of `begin`, after the end of the engine."""

@@ -149,8 +149,9 @@ class HttpSource(HttpTables):
         plain = is_plain(read, chunk or self._most)
         if plain and awaited_reads.begin(self._steady_now(), read, waiter, self, self._run):
             return
-        driver, landed = LoopDriver(current_key()), awaited_reads.Adopted(waiter).landed
-        self._run(driver, landed, chunk, wanted=lambda: not waiter.done()).add(read)
+        awaited, driver = awaited_reads.Adopted(waiter), LoopDriver(current_key())
+        awaited.engine = run = self._run(driver, awaited.landed, chunk, wanted=lambda: not waiter.done())
+        run.add(read)
 
     def otherwise(self, found: Any, start: int, stop: int, into: memoryview | None, *who: Any) -> Any:
         """See `Reader` in `_uring.records`."""
