@@ -10,6 +10,7 @@ Batch from its first push to its last completion. Block reads cannot be cancelle
 when a caller is interrupted, its batch stays here, `abandoned`, until the kernel is done with it.
 """
 
+cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport EAGAIN, EBUSY, EINTR, ETIME
@@ -60,6 +61,7 @@ cdef long PAUSE_MS = 10
 cdef long long DRAIN_NS = 1000000000
 
 
+@cython.no_gc_clear  # `__dealloc__` uses the library, which is in no cycle. Without the GIL, the collector clears what it only frees
 cdef class Ring:
     """flags: IORING_SETUP_*. A ring with SINGLE_ISSUER is used only by the thread that made it; others, with the GIL held."""
 
