@@ -62,14 +62,15 @@ class Memory:
         """A Buffer of that shape, in bytes, uninitialized. Its creator writes it through `memory_of`."""
         block = _new_block(math.prod(shape))
         _watch(block, self._blocks)
-        return self.expose(block.data, 0, shape)
+        return self.expose(block, 0, shape)
 
-    def expose(self, block: memoryview, start: int, shape: tuple[int, ...]) -> "Buffer":
+    def expose(self, block: _Array, start: int, shape: tuple[int, ...]) -> "Buffer":
         """A Buffer over the bytes of `block` from `start`."""
         nbytes = math.prod(shape)
-        # Over a read-only view: numpy lets anyone turn an array over a writable view writable again.
+        # Over a read-only view: numpy lets anyone turn an array over a writable view writable again. Each has a
+        # view of its own, because views that were made of one view count each other, and without the GIL miscount.
         anchor = np.frombuffer(
-            block.toreadonly() if nbytes else b"", np.uint8, nbytes, start if nbytes else 0
+            block.data.toreadonly() if nbytes else b"", np.uint8, nbytes, start if nbytes else 0
         )
         if anchor.nbytes:
             _watch(anchor, self._buffers)
@@ -81,8 +82,8 @@ class Memory:
 class _Poisoned(bytearray):
     """Memory that is overwritten when it is freed, to make use after free visible. Freed with its last export."""
 
-    def __del__(self) -> None:
-        self[:] = bytes([FREED]) * len(self)
+    def __del__(self, pattern: bytes = bytes([FREED])) -> None:
+        self[:] = pattern * len(self)
 
 
 def _new_block(nbytes: int) -> _Array:
@@ -136,7 +137,7 @@ class Buffer(_Array):
     # Below that of a plain array, so that the results of numpy functions on Buffers are arrays, not Buffers.
     __array_priority__ = -1e6
     _memory: Memory
-    _block: memoryview
+    _block: _Array
     _start: int
     _anchor: _Array
     _released = False
@@ -186,7 +187,7 @@ class Buffer(_Array):
             raise IndexError(f"index {index} of a Buffer of length {self.shape[0]}")
         if self.ndim == 2:
             return self._memory.expose(self._block, self._start + i * width, (width,))
-        return self._block[self._start + i]
+        return int(self._block[self._start + i])
 
     def __setitem__(self, index: object, value: object) -> None:
         raise TypeError("a Buffer is read-only; use numpy(writable=True) for a writable array")
@@ -389,7 +390,7 @@ class _UntilReleased:
 
 def memory_of(buffer: Buffer) -> memoryview:
     """The writable memory of a Buffer: for its creator, before it is returned to a caller."""
-    return buffer._block[buffer._start : buffer._start + buffer.nbytes]
+    return buffer._block[buffer._start : buffer._start + buffer.nbytes].data
 
 
 def as_unfinished(buffer: Buffer) -> Buffer:

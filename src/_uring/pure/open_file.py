@@ -67,8 +67,11 @@ class OpenFile:
         if last:
             os.close(self.fd)
 
-    def close(self) -> None:
-        """Refuse further calls of `enter`. A second call does nothing."""
+    def close(self, close: "Callable[[int], None]" = os.close) -> None:
+        """Refuse further calls of `enter`. A second call does nothing.
+
+        (The default argument: a free-threaded interpreter that ends clears all modules before it frees what they held.)
+        """
         process = self._current_process()
         self._join(process)
         with process.lock:
@@ -78,7 +81,7 @@ class OpenFile:
             process.files_open -= 1
             idle = self._users == 0
         if idle:
-            os.close(self.fd)
+            close(self.fd)
 
     def size(self) -> int | None:
         """The size in bytes: as pinned, else the current one. None if the file system does not report it."""

@@ -5,7 +5,7 @@ ring, no O_DIRECT, no recycled memory, and every async read goes through a threa
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal, SupportsIndex
 
 from _uring.arguments import OFFSET_MAX, byte_index
@@ -47,11 +47,18 @@ class Reactor:
         self._workers = workers
         self._closed = False
         self._processes: dict[int, Process] = {}
+        self._own: Process | None = None
 
-    def _current(self) -> Process:
-        """The state of this process. setdefault() is atomic, so concurrent first calls get the same object."""
-        own = self._processes.get(os.getpid())
-        return own if own is not None else self._processes.setdefault(os.getpid(), Process(self._workers))
+    def _current(self, getpid: Callable[[], int] = os.getpid) -> Process:
+        """The state of this process. setdefault() is atomic, so concurrent first calls get the same object.
+
+        Mostly without a method of a dict: where there is no GIL it takes a lock, which stays taken in a child that
+        another thread forks then. (The default argument: see `OpenFile.close`.)
+        """
+        own = self._own
+        if own is None or not own.is_own():
+            own = self._own = self._processes.setdefault(getpid(), Process(self._workers))
+        return own
 
     @property
     def backend(self) -> Backend:

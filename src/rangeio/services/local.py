@@ -205,6 +205,8 @@ class LocalSource(ImmediateSource):
                 for index, buffer in responses:
                     del missing[index]
                     yield index, buffer
+        except GeneratorExit:
+            raise  # of its own, because a free-threaded interpreter that ends has cleared what `Error` is
         except Error:
             pass
         for index in missing:
