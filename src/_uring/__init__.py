@@ -1,9 +1,13 @@
 """The core of rangeio: the compiled extension, or its pure-Python twin if the extension is not built.
 
 RANGEIO_BACKEND=uring|pool|python forces a backend, and raises if it is not available.
+
+The extension relies on the GIL: on a free-threaded CPython, importing it turns the GIL on. Where the GIL has to stay
+off, the twin serves.
 """
 
 import os
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -37,16 +41,32 @@ __all__ = [
 ]
 
 _forced = os.environ.get("RANGEIO_BACKEND", "") or "auto"
-_extension_error = ""
-_native: Any = None
-try:
-    _native = import_module("_uring.reactor")
-except ImportError as error:
-    import_module("_uring.pure.reactor").reason = f"the compiled extension is not available: {error}"
-    _extension_error = (
-        f"{error}; to build it, install a C compiler and the headers of Python, then reinstall it"
-        " (pip install --force-reinstall --no-deps --no-cache-dir --no-binary rangeio rangeio)"
-    )
+
+
+def _import_native() -> tuple[Any, str, str]:
+    """The compiled reactor; or None, why it does not serve, and what to do."""
+    has_gil = getattr(sys, "_is_gil_enabled", lambda: True)
+    if _forced == "python" and not has_gil():
+        return None, "it was not imported, because that would turn the GIL on", ""
+    try:
+        native = import_module("_uring.reactor")
+    except ImportError as error:
+        return (
+            None,
+            str(error),
+            "; to build it, install a C compiler and the headers of Python, then reinstall it"
+            " (pip install --force-reinstall --no-deps --no-cache-dir --no-binary rangeio rangeio)",
+        )
+    if not has_gil():
+        # Its free lists and its closing of descriptors have no other lock: reads would return bytes of others.
+        return None, "it needs the GIL, which PYTHON_GIL=0 or -X gil=0 keeps off", "; run without them"
+    return native, "", ""
+
+
+_native, _why, _advice = _import_native()
+_extension_error = _why + _advice
+if _native is None and _forced != "python":
+    import_module("_uring.pure.reactor").reason = f"the compiled extension is not available: {_why}"
 
 LoopTransfers: Any = None
 awaited: Any = None

@@ -1,3 +1,5 @@
+# cython: freethreading_compatible=True
+# What of it is an object never changes; two threads at one cursor get a wrong position, as the class says, and no more.
 """The position of a file object over a range, and the size of its reads.
 
 Plain Python, and compiled if there is a compiler (cursor.pxd gives the types). A BufferedReader calls `seek` and

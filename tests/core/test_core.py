@@ -14,7 +14,7 @@ import pytest
 from awaited import LOOPS
 from faults.child import Lab, code
 from faults.data import pattern, write_pattern
-from faults.machine import need_backend
+from faults.machine import FREE_THREADED, need, need_backend
 from faults.stalling import Server
 
 import _uring
@@ -344,6 +344,7 @@ def test_an_iteration_gone_on_with_in_a_forked_child(lab: Lab, pattern_file: Pat
 @RING
 def test_a_reactor_that_is_dropped_leaves_no_ring(lab: Lab, pattern_file: Path) -> None:
     """Neither in the thread that drops it nor in others that live on."""
+    need(not FREE_THREADED, "a free-threaded CPython frees the rings of other threads when those end")
     program = code(
         START,
         """

@@ -40,8 +40,8 @@ def test_the_buffer_is_documented(reactor: _uring.Reactor) -> None:
     """Where it runs as in the stub, in each backend; and no public member is left out."""
     made = type(reactor.allocate(1))
     told = documented_in_the_stub("Buffer")
-    public = {name for name in vars(_uring.Buffer) if not name.startswith("_")}
-    assert public <= told.keys()
+    if not _uring.extension_error():  # else it is an array, and has the members of one
+        assert {name for name in vars(_uring.Buffer) if not name.startswith("_")} <= told.keys()
     for name, text in told.items():
         assert inspect.getdoc(getattr(made, name) if name else made) == text, name
 

@@ -109,16 +109,7 @@ def _core() -> list[Finding]:
     import _uring
 
     problem = _uring.extension_error()
-    findings = [
-        Finding("extension", "built")
-        if not problem
-        else Finding(
-            "extension",
-            f"not there: {problem}",
-            "degraded",
-            "install gcc and the Python headers, then reinstall rangeio so that its extension is built",
-        )
-    ]
+    findings = [_extension(problem)]
     try:
         import rangeio
 
@@ -135,6 +126,19 @@ def _core() -> list[Finding]:
         "" if problem or ring.advice else "install pyuring==0.3.0 or the system's liburing.so.2"
     )
     return [*findings, ring, Finding("backend", text, "degraded", advice)]
+
+
+def _extension(problem: str) -> Finding:
+    if not problem:
+        return Finding("extension", "built")
+    if "GIL" in problem:
+        return Finding("extension", f"not used: {problem}", "degraded")
+    return Finding(
+        "extension",
+        f"not there: {problem}",
+        "degraded",
+        "install gcc and the Python headers, then reinstall rangeio so that its extension is built",
+    )
 
 
 def _forced() -> str:

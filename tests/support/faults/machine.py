@@ -10,12 +10,15 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+# A CPython that can run without the GIL, whether it does or not.
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 SUPPORT = Path(__file__).resolve().parent.parent
 BACKENDS = ("uring", "pool", "python")
 IO_URING_SETUP = 425
