@@ -122,8 +122,6 @@ FLOORS = (
 CORE_FLOORS = (
     "kernel poison errors",
     "arguments pickling records pure.windows",
-    "arenas filesystems http1 liburing plain_memory process pure pure.buffer pure.connections pure.descriptor"
-    "arguments pickling records",
     "arenas filesystems holding http1 liburing plain_memory process pure pure.buffer pure.connections pure.descriptor"
     " pure.http1 pure.planning waiters",
     "mapping residency",
