@@ -17,7 +17,7 @@ COMPILE := RANGEIO_REQUIRE_EXT=1 $(BIN)/python setup.py -q build_ext --inplace
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := build
-.PHONY: help setup build test frameworks bench bench-http bench-tables bench-tensors compare peers test-frameworks test-hdfs test-pythons wheels debug asan fuzz soak lint check docs docs-serve format man clean
+.PHONY: help setup build test frameworks bench bench-http bench-tables bench-tensors compare peers test-frameworks test-hdfs test-pythons test-kernels test-gvisor wheels debug asan fuzz soak lint check docs docs-serve format man clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -92,6 +92,12 @@ test-pythons: $(VENV)/installed ## build and test with PYTHONS="3.10-oldest 3.12
 
 wheels: ## make wheels for manylinux_2_28, with liburing inside, in dist/ (PYTHONS="python3.11 python3.12")
 	tools/make-wheels dist $(PYTHONS)
+
+test-kernels: ## test the wheel for CPython 3.11 in dist/ on KERNELS="5.10 6.1 6.12" of Debian, in qemu
+	tools/test-kernels $(ARGS)
+
+test-gvisor: ## the same in gVisor (needs root)
+	tools/test-gvisor $(ARGS)
 
 soak: build ## run random reads, faults and forks for SOAK_S seconds
 	RANGEIO_SOAK_S=$(SOAK_S) $(BIN)/python -m pytest -m soak $(ARGS)
