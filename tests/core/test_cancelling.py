@@ -855,6 +855,7 @@ def test_what_a_loop_reads_without_a_thread_is_reported_once(lab: Lab, stalling:
         STALLED,
         """
         import resource
+        import _uring.holding  # not when there is no memory for a module
 
         def limit(size):
             resource.setrlimit(resource.RLIMIT_AS, (size, -1))
