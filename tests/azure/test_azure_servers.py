@@ -187,7 +187,8 @@ def test_command(azurite: Azurite, monkeypatch: pytest.MonkeyPatch, capfdbinary:
     out = capfdbinary.readouterr().out
     found = {one["topic"]: one["text"] for one in json.loads(out)["findings"]}
     assert found["credentials"] == "an account key in AZURE_STORAGE_ACCOUNT_KEY"
-    assert found["object"].startswith("can be read: 293 KiB")
+    assert found["object"].startswith("293 KiB, pin ")
+    assert found["reads"].startswith("can be read: ")
     assert KEY.encode() not in out
 
 

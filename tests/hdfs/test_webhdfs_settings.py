@@ -276,4 +276,5 @@ def test_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
         main(["doctor", "--json", uri, *options])
         found = {one["topic"]: one["text"] for one in json.loads(capfd.readouterr().out)["findings"]}
         assert found["credentials"] == "user='alice'"
-        assert found["object"].startswith("can be read: 25.4 KiB")
+        assert found["object"].startswith("25.4 KiB, pin ")
+        assert found["reads"].startswith("can be read: ")

@@ -266,8 +266,8 @@ def test_commands(store: Store, tmp_path: Path, capfd: pytest.CaptureFixture[str
         plan = json.loads(output("ranges", uri, "--range", "0-5", "--range", "9-12", "--json"))
         assert (plan["bytes_requested"], plan["size"]) == (8, len(SMALL))
         findings = json.loads(output("doctor", "--json", uri))["findings"]
-        (told,) = (one["text"] for one in findings if one["topic"] == "object")
-        assert told.startswith("can be read")
+        (told,) = (one["text"] for one in findings if one["topic"] == "reads")
+        assert told.startswith("can be read: ")
     assert output("cat", begin + "none", exit_code=1).count("\n") == 1
     assert "no name begins with" in output("ls", begin + "none", exit_code=1)
     for name in ("bearer_token", "secret_access_key", "account_key"):
