@@ -239,13 +239,11 @@ class GetResult(_Result):
     def __iter__(self) -> "Iterator[Buffer]":
         """All of it, piece by piece."""
         if not self.is_head:
-            pieces = self._reader.stream(self.wanted)
-            first = next(pieces, None)
-            if first is None:
-                self.check_length(0)
-            else:
-                yield first
-            yield from pieces
+            length = 0
+            for piece in self._reader.stream(self.wanted):
+                length += len(piece)
+                yield piece
+            self.check_length(length)
 
 
 class GetResultAsync(_Result):

@@ -29,7 +29,7 @@ from rangeio.locks import begin_lock
 from rangeio.operator import Operator
 from rangeio.ranges import Range, Suffix
 from rangeio.service import Stat
-from rangeio.services.registry import located, service_class
+from rangeio.services.registry import WITHOUT_NETWORK, located, service_class
 
 if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest
@@ -44,7 +44,6 @@ _NOTHING_THERE = (NotFoundError, IsDirectoryError, NotDirectoryError)
 _NO_PLACE = ("NoSuchBucket", "ContainerNotFound")
 _MOST_READERS = 256
 _LARGEST_GAP = 256 << 10  # that "auto" chooses
-_WITHOUT_NETWORK = ("fs", "memory")
 _WITHOUT_LISTING = ("http", "https")
 
 # The places of parts in a shard. zarr reads its index, which is at the start or at the end, then what that names.
@@ -74,7 +73,7 @@ class ZarrStore(Store):
         self._operator = opened
         self._scheme, self._known = self._operator.scheme, self._operator.options
         self._gap = self._known.get("gap", service_class(self._scheme).defaults.gap)
-        self._supports_sync_io = self._scheme in _WITHOUT_NETWORK
+        self._supports_sync_io = self._scheme in WITHOUT_NETWORK
         self._awaited = _Way(opened.open_async, self._scheme, waits=True)
         self._at_once = _Way(opened.open, self._scheme, waits=False)
 
@@ -349,7 +348,7 @@ class _Way:
     def __init__(self, open_key: Callable[[str], Any], scheme: str, *, waits: bool) -> None:
         begin_lock(self)
         self._open, self._waits = open_key, waits
-        self._is_local, self._keeps = scheme == "fs", scheme not in _WITHOUT_NETWORK
+        self._is_local, self._keeps = scheme == "fs", scheme not in WITHOUT_NETWORK
         self._readers: OrderedDict[str, Any] = OrderedDict()
 
     async def read_part(

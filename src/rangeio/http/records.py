@@ -17,7 +17,7 @@ class Records:
     """
 
     def __init__(self, path: str, starts: Offsets, length: int, out: Any = None) -> None:
-        self._path, self._starts, self._length = path, starts, length
+        self._path, self.starts, self._length = path, starts, length
         self._table = out
         self._memory = whole_table(out, starts.size, length)
 
@@ -26,7 +26,7 @@ class Records:
 
         UnexpectedEofError if a record extends past it, before memory is allocated.
         """
-        starts, length = self._starts, self._length
+        starts, length = self.starts, self._length
         if length and size is not None and (starts > size - length).any():
             self._passes(int((starts > size - length).argmax()), size)
         if self._table is None:
@@ -45,7 +45,7 @@ class Records:
         return self._table
 
     def _passes(self, index: int, size: int | None) -> None:
-        start = int(self._starts[index])
+        start = int(self.starts[index])
         of = "" if size is None else f" of {size} bytes"
         raise UnexpectedEofError(
             f"{asked(self._path, start, self._length)}: record {index} extends past the end of an object{of}",

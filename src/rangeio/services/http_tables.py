@@ -15,9 +15,9 @@ from rangeio.services.tables import TableReads
 class HttpTables(EngineReads, TableReads):
     """The part of an `HttpSource` that reads many ranges into memory. Each body is received in its place."""
 
-    async def _batch(self, records: Records, starts: Offsets, asks: bool) -> Any:
+    async def _batch(self, records: Records, asks: bool) -> Any:
         await yield_if_due()
-        return await super()._batch(records, starts, asks)
+        return await super()._batch(records, asks)
 
     def _fill(self, views: list[memoryview], starts: Offsets, how: Into) -> Counts:
         found: Counts = self._now(self.reads_into(views, starts), how.chunk, how.concurrent, how.each)

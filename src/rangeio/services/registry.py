@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 GROUP = "rangeio.services"
 _OTHERS = f"A package that is installed in this environment adds a scheme by the entry point group {GROUP!r}"
+WITHOUT_NETWORK = ("fs", "memory")
 # Network services need TLS, proxies and more, which local files do not.
 _OURS = {
     "fs": "rangeio.services.local:LocalService",

@@ -33,27 +33,27 @@ class TableReads(Travels):
         records = Records(self.path, starts, count, out)
         self._check_open(None, None)
         size = self.stat().size if starts.size and count and self.size is None else self.size
-        with self._runs(records, starts, size) as runs:
+        with self._runs(records, size) as runs:
             return records.filled(runs.counts(self._now(self.reads_into(runs.views, runs.starts))))
 
     def read_batch_async(self, offsets: Any, length: SupportsIndex, out: Any = None) -> Awaitable[Any]:
         starts, count = byte_array(offsets, "offsets"), byte_index(length, "length")
-        return self._if_open_batch(Records(self.path, starts, count, out), starts, count)
+        return self._if_open_batch(Records(self.path, starts, count, out), bool(starts.size and count))
 
     @by_await
-    def _if_open_batch(self, records: Records, starts: Offsets, count: int) -> Awaitable[Any]:
+    def _if_open_batch(self, records: Records, asks: bool) -> Awaitable[Any]:
         self._check_open(None, None)
-        return self._batch(records, starts, bool(starts.size and count))
+        return self._batch(records, asks)
 
-    async def _batch(self, records: Records, starts: Offsets, asks: bool) -> Any:
+    async def _batch(self, records: Records, asks: bool) -> Any:
         size = (await self.stat_async()).size if asks and self.size is None else self.size
-        with self._runs(records, starts, size) as runs:
+        with self._runs(records, size) as runs:
             return records.filled(runs.counts(await self._awaited(self.reads_into(runs.views, runs.starts))))
 
-    def _runs(self, records: Records, starts: Offsets, size: int | None) -> Runs:
+    def _runs(self, records: Records, size: int | None) -> Runs:
         """The rows of the records; none if they are empty."""
         rows = records.rows(self._reactor, size)
-        return Runs(rows, starts[: len(rows)])
+        return Runs(rows, records.starts[: len(rows)])
 
     def fetch_into(self, views: list[memoryview], starts: Offsets, how: Into) -> Counts:
         self._check_open(None, None)

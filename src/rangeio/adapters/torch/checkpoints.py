@@ -21,7 +21,7 @@ from rangeio.errors import Error
 from rangeio.operator import Operator
 from rangeio.reader import Reader
 from rangeio.results import ended_early
-from rangeio.services.registry import located
+from rangeio.services.registry import WITHOUT_NETWORK, located
 
 _WINDOW = 64 << 20
 """Most bytes of a checkpoint in memory of our own at once, unless one item is larger."""
@@ -35,7 +35,6 @@ _IN_PLACE, _IN_PLACE_FAR = 64 << 10, 4 << 20
 _FILES_AT_ONCE = 8
 _CONCURRENT_FAR = 32
 """Requests in flight of one file, unless `concurrent` is given. There may be one file only, and all of it is wanted."""
-_WITHOUT_NETWORK = ("fs", "memory")
 
 
 class DcpReader(FileSystemReader):
@@ -109,7 +108,7 @@ class DcpReader(FileSystemReader):
             with self._operator.open(path) as reader:
                 _File(reader, planning).load(sorted(files[path], key=_Item.by_place))
 
-        if len(files) < 2 or self._operator.scheme in _WITHOUT_NETWORK:
+        if len(files) < 2 or self._operator.scheme in WITHOUT_NETWORK:
             for path in files:
                 load(path)
         else:
@@ -301,7 +300,7 @@ def _bytes_of(tensor: torch.Tensor) -> torch.Tensor:
 
 def _operator(uri: str, options: dict[str, Any]) -> Operator:
     """The service of a folder, to which paths are relative."""
-    if located(uri)[0] not in _WITHOUT_NETWORK:
+    if located(uri)[0] not in WITHOUT_NETWORK:
         options = {"concurrent": _CONCURRENT_FAR, **options}
     if uri.startswith(("http://", "https://")):
         return Operator("http", **{"root": uri, **options})
