@@ -1,5 +1,6 @@
 """`rangeio.fsspec`: names, options, facts and contents, over files, a scripted server and SeaweedFS."""
 
+import _thread
 import asyncio
 import json
 import os
@@ -213,11 +214,15 @@ def test_constructing_and_reading_start_no_thread(folder: Path, monkeypatch: pyt
         raise AssertionError("this would run in the thread fsspecIO")
 
     monkeypatch.setattr("fsspec.asyn.sync", refused)
-    before = {*threading.enumerate()}
+    before, count = (
+        {*threading.enumerate()},
+        _thread._count(),
+    )  # the latter also those that `threading` does not know
     fs = rf.PosixFileSystem()
     assert fs.cat_file(str(folder / "a/one")) == DATA
     assert len(fs.cat(str(folder / "a/*ne"))) == 1
     assert {*threading.enumerate()} == before
+    assert _thread._count() <= count
 
 
 # --- only reading --------------------------------------------------------------------------------------------

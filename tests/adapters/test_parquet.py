@@ -2,6 +2,7 @@
 
 import io
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -254,17 +255,23 @@ def test_a_scan_reads_two_windows_ahead() -> None:
             next(batches)
 
 
-def test_a_table_requests_no_more_than_fits() -> None:
+def test_a_table_requests_no_more_than_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each row group is a window here. It counts until it is decoded; then the next is requested."""
+    threads: list[threading.Thread] = []
+
+    def start(work: Callable[[], None]) -> None:
+        threads.append(threading.Thread(target=work))
+        threads[-1].start()
+
+    monkeypatch.setattr(sys.modules["rangeio.parquet.windows"], "start_thread", start)
     one = chunk(0, FOOTER.num_columns - 1)
     size = one[1] - one[0]
     with served({"a.parquet": DATA}) as server:
         reading = reading_of(url(server), ["noise"], None, False, None, {})
         with closing(reading.tables(Sizes(1, 1, 4 * size + size // 2))) as tables:
             next(tables)
-            for thread in threading.enumerate():
-                if thread.name == "rangeio-parquet":
-                    thread.join()
+            for thread in threads:
+                thread.join()
             assert len(server.asked) == 1 + 4
             assert sum(table.num_rows for table in tables) == ROWS - GROUP
         assert len(server.asked) == 1 + 8
